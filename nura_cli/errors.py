@@ -1,0 +1,208 @@
+"""What can go wrong, as types: each error carries fields, and the exit code that cron will see.
+
+::
+
+    NuraError                          1   anything unexpected
+    ├── UsageError                     2   the command line asks for something that cannot be done
+    ├── InputError                     3   part of the input was refused (the good part is kept)
+    ├── ConfigError                    78  the configuration, with every problem and its place
+    ├── KeyRefused                     77  the provider does not accept the key
+    ├── Busy                           75  another process holds what this one needs, for too long
+    ├── StateError                     75  the state file cannot be used now: locked, disk full, read-only
+    │   ├── StateCorrupt               1   it is damaged
+    │   └── StateNewer                 78  a newer nura wrote it
+    └── ProviderError                  75  a provider could not be spoken to, or said no
+        ├── Unreachable                75  nothing of the request left, or a read had no usable answer
+        ├── Refused                    3   it answered, and the answer is a certain no
+        │   ├── RateLimited            75  … for now: it says when to come back
+        │   └── NotFound               3   … it knows no such thing
+        └── Unconfirmed                75  the request left, and what became of it is unknown
+
+The command line prints ``message``, then ``hint`` (the next step to take). Neither ever holds a secret.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+EX_OK = 0
+EX_UNEXPECTED = 1
+EX_USAGE = 2
+EX_PARTIAL = 3
+EX_TEMPFAIL = 75
+EX_NOPERM = 77
+EX_CONFIG = 78
+
+
+class NuraError(Exception):
+    """Any failure nura can name.
+
+    Args:
+        message: one line for a person, without secrets and without the name of the command.
+        hint: the next step to take, or None.
+        provider, workload, batch_id: what it concerns, where that is known.
+    """
+
+    exit_code: ClassVar[int] = EX_UNEXPECTED
+    kind: ClassVar[str] = "unexpected"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        provider: str | None = None,
+        workload: str | None = None,
+        batch_id: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.provider = provider
+        self.workload = workload
+        self.batch_id = batch_id
+
+
+class UsageError(NuraError):
+    """The command line asks for something that cannot be done."""
+
+    exit_code = EX_USAGE
+    kind = "usage"
+
+
+class InputError(NuraError):
+    """One line or one record is refused; the rest of the input is not concerned."""
+
+    exit_code = EX_PARTIAL
+    kind = "input"
+
+
+class Problem(NamedTuple):
+    """One thing wrong in the configuration: its dotted path, its line in the file (1-based, if known), and why."""
+
+    where: str
+    line: int | None
+    message: str
+
+
+class ConfigError(NuraError):
+    """The configuration cannot be used.
+
+    Args:
+        path: the file, if there is one.
+        problems: everything wrong with it, in the order of the file.
+    """
+
+    exit_code = EX_CONFIG
+    kind = "config"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: Path | None = None,
+        problems: Sequence[Problem] = (),
+        hint: str | None = None,
+        provider: str | None = None,
+        workload: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, provider=provider, workload=workload)
+        self.path = path
+        self.problems = tuple(problems)
+
+
+class KeyRefused(NuraError):
+    """The provider answered 401 or 403: the key is wrong, or may not do this."""
+
+    exit_code = EX_NOPERM
+    kind = "key_refused"
+
+
+class Busy(NuraError):
+    """Another run of the same stage has held its lock for longer than a run can take."""
+
+    exit_code = EX_TEMPFAIL
+    kind = "busy"
+
+
+class StateError(NuraError):
+    """The state file or the spool cannot be used now; the same command works once the cause is gone."""
+
+    exit_code = EX_TEMPFAIL
+    kind = "state"
+
+
+class StateCorrupt(StateError):
+    """The state file is not a sound SQLite database of nura's."""
+
+    exit_code = EX_UNEXPECTED
+    kind = "state_corrupt"
+
+
+class StateNewer(StateError):
+    """The state file was written by a newer nura than this one."""
+
+    exit_code = EX_CONFIG
+    kind = "state_newer"
+
+
+class ProviderError(NuraError):
+    """A provider could not be spoken to, or refused.
+
+    Args:
+        http_status: the status of its answer, if there was one.
+        code: the provider's own word for it, if it gave one.
+        retry_after: seconds it asks to wait, if it does.
+    """
+
+    exit_code = EX_TEMPFAIL
+    kind = "provider"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+        hint: str | None = None,
+        provider: str | None = None,
+        workload: str | None = None,
+        batch_id: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, provider=provider, workload=workload, batch_id=batch_id)
+        self.http_status = http_status
+        self.code = code
+        self.retry_after = retry_after
+
+
+class Unreachable(ProviderError):
+    """Nothing of the request left this machine, or a request that only reads had no usable answer: try again."""
+
+    kind = "unreachable"
+
+
+class Refused(ProviderError):
+    """The provider answered with a certain no: nothing was done, and the same request would be refused again."""
+
+    exit_code = EX_PARTIAL
+    kind = "refused"
+
+
+class RateLimited(Refused):
+    """A certain no for now (429); ``retry_after`` says when to come back, if the provider does."""
+
+    exit_code = EX_TEMPFAIL
+    kind = "rate_limited"
+
+
+class NotFound(Refused):
+    """The provider knows no such batch or file (404)."""
+
+    kind = "not_found"
+
+
+class Unconfirmed(ProviderError):
+    """A request with an effect left, and its answer did not come, or could not be understood."""
+
+    kind = "unconfirmed"

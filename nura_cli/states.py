@@ -1,0 +1,46 @@
+"""The states of tasks and batches, and the arrows between them: the only place they are written."""
+
+from enum import StrEnum
+
+
+class TaskStatus(StrEnum):
+    """What may happen next to a task; the comment says who moves it on."""
+
+    PENDING = "pending"  # waits for a batch, perhaps until a time: dispatch
+    SUBMITTED = "submitted"  # belongs to one batch: reconcile settles or retries it; dispatch, if its batch was refused
+    COMPLETED = "completed"  # has an answer: final
+    FAILED = "failed"  # refused for good, or attempts used up: final, until an operator retries it
+    CANCELLED = "cancelled"  # withdrawn: final, until an operator retries it
+
+
+class BatchStatus(StrEnum):
+    """What may happen next to a batch; the comment says what a crash leaves to do."""
+
+    PROCESSING = "processing"  # tasks claimed, request file being written: undo the claim
+    UPLOADED = "uploaded"  # the provider holds the request file (OpenAI): go on from the file
+    SUBMITTING = "submitting"  # create sent, not confirmed: ask the provider, never guess
+    SUBMITTED = "submitted"  # the provider's batch id is known: poll
+    COMPLETED = "completed"  # ended, whole results in the spool: reconcile
+    RECONCILED = "reconciled"  # every task accounted for: final
+    FAILED = "failed"  # refused, surely absent, or its results lost: final
+
+
+TASK_ARROWS: dict[TaskStatus, frozenset[TaskStatus]] = {
+    TaskStatus.PENDING: frozenset({TaskStatus.SUBMITTED, TaskStatus.FAILED, TaskStatus.CANCELLED}),
+    TaskStatus.SUBMITTED: frozenset(
+        {TaskStatus.PENDING, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED}
+    ),
+    TaskStatus.COMPLETED: frozenset(),
+    TaskStatus.FAILED: frozenset({TaskStatus.PENDING}),
+    TaskStatus.CANCELLED: frozenset({TaskStatus.PENDING}),
+}
+
+BATCH_ARROWS: dict[BatchStatus, frozenset[BatchStatus]] = {
+    BatchStatus.PROCESSING: frozenset({BatchStatus.UPLOADED, BatchStatus.SUBMITTING, BatchStatus.FAILED}),
+    BatchStatus.UPLOADED: frozenset({BatchStatus.SUBMITTING, BatchStatus.FAILED}),
+    BatchStatus.SUBMITTING: frozenset({BatchStatus.SUBMITTED, BatchStatus.FAILED}),
+    BatchStatus.SUBMITTED: frozenset({BatchStatus.COMPLETED, BatchStatus.FAILED}),
+    BatchStatus.COMPLETED: frozenset({BatchStatus.RECONCILED, BatchStatus.SUBMITTED, BatchStatus.FAILED}),
+    BatchStatus.RECONCILED: frozenset(),
+    BatchStatus.FAILED: frozenset(),
+}

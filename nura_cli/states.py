@@ -44,3 +44,32 @@ BATCH_ARROWS: dict[BatchStatus, frozenset[BatchStatus]] = {
     BatchStatus.RECONCILED: frozenset(),
     BatchStatus.FAILED: frozenset(),
 }
+
+
+class ErrorKind(StrEnum):
+    """Why a task has no answer it could keep: the closed list of ``error.kind`` in ``nura results``."""
+
+    REFUSED = "refused"  # a 4xx about this request: the same request would be refused again
+    RATE_LIMITED = "rate_limited"  # 429
+    PROVIDER_ERROR = "provider_error"  # 5xx, or an error nobody can classify
+    EXPIRED = "expired"  # the batch's 24 hours ended first
+    CANCELLED = "cancelled"  # cancelled at the provider, or withdrawn here
+    MISSING = "missing"  # the batch ended without a line for it
+    INVALID_OUTPUT = "invalid_output"  # the answer does not parse, or breaks the workload's schema
+    TRUNCATED = "truncated"  # the answer ran into its token limit before its document was whole
+    REFUSAL = "refusal"  # the model declined to answer
+    RENDER = "render"  # its prompt could not be rendered, or is larger than the provider takes
+    LOST = "lost"  # answered and billed, but the provider no longer has the results
+
+
+RETRYABLE: frozenset[ErrorKind] = frozenset(
+    {
+        ErrorKind.RATE_LIMITED,
+        ErrorKind.PROVIDER_ERROR,
+        ErrorKind.EXPIRED,
+        ErrorKind.CANCELLED,
+        ErrorKind.MISSING,
+        ErrorKind.INVALID_OUTPUT,
+        ErrorKind.LOST,
+    }
+)

@@ -1,0 +1,282 @@
+"""What became of tasks: the settling of a chunk of results, the ledger of attempts, the answers as readers see them.
+
+Every writing function runs inside the caller's transaction.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from nura_cli.state import log, tasks
+from nura_cli.states import ErrorKind, TaskStatus
+
+
+class Open(NamedTuple):
+    """A task that a batch has still to account for."""
+
+    attempts: int
+    superseded: bool
+
+
+class Spent(NamedTuple):
+    """What one attempt used and cost. Money in pico-dollars; None where no price is known."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int | None = 0
+    list_cost: int | None = 0
+
+
+class Failure(NamedTuple):
+    """Why an attempt has no answer."""
+
+    kind: ErrorKind
+    message: str
+    code: str | None = None
+    http_status: int | None = None
+
+
+class Settled(NamedTuple):
+    """What becomes of one task after an attempt.
+
+    Attributes:
+        to: ``pending`` (with ``not_before``) for a retry, else final.
+        attempts: attempts used, this one included.
+        failure: None for an answer.
+        body: the raw response body, kept for answers and for failures that have one.
+    """
+
+    task_id: int
+    superseded: bool
+    to: TaskStatus
+    attempts: int
+    not_before: int
+    failure: Failure | None
+    body: bytes | None
+    spent: Spent
+
+
+def open_tasks(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> dict[int, Open]:
+    """Return which of these tasks belong to the batch now, unsettled."""
+    rows = db.execute(
+        "SELECT id, attempts, superseded_by IS NOT NULL FROM tasks"
+        " WHERE id IN (SELECT value FROM json_each(?)) AND batch_id = ? AND status = 'submitted'",
+        (json.dumps(ids), batch_id),
+    )
+    return {task_id: Open(attempts, bool(superseded)) for task_id, attempts, superseded in rows}
+
+
+def unaccounted(db: sqlite3.Connection, batch_id: int, limit: int) -> dict[int, Open]:
+    """Return up to ``limit`` tasks the batch has not accounted for, by id."""
+    rows = db.execute(
+        "SELECT id, attempts, superseded_by IS NOT NULL FROM tasks WHERE batch_id = ? AND status = 'submitted'"
+        " ORDER BY id LIMIT ?",
+        (batch_id, limit),
+    )
+    return {task_id: Open(attempts, bool(superseded)) for task_id, attempts, superseded in rows}
+
+
+def attempted(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> set[int]:
+    """Return which of these tasks the batch has accounted for already."""
+    query = "SELECT 1 FROM attempts WHERE task_id = ? AND batch_id = ?"
+    return {task_id for task_id in ids if db.execute(query, (task_id, batch_id)).fetchone()}
+
+
+def existing(db: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
+    """Return which of these ids are tasks at all."""
+    rows = db.execute("SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
+    return {row[0] for row in rows}
+
+
+def settle(db: sqlite3.Connection, lane: int, batch_id: int, settled: Sequence[Settled], at: int, why: str) -> None:
+    """Apply what became of a chunk of a batch's tasks: status, attempt, answer, counts, totals, one log row a kind.
+
+    The tasks were seen by :func:`open_tasks` in this very transaction, so each update hits its row.
+    """
+    db.executemany(
+        "UPDATE tasks SET status = ?, batch_id = NULL, attempts = ?, not_before = ?"
+        " WHERE id = ? AND batch_id = ? AND status = 'submitted'",
+        [(s.to, s.attempts, s.not_before, s.task_id, batch_id) for s in settled],
+    )
+    db.executemany(
+        "INSERT INTO attempts (task_id, batch_id, at, outcome, input_tokens, cached_input_tokens, output_tokens, cost,"
+        " list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(s.task_id, batch_id, at, s.failure.kind if s.failure else "answered", *s.spent) for s in settled],
+    )
+    db.executemany(_ANSWER, [_answer(batch_id, at, s) for s in settled if s.to is not TaskStatus.PENDING])
+    moved = Counter((s.to, s.superseded) for s in settled)
+    for (to, superseded), n in moved.items():
+        tasks.count(db, {(lane, TaskStatus.SUBMITTED, superseded): -n, (lane, to, superseded): n})
+        log.task(db, at, lane, batch_id, TaskStatus.SUBMITTED, to, n, why)
+    add_totals(db, lane, [s.spent for s in settled])
+
+
+_ANSWER = (
+    "INSERT OR REPLACE INTO answers (task_id, batch_id, status, finished_at, attempts, error_kind, error_code,"
+    " http_status, error_message, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _answer(batch_id: int, at: int, s: Settled) -> tuple[object, ...]:
+    kind, message, code, http_status = s.failure or (None, None, None, None)
+    return (s.task_id, batch_id, s.to, at, s.attempts, kind, code, http_status, message, s.body)
+
+
+def late(db: sqlite3.Connection, lane: int, batch_id: int, lines: Iterable[tuple[int, Spent]], at: int) -> None:
+    """Bill answers to tasks that no longer belong to the batch: in the ledger, applied to nothing."""
+    spent = list(lines)
+    db.executemany(
+        "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, input_tokens, cached_input_tokens,"
+        " output_tokens, cost, list_cost) VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?)",
+        [(task_id, batch_id, at, *line) for task_id, line in spent],
+    )
+    add_totals(db, lane, [line for _, line in spent])
+
+
+def add_totals(db: sqlite3.Connection, lane: int, spent: Sequence[Spent]) -> None:
+    """Add what attempts used and cost to the lane's totals; an attempt without a price counts as unpriced."""
+    row = (
+        lane,
+        sum(s.input_tokens for s in spent),
+        sum(s.cached_input_tokens for s in spent),
+        sum(s.output_tokens for s in spent),
+        sum(s.cost or 0 for s in spent),
+        sum(s.list_cost or 0 for s in spent),
+        sum(s.cost is None for s in spent),
+    )
+    db.execute(
+        "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " input_tokens = input_tokens + excluded.input_tokens,"
+        " cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens,"
+        " output_tokens = output_tokens + excluded.output_tokens, cost = cost + excluded.cost,"
+        " list_cost = list_cost + excluded.list_cost, unpriced = unpriced + excluded.unpriced",
+        row,
+    )
+
+
+class Totals(NamedTuple):
+    """What a lane used and cost so far. Money in pico-dollars."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    cost: int
+    list_cost: int
+    unpriced: int
+
+
+def totals(db: sqlite3.Connection) -> dict[int, Totals]:
+    """Return each lane's totals."""
+    return {row[0]: Totals(*row[1:]) for row in db.execute("SELECT * FROM totals")}
+
+
+class Row(NamedTuple):
+    """One answer with all that a line of ``nura results`` is made from."""
+
+    seq: int
+    task_id: int
+    workload: str
+    key: str
+    line: bytes
+    status: str
+    finished_at: int
+    enqueued_at: int
+    attempts: int
+    error_kind: str | None
+    error_code: str | None
+    http_status: int | None
+    error_message: str | None
+    body: bytes | None
+    batch_id: int | None
+    revision: str | None
+    provider: str | None
+    dialect: str | None
+    endpoint: str | None
+    model: str | None
+
+
+_ROWS = (
+    "SELECT a.seq, a.task_id, w.name, r.key, r.line, a.status, a.finished_at, r.enqueued_at, a.attempts, a.error_kind,"
+    " a.error_code, a.http_status, a.error_message, a.body, a.batch_id, b.revision, b.provider, b.dialect, b.endpoint,"
+    " b.model FROM answers a JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id"
+    " JOIN workloads w ON w.id = l.workload_id JOIN records r ON r.task_id = a.task_id"
+    " LEFT JOIN batches b ON b.id = a.batch_id"
+)
+
+
+def read(
+    db: sqlite3.Connection,
+    *,
+    workloads: Sequence[str] = (),
+    statuses: Sequence[str] = (),
+    since: int | None = None,
+    after: int = 0,
+    page: int = 200,
+) -> Iterator[Row]:
+    """Yield answers of tasks that still stand for their key, by seq.
+
+    Pages by seq, so that no read transaction is held while the caller is slow.
+
+    Args:
+        workloads, statuses: keep only these (all, when empty).
+        since: settled at this unix second or later.
+        after: only answers with a higher seq.
+        page: rows fetched at a time.
+    """
+    where = ["a.seq > :after", "t.superseded_by IS NULL"]
+    values: dict[str, object] = {"page": page}
+    if workloads:
+        where.append("w.name IN (SELECT value FROM json_each(:workloads))")
+        values["workloads"] = json.dumps(list(workloads))
+    if statuses:
+        where.append("a.status IN (SELECT value FROM json_each(:statuses))")
+        values["statuses"] = json.dumps(list(statuses))
+    if since is not None:
+        where.append("a.finished_at >= :since")
+        values["since"] = since
+    query = f"{_ROWS} WHERE {' AND '.join(where)} ORDER BY a.seq LIMIT :page"
+    while True:
+        rows = [Row(*row) for row in db.execute(query, {**values, "after": after})]
+        yield from rows
+        if len(rows) < page:
+            return
+        after = rows[-1].seq
+
+
+def of_tasks(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Row]:
+    """Return the answers of these tasks, superseded or not; a task without one is left out."""
+    rows = db.execute(f"{_ROWS} WHERE a.task_id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),))
+    return {row[1]: Row(*row) for row in rows}
+
+
+def of_key(db: sqlite3.Connection, workload: str, key: str) -> int | None:
+    """Return the id of the task that stands for a key (its text form) now, or None."""
+    row = db.execute(
+        "SELECT k.task_id FROM keys k JOIN workloads w ON w.id = k.workload_id WHERE w.name = ? AND k.key = ?",
+        (workload, key),
+    ).fetchone()
+    return int(row[0]) if row else None
+
+
+class Spending(NamedTuple):
+    """What all billed attempts of one task used and cost together; cost is None when one has no price."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    cost: int | None
+    list_cost: int | None
+
+
+def spending(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Spending]:
+    """Return what these tasks' attempts used and cost."""
+    rows = db.execute(
+        "SELECT task_id, sum(input_tokens), sum(cached_input_tokens), sum(output_tokens),"
+        " CASE WHEN count(cost) = count(*) THEN sum(cost) END, CASE WHEN count(cost) = count(*) THEN sum(list_cost) END"
+        " FROM attempts WHERE task_id IN (SELECT value FROM json_each(?)) GROUP BY task_id",
+        (json.dumps(list(ids)),),
+    )
+    return {row[0]: Spending(*row[1:]) for row in rows}

@@ -1,0 +1,191 @@
+"""Batches: made, moved by guarded updates, looked up by what they still need."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from nura_cli.errors import StateError
+from nura_cli.state import log
+from nura_cli.states import BATCH_ARROWS, BatchStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One row of ``batches``. Times are unix seconds; ``parts``, ``faults``, ``marker`` and ``spooled`` are JSON.
+
+    Attributes:
+        address: which account at which address it was sent to; compared with the configuration before it is touched.
+        revision: hash of the spec it was rendered with.
+        tag: 80 random bits that start each of its custom_ids.
+        requests, bytes: of its request file.
+        parts: what the provider offers for download, part name → id.
+        spooled: what lies in the spool, part name → {bytes, sha256}.
+        marker: the newest page of the provider's list before the create: {id, created_at, date, account}.
+        sent_at: the server's clock when the create was sent, as well as it is known.
+        absent_at: the server's clock when the list was first read down to the marker without it.
+        held: why a person has to decide, or None.
+        completed, failed: requests, as the provider counts them; as nura counted them once reconciled.
+    """
+
+    id: int
+    lane_id: int
+    workload: str
+    provider: str
+    address: str
+    dialect: str
+    endpoint: str
+    model: str
+    revision: str
+    tag: str
+    status: BatchStatus
+    remote_id: str | None
+    remote_status: str | None
+    requests: int
+    bytes: int
+    sha256: str | None
+    input_file_id: str | None
+    parts: str | None
+    spooled: str | None
+    faults: str | None
+    marker: str | None
+    sent_at: int | None
+    absent_at: int | None
+    held: str | None
+    completed: int | None
+    failed: int | None
+    reason: str | None
+    created_at: int
+    submitted_at: int | None
+    expires_at: int | None
+    ended_at: int | None
+    final_at: int | None
+    cleaned_at: int | None
+
+
+_COLUMNS = tuple(field.name for field in fields(Batch))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM batches"  # noqa: S608 - constants
+_FINAL = frozenset(status for status, arrows in BATCH_ARROWS.items() if not arrows)
+
+
+def _batch(row: Sequence[Any]) -> Batch:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["status"] = BatchStatus(values["status"])
+    return Batch(**values)
+
+
+def add(
+    db: sqlite3.Connection,
+    *,
+    lane_id: int,
+    workload: str,
+    provider: str,
+    address: str,
+    dialect: str,
+    endpoint: str,
+    model: str,
+    revision: str,
+    spec: str,
+    tag: str,
+    at: int,
+) -> int:
+    """Add a batch in ``processing`` with the spec it will be rendered with; return its id."""
+    db.execute("INSERT OR IGNORE INTO specs (revision, spec) VALUES (?, ?)", (revision, spec))
+    row = db.execute(
+        "INSERT INTO batches (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, status,"
+        " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?) RETURNING id",
+        (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, at),
+    ).fetchone()
+    log.batch(db, at, row[0], None, BatchStatus.PROCESSING, "claimed")
+    return int(row[0])
+
+
+def drop(db: sqlite3.Connection, batch_id: int) -> None:
+    """Take back a batch that got no task: nothing was due after all."""
+    db.execute("DELETE FROM transitions WHERE batch_id = ?", (batch_id,))
+    db.execute("DELETE FROM batches WHERE id = ? AND status = 'processing'", (batch_id,))
+
+
+def get(db: sqlite3.Connection, batch_id: int) -> Batch | None:
+    """Return a batch, or None."""
+    row = db.execute(f"{_SELECT} WHERE id = ?", (batch_id,)).fetchone()
+    return _batch(row) if row else None
+
+
+def spec(db: sqlite3.Connection, revision: str) -> str:
+    """Return the JSON of a spec."""
+    return str(db.execute("SELECT spec FROM specs WHERE revision = ?", (revision,)).fetchone()[0])
+
+
+def under_way(db: sqlite3.Connection, *statuses: BatchStatus) -> list[Batch]:
+    """Return the batches that are not final, in these statuses (any, when none is named), oldest first."""
+    rows = [_batch(row) for row in db.execute(f"{_SELECT} WHERE final_at IS NULL ORDER BY id")]
+    return [batch for batch in rows if not statuses or batch.status in statuses]
+
+
+def unclean(db: sqlite3.Connection, before: int) -> list[Batch]:
+    """Return final batches of which the provider may still keep something, final at ``before`` or earlier."""
+    query = f"{_SELECT} WHERE final_at IS NOT NULL AND cleaned_at IS NULL AND final_at <= ? ORDER BY final_at, id"
+    return [_batch(row) for row in db.execute(query, (before,))]
+
+
+def recent(db: sqlite3.Connection, since: int) -> list[Batch]:
+    """Return the batches made at ``since`` or later, oldest first."""
+    return [_batch(row) for row in db.execute(f"{_SELECT} WHERE created_at >= ? ORDER BY id", (since,))]
+
+
+def tags(db: sqlite3.Connection, wanted: Sequence[str]) -> dict[str, int]:
+    """Return which of these tags are ours, and the id of the batch each belongs to."""
+    found = {}
+    for tag in wanted:
+        row = db.execute("SELECT id FROM batches WHERE tag = ?", (tag,)).fetchone()
+        if row:
+            found[tag] = int(row[0])
+    return found
+
+
+def known(db: sqlite3.Connection, provider: str, remote_id: str) -> bool:
+    """Return whether a remote id already belongs to a batch, or is a stray, of this provider."""
+    query = (
+        "SELECT 1 FROM batches WHERE provider = :p AND remote_id = :r"
+        " UNION ALL SELECT 1 FROM strays WHERE provider = :p AND remote_id = :r"
+    )
+    return db.execute(query, {"p": provider, "r": remote_id}).fetchone() is not None
+
+
+def move(
+    db: sqlite3.Connection, batch: Batch, to: BatchStatus, at: int, why: str, **changes: str | int | None
+) -> Batch:
+    """Move a batch along an arrow of :data:`BATCH_ARROWS`, with changes to its other columns; return it as it is now.
+
+    Raises:
+        StateError: it no longer stands where ``batch`` says; nothing was changed.
+    """
+    if to not in BATCH_ARROWS[batch.status]:
+        raise AssertionError(f"no arrow from {batch.status} to {to}")
+    if to in _FINAL:
+        changes["final_at"] = at
+    moved = _update(db, batch, {"status": to, **changes})
+    log.batch(db, at, batch.id, batch.status, to, why)
+    return moved
+
+
+def note(db: sqlite3.Connection, batch: Batch, **changes: str | int | None) -> Batch:
+    """Change columns of a batch that stays where it is; return it as it is now.
+
+    Raises:
+        StateError: it no longer stands where ``batch`` says; nothing was changed.
+    """
+    return _update(db, batch, changes)
+
+
+def _update(db: sqlite3.Connection, batch: Batch, changes: dict[str, Any]) -> Batch:
+    unknown = changes.keys() - set(_COLUMNS)
+    if unknown:
+        raise AssertionError(f"no such columns: {unknown}")
+    assignments = ", ".join(f"{column} = :{column}" for column in changes)
+    query = f"UPDATE batches SET {assignments} WHERE id = :_id AND status = :_status RETURNING {', '.join(_COLUMNS)}"  # noqa: S608 - checked above
+    row = db.execute(query, {**changes, "_id": batch.id, "_status": batch.status}).fetchone()
+    if row is None:
+        raise StateError(f"batch {batch.id} is no longer {batch.status}: another process moved it", batch_id=batch.id)
+    return _batch(row)

@@ -1,0 +1,286 @@
+"""The state file: opened safely, written in short transactions, its failures put into words.
+
+No process that has it open may touch the file by other means: opening and closing it elsewhere in the process drops
+SQLite's POSIX locks. So it is made (0600) before SQLite sees it, and locks are files of their own.
+"""
+
+import errno
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from nura_cli.errors import StateCorrupt, StateError, StateNewer
+from nura_cli.state import locks, schema
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for its turn before it gives up with exit 75."""
+_POLL_SECONDS = 0.001
+_YIELD_SECONDS = 0.003
+_NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "smbfs", "afs", "ncpfs"})
+
+
+class State:
+    """One open state file and the spool folder beside it. Use it as a context manager.
+
+    Inside the block any ``sqlite3.Error``, and any ``OSError`` of a full or read-only disk, comes out as a
+    :class:`StateError` that names the file, the cause and the next step.
+
+    Attributes:
+        path: the state file.
+        db: the connection, in autocommit mode; write inside :meth:`transaction` only.
+        state_id: 16 random characters made with the file, known to the provider as metadata.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """Open the state file, making or migrating it where that is due.
+
+        Args:
+            path: the file; its folder must exist.
+            create: make it when it is not there (enqueue does; a stage that finds none has nothing to do).
+
+        Raises:
+            StateError: it cannot be opened, lies on a network file system, or does not exist and ``create`` is off.
+            StateCorrupt, StateNewer: it is damaged, or a newer nura wrote it.
+        """
+        self.path = path
+        with explained(path):
+            _refuse_network(path)
+            if create:
+                _make(path)
+            elif not path.exists():
+                raise StateError(f"{path}: no such state file", hint="nura enqueue makes it with the first record")
+            self.db = _connect(path)
+            try:
+                self.state_id = self._prepare()
+            except BaseException:
+                self.db.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+        if error is not None and (explanation := _explain(self.path, error)):
+            raise explanation from error
+
+    def close(self) -> None:
+        """Close the connection; the last one out checkpoints the WAL."""
+        self.db.close()
+
+    @property
+    def requests(self) -> Path:
+        """The folder of request files: dispatch alone writes and sweeps it."""
+        return self._spool("requests")
+
+    @property
+    def results(self) -> Path:
+        """The folder of downloaded results: poll alone writes and sweeps it."""
+        return self._spool("results")
+
+    def _spool(self, name: str) -> Path:
+        folder = self.path.with_name(self.path.name + ".spool") / name
+        if not folder.is_dir():
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(folder.parent)
+        return folder
+
+    def lock_path(self, stage: str) -> Path:
+        """Return the lock file of a stage: ``<state>.<stage>.lock``."""
+        return self.path.with_name(f"{self.path.name}.{stage}.lock")
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the write lock for the block; commit at its end, roll back on any exception.
+
+        Begins IMMEDIATE: a deferred transaction that reads first cannot wait for the lock. SQLite's own waiting backs
+        off up to 100 ms and loses to a busy writer every time, so the turn is asked for every millisecond here.
+
+        Raises:
+            sqlite3.OperationalError: still locked after :data:`BUSY_SECONDS`.
+        """
+        _begin(self.db)
+        try:
+            yield self.db
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    def give_way(self) -> None:
+        """Between two commits of a long write: leave other writers a gap in which to take their turn."""
+        time.sleep(_YIELD_SECONDS)
+
+    def _prepare(self) -> str:
+        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        if version > schema.VERSION:
+            raise StateNewer(
+                f"{self.path}: written by a newer nura (schema {version}, this one knows {schema.VERSION})",
+                hint="run the newer nura, or restore an older state file",
+            )
+        if version < schema.VERSION:
+            self._migrate(version)
+        return str(self.db.execute("SELECT value FROM meta WHERE name = 'state_id'").fetchone()[0])
+
+    def _migrate(self, version: int) -> None:
+        application = self.db.execute("PRAGMA application_id").fetchone()[0]
+        tables = self.db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if application not in (0, schema.APPLICATION_ID) or (version == 0 and application == 0 and tables):
+            names = {row[0] for row in self.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+            if names - {"_sqlite_migrations", "sqlite_sequence"}:
+                raise StateCorrupt(
+                    f"{self.path}: is an SQLite database, but not nura's",
+                    hint="set state: (or --state) to a file of nura's own",
+                )
+        with locks.lock(self.lock_path("migrate"), 0, wait=True):
+            schema.migrate(self.db, secrets.token_hex(8))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last: fsync the folder itself."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def publish(part: Path, target: Path) -> None:
+    """Give a written file its lasting name: fsync it, rename it, fsync the folder."""
+    fd = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    part.replace(target)
+    sync_folder(target.parent)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's and the disk's failures inside the block into :class:`StateError`, with the next step to take."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        if explanation := _explain(path, error):
+            raise explanation from error
+        raise
+
+
+_DISK_HINTS = {
+    errno.ENOSPC: "free some room and run the same command again; nothing is lost",
+    errno.EROFS: "mount it writable and run the same command again; nothing is lost",
+    errno.EACCES: "run nura as the user who owns the state file and its folder",
+    errno.ENOENT: "make the folder, or set state: (or --state) to one that exists",
+    errno.EIO: "check the disk; the same command goes on where this one stopped",
+}
+
+_CODES: dict[int, tuple[type[StateError], str, str]] = {
+    sqlite3.SQLITE_BUSY: (
+        StateError,
+        "locked by another process",
+        "wait for it, or find it with: fuser -v FILE; then run the same command again",
+    ),
+    sqlite3.SQLITE_FULL: (StateError, "the disk is full", "free some room and run the same command again; nothing is lost"),
+    sqlite3.SQLITE_READONLY: (
+        StateError,
+        "cannot be written",
+        "check the owner and mode of the file and its folder, and that the disk is mounted writable",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (StateError, "cannot be opened", "check that its folder exists and may be written"),
+    sqlite3.SQLITE_IOERR: (StateError, "the disk reports an I/O error", "check the disk; then run the same command again"),
+    sqlite3.SQLITE_PERM: (StateError, "access denied", "run nura as the user who owns the file"),
+    sqlite3.SQLITE_CORRUPT: (
+        StateCorrupt,
+        "is damaged",
+        "keep a copy, then restore a backup or try: sqlite3 FILE .recover",
+    ),
+    sqlite3.SQLITE_NOTADB: (StateCorrupt, "is not an SQLite database", "set state: (or --state) to the right file"),
+}
+
+
+def _explain(path: Path, error: BaseException) -> StateError | None:
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        kind, what, hint = _CODES.get(code, (StateCorrupt, str(error), "please report this as a bug"))
+        return kind(f"{path}: {what}", hint=hint.replace("FILE", str(path)))
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+        return StateError(f"{error.filename or path}: {error.strerror}", hint=_DISK_HINTS.get(error.errno))
+    return None
+
+
+def _make(path: Path) -> None:
+    """Make an empty file, 0600, for SQLite to fill. It is closed again before any connection exists."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    sync_folder(path.parent)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        if not db.execute("PRAGMA page_count").fetchone()[0]:
+            db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
+        if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            db.execute("PRAGMA journal_mode = wal")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA cache_size = -32000")
+        db.execute("PRAGMA temp_store = memory")
+        db.execute("PRAGMA wal_autocheckpoint = 2000")
+        db.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _begin(db: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + BUSY_SECONDS
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def _refuse_network(path: Path) -> None:
+    kind = file_system(path.absolute().parent)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StateError(
+            f"{path}: lies on a network file system ({kind}), where SQLite's locks do not hold",
+            hint="set state: to a file on a local disk",
+        )
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """Return the type of the file system that holds a folder, or None where the system does not tell (proc(5))."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    inside = os.fsencode(os.path.realpath(folder))
+    best, kind = -1, None
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        mount = os.fsencode(left.split()[4]).decode("unicode_escape").encode("latin-1")
+        within = inside == mount or inside.startswith(mount.rstrip(b"/") + b"/")
+        if within and len(mount) >= best:
+            best, kind = len(mount), right.split()[0]
+    return kind

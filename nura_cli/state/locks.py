@@ -1,0 +1,59 @@
+"""Locks between processes: files of their own, flocked and never unlinked, so that no crash leaves one held."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+HUNG_AFTER = 6 * 3600
+"""Seconds after which a run that still holds its lock is taken for hung."""
+
+
+class Holder(NamedTuple):
+    """Who holds a lock: its process id and since when (unix seconds)."""
+
+    pid: int
+    since: int
+
+
+class Held(Exception):  # noqa: N818 - it is an answer, not an error: another run of the stage is at work
+    """Another process holds the lock; ``holder`` says which, or is None when it has not written that down yet."""
+
+    def __init__(self, holder: Holder | None) -> None:
+        super().__init__("another run is at work")
+        self.holder = holder
+
+
+@contextmanager
+def lock(path: Path, now: int, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path`` (made 0600) for the length of the block.
+
+    Args:
+        path: the lock file; it stays when the lock is given back.
+        now: unix seconds, written into the file for others to read.
+        wait: wait for the holder instead of raising.
+
+    Raises:
+        Held: another process has it (never with ``wait``).
+        OSError: the file cannot be made.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise Held(_holder(fd)) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()} {now}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _holder(fd: int) -> Holder | None:
+    words = os.pread(fd, 64, 0).split()
+    if len(words) == 2 and all(word.isdigit() for word in words):
+        return Holder(int(words[0]), int(words[1]))
+    return None

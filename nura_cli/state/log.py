@@ -1,0 +1,22 @@
+"""The log of transitions: one row for each bulk move, written in the transaction that makes it."""
+
+import sqlite3
+
+
+def task(
+    db: sqlite3.Connection, at: int, lane: int, batch: int | None, old: str | None, new: str, n: int, why: str
+) -> None:
+    """Note that ``n`` tasks of a lane moved from ``old`` to ``new`` at unix second ``at``, and why."""
+    db.execute(
+        "INSERT INTO transitions (at, what, lane_id, batch_id, from_status, to_status, n, why)"
+        " VALUES (?, 'task', ?, ?, ?, ?, ?, ?)",
+        (at, lane, batch, old, new, n, why),
+    )
+
+
+def batch(db: sqlite3.Connection, at: int, batch_id: int, old: str | None, new: str, why: str) -> None:
+    """Note that a batch moved from ``old`` to ``new`` at unix second ``at``, and why."""
+    db.execute(
+        "INSERT INTO transitions (at, what, batch_id, from_status, to_status, n, why) VALUES (?, 'batch', ?, ?, ?, 1, ?)",
+        (at, batch_id, old, new, why),
+    )

@@ -1,0 +1,102 @@
+"""Each stage's last run, the troubles that last, and the routes that are paused."""
+
+import sqlite3
+from typing import NamedTuple
+
+
+class Run(NamedTuple):
+    """A stage's last run: when it started, who ran it, when it last ended well, how it ended. Unix seconds."""
+
+    stage: str
+    started_at: int
+    pid: int
+    ended_at: int | None
+    ok_at: int | None
+    exit_code: int | None
+    message: str | None
+
+
+def started(db: sqlite3.Connection, stage: str, at: int, pid: int) -> None:
+    """Note that a stage begins; how the run before it ended well stays known."""
+    db.execute(
+        "INSERT INTO runs (stage, started_at, pid) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " started_at = excluded.started_at, pid = excluded.pid, ended_at = NULL, exit_code = NULL, message = NULL",
+        (stage, at, pid),
+    )
+
+
+def ended(db: sqlite3.Connection, stage: str, at: int, exit_code: int, message: str | None) -> None:
+    """Note how a stage ended."""
+    db.execute(
+        "UPDATE runs SET ended_at = ?, exit_code = ?, message = ?, ok_at = CASE WHEN ? = 0 THEN ? ELSE ok_at END"
+        " WHERE stage = ?",
+        (at, exit_code, message, exit_code, at, stage),
+    )
+
+
+def runs(db: sqlite3.Connection) -> dict[str, Run]:
+    """Return each stage's last run."""
+    rows = db.execute("SELECT stage, started_at, pid, ended_at, ok_at, exit_code, message FROM runs")
+    return {row[0]: Run(*row) for row in rows}
+
+
+def trouble(db: sqlite3.Connection, stage: str, scope: str, message: str, at: int, remind: int) -> bool:
+    """Note a trouble of a stage; return whether it is to be said now.
+
+    It is said when it begins and every ``remind`` seconds while it lasts. A clock set back starts it anew.
+    """
+    row = db.execute("SELECT since, said_at FROM troubles WHERE stage = ? AND scope = ?", (stage, scope)).fetchone()
+    say = row is None or not row[1] <= at < row[1] + remind
+    since = at if row is None else min(row[0], at)
+    said_at = at if say else row[1]
+    db.execute("INSERT OR REPLACE INTO troubles VALUES (?, ?, ?, ?, ?)", (stage, scope, since, said_at, message))
+    return bool(say)
+
+
+def over(db: sqlite3.Connection, stage: str, but: set[str]) -> None:
+    """Forget a stage's troubles, except those in these scopes: they are over, or will begin anew."""
+    for (scope,) in db.execute("SELECT scope FROM troubles WHERE stage = ?", (stage,)).fetchall():
+        if scope not in but:
+            db.execute("DELETE FROM troubles WHERE stage = ? AND scope = ?", (stage, scope))
+
+
+class Route(NamedTuple):
+    """What nura learned about one way to a provider; endpoint and model "" mean the whole provider.
+
+    Attributes:
+        paused_until: nothing is sent before this unix second.
+        strikes: how often in a row it was refused: the pause grows with it.
+        cap: requests to send in one batch at most, learned from refusals, or None.
+        why: what the provider said.
+    """
+
+    provider: str
+    endpoint: str
+    model: str
+    paused_until: int
+    strikes: int
+    cap: int | None
+    why: str | None
+
+
+def routes(db: sqlite3.Connection) -> list[Route]:
+    """Return every route something was learned about."""
+    return [Route(*row) for row in db.execute("SELECT * FROM routes ORDER BY provider, endpoint, model")]
+
+
+def route(db: sqlite3.Connection, provider: str, endpoint: str = "", model: str = "") -> Route:
+    """Return what is known of a route; one never heard of is open."""
+    row = db.execute(
+        "SELECT * FROM routes WHERE provider = ? AND endpoint = ? AND model = ?", (provider, endpoint, model)
+    ).fetchone()
+    return Route(*row) if row else Route(provider, endpoint, model, 0, 0, None, None)
+
+
+def learn(db: sqlite3.Connection, route: Route) -> None:
+    """Store what is known of a route now; an open one without a cap leaves no row."""
+    db.execute(
+        "DELETE FROM routes WHERE provider = ? AND endpoint = ? AND model = ?",
+        (route.provider, route.endpoint, route.model),
+    )
+    if route.paused_until or route.strikes or route.cap:
+        db.execute("INSERT INTO routes VALUES (?, ?, ?, ?, ?, ?, ?)", route)

@@ -1,0 +1,276 @@
+"""The tables of the state file, as numbered migrations; the CHECKs are made from :mod:`nura_cli.states`.
+
+Narrow rows change, wide rows are written once: a task's status stands in ``tasks``, its content in ``records``, its
+answer in ``answers``. ``counts`` and ``totals`` are kept beside every move, so that no question scans the tasks.
+
+sqlite-utils runs the migrations, and is imported only when one is due (``PRAGMA user_version`` says so).
+"""
+
+import sqlite3
+from enum import StrEnum
+
+from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
+
+APPLICATION_ID = 0x6E757261  # "nura"
+VERSION = 1
+PAGE_SIZE = 16384
+
+
+def _in(column: str, values: type[StrEnum]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+FIRST = f"""
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE workloads (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- Tasks of one lane may share a batch. Records have dialect, endpoint and model '' (the configuration decides when they
+-- are dispatched); ready lines carry theirs.
+CREATE TABLE lanes (
+    id INTEGER PRIMARY KEY,
+    workload_id INTEGER NOT NULL REFERENCES workloads (id),
+    dialect TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    UNIQUE (workload_id, dialect, endpoint, model)
+) STRICT;
+
+CREATE TABLE tasks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane_id INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK ({_in("status", TaskStatus)}),
+    batch_id INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL DEFAULT 0,
+    superseded_by INTEGER,
+    CHECK ((status = 'submitted') = (batch_id IS NOT NULL))
+) STRICT;
+CREATE INDEX tasks_pending ON tasks (lane_id, not_before, id) WHERE status = 'pending';
+CREATE INDEX tasks_batch ON tasks (batch_id, id) WHERE batch_id IS NOT NULL;
+
+-- Written once, never changed: the key as JSON, the record as it came (or a ready line's body).
+CREATE TABLE records (
+    task_id INTEGER PRIMARY KEY,
+    enqueued_at INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    line BLOB NOT NULL
+) STRICT;
+
+-- Which task stands for a key now. "key" is its text form: 1 and "1" are one key.
+CREATE TABLE keys (
+    workload_id INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    task_id INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (workload_id, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE specs (
+    revision TEXT PRIMARY KEY,
+    spec TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane_id INTEGER NOT NULL,
+    workload TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    address TEXT NOT NULL,
+    dialect TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    revision TEXT NOT NULL REFERENCES specs (revision),
+    tag TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL CHECK ({_in("status", BatchStatus)}),
+    remote_id TEXT,
+    remote_status TEXT,
+    requests INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    sha256 TEXT,
+    input_file_id TEXT,
+    parts TEXT,
+    spooled TEXT,
+    faults TEXT,
+    marker TEXT,
+    sent_at INTEGER,
+    absent_at INTEGER,
+    held TEXT,
+    completed INTEGER,
+    failed INTEGER,
+    reason TEXT,
+    created_at INTEGER NOT NULL,
+    submitted_at INTEGER,
+    expires_at INTEGER,
+    ended_at INTEGER,
+    final_at INTEGER,
+    cleaned_at INTEGER,
+    CHECK (status NOT IN ('submitted', 'completed', 'reconciled') OR remote_id IS NOT NULL),
+    CHECK (status NOT IN ('submitting') OR marker IS NOT NULL),
+    CHECK ((status IN ('reconciled', 'failed')) = (final_at IS NOT NULL))
+) STRICT;
+CREATE INDEX batches_open ON batches (status) WHERE final_at IS NULL;
+CREATE INDEX batches_unclean ON batches (final_at) WHERE final_at IS NOT NULL AND cleaned_at IS NULL;
+CREATE UNIQUE INDEX batches_remote ON batches (provider, address, remote_id) WHERE remote_id IS NOT NULL;
+
+-- Batches at the provider that are ours and yet no batch of ours: doubles of one intent, or found after they were given
+-- up. They are cancelled and followed to their end, so that what they cost is counted.
+CREATE TABLE strays (
+    provider TEXT NOT NULL,
+    remote_id TEXT NOT NULL,
+    batch_id INTEGER NOT NULL,
+    found_at INTEGER NOT NULL,
+    parts TEXT,
+    ended_at INTEGER,
+    counted_at INTEGER,
+    PRIMARY KEY (provider, remote_id)
+) STRICT, WITHOUT ROWID;
+
+-- What became of a task in its last attempt; seq grows with each settling, so a reader can go on where it stopped.
+CREATE TABLE answers (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    task_id INTEGER NOT NULL UNIQUE,
+    batch_id INTEGER,
+    status TEXT NOT NULL CHECK (status IN ('completed', 'failed', 'cancelled')),
+    finished_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    error_kind TEXT CHECK ({_in("error_kind", ErrorKind)}),
+    error_code TEXT,
+    http_status INTEGER,
+    error_message TEXT,
+    body BLOB,
+    CHECK ((status = 'completed') = (error_kind IS NULL))
+) STRICT;
+
+-- Append-only: one row for each time a task was answered for (or not) by a batch; money in pico-dollars (1e-12 USD),
+-- NULL where the model has no known price.
+CREATE TABLE attempts (
+    task_id INTEGER NOT NULL,
+    batch_id INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    late INTEGER NOT NULL DEFAULT 0,
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    cached_input_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0,
+    cost INTEGER,
+    list_cost INTEGER,
+    PRIMARY KEY (task_id, batch_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE counts (
+    lane_id INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK ({_in("status", TaskStatus)}),
+    superseded INTEGER NOT NULL,
+    n INTEGER NOT NULL CHECK (n >= 0),
+    PRIMARY KEY (lane_id, status, superseded)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE totals (
+    lane_id INTEGER PRIMARY KEY,
+    input_tokens INTEGER NOT NULL,
+    cached_input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    list_cost INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE transitions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    what TEXT NOT NULL CHECK (what IN ('task', 'batch')),
+    lane_id INTEGER,
+    batch_id INTEGER,
+    from_status TEXT,
+    to_status TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    why TEXT NOT NULL
+) STRICT;
+CREATE INDEX transitions_batch ON transitions (batch_id) WHERE batch_id IS NOT NULL;
+
+CREATE TABLE runs (
+    stage TEXT PRIMARY KEY,
+    started_at INTEGER NOT NULL,
+    pid INTEGER NOT NULL,
+    ended_at INTEGER,
+    ok_at INTEGER,
+    exit_code INTEGER,
+    message TEXT
+) STRICT, WITHOUT ROWID;
+
+-- A trouble that lasts is said at its onset and then at intervals, not by every run of cron.
+CREATE TABLE troubles (
+    stage TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    said_at INTEGER NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (stage, scope)
+) STRICT, WITHOUT ROWID;
+
+-- model '' and endpoint '' stand for the provider as a whole.
+CREATE TABLE routes (
+    provider TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    paused_until INTEGER NOT NULL DEFAULT 0,
+    strikes INTEGER NOT NULL DEFAULT 0,
+    cap INTEGER,
+    why TEXT,
+    PRIMARY KEY (provider, endpoint, model)
+) STRICT, WITHOUT ROWID;
+
+-- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook.
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL CHECK (kind IN ('row', 'event')),
+    workload_id INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    type TEXT NOT NULL,
+    task_id INTEGER,
+    batch_id INTEGER,
+    seq INTEGER,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'done', 'dead')),
+    outcome TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL DEFAULT 0,
+    said TEXT,
+    created_at INTEGER NOT NULL,
+    done_at INTEGER
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (workload_id, kind, target, not_before, id) WHERE status = 'pending';
+CREATE INDEX deliveries_task ON deliveries (task_id, kind, id) WHERE task_id IS NOT NULL;
+CREATE INDEX deliveries_batch ON deliveries (batch_id, kind) WHERE status = 'pending';
+CREATE INDEX deliveries_dead ON deliveries (workload_id, id) WHERE status = 'dead';
+"""
+
+
+def migrate(db: sqlite3.Connection, state_id: str) -> None:
+    """Bring the state file to :data:`VERSION`: each migration in a transaction of its own, so a crash repeats it.
+
+    Two processes may come here at once; the second finds the work done.
+    """
+    import sqlite_utils
+
+    migrations = sqlite_utils.Migrations("nura")
+
+    @migrations(name="0001")
+    def first(target: sqlite_utils.Database) -> None:
+        statement = ""
+        for line in FIRST.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                target.conn.execute(statement)
+                statement = ""
+        target.conn.execute("INSERT INTO meta VALUES ('state_id', ?)", (state_id,))
+        target.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        target.conn.execute("PRAGMA user_version = 1")
+
+    migrations.apply(sqlite_utils.Database(db))

@@ -1,0 +1,267 @@
+"""Tasks, their records and keys: what waits, what is claimed, and the counts kept beside every move.
+
+Every function here runs inside the caller's transaction, and moves tasks by guarded updates only.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from nura_cli.state import log
+from nura_cli.states import TaskStatus
+
+
+class Lane(NamedTuple):
+    """A queue of tasks that may share a batch. dialect, endpoint and model are "" for records."""
+
+    id: int
+    workload: str
+    dialect: str
+    endpoint: str
+    model: str
+
+
+class NewTask(NamedTuple):
+    """A task to insert: its lane, its key as JSON and as identity, the digest of its line, the bytes to keep."""
+
+    lane_id: int
+    key_json: str
+    key: str
+    digest: bytes
+    line: bytes
+
+
+class Current(NamedTuple):
+    """The task that stands for a key now."""
+
+    task_id: int
+    digest: bytes
+
+
+def workload_id(db: sqlite3.Connection, name: str) -> int:
+    """Return the id of a workload, making its row when it is new."""
+    row = db.execute("SELECT id FROM workloads WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        row = db.execute("INSERT INTO workloads (name) VALUES (?) RETURNING id", (name,)).fetchone()
+    return int(row[0])
+
+
+def lane_id(db: sqlite3.Connection, workload: int, dialect: str, endpoint: str, model: str) -> int:
+    """Return the id of a lane, making its row when it is new."""
+    known = (workload, dialect, endpoint, model)
+    row = db.execute(
+        "SELECT id FROM lanes WHERE workload_id = ? AND dialect = ? AND endpoint = ? AND model = ?", known
+    ).fetchone()
+    if row is None:
+        row = db.execute(
+            "INSERT INTO lanes (workload_id, dialect, endpoint, model) VALUES (?, ?, ?, ?) RETURNING id", known
+        ).fetchone()
+    return int(row[0])
+
+
+def lanes(db: sqlite3.Connection) -> list[Lane]:
+    """Return every lane, by id."""
+    rows = db.execute(
+        "SELECT l.id, w.name, l.dialect, l.endpoint, l.model FROM lanes l JOIN workloads w ON w.id = l.workload_id"
+        " ORDER BY l.id"
+    )
+    return [Lane(*row) for row in rows]
+
+
+def current(db: sqlite3.Connection, workload: int, keys: Iterable[str]) -> dict[str, Current]:
+    """Return the tasks that stand for these keys now; keys nobody has used are left out."""
+    found = {}
+    query = "SELECT task_id, digest FROM keys WHERE workload_id = ? AND key = ?"
+    for key in keys:
+        row = db.execute(query, (workload, key)).fetchone()
+        if row is not None:
+            found[key] = Current(*row)
+    return found
+
+
+def insert(db: sqlite3.Connection, workload: int, tasks: Sequence[NewTask], at: int) -> None:
+    """Insert pending tasks whose keys are new.
+
+    Raises:
+        sqlite3.IntegrityError: a key of theirs is taken, here or among themselves; the caller rolls back.
+    """
+    if not tasks:
+        return
+    first = next_id(db)
+    db.executemany(
+        "INSERT INTO keys (workload_id, key, task_id, digest) VALUES (?, ?, ?, ?)",
+        [(workload, task.key, first + n, task.digest) for n, task in enumerate(tasks)],
+    )
+    _insert_rows(db, first, tasks, at)
+
+
+def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: int) -> None:
+    """Insert a task for a key that another task stands for; the old one is superseded.
+
+    A pending old task leaves (``cancelled``); a submitted one still settles. Neither is ever delivered.
+    """
+    new = next_id(db)
+    db.execute(
+        "UPDATE keys SET task_id = ?, digest = ? WHERE workload_id = ? AND key = ?",
+        (new, task.digest, workload, task.key),
+    )
+    _insert_rows(db, new, [task], at)
+    lane, status, gone = db.execute("SELECT lane_id, status, superseded_by FROM tasks WHERE id = ?", (old,)).fetchone()
+    after = TaskStatus.CANCELLED if status == TaskStatus.PENDING else TaskStatus(status)
+    db.execute("UPDATE tasks SET status = ?, superseded_by = ? WHERE id = ?", (after, new, old))
+    db.execute(
+        "UPDATE deliveries SET status = 'done', outcome = 'superseded', done_at = ? WHERE task_id = ? AND status = 'pending'",
+        (at, old),
+    )
+    count(db, {(lane, TaskStatus(status), gone is not None): -1})
+    count(db, {(lane, after, True): 1})
+    log.task(db, at, lane, None, status, after, 1, f"superseded by task {new}")
+
+
+def next_id(db: sqlite3.Connection) -> int:
+    """Return the id the next task will get (ids are never used twice). Holds for the length of the transaction."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'").fetchone()
+    return int(row[0]) + 1 if row else 1
+
+
+def _insert_rows(db: sqlite3.Connection, first: int, tasks: Sequence[NewTask], at: int) -> None:
+    db.executemany(
+        "INSERT INTO tasks (id, lane_id, status) VALUES (?, ?, 'pending')",
+        [(first + n, task.lane_id) for n, task in enumerate(tasks)],
+    )
+    db.executemany(
+        "INSERT INTO records (task_id, enqueued_at, key, line) VALUES (?, ?, ?, ?)",
+        [(first + n, at, task.key_json, task.line) for n, task in enumerate(tasks)],
+    )
+    for lane, n in Counter(task.lane_id for task in tasks).items():
+        count(db, {(lane, TaskStatus.PENDING, False): n})
+        log.task(db, at, lane, None, None, TaskStatus.PENDING, n, "enqueued")
+
+
+def count(db: sqlite3.Connection, changes: Mapping[tuple[int, TaskStatus, bool], int]) -> None:
+    """Add to the counts of (lane, status, superseded)."""
+    db.executemany(
+        "INSERT INTO counts (lane_id, status, superseded, n) VALUES (?, ?, ?, max(?, 0))"
+        " ON CONFLICT DO UPDATE SET n = n + ?",
+        [(lane, status, superseded, n, n) for (lane, status, superseded), n in changes.items() if n],
+    )
+
+
+def counts(db: sqlite3.Connection) -> dict[tuple[int, TaskStatus, bool], int]:
+    """Return how many tasks each (lane, status, superseded) has, without looking at a task."""
+    rows = db.execute("SELECT lane_id, status, superseded, n FROM counts")
+    return {(lane, TaskStatus(status), bool(superseded)): n for lane, status, superseded, n in rows}
+
+
+# A task is due when it never failed (not_before 0), when its time has come, or when its time lies further away than any
+# backoff reaches: then a clock was set wrong, and waiting for it would be waiting for nothing.
+_DUE = ("not_before BETWEEN 1 AND :now", "not_before > :horizon", "not_before = 0")
+
+
+def due_count(db: sqlite3.Connection, lane: int, now: int, horizon: int, limit: int) -> int:
+    """Return how many pending tasks of a lane are due, counting no further than ``limit``."""
+    total = 0
+    for due in _DUE:
+        query = f"SELECT count(*) FROM (SELECT 1 FROM tasks WHERE lane_id = :lane AND status = 'pending' AND {due} LIMIT :n)"  # noqa: S608 - constants
+        total += db.execute(query, {"lane": lane, "now": now, "horizon": horizon, "n": limit - total}).fetchone()[0]
+        if total >= limit:
+            break
+    return total
+
+
+def oldest_due(db: sqlite3.Connection, lane: int, now: int, horizon: int) -> int | None:
+    """Return when the oldest due task of a lane was enqueued (unix seconds), or None when nothing is due."""
+    ages = []
+    for due in _DUE:
+        query = (
+            "SELECT r.enqueued_at FROM tasks t JOIN records r ON r.task_id = t.id"  # noqa: S608 - constants
+            f" WHERE lane_id = :lane AND status = 'pending' AND {due} ORDER BY t.not_before, t.id LIMIT 1"
+        )
+        row = db.execute(query, {"lane": lane, "now": now, "horizon": horizon}).fetchone()
+        ages += [row[0]] if row else []
+    return min(ages, default=None)
+
+
+def oldest_pending(db: sqlite3.Connection, lane: int) -> int | None:
+    """Return about when the oldest pending task of a lane was enqueued (exact among those never tried), or None."""
+    return oldest_due(db, lane, 2**62 - 1, 2**62)
+
+
+def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int, horizon: int, upto: int) -> int:
+    """Move up to ``limit`` due tasks of a lane into a batch, retried ones first, then oldest first; return how many.
+
+    ``upto`` is the last task id to take: what comes in meanwhile waits for the next run.
+    """
+    total = 0
+    for due in _DUE:
+        query = (
+            "UPDATE tasks SET status = 'submitted', batch_id = :batch WHERE id IN (SELECT id FROM tasks"  # noqa: S608 - constants
+            f" WHERE lane_id = :lane AND status = 'pending' AND {due} AND id <= :upto ORDER BY not_before, id LIMIT :n)"
+            " AND status = 'pending'"
+        )
+        values = {"batch": batch_id, "lane": lane, "now": now, "horizon": horizon, "n": limit - total, "upto": upto}
+        total += db.execute(query, values).rowcount
+        if total >= limit:
+            break
+    count(db, {(lane, TaskStatus.PENDING, False): -total, (lane, TaskStatus.SUBMITTED, False): total})
+    if total:
+        log.task(db, now, lane, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
+    return total
+
+
+def page(db: sqlite3.Connection, batch_id: int, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """Return (task id, line) of a batch's tasks, by id, after ``after``."""
+    return db.execute(
+        "SELECT t.id, r.line FROM tasks t JOIN records r ON r.task_id = t.id WHERE t.batch_id = ? AND t.id > ?"
+        " ORDER BY t.id LIMIT ?",
+        (batch_id, after, limit),
+    ).fetchall()
+
+
+def pending_page(
+    db: sqlite3.Connection, lane: int, now: int, horizon: int, after: int, limit: int
+) -> list[tuple[int, bytes]]:
+    """Return (task id, line) of due pending tasks of a lane, by id, after ``after``: what a dry run looks at."""
+    return db.execute(
+        "SELECT t.id, r.line FROM tasks t JOIN records r ON r.task_id = t.id WHERE t.lane_id = ? AND t.status = 'pending'"
+        " AND (t.not_before <= ? OR t.not_before > ?) AND t.id > ? ORDER BY t.id LIMIT ?",
+        (lane, now, horizon, after, limit),
+    ).fetchall()
+
+
+def nth(db: sqlite3.Connection, batch_id: int, n: int) -> int | None:
+    """Return the id of the n-th (1-based) task of a batch, in the order of its request file, or None."""
+    row = db.execute(
+        "SELECT id FROM tasks WHERE batch_id = ? ORDER BY id LIMIT 1 OFFSET ?", (batch_id, n - 1)
+    ).fetchone()
+    return int(row[0]) if row else None
+
+
+def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: int = 0, not_before: int = 0) -> int:
+    """Give a batch's tasks (those with ids above ``after``) back: pending, no attempt counted. Return how many.
+
+    A superseded task is not sent again: it becomes ``cancelled``.
+    """
+    lane = db.execute("SELECT lane_id FROM batches WHERE id = ?", (batch_id,)).fetchone()[0]
+    moves = (
+        (TaskStatus.CANCELLED, True, "superseded_by IS NOT NULL"),
+        (TaskStatus.PENDING, False, "superseded_by IS NULL"),
+    )
+    total = 0
+    for to, superseded, which in moves:
+        n = db.execute(
+            f"UPDATE tasks SET status = ?, batch_id = NULL, not_before = max(not_before, ?)"  # noqa: S608 - constants
+            f" WHERE batch_id = ? AND id > ? AND status = 'submitted' AND {which}",
+            (to, not_before, batch_id, after),
+        ).rowcount
+        if n:
+            count(db, {(lane, TaskStatus.SUBMITTED, superseded): -n, (lane, to, superseded): n})
+            log.task(db, at, lane, batch_id, TaskStatus.SUBMITTED, to, n, why)
+        total += n
+    return total
+
+
+def last_id(db: sqlite3.Connection) -> int:
+    """Return the highest task id ever given."""
+    return next_id(db) - 1

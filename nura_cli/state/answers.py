@@ -81,7 +81,7 @@ def unaccounted(db: sqlite3.Connection, batch_id: int, limit: int) -> dict[int, 
 
 def attempted(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> set[int]:
     """Return which of these tasks the batch has accounted for already."""
-    query = "SELECT 1 FROM attempts WHERE task_id = ? AND batch_id = ?"
+    query = "SELECT 1 FROM attempts WHERE task_id = ? AND batch_id = ? AND stray = ''"
     return {task_id for task_id in ids if db.execute(query, (task_id, batch_id)).fetchone()}
 
 
@@ -108,6 +108,8 @@ def settle(db: sqlite3.Connection, lane: int, batch_id: int, settled: Sequence[S
     )
     db.executemany(_ANSWER, [_answer(batch_id, at, s) for s in settled if s.to is not TaskStatus.PENDING])
     moved = Counter((s.to, s.superseded) for s in settled)
+    answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
+    db.execute("UPDATE batches SET answered = answered + ? WHERE id = ?", (answered, batch_id))
     for (to, superseded), n in moved.items():
         tasks.count(db, {(lane, TaskStatus.SUBMITTED, superseded): -n, (lane, to, superseded): n})
         log.task(db, at, lane, batch_id, TaskStatus.SUBMITTED, to, n, why)
@@ -125,15 +127,23 @@ def _answer(batch_id: int, at: int, s: Settled) -> tuple[object, ...]:
     return (s.task_id, batch_id, s.to, at, s.attempts, kind, code, http_status, message, s.body)
 
 
-def late(db: sqlite3.Connection, lane: int, batch_id: int, lines: Iterable[tuple[int, Spent]], at: int) -> None:
-    """Bill answers to tasks that no longer belong to the batch: in the ledger, applied to nothing."""
-    spent = list(lines)
-    db.executemany(
-        "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, input_tokens, cached_input_tokens,"
-        " output_tokens, cost, list_cost) VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?)",
-        [(task_id, batch_id, at, *line) for task_id, line in spent],
-    )
-    add_totals(db, lane, [line for _, line in spent])
+def late(
+    db: sqlite3.Connection, lane: int, batch_id: int, lines: Iterable[tuple[int, Spent]], at: int, stray: str = ""
+) -> int:
+    """Bill answers that are applied to nothing, in the ledger; return how many were not there yet.
+
+    Their task no longer belongs to the batch, or they are those of a stray (its remote id).
+    """
+    billed = []
+    for task_id, spent in lines:
+        added = db.execute(
+            "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, input_tokens, cached_input_tokens,"
+            " output_tokens, cost, list_cost, stray) VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?, ?)",
+            (task_id, batch_id, at, *spent, stray),
+        ).rowcount
+        billed += [spent] * added
+    add_totals(db, lane, billed)
+    return len(billed)
 
 
 def add_totals(db: sqlite3.Connection, lane: int, spent: Sequence[Spent]) -> None:

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from nura_cli.errors import StateError
 from nura_cli.state import log
@@ -26,6 +26,7 @@ class Batch:
         absent_at: the server's clock when the list was first read down to the marker without it.
         held: why a person has to decide, or None.
         completed, failed: requests, as the provider counts them; as nura counted them once reconciled.
+        answered: tasks that an answer of this batch completed.
     """
 
     id: int
@@ -54,6 +55,7 @@ class Batch:
     held: str | None
     completed: int | None
     failed: int | None
+    answered: int
     reason: str | None
     created_at: int
     submitted_at: int | None
@@ -123,10 +125,18 @@ def under_way(db: sqlite3.Connection, *statuses: BatchStatus) -> list[Batch]:
     return [batch for batch in rows if not statuses or batch.status in statuses]
 
 
-def unclean(db: sqlite3.Connection, before: int) -> list[Batch]:
-    """Return final batches of which the provider may still keep something, final at ``before`` or earlier."""
-    query = f"{_SELECT} WHERE final_at IS NOT NULL AND cleaned_at IS NULL AND final_at <= ? ORDER BY final_at, id"
-    return [_batch(row) for row in db.execute(query, (before,))]
+def unclean(db: sqlite3.Connection, provider: str, before: int) -> list[Batch]:
+    """Return a provider's batches that were final at ``before``, and of which it may still keep something."""
+    query = (
+        f"{_SELECT} WHERE provider = ? AND final_at IS NOT NULL AND cleaned_at IS NULL AND final_at <= ?"
+        " ORDER BY final_at, id"
+    )
+    return [_batch(row) for row in db.execute(query, (provider, before))]
+
+
+def clean(db: sqlite3.Connection, batch: Batch, at: int) -> None:
+    """Note that the provider keeps nothing of a final batch any more."""
+    db.execute("UPDATE batches SET cleaned_at = ? WHERE id = ? AND final_at IS NOT NULL", (at, batch.id))
 
 
 def recent(db: sqlite3.Connection, since: int) -> list[Batch]:
@@ -134,14 +144,16 @@ def recent(db: sqlite3.Connection, since: int) -> list[Batch]:
     return [_batch(row) for row in db.execute(f"{_SELECT} WHERE created_at >= ? ORDER BY id", (since,))]
 
 
-def tags(db: sqlite3.Connection, wanted: Sequence[str]) -> dict[str, int]:
-    """Return which of these tags are ours, and the id of the batch each belongs to."""
-    found = {}
-    for tag in wanted:
-        row = db.execute("SELECT id FROM batches WHERE tag = ?", (tag,)).fetchone()
-        if row:
-            found[tag] = int(row[0])
-    return found
+def by_tag(db: sqlite3.Connection, tag: str) -> Batch | None:
+    """Return the batch that carries a tag, or None."""
+    row = db.execute(f"{_SELECT} WHERE tag = ?", (tag,)).fetchone()
+    return _batch(row) if row else None
+
+
+def given_up(db: sqlite3.Connection, provider: str, since: int) -> list[Batch]:
+    """Return batches taken for absent at ``since`` or later: a create of theirs may still turn up."""
+    query = f"{_SELECT} WHERE provider = ? AND status = 'failed' AND absent_at IS NOT NULL AND final_at >= ? ORDER BY id"
+    return [_batch(row) for row in db.execute(query, (provider, since))]
 
 
 def known(db: sqlite3.Connection, provider: str, remote_id: str) -> bool:
@@ -151,6 +163,49 @@ def known(db: sqlite3.Connection, provider: str, remote_id: str) -> bool:
         " UNION ALL SELECT 1 FROM strays WHERE provider = :p AND remote_id = :r"
     )
     return db.execute(query, {"p": provider, "r": remote_id}).fetchone() is not None
+
+
+class Stray(NamedTuple):
+    """A batch at the provider that is ours and not used: a double, or one found after it was given up.
+
+    ``batch_id`` is the batch whose tasks it carries; 0 when this state file knows none (it was restored from a copy).
+    """
+
+    provider: str
+    remote_id: str
+    batch_id: int
+
+
+def add_stray(db: sqlite3.Connection, stray: Stray, at: int) -> None:
+    """Note a stray; a known one changes nothing."""
+    db.execute(
+        "INSERT OR IGNORE INTO strays (provider, remote_id, batch_id, found_at, counted_at) VALUES (?, ?, ?, ?, ?)",
+        (*stray, at, None if stray.batch_id else at),
+    )
+    if stray.batch_id:
+        log.batch(db, at, stray.batch_id, None, "stray", f"{stray.remote_id} carries its tasks too, and is not used")
+
+
+def strays(db: sqlite3.Connection) -> list[tuple[Stray, str | None]]:
+    """Return the strays whose cost is not counted yet, and what of their results lies in the spool (JSON), if any."""
+    rows = db.execute(
+        "SELECT provider, remote_id, batch_id, spooled FROM strays WHERE counted_at IS NULL ORDER BY found_at"
+    )
+    return [(Stray(*row[:3]), row[3]) for row in rows]
+
+
+def stray_spooled(db: sqlite3.Connection, stray: Stray, spooled: str) -> None:
+    """Note that a stray's results lie in the spool (``spooled``: part names, JSON)."""
+    db.execute(
+        "UPDATE strays SET spooled = ? WHERE provider = ? AND remote_id = ?", (spooled, stray.provider, stray.remote_id)
+    )
+
+
+def counted(db: sqlite3.Connection, stray: Stray, at: int) -> None:
+    """Note that a stray has ended and what it cost stands in the ledger."""
+    db.execute(
+        "UPDATE strays SET counted_at = ? WHERE provider = ? AND remote_id = ?", (at, stray.provider, stray.remote_id)
+    )
 
 
 def move(

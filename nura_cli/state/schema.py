@@ -104,6 +104,7 @@ CREATE TABLE batches (
     held TEXT,
     completed INTEGER,
     failed INTEGER,
+    answered INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     created_at INTEGER NOT NULL,
     submitted_at INTEGER,
@@ -126,8 +127,7 @@ CREATE TABLE strays (
     remote_id TEXT NOT NULL,
     batch_id INTEGER NOT NULL,
     found_at INTEGER NOT NULL,
-    parts TEXT,
-    ended_at INTEGER,
+    spooled TEXT,
     counted_at INTEGER,
     PRIMARY KEY (provider, remote_id)
 ) STRICT, WITHOUT ROWID;
@@ -149,7 +149,7 @@ CREATE TABLE answers (
 ) STRICT;
 
 -- Append-only: one row for each time a task was answered for (or not) by a batch; money in pico-dollars (1e-12 USD),
--- NULL where the model has no known price.
+-- NULL where the model has no known price. stray: the remote id of a double, whose answers were billed and not used.
 CREATE TABLE attempts (
     task_id INTEGER NOT NULL,
     batch_id INTEGER NOT NULL,
@@ -161,7 +161,8 @@ CREATE TABLE attempts (
     output_tokens INTEGER NOT NULL DEFAULT 0,
     cost INTEGER,
     list_cost INTEGER,
-    PRIMARY KEY (task_id, batch_id)
+    stray TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (task_id, batch_id, stray)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE counts (

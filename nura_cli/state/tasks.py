@@ -154,6 +154,12 @@ def counts(db: sqlite3.Connection) -> dict[tuple[int, TaskStatus, bool], int]:
     return {(lane, TaskStatus(status), bool(superseded)): n for lane, status, superseded, n in rows}
 
 
+def pending_count(db: sqlite3.Connection, lane: int) -> int:
+    """Return how many tasks of a lane are pending, from the counts."""
+    row = db.execute("SELECT sum(n) FROM counts WHERE lane_id = ? AND status = 'pending'", (lane,)).fetchone()
+    return int(row[0] or 0)
+
+
 # A task is due when it never failed (not_before 0), when its time has come, or when its time lies further away than any
 # backoff reaches: then a clock was set wrong, and waiting for it would be waiting for nothing.
 _DUE = ("not_before BETWEEN 1 AND :now", "not_before > :horizon", "not_before = 0")

@@ -1,0 +1,289 @@
+"""nura enqueue: records in, tasks in the state file.
+
+Takes JSON Lines: records for a workload with a prompt (its ``key`` field names each), or ready lines of its provider's
+kind for one without. Leaves one pending task for each new key; the record is kept as it came, the prompt is rendered
+when it is sent. A line that was there already is a duplicate; the same key with another line is a conflict, unless
+``--replace``. A bad line is rejected with its number, and the good ones still go in.
+
+What can go wrong: an interrupted run is simply run again, since what is in already counts as duplicates. It takes no
+stage lock, and commits often, so that other stages get their turn.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from nura_cli.clock import Clock
+from nura_cli.config import WorkloadConfig, prompt_text
+from nura_cli.errors import EX_PARTIAL, InputError
+from nura_cli.pipeline import lines
+from nura_cli.pipeline.render import Prompt
+from nura_cli.pipeline.report import Report, Trouble
+from nura_cli.providers.base import Dialect, Spec
+from nura_cli.state import State, tasks
+
+CHUNK_LINES = 10_000
+CHUNK_BYTES = 8 * 1024 * 1024
+SAID_AT_MOST = 20
+"""Rejected lines that are reported one by one; ``--rejects`` gets them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input: a name for messages (a file name, or ``-``) and a stream of bytes."""
+
+    name: str
+    stream: BinaryIO
+
+
+class Reader:
+    """How one workload reads its lines: what a record must have, which lane and key it gets, what is kept of it."""
+
+    def __init__(self, workload: WorkloadConfig, dialect: Dialect, key_prefix: str = "") -> None:
+        """Prepare to read lines of ``workload``.
+
+        Raises:
+            ConfigError: its prompt cannot be read or compiled.
+        """
+        self.dialect = dialect
+        self.limit = dialect.limits.line_bytes
+        self._prefix = key_prefix
+        source = prompt_text(workload)
+        self._prompt = None if source is None else Prompt(source, workload.name)
+        fields = workload.key
+        self._fields = [fields] if isinstance(fields, str) else list(fields)
+        self._composite = not isinstance(fields, str)
+        self._names = self._prompt.names if self._prompt else frozenset[str]()
+
+    def read(self, raw: lines.Line) -> "Read":
+        """Take one line apart.
+
+        Raises:
+            InputError: it cannot be used; says why.
+        """
+        if not raw.whole:
+            raise InputError(f"longer than the {self.limit:,} bytes a request may have")
+        line = raw.data
+        document = lines.document(line)
+        if self._prompt is None:
+            ready = self.dialect.ready(line)
+            key = lines.key_of(ready.key, self._prefix)
+            return Read((self.dialect.name, ready.endpoint, ready.model), key, ready.body, line)
+        if type(document) is not dict:
+            raise InputError("not a JSON object")
+        if not self._names <= document.keys():
+            missing = ", ".join(sorted(self._names - document.keys()))
+            raise InputError(f"the prompt needs {missing}, which the record lacks")
+        return Read(_RECORD_LANE, self._key(document), line, line)
+
+    def _key(self, record: dict[str, Any]) -> lines.Key:
+        absent = [name for name in self._fields if name not in record]
+        if absent:
+            raise InputError(f"its key field {', '.join(absent)} is missing")
+        value = [record[name] for name in self._fields] if self._composite else record[self._fields[0]]
+        return lines.key_of(value, self._prefix)
+
+
+_RECORD_LANE = ("", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A line taken apart: its lane (dialect, endpoint, model), its key, what is kept, and the line itself."""
+
+    lane: tuple[str, str, str]
+    key: lines.Key
+    keep: bytes
+    line: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """A digest of the line, by which a duplicate is told from a conflict."""
+        return hashlib.blake2b(self.line, digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A read line and where it stood."""
+
+    source: str
+    number: int
+    read: Read
+
+
+Rejects = Callable[[str, int, bytes, str], None]
+"""Called with (source, line number, the line, why) for each line that is not taken."""
+
+
+def run(
+    state: State,
+    workload: WorkloadConfig,
+    dialect: Dialect,
+    sources: Iterable[Source],
+    clock: Clock,
+    *,
+    replace: bool = False,
+    key_prefix: str = "",
+    rejects: Rejects | None = None,
+    progress: Callable[[int], None] = lambda lines: None,
+) -> Report:
+    """Enqueue the lines of all sources.
+
+    Args:
+        rejects: told of each line that is not taken: rejected, or in conflict.
+        progress: told how many lines have been committed or refused so far.
+
+    Returns:
+        The counts ``enqueued``, ``duplicates``, ``conflicts``, ``replaced`` and ``rejected``.
+
+    Raises:
+        ConfigError: the workload's prompt cannot be used.
+        StateError: the state file cannot be written; run it again.
+    """
+    reader = Reader(workload, dialect, key_prefix)
+    intake = _Intake(state, workload.name, clock, replace, rejects, progress)
+    for source in sources:
+        for line in lines.split(source.stream, reader.limit):
+            try:
+                intake.take(Numbered(source.name, line.number, reader.read(line)))
+            except InputError as error:
+                intake.refuse("rejected", source.name, line.number, line.data, error.message)
+    intake.flush()
+    return intake.report()
+
+
+class _Intake:
+    """Collects lines into chunks, and commits each chunk in one transaction."""
+
+    def __init__(
+        self,
+        state: State,
+        workload: str,
+        clock: Clock,
+        replace: bool,
+        rejects: Rejects | None,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._state = state
+        self._workload = workload
+        self._clock = clock
+        self._replace = replace
+        self._rejects = rejects
+        self._progress = progress
+        self._chunk: list[Numbered] = []
+        self._bytes = 0
+        self._lanes: dict[tuple[str, str, str], int] = {}
+        self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
+        self._said: list[str] = []
+
+    def take(self, line: Numbered) -> None:
+        self._chunk.append(line)
+        self._bytes += len(line.read.line)
+        if len(self._chunk) >= CHUNK_LINES or self._bytes >= CHUNK_BYTES:
+            self.flush()
+            self._state.give_way()
+
+    def refuse(self, kind: str, source: str, number: int, line: bytes, why: str) -> None:
+        self._counts[kind] += 1
+        place = f"line {number}" if source == "-" else f"{source}, line {number}"
+        if len(self._said) < SAID_AT_MOST:
+            self._said.append(f"{place}: {why}")
+        if self._rejects:
+            self._rejects(source, number, line, why)
+
+    def flush(self) -> None:
+        if self._chunk:
+            at = self._clock()
+            with self._state.transaction() as db:
+                workload = tasks.workload_id(db, self._workload)
+                rows = [self._row(db, workload, line.read) for line in self._chunk]
+                if not self._all_new(db, workload, rows, at):
+                    conflicts = self._one_by_one(db, workload, rows, at)
+                else:
+                    self._counts["enqueued"] += len(rows)
+                    conflicts = []
+            for line in conflicts:
+                why = f"key {line.read.key.json} was enqueued with other content; --replace sends the new one"
+                self.refuse("conflicts", line.source, line.number, line.read.line, why)
+        self._chunk, self._bytes = [], 0
+        self._progress(sum(self._counts.values()))
+
+    def _row(self, db: sqlite3.Connection, workload: int, read: Read) -> tasks.NewTask:
+        lane = self._lanes.get(read.lane)
+        if lane is None:
+            lane = tasks.lane_id(db, workload, *read.lane)
+            self._lanes[read.lane] = lane
+        return tasks.NewTask(lane, read.key.json, read.key.identity, read.digest, read.keep)
+
+    @staticmethod
+    def _all_new(db: sqlite3.Connection, workload: int, rows: Sequence[tasks.NewTask], at: int) -> bool:
+        """Insert a chunk whose keys are all new: the common case, without looking each one up."""
+        db.execute("SAVEPOINT chunk")
+        try:
+            tasks.insert(db, workload, rows, at)
+        except sqlite3.IntegrityError:
+            db.execute("ROLLBACK TO chunk")
+            return False
+        finally:
+            db.execute("RELEASE chunk")
+        return True
+
+    def _one_by_one(
+        self, db: sqlite3.Connection, workload: int, rows: Sequence[tasks.NewTask], at: int
+    ) -> list[Numbered]:
+        known = tasks.current(db, workload, [row.key for row in rows])
+        fresh: dict[str, tasks.NewTask] = {}
+        conflicts = []
+        done = dict.fromkeys(("enqueued", "duplicates", "replaced"), 0)
+        for row, line in zip(rows, self._chunk, strict=True):
+            here = known.get(row.key) or fresh.get(row.key)
+            if here is None:
+                fresh[row.key] = row
+                done["enqueued"] += 1
+            elif here.digest == row.digest:
+                done["duplicates"] += 1
+            elif not self._replace:
+                conflicts.append(line)
+            else:
+                tasks.insert(db, workload, list(fresh.values()), at)
+                known.update(tasks.current(db, workload, [*fresh, row.key]))
+                fresh.clear()
+                tasks.replace(db, workload, row, known[row.key].task_id, at)
+                known.update(tasks.current(db, workload, [row.key]))
+                done["replaced"] += 1
+        tasks.insert(db, workload, list(fresh.values()), at)
+        for name, n in done.items():
+            self._counts[name] += n
+        return conflicts
+
+    def report(self) -> Report:
+        troubles = [Trouble("input", text, EX_PARTIAL, workload=self._workload) for text in self._said]
+        unsaid = self._counts["rejected"] + self._counts["conflicts"] - len(self._said)
+        if unsaid > 0:
+            more = f"and {unsaid} more lines were not taken; --rejects FILE keeps them all"
+            troubles.append(Trouble("input", more, EX_PARTIAL, workload=self._workload))
+        return Report(result=dict(self._counts), troubles=troubles, worked=True)
+
+
+def preview(
+    workload: WorkloadConfig, spec: Spec, dialect: Dialect, sources: Iterable[Source], limit: int, key_prefix: str = ""
+) -> Iterator[bytes | InputError]:
+    """Yield the requests that the first ``limit`` lines would become, or why a line would be rejected; stores nothing."""
+    reader = Reader(workload, dialect, key_prefix)
+    prompt = Prompt(spec.prompt, workload.name) if spec.prompt is not None else None
+    body = dialect.body(spec) if prompt else None
+    shown = 0
+    for source in sources:
+        for line in lines.split(source.stream, reader.limit):
+            if shown >= limit:
+                return
+            shown += 1
+            try:
+                read = reader.read(line)
+                request = body(prompt.render(lines.document(line.data))) if prompt and body else read.keep
+                endpoint = spec.endpoint if prompt else read.lane[1]
+                yield dialect.request(b"preview-%d" % shown, endpoint, request)
+            except InputError as error:
+                yield InputError(f"line {line.number}: {error.message}")

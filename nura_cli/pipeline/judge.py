@@ -1,0 +1,97 @@
+"""Pure decisions about one result line: is it an answer, does it fit the schema, what did it cost."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from nura_cli.pricing import Prices
+from nura_cli.providers.base import Dialect, ResultLine, Spec
+from nura_cli.state.answers import Failure, Spent
+from nura_cli.states import ErrorKind
+
+_MESSAGE_CHARACTERS = 500
+
+
+class Verdict(NamedTuple):
+    """What a result line says of its task: a failure or an answer, the body to keep, what it used and cost."""
+
+    failure: Failure | None
+    body: bytes | None
+    spent: Spent
+
+
+Check = Callable[[Any], str | None]
+"""Returns None for a document that fits, else the place in it that does not, and why."""
+
+
+class Judge:
+    """Judges the result lines of one batch, by the spec it was rendered with."""
+
+    def __init__(self, dialect: Dialect, spec: Spec, prices: Prices) -> None:
+        self._dialect = dialect
+        self._spec = spec
+        self._prices = prices
+        self._check = schema_check(spec.answer_schema) if spec.answer_schema is not None else None
+
+    def judge(self, line: ResultLine) -> Verdict:
+        """Return what becomes of the task that a result line is about."""
+        if line.error is not None:
+            message = shorten(line.message or str(line.error))
+            return Verdict(Failure(line.error, message, line.code, line.http_status), line.body, Spent())
+        body = line.body or b""
+        answer = self._dialect.answer(self._spec.endpoint, body)
+        spent = self._spent(answer.model or self._spec.model, answer.usage)
+        if answer.refusal:
+            why = shorten(answer.text or "the model declined to answer")
+            return Verdict(Failure(ErrorKind.REFUSAL, why, answer.finish_reason, line.http_status), body, spent)
+        if answer.text is None and answer.value is None and answer.finish_reason is None:
+            why = "the response holds no answer"
+            return Verdict(Failure(ErrorKind.INVALID_OUTPUT, why, None, line.http_status), body, spent)
+        wrong = self._check(answer.text) if self._check else None
+        if wrong is None:
+            return Verdict(None, body, spent)
+        if answer.truncated:
+            why = f"the answer ran into its token limit before it was whole ({wrong})"
+            return Verdict(Failure(ErrorKind.TRUNCATED, shorten(why), answer.finish_reason, line.http_status), body, spent)
+        return Verdict(Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong), None, line.http_status), body, spent)
+
+    def _spent(self, model: str, usage: Any) -> Spent:
+        if usage is None:
+            return Spent(cost=None, list_cost=None)
+        cost = self._prices.cost(model, usage)
+        if cost is None and self._spec.model and model != self._spec.model:
+            cost = self._prices.cost(self._spec.model, usage)
+        paid, listed = cost or (None, None)
+        return Spent(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
+
+
+def schema_check(schema: dict[str, Any]) -> Check:
+    """Return a check of an answer's text against a JSON schema.
+
+    The pattern engine runs in linear time, so that no pattern in a schema can hang the run.
+    """
+    import jsonschema_rs
+
+    validator = jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
+
+    def check(text: str | None) -> str | None:
+        if text is None:
+            return "the answer has no text"
+        try:
+            document = msgspec.json.decode(text)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            return f"the answer is not JSON: {error}"
+        error = next(validator.iter_errors(document), None)
+        if error is None:
+            return None
+        place = "/".join(str(part) for part in error.instance_path)
+        return f"at /{place}: {error.message}"
+
+    return check
+
+
+def shorten(text: str) -> str:
+    """Return a provider's or a model's words as one line of bounded length, without control characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _MESSAGE_CHARACTERS]).split())
+    return line if len(line) <= _MESSAGE_CHARACTERS else line[: _MESSAGE_CHARACTERS - 1] + "…"

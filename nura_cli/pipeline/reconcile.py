@@ -1,0 +1,306 @@
+"""nura reconcile: every task of a finished batch is accounted for, then the application is told.
+
+Takes ``completed`` batches and the results that poll left in the spool; leaves each of their tasks settled or waiting for
+another attempt, and the batch ``reconciled``. Lines come in any order; a line is applied only when it bears the batch's
+tag and names a task that belongs to the batch now. One transaction holds a chunk's task changes, answers and outgoing
+deliveries; the last one also makes the batch final, so a crash in between is simply run again.
+
+What can go wrong: a spool file gone or damaged sends its batch back to be fetched again; a line that cannot be read is
+counted and logged; a database or a receiver that fails delays its own deliveries and nothing else. It holds the
+reconcile lock and never talks to a provider.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from nura_cli.clock import Clock
+from nura_cli.config import Config
+from nura_cli.errors import EX_PARTIAL, NuraError
+from nura_cli.pipeline import poll, retry, settle
+from nura_cli.pipeline.judge import Judge, Verdict
+from nura_cli.pipeline.report import Report, Trouble, trouble
+from nura_cli.pricing import Prices
+from nura_cli.providers import dialect as dialect_of
+from nura_cli.providers.base import Dialect, Fault, ResultLine, Spec
+from nura_cli.state import State, answers, batches
+from nura_cli.state.answers import Failure, Open, Settled, Spent
+from nura_cli.state.batches import Batch, Stray
+from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
+
+CHUNK_LINES = 2000
+CHUNK_BYTES = 8 * 1024 * 1024
+_LINE_BYTES = 256 * 1024 * 1024
+_DEFAULT_ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class Reconcile:
+    """One run of the stage: what it works with, and what it counted."""
+
+    state: State
+    config: Config
+    clock: Clock
+    tasks: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, Counter[str]] = field(default_factory=dict)
+    troubles: list[Trouble] = field(default_factory=list)
+    prices: dict[str, Prices] = field(default_factory=dict)
+
+    def prices_of(self, batch: Batch) -> Prices:
+        """Return the price list of a batch's provider; one that left the configuration is priced as its vendor's."""
+        if batch.provider not in self.prices:
+            known = self.config.providers.get(batch.provider)
+            base_url = known.base_url if known else None
+            self.prices[batch.provider] = Prices("openai" if batch.dialect == "openai" else "anthropic", base_url)
+        return self.prices[batch.provider]
+
+
+def run(
+    state: State, config: Config, clock: Clock, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Report:
+    """Settle every finished batch.
+
+    Args:
+        progress: told how many of how many requests have been accounted for.
+
+    Returns:
+        ``tasks`` by what became of them.
+    """
+    job = Reconcile(state, config, clock)
+    waiting = batches.under_way(state.db, BatchStatus.COMPLETED)
+    total = sum(batch.requests for batch in waiting)
+    for batch in waiting:
+        try:
+            _reconcile(job, batch)
+        except NuraError as error:
+            job.troubles.append(trouble(error, provider=batch.provider, workload=batch.workload, batch=batch.id))
+        progress(sum(job.tasks[name] for name in ("completed", "failed", "retried")), total)
+    for stray, spooled in batches.strays(state.db):
+        if spooled is not None:
+            _count_stray(job, stray, json.loads(spooled))
+    return _report(job)
+
+
+def _report(job: Reconcile) -> Report:
+    names = ("completed", "failed", "retried", "missing", "late")
+    for workload, kinds in job.failures.items():
+        listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
+        text = f"{workload}: {kinds.total()} tasks failed: {listed}"
+        hint = f"see nura results {workload} --status failed"
+        job.troubles.append(Trouble("task", text, EX_PARTIAL, hint=hint, workload=workload))
+    for what, n in job.ignored.items():
+        job.troubles.append(Trouble("results", f"{n} result lines were {what}, and not applied", EX_PARTIAL))
+    return Report({"tasks": {name: job.tasks[name] for name in names}}, job.troubles, worked=True)
+
+
+def _reconcile(job: Reconcile, batch: Batch) -> None:
+    if batch.faults is not None:
+        _refused(job, batch)
+        return
+    spooled = json.loads(batch.spooled or "{}")
+    paths = {part: poll.result_file(job.state, batch, part) for part in spooled}
+    if not all(poll.intact(path, spooled[part]) for part, path in paths.items()):
+        with job.state.transaction() as db:
+            now = job.clock()
+            batches.move(db, batch, BatchStatus.SUBMITTED, now, "its results in the spool are gone or damaged", spooled=None)
+        job.troubles.append(
+            Trouble(
+                "spool",
+                f"batch {batch.id}: its results in the spool are gone or damaged",
+                EX_PARTIAL,
+                hint="the next poll fetches them again",
+                batch_id=batch.id,
+            )
+        )
+        return
+    settling = Settling(job, batch)
+    for path in paths.values():
+        with path.open("rb") as file:
+            for chunk in chunks(file):
+                settling.apply(chunk)
+                job.state.give_way()
+    settling.finish()
+
+
+def _refused(job: Reconcile, batch: Batch) -> None:
+    faults = tuple(msgspec.json.decode(batch.faults or "[]", type=list[Fault]))
+    with job.state.transaction() as db:
+        settled = settle.refused_batch(db, batch, faults, job.clock(), random.random())  # noqa: S311 - jitter
+    _tally(job, batch, settled)
+    text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
+    hint = "its other tasks wait again" if settled else "its tasks wait again"
+    job.troubles.append(
+        Trouble("refused", text, EX_PARTIAL, hint, provider=batch.provider, workload=batch.workload, batch_id=batch.id)
+    )
+
+
+def chunks(file: BinaryIO) -> Iterator[list[bytes]]:
+    """Yield the lines of a result file in chunks bounded in lines and bytes; split on ``\\n`` only."""
+    lines: list[bytes] = []
+    size = 0
+    while line := file.readline(_LINE_BYTES):
+        lines.append(line)
+        size += len(line)
+        if len(lines) >= CHUNK_LINES or size >= CHUNK_BYTES:
+            yield lines
+            lines, size = [], 0
+    if lines:
+        yield lines
+
+
+class Settling:
+    """The settling of one batch, chunk by chunk."""
+
+    def __init__(self, job: Reconcile, batch: Batch) -> None:
+        self._job = job
+        self._batch = batch
+        self._dialect = dialect_of(batch.dialect)
+        spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
+        self._judge = Judge(self._dialect, spec, job.prices_of(batch))
+        workload = job.config.workloads.get(batch.workload)
+        self._max_attempts = workload.retry.max_attempts if workload else _DEFAULT_ATTEMPTS
+        self._answered: Counter[str] = Counter()
+
+    def apply(self, chunk: list[bytes]) -> None:
+        """Settle the tasks that a chunk of result lines is about, in one transaction."""
+        job, batch = self._job, self._batch
+        lines: dict[int, ResultLine] = {}
+        for line in chunk:
+            task_id, result = self._read(line)
+            if result is not None:
+                if task_id in lines:
+                    job.ignored["repeated"] += 1
+                lines.setdefault(task_id, result)
+        now = job.clock()
+        with job.state.transaction() as db:
+            found = answers.open_tasks(db, batch.id, list(lines))
+            settled = [self._settled(task_id, task, self._judge.judge(lines[task_id]), now) for task_id, task in found.items()]
+            answers.settle(db, batch.lane_id, batch.id, settled, now, "its result came")
+            left = lines.keys() - found.keys()
+            late = self._late(db, {task_id: lines[task_id] for task_id in left}, now) if left else 0
+        _tally(job, batch, settled)
+        job.tasks["late"] += late
+
+    def _read(self, line: bytes) -> tuple[int, ResultLine | None]:
+        """Return the task a line is about, if it is one of this batch's lines at all."""
+        line = line.strip()
+        if not line:
+            return 0, None
+        try:
+            result = self._dialect.result(line)
+        except ValueError:
+            self._job.ignored["unreadable"] += 1
+            return 0, None
+        tag, dash, number = result.custom_id.rpartition("-")
+        if tag != self._batch.tag or not dash or not number.isascii() or not number.isdigit() or len(number) > 18:
+            self._job.ignored["not of their batch"] += 1
+            return 0, None
+        return int(number), result
+
+    def _late(self, db: Any, lines: dict[int, ResultLine], now: int) -> int:
+        """Bill lines for tasks that are no longer this batch's; those it accounted for before are repeats."""
+        ids = list(lines)
+        repeats = answers.attempted(db, self._batch.id, ids)
+        known = answers.existing(db, ids)
+        unknown = [task_id for task_id in ids if task_id not in known]
+        self._job.ignored["about tasks nobody knows"] += len(unknown)
+        billed = [(task_id, self._judge.judge(lines[task_id]).spent) for task_id in ids if task_id in known - repeats]
+        return answers.late(db, self._batch.lane_id, self._batch.id, billed, now)
+
+    def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int) -> Settled:
+        attempts = task.attempts + 1
+        to, not_before = retry.fate(
+            verdict.failure,
+            attempts,
+            self._max_attempts,
+            task.superseded,
+            now,
+            random.random(),  # noqa: S311 - jitter
+        )
+        return Settled(
+            task_id, task.superseded, to, attempts, not_before, verdict.failure, verdict.body, verdict.spent
+        )
+
+    def finish(self) -> None:
+        """Account for the tasks without a line, then make the batch final."""
+        job, batch = self._job, self._batch
+        lost = Failure(ErrorKind.LOST, batch.reason) if batch.reason else None
+        failure = lost or Failure(ErrorKind.MISSING, "the batch ended without a result for it")
+        nothing = Verdict(failure, None, Spent())
+        while True:
+            now = job.clock()
+            with job.state.transaction() as db:
+                left = answers.unaccounted(db, batch.id, CHUNK_LINES)
+                settled = [self._settled(task_id, task, nothing, now) for task_id, task in left.items()]
+                answers.settle(db, batch.lane_id, batch.id, settled, now, failure.message)
+                if len(left) < CHUNK_LINES:
+                    self._final(db, now)
+            _tally(job, batch, settled)
+            job.tasks["missing"] += len(settled)
+            if len(left) < CHUNK_LINES:
+                return
+
+    def _final(self, db: Any, now: int) -> None:
+        batch = batches.get(db, self._batch.id) or self._batch
+        counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
+        batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
+
+
+def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
+    for one in settled:
+        name = {TaskStatus.PENDING: "retried", TaskStatus.COMPLETED: "completed"}.get(one.to, "failed")
+        job.tasks[name] += 1
+        if one.to is TaskStatus.FAILED and one.failure and not one.superseded:
+            job.failures.setdefault(batch.workload, Counter())[one.failure.kind] += 1
+
+
+def _count_stray(job: Reconcile, stray: Stray, parts: list[str]) -> None:
+    """Bill what a stray answered; nothing of it is applied."""
+    batch = batches.get(job.state.db, stray.batch_id)
+    if batch is None:
+        return
+    settling = StrayBill(job, batch, stray)
+    for part in parts:
+        path = poll.stray_file(job.state, stray, part)
+        if path.is_file():
+            settling.bill(path)
+    with job.state.transaction() as db:
+        batches.counted(db, stray, job.clock())
+
+
+class StrayBill:
+    """The billing of one stray's results."""
+
+    def __init__(self, job: Reconcile, batch: Batch, stray: Stray) -> None:
+        self._job = job
+        self._batch = batch
+        self._stray = stray
+        self._dialect: Dialect = dialect_of(batch.dialect)
+        spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
+        self._judge = Judge(self._dialect, spec, job.prices_of(batch))
+
+    def bill(self, path: Path) -> None:
+        """Add the usage of each answered line of a file to the ledger."""
+        with path.open("rb") as file:
+            for chunk in chunks(file):
+                billed = [line for raw in chunk if (line := self._line(raw))]
+                with self._job.state.transaction() as db:
+                    now = self._job.clock()
+                    n = answers.late(db, self._batch.lane_id, self._batch.id, billed, now, self._stray.remote_id)
+                self._job.tasks["late"] += n
+
+    def _line(self, raw: bytes) -> tuple[int, Spent] | None:
+        try:
+            result = self._dialect.result(raw.strip())
+            tag, _, number = result.custom_id.rpartition("-")
+            task_id = int(number) if tag == self._batch.tag and number.isdigit() and len(number) <= 18 else None
+        except ValueError:
+            return None
+        return None if task_id is None or result.error is not None else (task_id, self._judge.judge(result).spent)

@@ -1,0 +1,315 @@
+"""What became of a create whose answer did not come: the named step for the one doubtful state, ``submitting``.
+
+Before a create, dispatch stores a marker of the provider's list; here, under dispatch's lock, the list is read down to
+that marker. A batch of ours on it is adopted, once; doubles are cancelled and followed; one that is surely absent (read
+twice, 15 minutes apart by the server's clock, as the same account) gives its tasks back, and the log says so. Whatever
+cannot be decided is held, and nothing is ever sent on a guess.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from nura_cli.clock import Clock
+from nura_cli.errors import ConfigError, NotFound, NuraError, ProviderError
+from nura_cli.pipeline.accounts import Accounts
+from nura_cli.providers.base import Page, Phase, Provider, RemoteBatch
+from nura_cli.state import State, batches, tasks
+from nura_cli.state.batches import Batch, Stray
+from nura_cli.states import BatchStatus
+
+SETTLING_SECONDS = 15 * 60
+"""How long after a create the provider may take to list it; also the least time between two reads that find it absent."""
+GIVEN_UP_WATCH = 48 * 3600
+"""How long a batch that was taken for absent is still looked out for, in seconds."""
+_MOST_PAGES = 1000
+_HEAD_BYTES = 1 << 16
+
+
+class Marker(NamedTuple):
+    """Where the provider's list stood: its newest batch, the server's clock, and who asked (no secrets)."""
+
+    id: str | None
+    created_at: int | None
+    date: int | None
+    account: str | None
+    fingerprint: str
+
+
+class Job(Protocol):
+    """What of the running stage recovery needs: a place for troubles."""
+
+    def fail(
+        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
+    ) -> None:
+        """Note a trouble; the run goes on."""
+        ...
+
+
+def marker(page: Page, fingerprint: str) -> Marker:
+    """Return the marker of the newest page of a list."""
+    newest = page.batches[0] if page.batches else None
+    return Marker(
+        newest.id if newest else None, newest.created_at if newest else None, page.date, page.account, fingerprint
+    )
+
+
+def look(state: State, provider: Provider, accounts: Accounts, clock: Clock) -> Marker:
+    """Read the newest page of a provider's list: it proves the provider reachable and the key good, and gives a marker.
+
+    On the way it notices batches that carry this state file's id and that it does not know as sent.
+
+    Raises:
+        ConfigError: another copy of this state file has sent batches; sending from this one could pay for them twice.
+        ProviderError, KeyRefused: the list cannot be read.
+    """
+    page = provider.page()
+    strangers = []
+    for remote in page.batches:
+        if remote.state_id != state.state_id or batches.known(state.db, provider.name, remote.id):
+            continue
+        batch = batches.by_tag(state.db, remote.tag or "")
+        if batch is None or batch.status in (BatchStatus.PROCESSING, BatchStatus.UPLOADED):
+            strangers.append(remote.id)
+        elif batch.status is not BatchStatus.SUBMITTING:
+            _set_aside(state, provider, batch, remote, clock())
+    if strangers:
+        raise ConfigError(
+            f"{provider.name}: {len(strangers)} batches there were sent by another copy of this state file"
+            f" ({', '.join(strangers[:3])}{' …' if len(strangers) > 3 else ''}); sending from this one could pay twice",
+            hint="restore that copy; or accept that their tasks are sent again: nura resolve "
+            + " ".join(strangers[:3])
+            + " --resend",
+            provider=provider.name,
+        )
+    return marker(page, accounts.fingerprint(provider.name))
+
+
+def _set_aside(state: State, provider: Provider, batch: Batch, remote: RemoteBatch, now: int) -> None:
+    """Cancel a batch that carries tasks another batch answers for, and follow it, so that its cost is counted."""
+    with state.transaction() as db:
+        batches.add_stray(db, Stray(provider.name, remote.id, batch.id), now)
+    if remote.phase is Phase.RUNNING:
+        provider.cancel(remote.id)
+
+
+def resolve(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
+    """Find out what became of every unconfirmed create, and of those that were given up lately."""
+    for batch in batches.under_way(state.db, BatchStatus.SUBMITTING):
+        try:
+            _resolve(state, accounts, clock, batch)
+        except (ProviderError, ConfigError) as error:
+            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+
+
+def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
+    accounts.check(batch)
+    provider = accounts.provider(batch.provider)
+    if not accounts.adopts(batch.provider):
+        raise _hold(state, batch, "on_unconfirmed: hold is set for its provider")
+    scan = read_list(provider, _marker(batch), accounts.fingerprint(batch.provider))
+    if scan.doubt:
+        raise _hold(state, batch, scan.doubt)
+    found = identify(provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id))
+    if found.ours:
+        chosen, *doubles = sorted(found.ours, key=_worth)
+        adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
+        for remote in doubles:
+            _set_aside(state, provider, batch, remote, clock())
+    elif found.undecided:
+        raise _hold(state, batch, f"{len(found.undecided)} batches there may be it; their results will tell once they end")
+    else:
+        _absent(state, batch, scan.date or clock(), clock())
+
+
+def _worth(remote: RemoteBatch) -> tuple[int, int]:
+    """Sort key: most results first, else the oldest."""
+    return -(remote.completed or 0), remote.created_at or 0
+
+
+def _marker(batch: Batch) -> Marker:
+    return Marker(**json.loads(batch.marker or "{}"))
+
+
+def _hold(state: State, batch: Batch, why: str) -> ProviderError:
+    with state.transaction() as db:
+        batches.note(db, batch, held=why, absent_at=None)
+    return ProviderError(
+        f"batch {batch.id}: whether it arrived at {batch.provider} is not known, and it is held: {why}",
+        hint=f"it is looked at again by every dispatch; to decide yourself: nura resolve {batch.id}"
+        " --adopt REMOTE_ID | --resend",
+        batch_id=batch.id,
+    )
+
+
+def _absent(state: State, batch: Batch, date: int, now: int) -> None:
+    """Note that the list does not have it; the second time, long enough after the first, believe it."""
+    first = batch.absent_at
+    if first is None or date < first:
+        with state.transaction() as db:
+            batches.note(db, batch, absent_at=date, held=None)
+        raise ProviderError(
+            f"batch {batch.id}: its create was not confirmed, and {batch.provider} does not list it",
+            hint="it is asked again in 15 minutes before anything is sent anew",
+        )
+    if date - first < SETTLING_SECONDS:
+        raise ProviderError(
+            f"batch {batch.id}: its create was not confirmed, and {batch.provider} does not list it",
+            hint=f"it is asked again in {SETTLING_SECONDS - (date - first)} seconds before anything is sent anew",
+        )
+    give_up(state, batch, now, "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it")
+    raise ProviderError(
+        f"batch {batch.id}: never arrived at {batch.provider}; its {batch.requests} tasks wait again",
+        hint="nothing to do: they are sent by the next batch",
+    )
+
+
+def give_up(state: State, batch: Batch, now: int, why: str) -> None:
+    """Take an unconfirmed batch for absent: its tasks wait again, no attempt counted."""
+    with state.transaction() as db:
+        tasks.release(db, batch.id, now, why)
+        batches.move(db, batch, BatchStatus.FAILED, now, why, reason=why, absent_at=batch.absent_at or now, held=None)
+
+
+def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -> Batch:
+    """Take a batch at the provider for this one: ``submitted``, and polled from now on."""
+    with state.transaction() as db:
+        return batches.move(
+            db,
+            batch,
+            BatchStatus.SUBMITTED,
+            now,
+            why,
+            remote_id=remote.id,
+            remote_status=remote.status,
+            submitted_at=remote.created_at or now,
+            expires_at=remote.expires_at,
+            held=None,
+            input_file_id=batch.input_file_id or remote.input_file_id,
+        )
+
+
+class Scan(NamedTuple):
+    """The provider's list down to a marker, newest first; ``doubt`` says why it does not count as read, if it does not."""
+
+    batches: Sequence[RemoteBatch]
+    date: int | None
+    doubt: str | None
+
+
+def read_list(provider: Provider, seen: Marker, fingerprint: str) -> Scan:
+    """Read a provider's list of batches down to the marker.
+
+    Raises:
+        ProviderError, KeyRefused: it cannot be read now.
+    """
+    found: list[RemoteBatch] = []
+    cursor = None
+    for _ in range(_MOST_PAGES):
+        page = provider.page(cursor)
+        if not _same_account(seen, page, fingerprint):
+            return Scan(found, page.date, "the key now belongs to another account than the one that sent it")
+        for remote in page.batches:
+            older = None not in (remote.created_at, seen.created_at) and remote.created_at < seen.created_at  # type: ignore[operator]
+            if remote.id == seen.id or older:
+                return Scan(found, page.date, None)
+            found.append(remote)
+        if page.stuck:
+            return Scan(found, page.date, "the provider's list cannot be read to its end")
+        if page.next is None:
+            gone = seen.id is not None
+            doubt = "the newest batch from before it is no longer listed, so the list cannot be trusted" if gone else None
+            return Scan(found, page.date, doubt)
+        cursor = page.next
+    return Scan(found, None, "the provider's list does not end")
+
+
+def _same_account(seen: Marker, page: Page, fingerprint: str) -> bool:
+    if seen.account is not None and page.account is not None:
+        return seen.account == page.account
+    return seen.fingerprint == fingerprint
+
+
+class Found(NamedTuple):
+    """Which batches of a list are surely ours, and which may be."""
+
+    ours: list[RemoteBatch]
+    undecided: list[RemoteBatch]
+
+
+class Known(Protocol):
+    """Says whether a remote id already belongs to another batch of ours."""
+
+    def __call__(self, remote_id: str, /) -> bool:
+        """Return whether it does."""
+        ...
+
+
+def identify(provider: Provider, batch: Batch, listed: Sequence[RemoteBatch], known: Known) -> Found:
+    """Tell which of the listed batches came from this batch's create.
+
+    By metadata or input file where the provider keeps them; else by time and size, and for certain only by the first
+    custom_id of an ended batch's results.
+
+    Raises:
+        ProviderError: the results of a suspect cannot be read now.
+    """
+    fresh = [remote for remote in listed if not known(remote.id)]
+    ours = [remote for remote in fresh if _bears(remote, batch)]
+    if provider.uploads or ours:
+        return Found(ours, [])
+    latest = (batch.sent_at or batch.created_at) + SETTLING_SECONDS
+    undecided = []
+    for remote in fresh:
+        if remote.total not in (None, batch.requests) or (remote.created_at or 0) > latest:
+            continue
+        tag = tag_of(provider, remote)
+        if tag is None:
+            undecided.append(remote)
+        elif tag == batch.tag:
+            ours.append(remote)
+    return Found(ours, undecided)
+
+
+def _bears(remote: RemoteBatch, batch: Batch) -> bool:
+    by_file = remote.input_file_id is not None and remote.input_file_id == batch.input_file_id
+    return remote.tag == batch.tag or by_file
+
+
+def tag_of(provider: Provider, remote: RemoteBatch) -> str | None:
+    """Return what stands before the dash in the first custom_id of an ended batch's results; "" for a foreign form.
+
+    None means that nothing can be known yet: it has not ended, or its results are gone.
+    """
+    if remote.tag:
+        return remote.tag
+    for part in remote.parts.values():
+        try:
+            line, whole, _ = provider.head(part, _HEAD_BYTES).partition(b"\n")
+        except NotFound:
+            return None
+        if not whole:
+            return _tag_in(line)
+        try:
+            return provider.dialect.result(line).custom_id.rpartition("-")[0]
+        except ValueError:
+            return ""
+    return None
+
+
+def _tag_in(line: bytes) -> str | None:
+    """Read the custom_id out of a first line that is longer than what was read of it."""
+    start = line.find(b'"custom_id"')
+    quoted = line[start:].partition(b":")[2].lstrip().split(b'"')
+    return quoted[1].decode("utf-8", "replace").rpartition("-")[0] if start >= 0 and len(quoted) > 2 else ""
+
+
+def watch_given_up(state: State, accounts: Accounts, provider: Provider, clock: Clock) -> None:
+    """Look out for batches that were taken for absent: one that turns up after all is cancelled and followed."""
+    for batch in batches.given_up(state.db, provider.name, clock() - GIVEN_UP_WATCH):
+        if batch.address != accounts.address(provider.name):
+            continue
+        scan = read_list(provider, _marker(batch), accounts.fingerprint(provider.name))
+        found = identify(provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id))
+        for remote in found.ours:
+            _set_aside(state, provider, batch, remote, clock())

@@ -1,0 +1,87 @@
+"""Prompts: a workload's template in Jinja's immutable sandbox, where an undefined name is an error."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from nura_cli.config import WorkloadConfig, prompt_text, system_text
+from nura_cli.errors import ConfigError, InputError
+from nura_cli.providers.base import Dialect, Spec
+
+
+class Prompt:
+    """A compiled template.
+
+    Attributes:
+        names: the top-level names a record must have. ``record`` is the whole record; a name that is only ever given a
+            ``default`` or asked ``is defined`` may be absent.
+    """
+
+    def __init__(self, source: str, workload: str) -> None:
+        """Compile ``source``.
+
+        Raises:
+            ConfigError: it is no valid template; says where.
+        """
+        environment = ImmutableSandboxedEnvironment(
+            undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+        )
+        try:
+            tree = environment.parse(source)
+            self._template = environment.from_string(tree)
+        except TemplateError as error:
+            line = getattr(error, "lineno", None)
+            place = f" (line {line} of the prompt)" if line else ""
+            raise ConfigError(f"workload {workload}: its prompt is no valid template: {error}{place}") from error
+        self.names = frozenset(_required(tree)) - {"record"}
+
+    def render(self, record: Mapping[str, Any]) -> str:
+        """Return the prompt of one record.
+
+        Raises:
+            InputError: the template fails on this record; says why.
+        """
+        try:
+            return self._template.render({"record": record, **record})
+        except Exception as error:  # noqa: BLE001 - a template can raise anything, and only this record is concerned
+            raise InputError(f"its prompt cannot be rendered: {type(error).__name__}: {error}") from error
+
+
+def _required(tree: nodes.Template) -> set[str]:
+    """Return the undeclared names of a template, without those used only where being absent is provided for."""
+    optional = [
+        node.node.name
+        for node in tree.find_all((nodes.Filter, nodes.Test))
+        if isinstance(node, nodes.Filter | nodes.Test)
+        and node.name in ("default", "d", "defined", "undefined")
+        and isinstance(node.node, nodes.Name)
+    ]
+    used = [node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"]
+    return {name for name in meta.find_undeclared_variables(tree) if used.count(name) > optional.count(name)}
+
+
+def revision(spec: Spec) -> tuple[str, str]:
+    """Return a spec's revision (12 hex digits of its hash) and its JSON."""
+    text = msgspec.json.encode(spec, order="sorted")
+    return hashlib.sha256(text).hexdigest()[:12], text.decode()
+
+
+def spec_of(workload: WorkloadConfig, dialect: Dialect, endpoint: str = "", model: str = "") -> Spec:
+    """Return what a batch of this workload is rendered with now; ready lines bring their endpoint and model.
+
+    Raises:
+        ConfigError: its prompt or system file cannot be read.
+    """
+    return Spec(
+        dialect=dialect.name,
+        endpoint=endpoint or workload.endpoint or dialect.endpoints[0],
+        model=model or workload.model or "",
+        system=system_text(workload),
+        prompt=prompt_text(workload),
+        params=dict(workload.params),
+        answer_schema=workload.answer_schema,
+    )

@@ -1,0 +1,133 @@
+"""What a stage has to say when it ends: its troubles, its exit code, and a batch as every command shows it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nura_cli.clock import rfc3339
+from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, NuraError
+from nura_cli.state.batches import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that went wrong in a run that went on.
+
+    Attributes:
+        kind: the error's kind, a closed list (:mod:`nura_cli.errors`).
+        message, hint: for a person; without secrets.
+        exit_code: what the run would end with, were this all.
+        scope: what it is about, so that one that lasts is not said by every run.
+    """
+
+    kind: str
+    message: str
+    exit_code: int
+    hint: str | None = None
+    provider: str | None = None
+    workload: str | None = None
+    batch_id: int | None = None
+
+    @property
+    def scope(self) -> str:
+        """What the trouble is about: the same in the next run, if it lasts."""
+        return ":".join(str(part or "") for part in (self.kind, self.provider, self.workload, self.batch_id))
+
+    @property
+    def line(self) -> str:
+        """The message and the hint on one line."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry of ``errors`` in ``--json``."""
+        names = ("kind", "provider", "workload", "batch_id", "message", "hint")
+        return {name: getattr(self, name) for name in names}
+
+
+def trouble(error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None) -> Trouble:
+    """Return an error as a trouble of the run; what the error does not say of itself is given here."""
+    return Trouble(
+        kind=error.kind,
+        message=error.message,
+        exit_code=error.exit_code,
+        hint=error.hint,
+        provider=error.provider or provider,
+        workload=error.workload or workload,
+        batch_id=error.batch_id or batch,
+    )
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did: the fields of its ``--json`` object, and its troubles.
+
+    Attributes:
+        worked: whether any part of the work was done or found in order, so that a failure is one of a part.
+        changed: whether there is anything to tell on a terminal.
+    """
+
+    result: dict[str, Any] = field(default_factory=dict)
+    troubles: list[Trouble] = field(default_factory=list)
+    worked: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the run."""
+        return exit_code(self.troubles, self.worked)
+
+
+def exit_code(troubles: Iterable[Trouble], worked: bool) -> int:
+    """Return the exit code of a run with these troubles.
+
+    One kind of trouble and nothing else done: its own code. Part done and part not: 3, unless a person has to act (a
+    refused key alone, or the configuration), which a partial success must not hide.
+    """
+    codes = {trouble.exit_code for trouble in troubles}
+    if not codes:
+        return EX_OK
+    if EX_UNEXPECTED in codes:
+        return EX_UNEXPECTED
+    if worked or len(codes) > 1:
+        return EX_PARTIAL
+    return codes.pop()
+
+
+def batch_dict(batch: Batch) -> dict[str, Any]:
+    """Return a batch in the one shape that every command's ``--json`` gives it."""
+    return {
+        "id": batch.id,
+        "workload": batch.workload,
+        "provider": batch.provider,
+        "endpoint": batch.endpoint,
+        "model": batch.model or None,
+        "revision": batch.revision,
+        "status": str(batch.status),
+        "remote_id": batch.remote_id,
+        "remote_status": batch.remote_status,
+        "requests": batch.requests,
+        "bytes": batch.bytes,
+        "completed": batch.completed,
+        "failed": batch.failed,
+        "created_at": rfc3339(batch.created_at),
+        "submitted_at": rfc3339(batch.submitted_at),
+        "expires_at": rfc3339(batch.expires_at),
+        "ended_at": rfc3339(batch.ended_at),
+    }
+
+
+def batch_dicts(batches: Sequence[Batch]) -> list[dict[str, Any]]:
+    """Return several batches in that shape."""
+    return [batch_dict(batch) for batch in batches]
+
+
+__all__ = [
+    "EX_CONFIG",
+    "EX_NOPERM",
+    "EX_TEMPFAIL",
+    "Report",
+    "Trouble",
+    "batch_dict",
+    "batch_dicts",
+    "exit_code",
+    "trouble",
+]

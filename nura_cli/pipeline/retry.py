@@ -1,0 +1,144 @@
+"""Pure decisions after a failure: who is tried again, when, and what a refused batch tells about its tasks."""
+
+from typing import NamedTuple
+
+from nura_cli.providers.base import Fault
+from nura_cli.state.answers import Failure
+from nura_cli.state.runs import Route
+from nura_cli.states import RETRYABLE, TaskStatus
+
+TASK_BACKOFF = 5 * 60
+"""Seconds before a failed task's second attempt; doubled for each one after."""
+LONGEST_BACKOFF = 6 * 3600
+"""No ``not_before`` and no pause reaches further: one that does comes from a wrong clock, and is due now."""
+OUTAGE_BACKOFF = 60
+"""Seconds dispatch leaves a provider alone after it could not be reached; doubled with each strike."""
+OUTAGE_LONGEST = 3600
+ROUTE_BACKOFF = 5 * 60
+"""Seconds a route pauses after a refused batch: 5, 10, 20, 40, 80 minutes."""
+ROUTE_LONGEST = 80 * 60
+
+
+def backoff(first: int, strikes: int, longest: int, jitter: float) -> int:
+    """Return ``first × 2^(strikes − 1)`` seconds, at most ``longest``, and up to a quarter less by ``jitter`` (0 to 1)."""
+    plain = min(first * 2 ** min(max(strikes - 1, 0), 40), longest)
+    return round(plain * (1 - jitter / 4))
+
+
+class Fate(NamedTuple):
+    """What becomes of a task after an attempt: where to, and not before which unix second."""
+
+    to: TaskStatus
+    not_before: int
+
+
+def fate(
+    failure: Failure | None, attempts: int, max_attempts: int, superseded: bool, now: int, jitter: float
+) -> Fate:
+    """Decide what becomes of a task whose attempt number ``attempts`` ended so.
+
+    A superseded task is never sent again. What the vendor refused for good, or what would come out the same, fails at
+    once; the rest goes back to wait until its attempts are used up.
+    """
+    if failure is None:
+        return Fate(TaskStatus.COMPLETED, 0)
+    if failure.kind in RETRYABLE and attempts < max_attempts and not superseded:
+        return Fate(TaskStatus.PENDING, now + backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter))
+    return Fate(TaskStatus.FAILED, 0)
+
+
+def until(paused_until: int, now: int) -> int:
+    """Return when a pause ends; one further away than any backoff reaches ends now."""
+    return paused_until if now < paused_until <= now + LONGEST_BACKOFF else 0
+
+
+class Verdict(NamedTuple):
+    """What a refused batch tells.
+
+    Attributes:
+        line: the 1-based request to blame, or None.
+        pause: whether its route is to rest.
+        smaller: whether the next batch on its route is to be half as large.
+        fail_all: the batch held one request, and it is to blame.
+    """
+
+    line: int | None = None
+    pause: bool = False
+    smaller: bool = False
+    fail_all: bool = False
+
+
+_TOO_MUCH = frozenset({"token_limit_exceeded", "rate_limit_exceeded", "too_many_requests"})
+_TOO_LARGE = frozenset({"too_many_tasks", "request_too_large", "file_too_large"})
+# Refusals that are about the account or the workload's settings, so that no single request is to blame.
+_SETTINGS = frozenset(
+    {
+        "model_not_found",
+        "billing_hard_limit_reached",
+        "insufficient_quota",
+        "authentication_error",
+        "permission_error",
+        "billing_error",
+        "unsupported_model",
+        "invalid_api_key",
+        "file_not_found",
+        "not_found_error",
+    }
+)
+
+
+def refused(faults: tuple[Fault, ...], requests: int) -> Verdict:
+    """Decide what a refused batch of ``requests`` requests tells about its tasks.
+
+    The vendors' lists of codes are open (OpenAI Batch guide, errors): an unknown one is taken to be about the content,
+    and the culprit is found by halving.
+    """
+    codes = {fault.code for fault in faults}
+    if codes & _TOO_MUCH:
+        return Verdict(pause=True, smaller=requests > 1)
+    if codes & _SETTINGS:
+        return Verdict(pause=True)
+    lines = [fault.line for fault in faults if fault.line is not None and 1 <= fault.line <= requests]
+    if lines:
+        return Verdict(line=lines[0])
+    if codes & _TOO_LARGE and requests > 1:
+        return Verdict(smaller=True)
+    if requests <= 1:
+        return Verdict(fail_all=True)
+    return Verdict(smaller=True)
+
+
+def after_refusal(route: Route, verdict: Verdict, requests: int, why: str, now: int, jitter: float) -> Route:
+    """Return what is known of a route after a batch of ``requests`` requests on it was refused."""
+    strikes = route.strikes + 1 if verdict.pause else route.strikes
+    pause = now + backoff(ROUTE_BACKOFF, strikes, ROUTE_LONGEST, jitter) if verdict.pause else route.paused_until
+    cap = max(1, requests // 2) if verdict.smaller else route.cap
+    return route._replace(paused_until=pause, strikes=strikes, cap=cap, why=why)
+
+
+def after_accept(route: Route, requests: int) -> Route:
+    """Return what is known of a route on which a create was taken: a cap that only narrowed a search grows again.
+
+    After a pause the cap is about tokens, and grows only when a batch has ended.
+    """
+    return route if route.strikes else after_success(route, requests)
+
+
+def after_success(route: Route, requests: int) -> Route:
+    """Return what is known of a route after a batch of ``requests`` requests on it was taken and ended.
+
+    A learned cap doubles each time it held, until it no longer matters.
+    """
+    cap = route.cap
+    if cap is not None and requests >= cap:
+        cap = cap * 2 if cap < 25_000 else None
+    return route._replace(paused_until=0, strikes=0, cap=cap, why=route.why if cap else None)
+
+
+def after_outage(route: Route, why: str, retry_after: int | None, now: int, jitter: float) -> Route:
+    """Return what is known of a provider that could not be reached, or that asks to wait ``retry_after`` seconds."""
+    strikes = route.strikes + 1
+    pause = backoff(OUTAGE_BACKOFF, strikes, OUTAGE_LONGEST, jitter)
+    if retry_after is not None:
+        pause = max(pause, min(retry_after, LONGEST_BACKOFF))
+    return route._replace(paused_until=now + pause, strikes=strikes, why=why)

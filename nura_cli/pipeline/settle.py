@@ -1,0 +1,77 @@
+"""Moves that dispatch and reconcile share: tasks that could not be rendered, and batches refused whole."""
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from nura_cli.pipeline import retry
+from nura_cli.providers.base import Fault
+from nura_cli.state import answers, batches, runs, tasks
+from nura_cli.state.answers import Failure, Settled, Spent
+from nura_cli.state.batches import Batch
+from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
+
+
+def fail_tasks(
+    db: sqlite3.Connection, batch: Batch, failures: Sequence[tuple[int, Failure]], now: int, why: str, *, attempt: bool
+) -> list[Settled]:
+    """Fail tasks of a batch for good; with ``attempt`` it counts as one of theirs. Returns what was settled."""
+    found = answers.open_tasks(db, batch.id, [task_id for task_id, _ in failures])
+    settled = [
+        Settled(
+            task_id,
+            found[task_id].superseded,
+            TaskStatus.FAILED,
+            found[task_id].attempts + attempt,
+            0,
+            failure,
+            None,
+            Spent(),
+        )
+        for task_id, failure in failures
+        if task_id in found
+    ]
+    answers.settle(db, batch.lane_id, batch.id, settled, now, why)
+    return settled
+
+
+def fail_unrendered(db: sqlite3.Connection, batch: Batch, failed: Sequence[tuple[int, str]], now: int) -> list[Settled]:
+    """Fail the tasks whose prompts could not be rendered. They were never sent: no attempt counts."""
+    failures = [(task_id, Failure(ErrorKind.RENDER, why)) for task_id, why in failed]
+    return fail_tasks(db, batch, failures, now, "could not be rendered", attempt=False) if failures else []
+
+
+def refused_batch(
+    db: sqlite3.Connection, batch: Batch, faults: tuple[Fault, ...], now: int, jitter: float
+) -> list[Settled]:
+    """Undo a batch the provider refused whole: the task to blame fails, the others wait again, the route learns.
+
+    Returns what was settled for good.
+    """
+    verdict = retry.refused(faults, batch.requests)
+    why = describe(faults)
+    culprit = tasks.nth(db, batch.id, 1 if verdict.fail_all else verdict.line) if verdict.fail_all or verdict.line else None
+    settled = []
+    if culprit is not None:
+        fault = next((fault for fault in faults if fault.line == verdict.line), faults[0])
+        failure = Failure(ErrorKind.REFUSED, fault.message or why, fault.code)
+        settled = fail_tasks(db, batch, [(culprit, failure)], now, f"refused: {why}", attempt=True)
+    tasks.release(db, batch.id, now, f"its batch was refused: {why}")
+    route = runs.route(db, batch.provider, batch.endpoint, batch.model)
+    runs.learn(db, retry.after_refusal(route, verdict, batch.requests, why, now, jitter))
+    batches.move(
+        db, batch, BatchStatus.FAILED, now, f"refused: {why}", reason=why, faults=msgspec.json.encode(faults).decode()
+    )
+    return settled
+
+
+def describe(faults: tuple[Fault, ...]) -> str:
+    """Return the provider's words about a refused batch on one line, the first fault first."""
+    if not faults:
+        return "the provider gave no reason"
+    first = faults[0]
+    place = f" (line {first.line})" if first.line is not None else ""
+    words = ": ".join(part for part in (first.code, first.message) if part) or "no reason given"
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"{words}{place}{more}"

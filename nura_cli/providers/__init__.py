@@ -1,0 +1,46 @@
+"""Providers by the name of their dialect; each vendor's file, and its SDK, is imported when it is first needed."""
+
+from pathlib import Path
+
+from nura_cli.config import ProviderConfig
+from nura_cli.providers.base import Dialect, Provider
+
+
+def dialect(name: str) -> Dialect:
+    """Return the dialect ``openai`` or ``anthropic``; never imports an SDK."""
+    if name == "openai":
+        from nura_cli.providers.openai import OpenAIDialect
+
+        return OpenAIDialect()
+    from nura_cli.providers.anthropic import AnthropicDialect
+
+    return AnthropicDialect()
+
+
+def connect(name: str, config: ProviderConfig, state: Path) -> Provider:
+    """Return a connection to a configured provider.
+
+    The sandbox is served by this very process, on a free port of the loopback, over ``<state>.<name>.sandbox``: runs of
+    cron find the batches of the run before. From there on it is spoken to like any other.
+
+    Raises:
+        ConfigError: its key cannot be read.
+    """
+    if config.kind == "sandbox":
+        from nura_cli.sandbox import Sandbox
+
+        server = Sandbox(state.with_name(f"{state.name}.{name}.sandbox"))
+        server.start()
+        base_url = server.openai_base_url if config.dialect == "openai" else server.anthropic_base_url
+        return _client(name, config, base_url, server.stop)
+    return _client(name, config, config.base_url, None)
+
+
+def _client(name: str, config: ProviderConfig, base_url: str | None, on_close: object) -> Provider:
+    if config.dialect == "openai":
+        from nura_cli.providers.openai import OpenAIProvider
+
+        return OpenAIProvider(name, config, base_url, on_close)
+    from nura_cli.providers.anthropic import AnthropicProvider
+
+    return AnthropicProvider(name, config, base_url, on_close)

@@ -1,0 +1,520 @@
+"""OpenAI Batch, and the services that speak its protocol behind a ``base_url``.
+
+Facts from the OpenAI Batch guide and API reference, and from the public reports named in place.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from nura_cli.config import ProviderConfig
+from nura_cli.errors import InputError, NotFound, Unconfirmed
+from nura_cli.pricing import Usage
+from nura_cli.providers import wire
+from nura_cli.providers.base import (
+    STATE_KEY,
+    TAG_KEY,
+    Answer,
+    Download,
+    Fault,
+    Frame,
+    Limits,
+    Page,
+    Phase,
+    Ready,
+    RemoteBatch,
+    ResultLine,
+    Spec,
+    Upload,
+)
+from nura_cli.states import ErrorKind
+
+# The vendor's words, in lower case: some compatible services write them in upper case. An unknown word is waited on.
+_PHASES = {
+    "completed": Phase.ENDED,
+    "expired": Phase.ENDED,
+    "cancelled": Phase.ENDED,
+    "canceled": Phase.ENDED,
+    "failed": Phase.REFUSED,
+}
+_ROW_ERRORS = {
+    "batch_expired": ErrorKind.EXPIRED,
+    "batch_cancelled": ErrorKind.CANCELLED,
+    "batch_canceled": ErrorKind.CANCELLED,
+    "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
+}
+_FINISHED_BY = ("completed_at", "expired_at", "cancelled_at", "failed_at")
+
+LIMITS = Limits(requests=50_000, bytes=200_000_000, inputs=50_000, line_bytes=16_000_000)
+"""Requests and bytes of a file, embedding inputs of a batch (Batch guide, rate limits). The size of a single request is
+not documented; 16 MB keeps one line from filling the memory."""
+DEFAULT_URL = "https://api.openai.com/v1"
+
+
+class _ReadyLine(msgspec.Struct):
+    custom_id: str
+    url: str
+    body: msgspec.Raw
+    method: str = "POST"
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: bool = False
+
+
+class _Response(msgspec.Struct):
+    status_code: Any = None
+    body: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ResultLine(msgspec.Struct):
+    custom_id: str
+    response: _Response | None = None
+    error: Any = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+
+
+class _Message(msgspec.Struct):
+    content: Any = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chat(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    model: str | None = None
+
+
+_decode_ready = msgspec.json.Decoder(_ReadyLine).decode
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_line = msgspec.json.Decoder(_ResultLine).decode
+_decode_chat = msgspec.json.Decoder(_Chat).decode
+_encode = msgspec.json.encode
+_HOLE = "\x00nura\x00"
+
+
+class OpenAIDialect:
+    """How OpenAI words requests and results."""
+
+    name = "openai"
+    limits = LIMITS
+    endpoints = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+    one_model = True
+    frame = Frame(b"", b"\n", b"\n")
+
+    def ready(self, line: bytes) -> Ready:
+        """Take apart a line of a batch input file: custom_id, url, body with its model."""
+        try:
+            found = _decode_ready(line)
+            body = _decode_body(found.body)
+        except msgspec.ValidationError as error:
+            raise InputError(f"not an OpenAI batch request: {error}") from error
+        if found.method != "POST":
+            raise InputError(f"method {found.method!r}; a batch takes POST")
+        if not found.url.startswith("/"):
+            raise InputError(f"url {found.url!r} is not a path such as /v1/chat/completions")
+        if body.stream:
+            raise InputError("stream is not possible in a batch")
+        return Ready(found.custom_id, found.url, body.model, bytes(found.body))
+
+    def inputs(self, endpoint: str, body: bytes) -> int:
+        """Return how many texts an embeddings request carries; a list of token numbers is one."""
+        if not endpoint.endswith("/embeddings"):
+            return 0
+        given = msgspec.json.decode(body, type=dict[str, Any]).get("input")
+        tokens = isinstance(given, list) and all(isinstance(item, int) for item in given)
+        return len(given) if isinstance(given, list) and not tokens else 1
+
+    def body(self, spec: Spec) -> Callable[[str], bytes]:
+        """Return a function from a prompt to a request body; all but the prompt is encoded once."""
+        before, after = _encode(self._template(spec)).split(_encode(_HOLE))
+
+        def fill(prompt: str) -> bytes:
+            return b"".join((before, _encode(prompt), after))
+
+        return fill
+
+    def _template(self, spec: Spec) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": spec.model}
+        strict = {"name": "answer", "strict": True, "schema": spec.answer_schema}
+        if spec.endpoint == "/v1/embeddings":
+            body["input"] = _HOLE
+        elif spec.endpoint == "/v1/responses":
+            body["input"] = _HOLE
+            if spec.system is not None:
+                body["instructions"] = spec.system
+            if spec.answer_schema is not None:
+                body["text"] = {"format": {"type": "json_schema", **strict}}
+        else:
+            system = [] if spec.system is None else [{"role": "system", "content": spec.system}]
+            body["messages"] = [*system, {"role": "user", "content": _HOLE}]
+            if spec.answer_schema is not None:
+                body["response_format"] = {"type": "json_schema", "json_schema": strict}
+        return body | spec.params
+
+    def request(self, custom_id: bytes, endpoint: str, body: bytes) -> bytes:
+        """Return one line of the request file."""
+        return b"".join(
+            (b'{"custom_id":"', custom_id, b'","method":"POST","url":', _encode(endpoint), b',"body":', body, b"}")
+        )
+
+    def result(self, line: bytes) -> ResultLine:
+        """Decode a line of the output or error file, in any of the shapes in which errors come (openai-openapi#302)."""
+        try:
+            found = _decode_line(line)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(f"not a result line: {error}") from error
+        response = found.response
+        status = wire.whole(response.status_code) if response is not None else None
+        body = _unwrapped(response.body) if response is not None else None
+        if found.error or response is None or body is None:
+            return self._failed(found.custom_id, status, found.error, body)
+        if status is not None and not 200 <= status < 300:
+            return self._failed(found.custom_id, status, _error_in(body), body)
+        inside = _error_in(body)
+        if inside:
+            return self._failed(found.custom_id, status, inside, body)
+        return ResultLine(found.custom_id, body, None, status)
+
+    def _failed(self, custom_id: str, status: int | None, error: Any, body: bytes | None) -> ResultLine:
+        error = error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else _error_in(body) or {}
+        code = wire.text(error.get("code")) or wire.text(error.get("type"))
+        kind = _ROW_ERRORS.get(code or "") or kind_of(status)
+        return ResultLine(custom_id, body, kind, status or None, code, wire.text(error.get("message")))
+
+    def answer(self, endpoint: str, body: bytes) -> Answer:
+        """Read a response body of any of the endpoints."""
+        try:
+            if endpoint.endswith("/responses"):
+                return _from_responses(msgspec.json.decode(body))
+            if endpoint.endswith("/embeddings"):
+                return _from_embeddings(msgspec.json.decode(body))
+            return _from_chat(_decode_chat(body))
+        except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
+            return Answer(None, None, None, False, False, None, None)
+
+    def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
+        """Return a line as the vendor's output or error file has it."""
+        response = None if body is None else {"status_code": 200, "request_id": "", "body": msgspec.Raw(body)}
+        return _encode({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": error})
+
+
+def kind_of(status: int | None) -> ErrorKind:
+    """Return the kind of error an HTTP status of a single request stands for."""
+    if status == 429:
+        return ErrorKind.RATE_LIMITED
+    if status is not None and 400 <= status < 500 and status not in (408, 409):
+        return ErrorKind.REFUSED
+    return ErrorKind.PROVIDER_ERROR
+
+
+def _unwrapped(raw: msgspec.Raw) -> bytes | None:
+    """Return the JSON object of a body; some services wrap it into a JSON string. None where there is no object."""
+    body = bytes(raw).strip()
+    if body.startswith(b'"'):
+        try:
+            body = msgspec.json.decode(body, type=str).encode().strip()
+            msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+    return body if body.startswith(b"{") else None
+
+
+def _error_in(body: bytes | None) -> dict[str, Any] | None:
+    if body is None or b'"error"' not in body:
+        return None
+    try:
+        error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return error if isinstance(error, dict) and error else {"message": error} if isinstance(error, str) and error else None
+
+
+def _usage(found: _Usage | None) -> Usage | None:
+    if found is None:
+        return None
+    given = found.prompt_tokens if found.prompt_tokens is not None else found.input_tokens
+    if given is None:
+        return None
+    details = found.prompt_tokens_details or found.input_tokens_details
+    cached = (details.cached_tokens if details else None) or 0
+    output = found.completion_tokens if found.completion_tokens is not None else found.output_tokens
+    return _bounded(Usage(given, cached, 0, output or 0))
+
+
+def _bounded(usage: Usage) -> Usage | None:
+    return usage if all(0 <= n < 2**40 for n in usage) else None
+
+
+def _from_chat(found: _Chat) -> Answer:
+    choice = found.choices[0] if found.choices else _Choice()
+    message = choice.message or _Message()
+    said = message.content if message.content is not None else choice.text
+    if isinstance(said, list):
+        said = "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
+    refusal = bool(message.refusal) or choice.finish_reason == "content_filter"
+    words = said if isinstance(said, str) else None
+    return Answer(
+        message.refusal if message.refusal else words,
+        None,
+        choice.finish_reason,
+        choice.finish_reason == "length",
+        refusal,
+        _usage(found.usage),
+        found.model,
+    )
+
+
+def _from_responses(found: dict[str, Any]) -> Answer:
+    parts = [
+        part
+        for item in found.get("output") or []
+        if isinstance(item, dict) and item.get("type") == "message"
+        for part in item.get("content") or []
+        if isinstance(part, dict)
+    ]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
+    why = (found.get("incomplete_details") or {}).get("reason")
+    finish = wire.text(why) or wire.text(found.get("status"))
+    return Answer(
+        "".join(refusals or texts) if refusals or texts else None,
+        None,
+        finish,
+        why == "max_output_tokens",
+        bool(refusals) or why == "content_filter",
+        _usage(msgspec.convert(found.get("usage"), _Usage | None)),
+        wire.text(found.get("model")),
+    )
+
+
+def _from_embeddings(found: dict[str, Any]) -> Answer:
+    items = sorted(found.get("data") or [], key=lambda item: item.get("index", 0))
+    vectors = [item["embedding"] for item in items if "embedding" in item]
+    value = vectors[0] if len(vectors) == 1 else vectors or None
+    usage = _usage(msgspec.convert(found.get("usage"), _Usage | None))
+    return Answer(None, value, None, False, False, usage, wire.text(found.get("model")))
+
+
+def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
+    """Return a batch object of the vendor's, or of a service like it, as nura sees it; None where it has no id."""
+    if isinstance(found.get("job"), dict):  # Together answers a create so
+        found = found["job"]
+    remote_id = wire.text(found.get("id"))
+    if remote_id is None:
+        return None
+    status = wire.text(found.get("status")) or "unknown"
+    counts = found.get("request_counts")
+    counts = counts if isinstance(counts, dict) else {}
+    metadata = found.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    parts = {
+        part: file_id
+        for part in ("output", "error")
+        if (file_id := wire.text(found.get(f"{part}_file_id")))
+    }
+    phase = _PHASES.get(status.lower(), Phase.RUNNING)
+    if phase is Phase.REFUSED and parts:
+        phase = Phase.ENDED
+    return RemoteBatch(
+        id=remote_id,
+        status=status,
+        phase=phase,
+        created_at=wire.whole(found.get("created_at")),
+        expires_at=wire.whole(found.get("expires_at")),
+        ended_at=next((at for name in _FINISHED_BY if (at := wire.whole(found.get(name)))), None),
+        total=wire.whole(counts.get("total")),
+        completed=wire.whole(counts.get("completed")),
+        failed=wire.whole(counts.get("failed")),
+        input_file_id=wire.text(found.get("input_file_id")),
+        parts=parts,
+        tag=wire.text(metadata.get(TAG_KEY)),
+        state_id=wire.text(metadata.get(STATE_KEY)),
+        faults=_faults(found.get("errors")),
+    )
+
+
+def _faults(errors: Any) -> tuple[Fault, ...]:
+    listed = errors.get("data") if isinstance(errors, dict) else errors
+    return tuple(
+        Fault(wire.text(item.get("code")), wire.text(item.get("message")), wire.whole(item.get("line")))
+        for item in (listed if isinstance(listed, list) else [])
+        if isinstance(item, dict)
+    )
+
+
+class OpenAIProvider:
+    """One OpenAI account, or one at a compatible service, over the vendor's SDK."""
+
+    dialect = OpenAIDialect()
+    page_size = 100
+    uploads = True
+
+    def __init__(self, name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None) -> None:
+        """Prepare a client; nothing is sent. Account and address come from the configuration alone.
+
+        Raises:
+            ConfigError: the key cannot be read.
+        """
+        secret = config.secret()
+        self.name = name
+        self._caller = wire.Caller(name, secret)
+        self._on_close = on_close
+        address = base_url or DEFAULT_URL
+        with wire.without_environment("OPENAI_"):
+            import openai
+
+            self._client = openai.OpenAI(
+                api_key=secret,
+                base_url=address,
+                organization=config.organization,
+                project=config.project,
+                max_retries=0,
+                http_client=wire.http_client(address),
+                timeout=wire.READ_SECONDS,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections, and the embedded server, if there is one."""
+        self._client.close()
+        if self._on_close:
+            self._on_close()
+
+    def upload(self, path: Path, filename: str) -> str:
+        """Send a request file, streamed from the open file; return its id."""
+        what = "uploading a request file"
+        with path.open("rb") as file:
+            raw = self._caller.read(
+                what,
+                lambda: self._client.files.with_raw_response.create(
+                    file=(filename, file), purpose="batch", timeout=wire.SEND_SECONDS
+                ),
+            )
+        file_id = wire.text(self._caller.document(what, raw).get("id"))
+        if file_id is None:
+            raise NotFound(f"{self.name}: {what}: the answer names no file", provider=self.name)
+        return file_id
+
+    def create(self, source: Path | str, *, endpoint: str, tag: str, state_id: str) -> RemoteBatch:
+        """Create a batch from an uploaded file's id. Sends exactly once."""
+        what = "creating a batch"
+        raw = self._caller.create(
+            what,
+            lambda: self._client.batches.with_raw_response.create(
+                input_file_id=str(source),
+                endpoint=endpoint,  # type: ignore[arg-type]  # the SDK lists today's endpoints; the service may know more
+                completion_window="24h",
+                metadata={TAG_KEY: tag, STATE_KEY: state_id},
+            ),
+        )
+        remote = remote_batch(self._caller.document(what, raw, effect=True))
+        if remote is None:
+            raise Unconfirmed(f"{self.name}: {what}: the answer names no batch", provider=self.name)
+        return remote
+
+    def page(self, cursor: str | None = None) -> Page:
+        """Return one page of the account's batches, newest first."""
+        what = "listing batches"
+        after: dict[str, Any] = {} if cursor is None else {"after": cursor}
+        raw = self._caller.read(
+            what, lambda: self._client.batches.with_raw_response.list(limit=self.page_size, **after)
+        )
+        document = self._caller.document(what, raw)
+        listed = document.get("data")
+        rows = [row for row in (listed if isinstance(listed, list) else []) if isinstance(row, dict)]
+        found = [remote for row in rows if (remote := remote_batch(row))]
+        more = document.get("has_more", len(rows) >= self.page_size) is True
+        last = found[-1].id if found else None
+        stuck = more and (last is None or last == cursor or cursor in [remote.id for remote in found])
+        headers = raw.http_response.headers
+        return Page(
+            found,
+            last if more and not stuck else None,
+            wire.http_date(headers.get("date", "")),
+            wire.text(headers.get("openai-organization")),
+            stuck,
+        )
+
+    def retrieve(self, remote_id: str) -> RemoteBatch:
+        """Return one batch."""
+        what = f"asking after {remote_id}"
+        raw = self._caller.read(what, lambda: self._client.batches.with_raw_response.retrieve(remote_id))
+        remote = remote_batch(self._caller.document(what, raw))
+        if remote is None:
+            raise NotFound(f"{self.name}: {what}: the answer names no batch", provider=self.name)
+        return remote
+
+    def download(self, part_id: str, target: Path) -> Download:
+        """Stream a file to ``target``."""
+        return self._caller.stream(f"downloading {part_id}", self._opened(part_id), target)
+
+    def head(self, part_id: str, size: int) -> bytes:
+        """Return the first bytes of a file."""
+        return self._caller.head(f"reading {part_id}", self._opened(part_id), size)
+
+    def _opened(self, part_id: str) -> Callable[[], Any]:
+        return lambda: self._client.files.with_streaming_response.content(part_id)
+
+    def cancel(self, remote_id: str) -> None:
+        """Ask for a batch to be cancelled; one that has ended already answers 400 or 409, which is fine."""
+        wire.settled(self._caller, f"cancelling {remote_id}", lambda: self._client.batches.with_raw_response.cancel(remote_id))
+
+    def files(self, cursor: str | None = None) -> tuple[Sequence[Upload], str | None]:
+        """Return one page of uploaded request files, newest first."""
+        what = "listing files"
+        after: dict[str, Any] = {} if cursor is None else {"after": cursor}
+        raw = self._caller.read(
+            what,
+            lambda: self._client.files.with_raw_response.list(purpose="batch", limit=1000, order="desc", **after),
+        )
+        document = self._caller.document(what, raw)
+        listed = document.get("data")
+        uploads = [
+            Upload(row["id"], row["filename"], wire.whole(row.get("created_at")))
+            for row in (listed if isinstance(listed, list) else [])
+            if isinstance(row, dict) and wire.text(row.get("id")) and wire.text(row.get("filename"))
+        ]
+        more = document.get("has_more") is True and uploads and uploads[-1].id != cursor
+        return uploads, uploads[-1].id if more else None
+
+    def delete(self, remote: RemoteBatch) -> None:
+        """Delete a batch's input, output and error files; the batch itself cannot be deleted."""
+        for file_id in (remote.input_file_id, *remote.parts.values()):
+            if file_id:
+                self.delete_file(file_id)
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete one file. Gone is fine."""
+        try:
+            self._caller.read(f"deleting {file_id}", lambda: self._client.files.with_raw_response.delete(file_id))
+        except NotFound:
+            return
+

@@ -63,8 +63,8 @@ def write(
     counts_inputs = limits.inputs is not None
     prefix = tag.encode() + b"-"
     buffer, buffered = [frame.head], len(frame.head)
-    # 0600 without a umask of the user's taking part: the prompts inside are nobody else's.
-    with part.open("wb", buffering=0, opener=_private) as file:
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb", buffering=0) as file:
         for task_id, line in rows:
             try:
                 content = body(line)
@@ -98,10 +98,6 @@ def write(
         return Sealed(0, 0, "", last_id, failed)
     publish(part, target)
     return Sealed(requests, size, sha.hexdigest(), last_id, failed)
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_CLOEXEC, 0o600)
 
 
 def _flush(write: Callable[[bytes], int | None], update: Callable[[bytes], None], buffer: list[bytes]) -> int:

@@ -338,8 +338,8 @@ def respond(params: dict[str, Any], mode: str | None) -> tuple[dict[str, Any], t
 
 
 def account_of(headers: Any) -> str:
-    """Return the account (the key) of a request, or raise the vendor's errors."""
-    key = headers.get("x-api-key")
+    """Return the account (the key) of a request, or raise the vendor's errors. The 2.x SDK sends the key as a bearer."""
+    key = headers.get("x-api-key") or (headers.get("Authorization") or "").removeprefix("Bearer ")
     if not key:
         raise failure(401, "x-api-key header is required", "authentication_error")
     if not headers.get("anthropic-version"):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from nura_cli.config_file import beside, problems_in, read_yaml
 from nura_cli.errors import ConfigError, Problem
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -178,7 +179,9 @@ class EventConfig(_Options):
     """One receiver of events: a command or a webhook."""
 
     types: list[EventType] = Field(min_length=1, description="which events it gets")
-    command: list[str] | None = Field(None, description="program and arguments (no shell); events on stdin as JSON Lines")
+    command: list[str] | None = Field(
+        None, description="program and arguments (no shell); events on stdin as JSON Lines"
+    )
     webhook: str | None = Field(None, description="address that gets a signed POST for each event (Standard Webhooks)")
     secret_env: str | None = Field(None, description="environment variable that holds the webhook's secret")
     secret_file: Path | None = Field(None, description="file that holds the webhook's secret")
@@ -213,10 +216,14 @@ class WorkloadConfig(_Options):
     provider: str = Field(description="one of providers:")
     endpoint: str | None = Field(None, description="default /v1/chat/completions, or /v1/messages (Anthropic)")
     model: str | None = Field(None, description="model; needed with a prompt")
-    key: str | Annotated[list[str], Field(min_length=1)] = Field("id", description="field (or fields) that names a record")
+    key: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "id", description="field (or fields) that names a record"
+    )
     system: str | None = Field(None, description="system text, sent as it is")
     system_file: Path | None = Field(None, description="file with the system text")
-    prompt: str | None = Field(None, description="Jinja template of the user's message; without one, ready lines are taken")
+    prompt: str | None = Field(
+        None, description="Jinja template of the user's message; without one, ready lines are taken"
+    )
     prompt_file: Path | None = Field(None, description="file with the template")
     params: dict[str, Any] = Field({}, description="request options, passed on as they are")
     answer_schema: dict[str, Any] | None = Field(None, alias="schema", description="JSON schema that answers must fit")
@@ -243,7 +250,9 @@ class WorkloadConfig(_Options):
         if not self.has_prompt:
             extra = {"model", "system", "system_file", "params", "endpoint", "source"} & self.model_fields_set
             if extra:
-                raise ValueError(f"without a prompt it takes ready lines, which bring their own {', '.join(sorted(extra))}")
+                raise ValueError(
+                    f"without a prompt it takes ready lines, which bring their own {', '.join(sorted(extra))}"
+                )
         return self
 
 
@@ -258,58 +267,6 @@ class Config(_Options):
     workloads: dict[str, WorkloadConfig] = Field({}, description="kinds of work, by name")
 
 
-PLACES = ("./nura.yaml", "$XDG_CONFIG_HOME/nura/config.yaml", "/etc/nura/config.yaml")
-
-
-def find(explicit: Path | None, env: Mapping[str, str]) -> Path:
-    """Return the configuration file: ``--config``, else ``NURA_CONFIG``, else the first of the usual places.
-
-    Raises:
-        ConfigError: there is none; lists where it was looked for.
-    """
-    if explicit is not None or env.get("NURA_CONFIG"):
-        path = (explicit or Path(env["NURA_CONFIG"])).expanduser()
-        if not path.is_file():
-            source = "--config" if explicit is not None else "NURA_CONFIG"
-            raise ConfigError(f"{path}: no such file (from {source})", path=path)
-        return path
-    home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "/")) / ".config")
-    places = [Path("nura.yaml"), home / "nura" / "config.yaml", Path("/etc/nura/config.yaml")]
-    for path in places:
-        if path.is_file():
-            return path
-    raise ConfigError(
-        "no configuration found; looked for " + ", ".join(str(place) for place in places),
-        hint="name it with --config or NURA_CONFIG",
-    )
-
-
-def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
-    """Read a configuration file; return its document and the line of each path in it.
-
-    Raises:
-        ConfigError: it cannot be read, is no YAML, no mapping, or names an option twice.
-    """
-    from nura_cli import yaml12
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise ConfigError(f"{path}: cannot be read: {why}", path=path) from error
-    document, marks, problems = yaml12.load(text)
-    if problems:
-        raise _problems(path, problems)
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: is empty, or not a mapping of options", path=path, hint="see config.example.yaml")
-    return document, marks
-
-
-def state_path(path: Path, document: Mapping[str, Any]) -> Path:
-    """Return the state file that a configuration document names, relative to the configuration's own folder."""
-    return _beside(path, str(document.get("state") or "nura.db"))
-
-
 def load(path: Path) -> Config:
     """Read and check a configuration file.
 
@@ -320,11 +277,11 @@ def load(path: Path) -> Config:
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        raise _problems(path, [_problem(found, marks) for found in error.errors()]) from None
+        raise problems_in(path, [_problem(found, marks) for found in error.errors()]) from None
     config = _named(config, path)
     wrong = [Problem(".".join(map(str, where)), _line(marks, where), why) for where, why in _cross_checks(config)]
     if wrong:
-        raise _problems(path, wrong)
+        raise problems_in(path, wrong)
     return config
 
 
@@ -350,7 +307,7 @@ def _named(config: Config, path: Path) -> Config:
     databases = {
         name: database.model_copy(
             update={
-                "url": database.url and sqlite_beside(path, database.url),
+                "url": database.url and sqlitebeside(path, database.url),
                 "url_file": _beside_or_none(path, database.url_file),
             }
         )
@@ -358,7 +315,7 @@ def _named(config: Config, path: Path) -> Config:
     }
     update = {
         "path": path,
-        "state": _beside(path, config.state),
+        "state": beside(path, config.state),
         "workloads": workloads,
         "providers": providers,
         "databases": databases,
@@ -366,22 +323,18 @@ def _named(config: Config, path: Path) -> Config:
     return config.model_copy(update=update)
 
 
-def _beside(path: Path, other: Path | str) -> Path:
-    return path.absolute().parent / Path(other).expanduser()
-
-
 def _beside_or_none(path: Path, other: Path | None) -> Path | None:
-    return None if other is None else _beside(path, other)
+    return None if other is None else beside(path, other)
 
 
 def _command(path: Path, program: str) -> str:
-    return str(_beside(path, program)) if "/" in program or program.startswith("~") else program
+    return str(beside(path, program)) if "/" in program or program.startswith("~") else program
 
 
-def sqlite_beside(path: Path, url: str) -> str:
+def sqlitebeside(path: Path, url: str) -> str:
     """Return a ``sqlite:///relative`` URL with its file made absolute, beside the configuration; others as they are."""
     match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/?:][^?]*)(\?.*)?", url)
-    return url if match is None else f"{match[1]}{_beside(path, match[2])}{match[3] or ''}"
+    return url if match is None else f"{match[1]}{beside(path, match[2])}{match[3] or ''}"
 
 
 RENDERED = {
@@ -412,7 +365,10 @@ def _check_workload(
     if workload.has_prompt:
         rendered = RENDERED[provider.dialect]
         if workload.endpoint is not None and workload.endpoint not in rendered:
-            yield (*where, "endpoint"), f"prompts are rendered for {', '.join(rendered)}; other endpoints take ready lines"
+            yield (
+                (*where, "endpoint"),
+                f"prompts are rendered for {', '.join(rendered)}; other endpoints take ready lines",
+            )
         schema_ours = {"response_format", "text", "output_config"} if workload.answer_schema is not None else set[str]()
         for option in sorted((_OURS | schema_ours) & workload.params.keys()):
             yield (*where, "params", option), "nura sets this itself"
@@ -421,7 +377,10 @@ def _check_workload(
     for option in ("write_back", "source"):
         target = getattr(workload, option)
         if target is not None and target.database not in config.databases:
-            yield (*where, option, "database"), f"no database {target.database}{_like(target.database, config.databases)}"
+            yield (
+                (*where, option, "database"),
+                f"no database {target.database}{_like(target.database, config.databases)}",
+            )
 
 
 def _like(name: str, known: Mapping[str, Any]) -> str:
@@ -437,7 +396,9 @@ def _line(marks: Mapping[tuple[Any, ...], int], where: tuple[Any, ...]) -> int |
 
 def _problem(error: Any, marks: Mapping[tuple[Any, ...], int]) -> Problem:
     """Put one of pydantic's findings into words, with its path and line."""
-    raw = tuple(part for part in error["loc"] if not str(part).startswith(("function-", "constrained-", "list[", "str")))
+    raw = tuple(
+        part for part in error["loc"] if not str(part).startswith(("function-", "constrained-", "list[", "str"))
+    )
     where = tuple(part for n, part in enumerate(raw) if n < 2 or raw[: n + 1] in marks or n == len(raw) - 1) or raw
     kind, message = error["type"], error["msg"]
     if kind == "extra_forbidden":
@@ -473,7 +434,11 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "events": EventConfig,
     "source": SourceConfig,
 }
-_TOP: dict[str, type[BaseModel]] = {"providers": ProviderConfig, "databases": DatabaseConfig, "workloads": WorkloadConfig}
+_TOP: dict[str, type[BaseModel]] = {
+    "providers": ProviderConfig,
+    "databases": DatabaseConfig,
+    "workloads": WorkloadConfig,
+}
 
 
 def _models(where: tuple[Any, ...]) -> list[type[BaseModel]]:
@@ -486,12 +451,6 @@ def _models(where: tuple[Any, ...]) -> list[type[BaseModel]]:
 
 def _aliases(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
-
-
-def _problems(path: Path, problems: list[Problem]) -> ConfigError:
-    listed = sorted(problems, key=lambda problem: problem.line or 0)
-    lines = [f"{path}:{found.line or 1}: {found.where}: {found.message}" for found in listed]
-    return ConfigError("\n".join(lines), path=path, problems=listed)
 
 
 def prompt_text(workload: WorkloadConfig) -> str | None:
@@ -533,7 +492,9 @@ def _secret(option: str, env: str | None, file: Path | None, command: list[str] 
         value, place = _printed(option, command or []), f"{option}_command: {(command or ['?'])[0]}"
     value = value.strip()
     if not value:
-        raise ConfigError(f"{place} is not set, or empty", hint="cron starts with an almost empty environment: use a file")
+        raise ConfigError(
+            f"{place} is not set, or empty", hint="cron starts with an almost empty environment: use a file"
+        )
     if not value.isprintable() or not value.isascii():
         raise ConfigError(f"{place}: holds more than one line, or characters no key has")
     return value

@@ -76,7 +76,7 @@ class Prices:
         except (LookupError, ValueError):
             return None
         paid = [self._discounted(ours, full) for ours, full in zip(batch[:4], listed[:4], strict=True)]
-        return _Rates(*paid, batch.upto), listed
+        return _Rates(paid[0], paid[1], paid[2], paid[3], batch.upto), listed
 
     def _discounted(self, paid: int, listed: int) -> int:
         return int(listed * BATCH_SHARE) if self._own and paid == listed else paid
@@ -84,8 +84,8 @@ class Prices:
     def _linear(self, model: str, *, batch: bool) -> _Rates:
         """Read the rates off the price list by pricing probes of a thousand tokens; tiers begin far above."""
         probes = (Usage(1000), Usage(1000, 1000), Usage(1000, 0, 1000), Usage(0, 0, 0, 1000))
-        rates = [self._exact(model, probe, batch=batch) // 1000 for probe in probes]
-        return _Rates(*rates, self._first_tier(model, batch=batch))
+        fresh, cached, written, output = (self._exact(model, probe, batch=batch) // 1000 for probe in probes)
+        return _Rates(fresh, cached, written, output, self._first_tier(model, batch=batch))
 
     def _first_tier(self, model: str, *, batch: bool) -> int:
         prices = vars(self._priced(model, Usage(1), batch=batch).model_price).values()
@@ -110,7 +110,10 @@ class Prices:
 
 def _sound(usage: Usage) -> bool:
     """Whether the figures can be priced: not negative, no more cached than there is, none absurd."""
-    return all(0 <= n < 10**9 for n in usage) and usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens
+    return (
+        all(0 <= n < 10**9 for n in usage)
+        and usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens
+    )
 
 
 def decimal_dollars(pico: int | None) -> str | None:

@@ -38,7 +38,7 @@ from nura_cli.pipeline import lines, packing, recovery, retry, settle, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, trouble
-from nura_cli.providers.base import Dialect, Fault, Limits, Provider, RemoteBatch, Spec
+from nura_cli.providers.base import Dialect, Fault, Limits, Provider, Spec
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
 from nura_cli.states import BatchStatus
@@ -73,7 +73,9 @@ class Dispatch:
     seen: dict[str, recovery.Marker] = field(default_factory=dict)
     worked: bool = False
 
-    def fail(self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None) -> None:
+    def fail(
+        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
+    ) -> None:
         """Note a trouble; the run goes on."""
         self.troubles.append(trouble(error, provider=provider, workload=workload, batch=batch))
 
@@ -127,7 +129,9 @@ def _undo_claims(job: Dispatch) -> None:
     for batch in batches.under_way(job.state.db, BatchStatus.PROCESSING):
         with job.state.transaction() as db:
             tasks.release(db, batch.id, job.clock(), "an earlier run was interrupted")
-            batches.move(db, batch, BatchStatus.FAILED, job.clock(), "interrupted before it was sent", reason="interrupted")
+            batches.move(
+                db, batch, BatchStatus.FAILED, job.clock(), "interrupted before it was sent", reason="interrupted"
+            )
 
 
 def _guarded(job: Dispatch, provider: str, workload: str, work: Callable[[], None]) -> None:
@@ -174,7 +178,9 @@ def _is_due(job: Dispatch, workload: WorkloadConfig, lanes: list[tasks.Lane], no
     if job.ignore_waits:
         horizon = -1
     waiting = sum(tasks.due_count(db, lane.id, now, horizon, least) for lane in lanes)
-    oldest = min((at for lane in lanes if (at := tasks.oldest_due(db, lane.id, now, horizon)) is not None), default=None)
+    oldest = min(
+        (at for lane in lanes if (at := tasks.oldest_due(db, lane.id, now, horizon)) is not None), default=None
+    )
     if packing.due(waiting, oldest, least, rule.max_wait, now):
         return True
     _hold(job, "threshold" if waiting else "backoff", lanes)
@@ -436,7 +442,9 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
     return Sent.STOP if retry.refused(faults, batch.requests).pause else Sent.REFUSED
 
 
-def plan(state: State, config: Config, dialects: Callable[[str], Dialect], clock: Clock, workloads: Sequence[str]) -> Report:
+def plan(
+    state: State, config: Config, dialects: Callable[[str], Dialect], clock: Clock, workloads: Sequence[str]
+) -> Report:
     """Say what a run would send (``--dry-run``): renders what waits, writes nothing, speaks to nobody."""
     now = clock()
     horizon = now + retry.LONGEST_BACKOFF
@@ -448,7 +456,9 @@ def plan(state: State, config: Config, dialects: Callable[[str], Dialect], clock
         set_ = config.providers[workload.provider].limits
         limits = packing.lowered(dialect.limits, set_.requests, set_.bytes, set_.inputs)
         lanes = [lane for lane in tasks.lanes(state.db) if lane.workload == name]
-        waiting = sum(tasks.due_count(state.db, lane.id, now, horizon, workload.dispatch.min_requests) for lane in lanes)
+        waiting = sum(
+            tasks.due_count(state.db, lane.id, now, horizon, workload.dispatch.min_requests) for lane in lanes
+        )
         ages = [at for lane in lanes if (at := tasks.oldest_due(state.db, lane.id, now, horizon)) is not None]
         is_due = packing.due(
             waiting, min(ages, default=None), workload.dispatch.min_requests, workload.dispatch.max_wait, now
@@ -484,7 +494,9 @@ def _plan_lane(
         try:
             request = len(dialect.request(b"x" * 36, spec.endpoint, body(line))) + 1
         except InputError as error:
-            failing.append(Trouble("input", f"{workload.name}: task {task_id}: {error.message}", 3, workload=workload.name))
+            failing.append(
+                Trouble("input", f"{workload.name}: task {task_id}: {error.message}", 3, workload=workload.name)
+            )
             continue
         if not planned or planned[-1]["requests"] >= limits.requests or size + request > limits.bytes:
             planned.append(

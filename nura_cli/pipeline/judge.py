@@ -53,7 +53,9 @@ class Judge:
             return Verdict(None, body, spent)
         if answer.truncated:
             why = f"the answer ran into its token limit before it was whole ({wrong})"
-            return Verdict(Failure(ErrorKind.TRUNCATED, shorten(why), answer.finish_reason, line.http_status), body, spent)
+            return Verdict(
+                Failure(ErrorKind.TRUNCATED, shorten(why), answer.finish_reason, line.http_status), body, spent
+            )
         return Verdict(Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong), None, line.http_status), body, spent)
 
     def _spent(self, model: str, usage: Any) -> Spent:
@@ -82,11 +84,11 @@ def schema_check(schema: dict[str, Any]) -> Check:
             document = msgspec.json.decode(text)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             return f"the answer is not JSON: {error}"
-        error = next(validator.iter_errors(document), None)
-        if error is None:
+        wrong = next(validator.iter_errors(document), None)
+        if wrong is None:
             return None
-        place = "/".join(str(part) for part in error.instance_path)
-        return f"at /{place}: {error.message}"
+        place = "/".join(str(part) for part in wrong.instance_path)
+        return f"at /{place}: {wrong.message}"
 
     return check
 

@@ -161,5 +161,11 @@ def _part(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {type(None): "null", bool: "a boolean", float: "a fraction", dict: "an object", list: "an array in an array"}
+    names = {
+        type(None): "null",
+        bool: "a boolean",
+        float: "a fraction",
+        dict: "an object",
+        list: "an array in an array",
+    }
     return names.get(type(value), type(value).__name__)

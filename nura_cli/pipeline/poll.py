@@ -235,7 +235,9 @@ def fetch(provider: Provider, part_id: str, target: Path) -> Download:
         if second.sha256 != got.sha256:
             raise Unreachable(f"two downloads of {part_id} differ; it is fetched again by the next run")
     elif got.bytes != got.announced:
-        raise Unreachable(f"{part_id}: {got.bytes:,} of {got.announced:,} bytes came; it is fetched again by the next run")
+        raise Unreachable(
+            f"{part_id}: {got.bytes:,} of {got.announced:,} bytes came; it is fetched again by the next run"
+        )
     if not ends_whole(part):
         raise Unreachable(f"{part_id}: its last line is cut; it is fetched again by the next run")
     publish(part, target)

@@ -109,7 +109,9 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
     if not all(poll.intact(path, spooled[part]) for part, path in paths.items()):
         with job.state.transaction() as db:
             now = job.clock()
-            batches.move(db, batch, BatchStatus.SUBMITTED, now, "its results in the spool are gone or damaged", spooled=None)
+            batches.move(
+                db, batch, BatchStatus.SUBMITTED, now, "its results in the spool are gone or damaged", spooled=None
+            )
         job.troubles.append(
             Trouble(
                 "spool",
@@ -181,7 +183,9 @@ class Settling:
         now = job.clock()
         with job.state.transaction() as db:
             found = answers.open_tasks(db, batch.id, list(lines))
-            settled = [self._settled(task_id, task, self._judge.judge(lines[task_id]), now) for task_id, task in found.items()]
+            settled = [
+                self._settled(task_id, task, self._judge.judge(lines[task_id]), now) for task_id, task in found.items()
+            ]
             answers.settle(db, batch.lane_id, batch.id, settled, now, "its result came")
             left = lines.keys() - found.keys()
             late = self._late(db, {task_id: lines[task_id] for task_id in left}, now) if left else 0
@@ -224,9 +228,7 @@ class Settling:
             now,
             random.random(),  # noqa: S311 - jitter
         )
-        return Settled(
-            task_id, task.superseded, to, attempts, not_before, verdict.failure, verdict.body, verdict.spent
-        )
+        return Settled(task_id, task.superseded, to, attempts, not_before, verdict.failure, verdict.body, verdict.spent)
 
     def finish(self) -> None:
         """Account for the tasks without a line, then make the batch final."""

@@ -117,7 +117,9 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
         for remote in doubles:
             _set_aside(state, provider, batch, remote, clock())
     elif found.undecided:
-        raise _hold(state, batch, f"{len(found.undecided)} batches there may be it; their results will tell once they end")
+        raise _hold(
+            state, batch, f"{len(found.undecided)} batches there may be it; their results will tell once they end"
+        )
     else:
         _absent(state, batch, scan.date or clock(), clock())
 
@@ -157,7 +159,9 @@ def _absent(state: State, batch: Batch, date: int, now: int) -> None:
             f"batch {batch.id}: its create was not confirmed, and {batch.provider} does not list it",
             hint=f"it is asked again in {SETTLING_SECONDS - (date - first)} seconds before anything is sent anew",
         )
-    give_up(state, batch, now, "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it")
+    give_up(
+        state, batch, now, "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it"
+    )
     raise ProviderError(
         f"batch {batch.id}: never arrived at {batch.provider}; its {batch.requests} tasks wait again",
         hint="nothing to do: they are sent by the next batch",
@@ -218,7 +222,9 @@ def read_list(provider: Provider, seen: Marker, fingerprint: str) -> Scan:
             return Scan(found, page.date, "the provider's list cannot be read to its end")
         if page.next is None:
             gone = seen.id is not None
-            doubt = "the newest batch from before it is no longer listed, so the list cannot be trusted" if gone else None
+            doubt = (
+                "the newest batch from before it is no longer listed, so the list cannot be trusted" if gone else None
+            )
             return Scan(found, page.date, doubt)
         cursor = page.next
     return Scan(found, None, "the provider's list does not end")
@@ -310,6 +316,8 @@ def watch_given_up(state: State, accounts: Accounts, provider: Provider, clock: 
         if batch.address != accounts.address(provider.name):
             continue
         scan = read_list(provider, _marker(batch), accounts.fingerprint(provider.name))
-        found = identify(provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id))
+        found = identify(
+            provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id)
+        )
         for remote in found.ours:
             _set_aside(state, provider, batch, remote, clock())

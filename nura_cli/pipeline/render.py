@@ -47,7 +47,7 @@ class Prompt:
         """
         try:
             return self._template.render({"record": record, **record})
-        except Exception as error:  # noqa: BLE001 - a template can raise anything, and only this record is concerned
+        except Exception as error:
             raise InputError(f"its prompt cannot be rendered: {type(error).__name__}: {error}") from error
 
 

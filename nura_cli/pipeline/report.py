@@ -44,7 +44,9 @@ class Trouble:
         return {name: getattr(self, name) for name in names}
 
 
-def trouble(error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None) -> Trouble:
+def trouble(
+    error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
+) -> Trouble:
     """Return an error as a trouble of the run; what the error does not say of itself is given here."""
     return Trouble(
         kind=error.kind,

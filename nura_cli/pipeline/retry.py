@@ -20,8 +20,8 @@ ROUTE_LONGEST = 80 * 60
 
 
 def backoff(first: int, strikes: int, longest: int, jitter: float) -> int:
-    """Return ``first × 2^(strikes − 1)`` seconds, at most ``longest``, and up to a quarter less by ``jitter`` (0 to 1)."""
-    plain = min(first * 2 ** min(max(strikes - 1, 0), 40), longest)
+    """Return ``first`` seconds, doubled with each strike after the first, at most ``longest``, and up to a quarter less by ``jitter`` (0 to 1)."""
+    plain = min((first << min(max(strikes - 1, 0), 40)), longest)
     return round(plain * (1 - jitter / 4))
 
 
@@ -32,9 +32,7 @@ class Fate(NamedTuple):
     not_before: int
 
 
-def fate(
-    failure: Failure | None, attempts: int, max_attempts: int, superseded: bool, now: int, jitter: float
-) -> Fate:
+def fate(failure: Failure | None, attempts: int, max_attempts: int, superseded: bool, now: int, jitter: float) -> Fate:
     """Decide what becomes of a task whose attempt number ``attempts`` ended so.
 
     A superseded task is never sent again. What the vendor refused for good, or what would come out the same, fails at

@@ -51,7 +51,8 @@ def refused_batch(
     """
     verdict = retry.refused(faults, batch.requests)
     why = describe(faults)
-    culprit = tasks.nth(db, batch.id, 1 if verdict.fail_all else verdict.line) if verdict.fail_all or verdict.line else None
+    line = 1 if verdict.fail_all else verdict.line
+    culprit = tasks.nth(db, batch.id, line) if line is not None else None
     settled = []
     if culprit is not None:
         fault = next((fault for fault in faults if fault.line == verdict.line), faults[0])

@@ -1,5 +1,6 @@
 """Providers by the name of their dialect; each vendor's file, and its SDK, is imported when it is first needed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from nura_cli.config import ProviderConfig
@@ -36,7 +37,7 @@ def connect(name: str, config: ProviderConfig, state: Path) -> Provider:
     return _client(name, config, config.base_url, None)
 
 
-def _client(name: str, config: ProviderConfig, base_url: str | None, on_close: object) -> Provider:
+def _client(name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None) -> Provider:
     if config.dialect == "openai":
         from nura_cli.providers.openai import OpenAIProvider
 

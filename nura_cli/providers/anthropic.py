@@ -14,6 +14,7 @@ from nura_cli.pricing import Usage
 from nura_cli.providers import wire
 from nura_cli.providers.base import (
     Answer,
+    Dialect,
     Download,
     Frame,
     Limits,
@@ -103,7 +104,7 @@ class AnthropicDialect:
 
     name = "anthropic"
     limits = LIMITS
-    endpoints = ("/v1/messages",)
+    endpoints: tuple[str, ...] = ("/v1/messages",)
     one_model = False
     frame = Frame(b'{"requests":[', b",", b"]}")
 
@@ -151,13 +152,13 @@ class AnthropicDialect:
         message = bytes(ending.message).strip()
         if ending.type == "succeeded" and message.startswith(b"{"):
             return ResultLine(found.custom_id, message, None, 200)
-        error = ending.error if isinstance(ending.error, dict) else {}
-        inner = error.get("error")
-        error = inner if isinstance(inner, dict) else error
-        code = wire.text(error.get("type"))
+        outer = ending.error if isinstance(ending.error, dict) else {}
+        inner = outer.get("error")
+        told = inner if isinstance(inner, dict) else outer
+        code = wire.text(told.get("type"))
         status = _STATUSES.get(code or "")
         kind = _ENDINGS.get(ending.type) or _kind(code, status)
-        return ResultLine(found.custom_id, None, kind, status, code, wire.text(error.get("message")))
+        return ResultLine(found.custom_id, None, kind, status, code, wire.text(told.get("message")))
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
         """Read a message: its text blocks together."""
@@ -209,7 +210,9 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     status = wire.text(found.get("processing_status")) or "unknown"
     counts = found.get("request_counts")
     counts = counts if isinstance(counts, dict) else {}
-    told = {name: wire.whole(counts.get(name)) for name in ("processing", "succeeded", "errored", "canceled", "expired")}
+    told = {
+        name: wire.whole(counts.get(name)) for name in ("processing", "succeeded", "errored", "canceled", "expired")
+    }
     known = [n for n in told.values() if n is not None]
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
     return RemoteBatch(
@@ -236,11 +239,13 @@ def _seconds(value: Any) -> int | None:
 class AnthropicProvider:
     """One Anthropic account, over the vendor's SDK."""
 
-    dialect = AnthropicDialect()
+    dialect: Dialect = AnthropicDialect()
     page_size = 1000
     uploads = False
 
-    def __init__(self, name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None) -> None:
+    def __init__(
+        self, name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None
+    ) -> None:
         """Prepare a client; nothing is sent. Account and address come from the configuration alone.
 
         Raises:
@@ -265,7 +270,9 @@ class AnthropicProvider:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -372,4 +379,3 @@ class AnthropicProvider:
 
     def delete_file(self, file_id: str) -> None:
         """Do nothing: there are no uploaded files."""
-

@@ -18,6 +18,7 @@ from nura_cli.providers.base import (
     STATE_KEY,
     TAG_KEY,
     Answer,
+    Dialect,
     Download,
     Fault,
     Frame,
@@ -120,7 +121,7 @@ class OpenAIDialect:
 
     name = "openai"
     limits = LIMITS
-    endpoints = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+    endpoints: tuple[str, ...] = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
     one_model = True
     frame = Frame(b"", b"\n", b"\n")
 
@@ -199,7 +200,13 @@ class OpenAIDialect:
         return ResultLine(found.custom_id, body, None, status)
 
     def _failed(self, custom_id: str, status: int | None, error: Any, body: bytes | None) -> ResultLine:
-        error = error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else _error_in(body) or {}
+        error = (
+            error
+            if isinstance(error, dict)
+            else {"message": error}
+            if isinstance(error, str)
+            else _error_in(body) or {}
+        )
         code = wire.text(error.get("code")) or wire.text(error.get("type"))
         kind = _ROW_ERRORS.get(code or "") or kind_of(status)
         return ResultLine(custom_id, body, kind, status or None, code, wire.text(error.get("message")))
@@ -249,7 +256,9 @@ def _error_in(body: bytes | None) -> dict[str, Any] | None:
         error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
     except (msgspec.MsgspecError, RecursionError):
         return None
-    return error if isinstance(error, dict) and error else {"message": error} if isinstance(error, str) and error else None
+    return (
+        error if isinstance(error, dict) and error else {"message": error} if isinstance(error, str) and error else None
+    )
 
 
 def _usage(found: _Usage | None) -> Usage | None:
@@ -330,11 +339,7 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     counts = counts if isinstance(counts, dict) else {}
     metadata = found.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    parts = {
-        part: file_id
-        for part in ("output", "error")
-        if (file_id := wire.text(found.get(f"{part}_file_id")))
-    }
+    parts = {part: file_id for part in ("output", "error") if (file_id := wire.text(found.get(f"{part}_file_id")))}
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
     if phase is Phase.REFUSED and parts:
         phase = Phase.ENDED
@@ -368,11 +373,13 @@ def _faults(errors: Any) -> tuple[Fault, ...]:
 class OpenAIProvider:
     """One OpenAI account, or one at a compatible service, over the vendor's SDK."""
 
-    dialect = OpenAIDialect()
+    dialect: Dialect = OpenAIDialect()
     page_size = 100
     uploads = True
 
-    def __init__(self, name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None) -> None:
+    def __init__(
+        self, name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None
+    ) -> None:
         """Prepare a client; nothing is sent. Account and address come from the configuration alone.
 
         Raises:
@@ -399,7 +406,9 @@ class OpenAIProvider:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -485,7 +494,9 @@ class OpenAIProvider:
 
     def cancel(self, remote_id: str) -> None:
         """Ask for a batch to be cancelled; one that has ended already answers 400 or 409, which is fine."""
-        wire.settled(self._caller, f"cancelling {remote_id}", lambda: self._client.batches.with_raw_response.cancel(remote_id))
+        wire.settled(
+            self._caller, f"cancelling {remote_id}", lambda: self._client.batches.with_raw_response.cancel(remote_id)
+        )
 
     def files(self, cursor: str | None = None) -> tuple[Sequence[Upload], str | None]:
         """Return one page of uploaded request files, newest first."""
@@ -517,4 +528,3 @@ class OpenAIProvider:
             self._caller.read(f"deleting {file_id}", lambda: self._client.files.with_raw_response.delete(file_id))
         except NotFound:
             return
-

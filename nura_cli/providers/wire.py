@@ -95,10 +95,15 @@ class Caller:
         if isinstance(status, int):
             raise self._from_status(what, error, status, effect) from None
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        network = isinstance(cause, httpx2.TransportError) or type(error).__name__ in ("APIConnectionError", "APITimeoutError")
+        network = isinstance(cause, httpx2.TransportError) or type(error).__name__ in (
+            "APIConnectionError",
+            "APITimeoutError",
+        )
         if not network:
             raise error
-        never_left = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.ProxyError)
+        never_left = isinstance(
+            cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.ProxyError
+        )
         words = self._clean(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
         if effect and not never_left:
             raise Unconfirmed(

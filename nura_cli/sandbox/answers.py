@@ -76,8 +76,8 @@ def _scalar(kind: str, schema: dict[str, Any], prompt: str, place: str) -> Any:
     if kind in ("integer", "number"):
         low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
         high = schema.get("maximum", schema.get("exclusiveMaximum", low + 100))
-        span = max(int(high) - int(math.ceil(low)) - ("exclusiveMaximum" in schema), 0)
-        value = int(math.ceil(low)) + ("exclusiveMinimum" in schema) + (digest % (span + 1) if span else 0)
+        span = max(int(high) - math.ceil(low) - ("exclusiveMaximum" in schema), 0)
+        value = math.ceil(low) + ("exclusiveMinimum" in schema) + (digest % (span + 1) if span else 0)
         step = schema.get("multipleOf")
         return value - value % step if isinstance(step, int) and step else value
     if kind == "null":

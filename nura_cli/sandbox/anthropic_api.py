@@ -22,7 +22,9 @@ RESULTS_LAST = 29 * 86400
 STRICT_SINCE = "2026-10-21"
 """From this ``anthropic-version`` on, sampling parameters are refused, even at their default values."""
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_EDGE = b"<html><head><title>413 Request Entity Too Large</title></head><body>413 Request Entity Too Large</body></html>"
+_EDGE = (
+    b"<html><head><title>413 Request Entity Too Large</title></head><body>413 Request Entity Too Large</body></html>"
+)
 
 
 def failure(status: int, message: str, kind: str = "invalid_request_error") -> Failure:
@@ -302,7 +304,7 @@ def problem_of(params: dict[str, Any], strict: bool) -> str | None:
         return "max_tokens: must be greater than or equal to 1"
     if not isinstance(params.get("messages"), list) or not params["messages"]:
         return "messages: Field required"
-    refused = [name for name in ("stream", "speed", "store") if name in params]
+    refused: list[str] = [name for name in ("stream", "speed", "store") if name in params]
     if strict:
         refused += [name for name in ("temperature", "top_p", "top_k") if name in params]
     return f"{refused[0]}: Extra inputs are not permitted" if refused else None

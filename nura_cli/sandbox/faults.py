@@ -31,7 +31,9 @@ import fnmatch
 import random
 from typing import Any
 
-EXCHANGE = frozenset({"latency", "status", "html", "drop_before", "drop_after", "hold", "truncate", "framing", "redirect"})
+EXCHANGE = frozenset(
+    {"latency", "status", "html", "drop_before", "drop_after", "hold", "truncate", "framing", "redirect"}
+)
 BATCH = frozenset({"rows", "missing", "duplicate", "foreign", "expire", "cancel", "refuse", "lost", "invalid"})
 QUIRKS = frozenset(
     {

@@ -295,9 +295,7 @@ def _requests(source: Path) -> Iterator[work.Request]:
                 yield work.Request(found["custom_id"], found["body"], json.dumps(found["body"]).encode())
 
 
-def _validate(
-    batch: dict[str, Any], source: Path, refused: dict[str, Any] | None
-) -> tuple[list[dict[str, Any]], int]:
+def _validate(batch: dict[str, Any], source: Path, refused: dict[str, Any] | None) -> tuple[list[dict[str, Any]], int]:
     """Check an input file as the vendor does after the create; return its errors and the number of requests."""
     errors: list[dict[str, Any]] = []
     seen: set[bytes] = set()
@@ -390,7 +388,11 @@ def _row(part: str, line: dict[str, Any], usage: tuple[int, int] | None = None) 
 def _failed(base: dict[str, Any], fault: dict[str, Any]) -> work.Reply:
     status = int(fault.get("status", 500))
     kind = "rate_limit_exceeded" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
-    error = {"message": fault.get("message", f"the sandbox failed this request with {status}"), "type": kind, "code": kind}
+    error = {
+        "message": fault.get("message", f"the sandbox failed this request with {status}"),
+        "type": kind,
+        "code": kind,
+    }
     shape = fault.get("shape", "body")
     if shape == "error":
         return _row("error", {**base, "error": {"code": kind, "message": error["message"]}})
@@ -481,7 +483,9 @@ def _usage(used: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _responses(body: dict[str, Any], ident: str, model: str, mode: str | None) -> tuple[dict[str, Any], tuple[int, int]]:
+def _responses(
+    body: dict[str, Any], ident: str, model: str, mode: str | None
+) -> tuple[dict[str, Any], tuple[int, int]]:
     given = body.get("input")
     prompt = text_of(given)
     schema = ((body.get("text") or {}).get("format") or {}).get("schema")
@@ -535,4 +539,3 @@ def account_of(headers: Any) -> str:
     if not match:
         raise failure(401, "You didn't provide an API key.", code="invalid_api_key")
     return match[1]
-

@@ -22,9 +22,7 @@ _HOLD_SECONDS = 30.0
 class Sandbox:
     """Both Batch APIs on one port of the loopback, over one SQLite file. A context manager that starts and stops it."""
 
-    def __init__(
-        self, path: Path, *, port: int = 0, host: str = "127.0.0.1", settings: Settings | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, port: int = 0, host: str = "127.0.0.1", settings: Settings | None = None) -> None:
         """Prepare a sandbox over the file at ``path`` (made with its folder ``<path>.d`` where missing).
 
         Args:
@@ -112,6 +110,7 @@ class _Dropped(Exception):  # noqa: N818 - the end of a connection, on purpose
 
 
 class _Handler(BaseHTTPRequestHandler):
+    rfile: Any
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     timeout = 120
@@ -129,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
         self.server.store.release()
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's name
+    def do_GET(self) -> None:
         """Answer a request of any method."""
         split = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(split.query))

@@ -152,7 +152,9 @@ def by_tag(db: sqlite3.Connection, tag: str) -> Batch | None:
 
 def given_up(db: sqlite3.Connection, provider: str, since: int) -> list[Batch]:
     """Return batches taken for absent at ``since`` or later: a create of theirs may still turn up."""
-    query = f"{_SELECT} WHERE provider = ? AND status = 'failed' AND absent_at IS NOT NULL AND final_at >= ? ORDER BY id"
+    query = (
+        f"{_SELECT} WHERE provider = ? AND status = 'failed' AND absent_at IS NOT NULL AND final_at >= ? ORDER BY id"
+    )
     return [_batch(row) for row in db.execute(query, (provider, since))]
 
 

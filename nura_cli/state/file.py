@@ -65,7 +65,9 @@ class State:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
         if error is not None and (explanation := _explain(self.path, error)):
             raise explanation from error
@@ -189,14 +191,22 @@ _CODES: dict[int, tuple[type[StateError], str, str]] = {
         "locked by another process",
         "wait for it, or find it with: fuser -v FILE; then run the same command again",
     ),
-    sqlite3.SQLITE_FULL: (StateError, "the disk is full", "free some room and run the same command again; nothing is lost"),
+    sqlite3.SQLITE_FULL: (
+        StateError,
+        "the disk is full",
+        "free some room and run the same command again; nothing is lost",
+    ),
     sqlite3.SQLITE_READONLY: (
         StateError,
         "cannot be written",
         "check the owner and mode of the file and its folder, and that the disk is mounted writable",
     ),
     sqlite3.SQLITE_CANTOPEN: (StateError, "cannot be opened", "check that its folder exists and may be written"),
-    sqlite3.SQLITE_IOERR: (StateError, "the disk reports an I/O error", "check the disk; then run the same command again"),
+    sqlite3.SQLITE_IOERR: (
+        StateError,
+        "the disk reports an I/O error",
+        "check the disk; then run the same command again",
+    ),
     sqlite3.SQLITE_PERM: (StateError, "access denied", "run nura as the user who owns the file"),
     sqlite3.SQLITE_CORRUPT: (
         StateCorrupt,

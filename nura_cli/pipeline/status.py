@@ -1,0 +1,137 @@
+"""nura status: where everything stands, and what needs a person.
+
+Takes the state file; leaves it as it is. It looks at counts, batches under way and last runs, never at all tasks, and is
+right while other stages run. It needs no key and speaks to nobody.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nura_cli.clock import rfc3339, span
+from nura_cli.pipeline.report import Report, batch_dicts
+from nura_cli.pricing import decimal_dollars
+from nura_cli.state import State, answers, batches, runs, tasks
+from nura_cli.state.answers import Totals
+from nura_cli.state.batches import Batch
+from nura_cli.states import BatchStatus, TaskStatus
+
+_LATE = 24 * 3600
+_RESULTS_EXPIRE = {"openai": 30 * 86400, "anthropic": 29 * 86400}
+"""How long the vendors keep results (OpenAI: batch files 30 days; Anthropic: 29 days from creation), in seconds."""
+_WARN_BEFORE = 3 * 86400
+_NOTHING = Totals(0, 0, 0, 0, 0, 0)
+
+
+def run(state: State, workloads: Iterable[str], now: int) -> Report:
+    """Say where everything stands.
+
+    Args:
+        workloads: the configured names, so that idle ones are shown too.
+        now: unix seconds.
+    """
+    lanes = tasks.lanes(state.db)
+    counts = tasks.counts(state.db)
+    totals = answers.totals(state.db)
+    under_way = batches.under_way(state.db)
+    names = list(dict.fromkeys([*workloads, *(lane.workload for lane in lanes)]))
+    by_workload = {}
+    for name in names:
+        ids = {lane.id for lane in lanes if lane.workload == name}
+        ages = [at for lane in ids if (at := tasks.oldest_pending(state.db, lane)) is not None]
+        by_workload[name] = {
+            "tasks": _tasks({key: n for key, n in counts.items() if key[0] in ids}),
+            "oldest_pending_seconds": max(0, now - min(ages)) if ages else None,
+            **_spent([totals[lane] for lane in ids if lane in totals]),
+        }
+    result = {
+        "tasks": _tasks(counts),
+        "workloads": by_workload,
+        "batches": batch_dicts(under_way),
+        "stages": _stages(state),
+        "paused": _paused(state, now),
+        "deliveries": {},
+        "attention": attention(under_way, now),
+        **_spent(list(totals.values())),
+    }
+    return Report(result, worked=True)
+
+
+def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> dict[str, int]:
+    found = {str(status): 0 for status in TaskStatus} | {"superseded": 0}
+    for (_, status, superseded), n in counts.items():
+        found["superseded" if superseded else str(status)] += n
+    return found
+
+
+def _spent(rows: list[Totals]) -> dict[str, Any]:
+    total = Totals(*(sum(column) for column in zip(*rows, strict=True))) if rows else _NOTHING
+    return {
+        "usage": {
+            "input_tokens": total.input_tokens,
+            "cached_input_tokens": total.cached_input_tokens,
+            "output_tokens": total.output_tokens,
+        },
+        "cost": {
+            "currency": "USD",
+            "paid": decimal_dollars(total.cost),
+            "list": decimal_dollars(total.list_cost),
+            "saved": decimal_dollars(total.list_cost - total.cost),
+            "unpriced_tasks": total.unpriced,
+        },
+    }
+
+
+def _stages(state: State) -> dict[str, Any]:
+    return {
+        stage: {
+            "started_at": rfc3339(run.started_at),
+            "ok_at": rfc3339(run.ok_at),
+            "exit_code": run.exit_code,
+            "message": run.message,
+        }
+        for stage, run in runs.runs(state.db).items()
+    }
+
+
+def _paused(state: State, now: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "provider": route.provider,
+            "endpoint": route.endpoint or None,
+            "model": route.model or None,
+            "until": rfc3339(route.paused_until),
+            "why": route.why,
+        }
+        for route in runs.routes(state.db)
+        if route.paused_until > now
+    ]
+
+
+def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
+    """Return what needs a person, and what to type: held batches, batches past their time, results about to expire."""
+    found: list[dict[str, Any]] = []
+
+    def note(batch: Batch, message: str, hint: str) -> None:
+        found.append({"batch_id": batch.id, "provider": batch.provider, "message": message, "hint": hint})
+
+    for batch in under_way:
+        sent = batch.submitted_at or batch.created_at
+        if batch.status is BatchStatus.SUBMITTING and batch.held:
+            account = _marker_account(batch)
+            decide = f"nura resolve {batch.id} --adopt REMOTE_ID, or nura resolve {batch.id} --resend"
+            note(batch, f"batch {batch.id} is held: {batch.held}{account}", decide)
+        elif batch.status is BatchStatus.SUBMITTED:
+            left = sent + _RESULTS_EXPIRE[batch.dialect] - now
+            if left < _WARN_BEFORE:
+                message = f"batch {batch.id}: its results expire at {batch.provider} in {span(left)}"
+                note(batch, message, "nura poll")
+            elif now - sent > _LATE + 3600:
+                message = f"batch {batch.id} was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
+                note(batch, message, "nura poll -v")
+    return found
+
+
+def _marker_account(batch: Batch) -> str:
+    account = json.loads(batch.marker or "{}").get("account")
+    return f" (sent as {account})" if account else ""

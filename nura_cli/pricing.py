@@ -4,7 +4,7 @@ Money is an int of pico-dollars (1e-12 US dollars): exact, and small enough to a
 """
 
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 PICO = 10**12
 BATCH_SHARE = Decimal("0.5")
@@ -50,8 +50,8 @@ class _Rates(NamedTuple):
 class Prices:
     """The price list of one provider. The list itself is loaded when a price is first asked for."""
 
-    def __init__(self, provider: Literal["openai", "anthropic"], base_url: str | None = None) -> None:
-        """Take the prices of a vendor, or those of the compatible service at ``base_url``."""
+    def __init__(self, provider: str, base_url: str | None = None) -> None:
+        """Take the prices of a vendor (``openai`` or ``anthropic``), or those of the compatible service at ``base_url``."""
         self._where: dict[str, Any] = {"provider_api_url": base_url} if base_url else {"provider_id": provider}
         self._own = base_url is None
         self._rates: dict[str, tuple[_Rates, _Rates] | None] = {}

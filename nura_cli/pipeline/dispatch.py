@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nura_cli.clock import Clock
+from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.errors import (
+    EX_TEMPFAIL,
     ConfigError,
     InputError,
     KeyRefused,
@@ -38,6 +39,7 @@ from nura_cli.pipeline import lines, packing, recovery, retry, settle, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, trouble
+from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.providers.base import Dialect, Fault, Limits, Provider, Spec
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
@@ -164,8 +166,11 @@ def _send_workload(job: Dispatch, workload: WorkloadConfig, progress: Callable[[
     if workload.provider in job.blocked:
         _hold(job, "paused", lanes)
         return
-    if not job.ignore_waits and retry.until(runs.route(job.state.db, workload.provider).paused_until, now):
+    rest = runs.route(job.state.db, workload.provider)
+    if not job.ignore_waits and retry.until(rest.paused_until, now):
         _hold(job, "backoff", lanes)
+        text = f"{workload.provider} is left alone until {rfc3339(rest.paused_until)}: {rest.why}"
+        job.troubles.append(Trouble("unreachable", text, EX_TEMPFAIL, provider=workload.provider))
         return
     upto = tasks.last_id(job.state.db)
     for lane in lanes:
@@ -453,6 +458,7 @@ def plan(
     for name in workloads or config.workloads:
         workload = config.workloads[name]
         dialect = dialects(workload.provider)
+        prices = Prices(dialect.name, config.providers[workload.provider].base_url)
         set_ = config.providers[workload.provider].limits
         limits = packing.lowered(dialect.limits, set_.requests, set_.bytes, set_.inputs)
         lanes = [lane for lane in tasks.lanes(state.db) if lane.workload == name]
@@ -466,7 +472,11 @@ def plan(
         for lane in lanes:
             spec = spec_of(workload, dialect, lane.endpoint, lane.model)
             rows = _pending(state, lane.id, now, horizon)
-            planned += _plan_lane(workload, spec, dialect, limits, rows, is_due, failing)
+            lane_plan = _plan_lane(workload, spec, dialect, limits, rows, is_due, failing)
+            for batch in lane_plan:
+                cost = prices.cost(spec.model, Usage(batch["estimated_tokens"]))
+                batch["estimated_cost"] = decimal_dollars(cost.paid) if cost else None
+            planned += lane_plan
     result = {"batches": planned, "requests": sum(batch["requests"] for batch in planned)}
     return Report(result, failing, worked=True)
 

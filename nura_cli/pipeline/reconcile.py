@@ -58,7 +58,7 @@ class Reconcile:
         if batch.provider not in self.prices:
             known = self.config.providers.get(batch.provider)
             base_url = known.base_url if known else None
-            self.prices[batch.provider] = Prices("openai" if batch.dialect == "openai" else "anthropic", base_url)
+            self.prices[batch.provider] = Prices(batch.dialect, base_url)
         return self.prices[batch.provider]
 
 

@@ -9,6 +9,10 @@ from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_OK, EX_PARTIAL, EX_TEMPFAIL
 from nura_cli.state.batches import Batch
 
 
+_OUTAGES = frozenset({"unreachable", "rate_limited"})
+_LASTING = _OUTAGES | {"key_refused", "config", "provider", "unconfirmed", "busy", "state"}
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """One thing that went wrong in a run that went on.
@@ -29,8 +33,15 @@ class Trouble:
     batch_id: int | None = None
 
     @property
+    def lasting(self) -> bool:
+        """Whether it is a condition that lasts from run to run, rather than something that happened in this one."""
+        return self.kind in _LASTING
+
+    @property
     def scope(self) -> str:
         """What the trouble is about: the same in the next run, if it lasts."""
+        if self.kind in _OUTAGES:
+            return f"outage:{self.provider}"
         return ":".join(str(part or "") for part in (self.kind, self.provider, self.workload, self.batch_id))
 
     @property

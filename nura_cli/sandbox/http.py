@@ -33,7 +33,7 @@ class SendFile(NamedTuple):
 Reply = Json | Html | SendFile
 
 
-class Failure(Exception):  # noqa: N818 - an answer like others
+class Failure(Exception):
     """An error reply, raised where it is found."""
 
     def __init__(self, status: int, body: Any, kind: str = "application/json") -> None:

@@ -58,6 +58,10 @@ class Sandbox:
         """A client of the control endpoint."""
         return Control(self.url)
 
+    def arm(self, fault: dict[str, Any]) -> None:
+        """Arm a fault (:mod:`nura_cli.sandbox.faults`). Raises ValueError for an unknown kind."""
+        self._store.arm(fault)
+
     def start(self) -> Self:
         """Serve in a thread of this process."""
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -105,7 +109,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Dropped(Exception):  # noqa: N818 - the end of a connection, on purpose
+class _Dropped(Exception):
     """The connection is to be closed without an answer."""
 
 

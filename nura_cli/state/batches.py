@@ -66,7 +66,7 @@ class Batch:
 
 
 _COLUMNS = tuple(field.name for field in fields(Batch))
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM batches"  # noqa: S608 - constants
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM batches"
 _FINAL = frozenset(status for status, arrows in BATCH_ARROWS.items() if not arrows)
 
 
@@ -241,7 +241,7 @@ def _update(db: sqlite3.Connection, batch: Batch, changes: dict[str, Any]) -> Ba
     if unknown:
         raise AssertionError(f"no such columns: {unknown}")
     assignments = ", ".join(f"{column} = :{column}" for column in changes)
-    query = f"UPDATE batches SET {assignments} WHERE id = :_id AND status = :_status RETURNING {', '.join(_COLUMNS)}"  # noqa: S608 - checked above
+    query = f"UPDATE batches SET {assignments} WHERE id = :_id AND status = :_status RETURNING {', '.join(_COLUMNS)}"
     row = db.execute(query, {**changes, "_id": batch.id, "_status": batch.status}).fetchone()
     if row is None:
         raise StateError(f"batch {batch.id} is no longer {batch.status}: another process moved it", batch_id=batch.id)

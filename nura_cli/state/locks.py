@@ -18,7 +18,7 @@ class Holder(NamedTuple):
     since: int
 
 
-class Held(Exception):  # noqa: N818 - it is an answer, not an error: another run of the stage is at work
+class Held(Exception):
     """Another process holds the lock; ``holder`` says which, or is None when it has not written that down yet."""
 
     def __init__(self, holder: Holder | None) -> None:

@@ -45,10 +45,11 @@ def trouble(db: sqlite3.Connection, stage: str, scope: str, message: str, at: in
 
     It is said when it begins and every ``remind`` seconds while it lasts. A clock set back starts it anew.
     """
-    row = db.execute("SELECT since, said_at FROM troubles WHERE stage = ? AND scope = ?", (stage, scope)).fetchone()
-    say = row is None or not row[1] <= at < row[1] + remind
-    since = at if row is None else min(row[0], at)
-    said_at = at if say else row[1]
+    # Another stage may have met the same outage, and said so.
+    row = db.execute("SELECT min(since), max(said_at) FROM troubles WHERE scope = ?", (scope,)).fetchone()
+    since, said_at = row if row[0] is not None else (at, -remind)
+    say = not said_at <= at < said_at + remind
+    said_at = at if say else said_at
     db.execute("INSERT OR REPLACE INTO troubles VALUES (?, ?, ?, ?, ?)", (stage, scope, since, said_at, message))
     return bool(say)
 

@@ -169,7 +169,7 @@ def due_count(db: sqlite3.Connection, lane: int, now: int, horizon: int, limit: 
     """Return how many pending tasks of a lane are due, counting no further than ``limit``."""
     total = 0
     for due in _DUE:
-        query = f"SELECT count(*) FROM (SELECT 1 FROM tasks WHERE lane_id = :lane AND status = 'pending' AND {due} LIMIT :n)"  # noqa: S608 - constants
+        query = f"SELECT count(*) FROM (SELECT 1 FROM tasks WHERE lane_id = :lane AND status = 'pending' AND {due} LIMIT :n)"
         total += db.execute(query, {"lane": lane, "now": now, "horizon": horizon, "n": limit - total}).fetchone()[0]
         if total >= limit:
             break
@@ -181,7 +181,7 @@ def oldest_due(db: sqlite3.Connection, lane: int, now: int, horizon: int) -> int
     ages = []
     for due in _DUE:
         query = (
-            "SELECT r.enqueued_at FROM tasks t JOIN records r ON r.task_id = t.id"  # noqa: S608 - constants
+            "SELECT r.enqueued_at FROM tasks t JOIN records r ON r.task_id = t.id"
             f" WHERE lane_id = :lane AND status = 'pending' AND {due} ORDER BY t.not_before, t.id LIMIT 1"
         )
         row = db.execute(query, {"lane": lane, "now": now, "horizon": horizon}).fetchone()
@@ -202,7 +202,7 @@ def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int
     total = 0
     for due in _DUE:
         query = (
-            "UPDATE tasks SET status = 'submitted', batch_id = :batch WHERE id IN (SELECT id FROM tasks"  # noqa: S608 - constants
+            "UPDATE tasks SET status = 'submitted', batch_id = :batch WHERE id IN (SELECT id FROM tasks"
             f" WHERE lane_id = :lane AND status = 'pending' AND {due} AND id <= :upto ORDER BY not_before, id LIMIT :n)"
             " AND status = 'pending'"
         )
@@ -257,7 +257,7 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
     total = 0
     for to, superseded, which in moves:
         n = db.execute(
-            f"UPDATE tasks SET status = ?, batch_id = NULL, not_before = max(not_before, ?)"  # noqa: S608 - constants
+            f"UPDATE tasks SET status = ?, batch_id = NULL, not_before = max(not_before, ?)"
             f" WHERE batch_id = ? AND id > ? AND status = 'submitted' AND {which}",
             (to, not_before, batch_id, after),
         ).rowcount

@@ -1,0 +1,111 @@
+"""nura enqueue."""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nura_cli import clock
+from nura_cli.cli.session import Session, check_workloads, plain, with_session
+from nura_cli.errors import EX_PARTIAL, InputError, UsageError
+
+
+@with_session
+def command(
+    session: Session,
+    workload: Annotated[str, typer.Argument(help="A workload of the configuration.", show_default=False)],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="JSON Lines; - or nothing for standard input.", show_default=False)
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="A key enqueued with other content gets the new one.")] = False,
+    key_prefix: Annotated[str, typer.Option(help="Put before each key, for hand-numbered files.", show_default=False)] = "",
+    rejects: Annotated[
+        Path | None, typer.Option(help="Copy the lines that are not taken to this file.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Print the requests the lines would become; store nothing.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="With --dry-run: how many lines.")] = 10,
+) -> None:
+    """Put records (or ready request lines) into the spool."""
+    from nura_cli.pipeline import enqueue
+    from nura_cli.providers import dialect as dialect_of
+    from nura_cli.state import State
+
+    config = session.config()
+    check_workloads(config, [workload])
+    chosen = config.workloads[workload]
+    dialect = dialect_of(config.providers[chosen.provider].dialect)
+    with contextlib.ExitStack() as stack:
+        sources = [_source(stack, file) for file in files or [Path("-")]]
+        if dry_run:
+            _preview(session, chosen, dialect, sources, limit, key_prefix)
+            return
+        keep = _Rejects(stack, rejects) if rejects else None
+        with State(config.state) as state:
+            report = enqueue.run(
+                state, chosen, dialect, sources, clock.now, replace=replace, key_prefix=key_prefix, rejects=keep
+            )
+    counts = report.result
+    session.say(", ".join(f"{n:,} {name}" for name, n in counts.items() if n or name == "enqueued"))
+    session.finish(report)
+
+
+def _source(stack: contextlib.ExitStack, file: Path) -> Any:
+    from nura_cli.pipeline.enqueue import Source
+
+    if str(file) == "-":
+        if sys.stdin is None or sys.stdin.closed:
+            raise UsageError("standard input is closed", hint="name a file, or pipe records in")
+        return Source("-", sys.stdin.buffer)
+    try:
+        return Source(str(file), stack.enter_context(file.open("rb")))
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+
+
+class _Rejects:
+    """Copies refused lines, as they came, to a file (0600) that is made with the first one."""
+
+    def __init__(self, stack: contextlib.ExitStack, path: Path) -> None:
+        self._stack = stack
+        self._path = path
+        self._file: Any = None
+
+    def __call__(self, source: str, number: int, line: bytes, why: str) -> None:
+        try:
+            if self._file is None:
+                fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                self._file = self._stack.enter_context(open(fd, "wb"))
+            self._file.write(line + b"\n")
+        except OSError as error:
+            raise UsageError(f"--rejects {self._path}: {error.strerror}") from error
+
+
+def _preview(session: Session, workload: Any, dialect: Any, sources: list[Any], limit: int, prefix: str) -> None:
+    from nura_cli.pipeline import enqueue
+    from nura_cli.pipeline.render import spec_of
+
+    shown: list[str] = []
+    failed = []
+    for request in enqueue.preview(workload, spec_of(workload, dialect), dialect, sources, limit, prefix):
+        if isinstance(request, InputError):
+            failed.append(request)
+            print(f"nura enqueue: {plain(request.message)}", file=sys.stderr)
+        elif session.json:
+            shown.append(request.decode())
+        else:
+            sys.stdout.buffer.write(request + b"\n")
+    sys.stdout.flush()
+    if session.json:
+        from nura_cli.pipeline.report import Report, trouble
+
+        requests = [json.loads(text) for text in shown]
+        session.finish(Report({"requests": requests}, [trouble(error) for error in failed], worked=True))
+    if failed:
+        raise typer.Exit(EX_PARTIAL)
+

@@ -1,0 +1,301 @@
+"""What every command shares: the common options, the state file and lock, how a report becomes output and an exit code."""
+
+import functools
+import inspect
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nura_cli import __version__, clock, config_file
+from nura_cli.errors import EX_TEMPFAIL, EX_UNEXPECTED, Busy, ConfigError, NuraError, UsageError
+from nura_cli.pipeline.report import Report, Trouble, trouble
+from nura_cli.state import State, locks, runs
+
+if TYPE_CHECKING:
+    from nura_cli.config import Config
+    from nura_cli.pipeline.accounts import Accounts
+
+_REMIND = 6 * 3600
+_COMMON = "Common options"
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration file.", rich_help_panel=_COMMON, show_default=False)
+]
+StateOption = Annotated[
+    Path | None, typer.Option("--state", help="State file, instead of the configured one.", rich_help_panel=_COMMON)
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=_COMMON)]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is going on.", rich_help_panel=_COMMON)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_COMMON)]
+
+
+class Stopped(BaseException):
+    """The process was told to stop (SIGINT, SIGTERM): what is committed stays, what is not is done again."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def stop_politely() -> None:
+    """Turn SIGINT and SIGTERM into :class:`Stopped`, so that transactions roll back and locks are given back."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+@dataclass(slots=True)
+class Session:
+    """One command's common options, and what follows from them."""
+
+    command: str
+    config_option: Path | None = None
+    state_option: Path | None = None
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person is looking: progress and summaries are for them; cron gets silence on success."""
+        return sys.stderr.isatty() and not self.json and not self.quiet
+
+    def config_path(self) -> Path:
+        """Return the configuration file. Raises ConfigError where there is none."""
+        return config_file.find(self.config_option, os.environ)
+
+    def config(self) -> "Config":
+        """Return the checked configuration. Raises ConfigError with every problem in it."""
+        from nura_cli import config
+
+        loaded = config.load(self.config_path())
+        return loaded.model_copy(update={"state": self.state_option.absolute()}) if self.state_option else loaded
+
+    def say(self, text: str) -> None:
+        """Say what is going on: on a terminal, or with ``-v``."""
+        if (self.terminal or self.verbose) and not self.quiet:
+            print(f"nura {self.command}: {plain(text)}", file=sys.stderr, flush=True)
+
+    def finish(self, report: Report, *, skipped: str | None = None, said: list[Trouble] | None = None) -> None:
+        """Print a report, and exit with its code.
+
+        Args:
+            said: the troubles to print; None for all of the report's.
+        """
+        if self.json:
+            head = {"command": self.command, "exit_code": report.exit_code, "skipped": skipped}
+            errors = [found.as_dict() for found in report.troubles]
+            print(json.dumps({**head, "errors": errors, **report.result}, ensure_ascii=False, default=str))
+        else:
+            for found in report.troubles if said is None else said:
+                print(f"nura {self.command}: {plain(found.line)}", file=sys.stderr)
+        if report.exit_code:
+            raise typer.Exit(report.exit_code)
+
+
+def plain(text: str) -> str:
+    """Return text with its control characters made visible: words of providers and models are data."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+_before: dict[str, Any] = {}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"nura {__version__}")
+        raise typer.Exit
+
+
+def remember_common(
+    config: ConfigOption = None,
+    state: StateOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    json: JsonOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A spool for LLM work: records in, provider batches out, answers back. Cron chains the stages."""
+    _before.clear()
+    _before.update(config=config, state=state, quiet=quiet, verbose=verbose, json=json)
+
+
+_COMMON_OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "config": (ConfigOption, None),
+    "state": (StateOption, None),
+    "quiet": (QuietOption, False),
+    "verbose": (VerboseOption, False),
+    "json": (JsonOption, False),
+}
+
+
+def with_session(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the common options (they may stand before it, too), a :class:`Session`, and an end to its errors."""
+    name = function.__module__.rpartition(".")[2]
+    own = inspect.signature(function, eval_str=True)
+    parameters = [parameter for parameter in own.parameters.values() if parameter.name != "session"]
+    common = [
+        inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for option, (kind, default) in _COMMON_OPTIONS.items()
+    ]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        chosen = {option: given.pop(option) or _before.get(option) for option in _COMMON_OPTIONS}
+        session = Session(
+            name, chosen["config"], chosen["state"], bool(chosen["quiet"]), bool(chosen["verbose"]), bool(chosen["json"])
+        )
+        run(session, functools.partial(function, session, **given))
+
+    command.__signature__ = own.replace(parameters=[*parameters, *common])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*parameters, *common]}
+    return command
+
+
+def run(session: Session, work: Callable[[], None]) -> None:
+    """Do a command's work; whatever goes wrong becomes plain words, one JSON object where it was asked for, and a code."""
+    try:
+        work()
+    except (typer.Exit, Stopped):
+        raise
+    except BrokenPipeError:  # the reader of our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
+    except NuraError as error:
+        _end(session, error)
+    except Exception as error:
+        if session.verbose:
+            raise
+        what = f"unexpected {type(error).__name__}: {error}"
+        _end(session, NuraError(what, hint="this is a bug of nura's; -v shows where; the same command may be run again"))
+
+
+def _end(session: Session, error: NuraError) -> None:
+    found = trouble(error)
+    if session.json:
+        report = Report(troubles=[found])
+        session.finish(report)
+    lines = error.message.split("\n")
+    hint = f" ({error.hint})" if error.hint else ""
+    for n, line in enumerate(lines):
+        print(f"nura {session.command}: {plain(line)}{hint if n == len(lines) - 1 else ''}", file=sys.stderr)
+    raise typer.Exit(error.exit_code or EX_UNEXPECTED)
+
+
+Work = Callable[[State, "Config", "Accounts"], Report]
+
+
+def stage(session: Session, work: Work, summary: Callable[[Report], str], empty: Mapping[str, Any]) -> None:
+    """Run a stage under its lock, with its start written before the work and its end after.
+
+    Args:
+        summary: puts a report into one line, for a terminal.
+        empty: the fields of the report of a run that was skipped.
+
+    Raises:
+        Busy: another run has held the lock for longer than one can take.
+    """
+    from nura_cli.pipeline.accounts import Accounts
+
+    config = session.config()
+    with State(config.state) as state:
+        try:
+            with locks.lock(state.lock_path(session.command), clock.now()):
+                with state.transaction() as db:
+                    runs.started(db, session.command, clock.now(), os.getpid())
+                with Accounts(config, config.state, state.state_id) as accounts:
+                    report = _recorded(session, state, lambda: work(state, config, accounts))
+                said = _troubles(session, state, report, config.remind)
+        except locks.Held as held:
+            _skipped(session, state, held, empty)
+            return
+    session.say(summary(report))
+    session.finish(report, said=said)
+
+
+def _recorded(session: Session, state: State, work: Callable[[], Report]) -> Report:
+    """Do the work; write down how it ended, whichever way."""
+    code, message = EX_UNEXPECTED, "ended unexpectedly"
+    try:
+        report = work()
+        code, message = report.exit_code, report.troubles[0].message if report.troubles else ""
+    except NuraError as error:
+        code, message = error.exit_code, error.message
+        raise
+    except Stopped as stopped:
+        code, message = stopped.exit_code, "told to stop"
+        raise
+    finally:
+        try:
+            with state.transaction() as db:
+                runs.ended(db, session.command, clock.now(), code, message or None)
+        except Exception:  # noqa: BLE001 - the failure of the work itself is the one to tell
+            session.say("how this run ended could not be written down")
+    return report
+
+
+def _troubles(session: Session, state: State, report: Report, remind: int) -> list[Trouble]:
+    """Return the troubles to say now: on a terminal all; under cron a lasting one at its onset and at intervals."""
+    said = []
+    with state.transaction() as db:
+        runs.over(db, session.command, {found.scope for found in report.troubles if found.lasting})
+        for found in report.troubles:
+            new = not found.lasting or runs.trouble(
+                db, session.command, found.scope, found.message, clock.now(), remind
+            )
+            if new or session.terminal or session.verbose:
+                said.append(found)
+    return said
+
+
+def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[str, Any]) -> None:
+    holder = held.holder
+    since = clock.rfc3339(holder.since) if holder else "just now"
+    pid = holder.pid if holder else "unknown"
+    if holder and clock.now() - holder.since > locks.HUNG_AFTER:
+        error = Busy(
+            f"already running (pid {pid}, since {since}): longer than a run can take",
+            hint=f"look at it with: ps -fp {pid}; if it hangs, kill {pid}: nothing is lost",
+        )
+        found = trouble(error)
+        with state.transaction() as db:
+            say = runs.trouble(db, session.command, found.scope, found.message, clock.now(), _REMIND)
+        said = [found] if say or session.terminal else []
+        session.finish(Report(dict(empty), [found]), skipped="locked", said=said)
+    session.say(f"already running (pid {pid}, since {since})")
+    session.finish(Report(dict(empty)), skipped="locked")
+
+
+def check_workloads(config: "Config", names: list[str]) -> list[str]:
+    """Return the names. Raises UsageError for one that is not configured."""
+    for name in names:
+        if name not in config.workloads:
+            raise UsageError(f"no workload {name} in {config.path}", hint=f"there is {', '.join(config.workloads) or 'none'}")
+    return names
+
+
+__all__ = [
+    "EX_TEMPFAIL",
+    "ConfigError",
+    "Session",
+    "Stopped",
+    "check_workloads",
+    "plain",
+    "remember_common",
+    "run",
+    "stage",
+    "stop_politely",
+    "with_session",
+]

@@ -1,0 +1,109 @@
+"""nura status."""
+
+from typing import TYPE_CHECKING, Any
+
+from nura_cli import clock, config_file
+from nura_cli.cli.session import Session, plain, with_session
+from nura_cli.pipeline import status
+from nura_cli.state import State
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@with_session
+def command(session: Session) -> None:
+    """Show where everything stands, and what needs a person."""
+    path, workloads = session.state_option, list[str]()
+    if path is None or session.config_option is not None:
+        config = session.config_path()
+        document, _ = config_file.read_yaml(config)
+        path = path or config_file.state_path(config, document)
+        listed = document.get("workloads")
+        workloads = [str(name) for name in listed] if isinstance(listed, dict) else []
+    with State(path) as state:
+        report = status.run(state, workloads, clock.now())
+    if not session.json:
+        _show(report.result)
+    session.finish(report)
+
+
+def _show(found: dict[str, Any]) -> None:
+    """Print tables; words from outside are shown as they are, never read as markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = 10_000  # a pipe has no width to wrap at
+    console.print(_workloads(found))
+    if found["batches"]:
+        console.print(_batches(found))
+    for name, stage in found["stages"].items():
+        ended = "still running, or was stopped" if stage["exit_code"] is None else f"exit code {stage['exit_code']}"
+        message = f": {plain(stage['message'])}" if stage["message"] else ""
+        console.print(Text(f"{name}: last run {stage['started_at']}, {ended}{message}"))
+    for route in found["paused"]:
+        where = " ".join(part for part in (route["provider"], route["endpoint"], route["model"]) if part)
+        console.print(Text(f"paused until {route['until']}: {where}: {plain(route['why'] or '')}"))
+    for need in found["attention"]:
+        console.print(Text(f"needs you: {plain(need['message'])}\n  type: {need['hint']}"))
+    console.print(Text(_money(found)))
+
+
+def _workloads(found: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    names = ("pending", "submitted", "completed", "failed", "cancelled")
+    table.add_column("workload", no_wrap=True)
+    for name in (*names, "oldest pending", "paid", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for workload, row in found["workloads"].items():
+        oldest = row["oldest_pending_seconds"]
+        cost = row["cost"]
+        table.add_row(
+            workload,
+            *(f"{row['tasks'][name]:,}" for name in names),
+            "" if oldest is None else clock.span(oldest),
+            _dollars(cost["paid"]),
+            _dollars(cost["saved"]),
+        )
+    return table
+
+
+def _batches(found: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for name in ("batch", "workload", "provider", "status", "there", "requests", "age", "time left"):
+        table.add_column(name, no_wrap=True)
+    now = clock.now()
+    for batch in found["batches"]:
+        sent = batch["submitted_at"] or batch["created_at"]
+        left = clock.parse(batch["expires_at"]) - now if batch["expires_at"] else None
+        table.add_row(
+            str(batch["id"]),
+            batch["workload"],
+            batch["provider"],
+            batch["status"],
+            plain(batch["remote_status"] or ""),
+            f"{batch['requests']:,}",
+            clock.span(now - clock.parse(sent)),
+            "" if left is None else clock.span(left),
+        )
+    return table
+
+
+def _money(found: dict[str, Any]) -> str:
+    usage, cost = found["usage"], found["cost"]
+    unpriced = f"; {cost['unpriced_tasks']:,} answers have no known price" if cost["unpriced_tasks"] else ""
+    return (
+        f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out: paid {_dollars(cost['paid'])},"
+        f" synchronously {_dollars(cost['list'])}, saved {_dollars(cost['saved'])}{unpriced}"
+    )
+
+
+def _dollars(text: str) -> str:
+    whole, _, fraction = text.partition(".")
+    return f"${int(whole):,}.{fraction[:4]}"

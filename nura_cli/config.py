@@ -53,7 +53,6 @@ def _or_never(value: Any) -> Any:
 Seconds = Annotated[int, BeforeValidator(duration), Field(ge=0)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Positive = Annotated[int, Field(gt=0)]
-EventType = Literal["task.completed", "task.failed", "batch.completed", "batch.failed"]
 
 
 class _Options(BaseModel):
@@ -125,30 +124,6 @@ class ProviderConfig(_Options):
         return _secret("api_key", self.api_key_env, self.api_key_file, self.api_key_command)
 
 
-class DatabaseConfig(_Options):
-    """A database of the application's, by SQLAlchemy URL."""
-
-    url: str | None = Field(None, description="SQLAlchemy URL without a password, such as sqlite:///app.db")
-    url_env: str | None = Field(None, description="environment variable that holds the URL")
-    url_file: Path | None = Field(None, description="file that holds the URL")
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        if sum(source is not None for source in (self.url, self.url_env, self.url_file)) != 1:
-            raise ValueError("give one of url, url_env and url_file")
-        if self.url is not None and re.match(r"[^/]*://[^/@]*:[^/@]*@", self.url):
-            raise ValueError("a URL with a password goes into url_env or url_file, not into this file")
-        return self
-
-    def resolve(self) -> str:
-        """Return the URL.
-
-        Raises:
-            ConfigError: it is not where the configuration says; names the option, never a value.
-        """
-        return self.url or _secret("url", self.url_env, self.url_file, None)
-
-
 class DispatchConfig(_Options):
     """When a workload's waiting tasks are sent: when either is reached."""
 
@@ -160,53 +135,6 @@ class RetryConfig(_Options):
     """How often a task is tried."""
 
     max_attempts: Positive = Field(3, description="attempts, the first included")
-
-
-class WriteBackConfig(_Options):
-    """Where answers go in the application's database. Values are JMESPath over a line of ``nura results``."""
-
-    database: str = Field(description="one of databases:")
-    table: str = Field(description="table, or schema.table")
-    where: dict[str, str] = Field(min_length=1, description="column: expression; together they name the row")
-    set_: dict[str, str] = Field(alias="set", min_length=1, description="column: expression, for a completed task")
-    set_failed: dict[str, str] = Field({}, description="column: expression, for a failed task")
-    only_if: dict[str, str] = Field({}, description="column: expression; write only while the row still holds this")
-    nullable: list[str] = Field([], description="columns of set and set_failed that may become NULL")
-    ledger: str | None = Field(None, description="table that notes each delivery in the same transaction: exactly once")
-
-
-class EventConfig(_Options):
-    """One receiver of events: a command or a webhook."""
-
-    types: list[EventType] = Field(min_length=1, description="which events it gets")
-    command: list[str] | None = Field(
-        None, description="program and arguments (no shell); events on stdin as JSON Lines"
-    )
-    webhook: str | None = Field(None, description="address that gets a signed POST for each event (Standard Webhooks)")
-    secret_env: str | None = Field(None, description="environment variable that holds the webhook's secret")
-    secret_file: Path | None = Field(None, description="file that holds the webhook's secret")
-    answers: bool = Field(False, description="whether events carry the answer (text and json)")
-    timeout: Seconds = Field(30, description="how long one call may take")
-    env: list[str] = Field([], description="environment variables passed on to the command")
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        if (self.command is None) == (self.webhook is None):
-            raise ValueError("give one of command and webhook")
-        if self.webhook is not None and (self.secret_env is None) == (self.secret_file is None):
-            raise ValueError("a webhook needs one of secret_env and secret_file")
-        return self
-
-    def secret(self) -> str:
-        """Return the webhook's secret. Raises ConfigError like :meth:`ProviderConfig.secret`."""
-        return _secret("secret", self.secret_env, self.secret_file, None)
-
-
-class SourceConfig(_Options):
-    """Where ``nura enqueue --from-source`` reads its records."""
-
-    database: str = Field(description="one of databases:")
-    query: str = Field(description="a SELECT; each row becomes a record")
 
 
 class WorkloadConfig(_Options):
@@ -230,9 +158,6 @@ class WorkloadConfig(_Options):
     keep: list[str] = Field([], description="fields of the record that travel to results and events")
     dispatch: DispatchConfig = Field(DispatchConfig(), description="when waiting tasks are sent")
     retry: RetryConfig = Field(RetryConfig(), description="how often a task is tried")
-    write_back: WriteBackConfig | None = Field(None, description="the application's table that gets the answers")
-    events: list[EventConfig] = Field([], description="who is told")
-    source: SourceConfig | None = Field(None, description="where enqueue --from-source reads")
 
     @property
     def has_prompt(self) -> bool:
@@ -248,7 +173,7 @@ class WorkloadConfig(_Options):
         if self.has_prompt and not self.model:
             raise ValueError("a workload with a prompt needs a model")
         if not self.has_prompt:
-            extra = {"model", "system", "system_file", "params", "endpoint", "source"} & self.model_fields_set
+            extra = {"model", "system", "system_file", "params", "endpoint"} & self.model_fields_set
             if extra:
                 raise ValueError(
                     f"without a prompt it takes ready lines, which bring their own {', '.join(sorted(extra))}"
@@ -263,7 +188,6 @@ class Config(_Options):
     state: Path = Field(Path("nura.db"), description="the state file; relative to this file, like every path in it")
     remind: Seconds = Field(6 * 3600, description="how often a lasting trouble is said again")
     providers: dict[str, ProviderConfig] = Field(description="accounts, by a name of your choice")
-    databases: dict[str, DatabaseConfig] = Field({}, description="the application's databases, by name")
     workloads: dict[str, WorkloadConfig] = Field({}, description="kinds of work, by name")
 
 
@@ -289,52 +213,23 @@ def _named(config: Config, path: Path) -> Config:
     """Return the configuration with names filled in and every path made absolute, relative to the file's folder."""
     workloads = {}
     for name, workload in config.workloads.items():
-        events = [
-            event.model_copy(
-                update={
-                    "secret_file": _beside_or_none(path, event.secret_file),
-                    "command": event.command and [_command(path, event.command[0]), *event.command[1:]],
-                }
-            )
-            for event in workload.events
-        ]
         files = {field: _beside_or_none(path, getattr(workload, field)) for field in ("prompt_file", "system_file")}
-        workloads[name] = workload.model_copy(update={"name": name, "events": events, **files})
+        workloads[name] = workload.model_copy(update={"name": name, **files})
     providers = {
         name: provider.model_copy(update={"api_key_file": _beside_or_none(path, provider.api_key_file)})
         for name, provider in config.providers.items()
-    }
-    databases = {
-        name: database.model_copy(
-            update={
-                "url": database.url and sqlitebeside(path, database.url),
-                "url_file": _beside_or_none(path, database.url_file),
-            }
-        )
-        for name, database in config.databases.items()
     }
     update = {
         "path": path,
         "state": beside(path, config.state),
         "workloads": workloads,
         "providers": providers,
-        "databases": databases,
     }
     return config.model_copy(update=update)
 
 
 def _beside_or_none(path: Path, other: Path | None) -> Path | None:
     return None if other is None else beside(path, other)
-
-
-def _command(path: Path, program: str) -> str:
-    return str(beside(path, program)) if "/" in program or program.startswith("~") else program
-
-
-def sqlitebeside(path: Path, url: str) -> str:
-    """Return a ``sqlite:///relative`` URL with its file made absolute, beside the configuration; others as they are."""
-    match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/?:][^?]*)(\?.*)?", url)
-    return url if match is None else f"{match[1]}{beside(path, match[2])}{match[3] or ''}"
 
 
 RENDERED = {
@@ -345,7 +240,7 @@ _OURS = {"model", "messages", "input", "instructions", "system", "stream", "stor
 
 
 def _cross_checks(config: Config) -> Iterator[tuple[tuple[Any, ...], str]]:
-    for section in ("providers", "databases", "workloads"):
+    for section in ("providers", "workloads"):
         for name in getattr(config, section):
             if not re.match(NAME, name):
                 yield (section, name), "a name has letters, digits, - and _, and begins with a letter or digit"
@@ -374,13 +269,6 @@ def _check_workload(
             yield (*where, "params", option), "nura sets this itself"
         if provider.dialect == "anthropic" and "max_tokens" not in workload.params:
             yield (*where, "params"), "Anthropic requires max_tokens"
-    for option in ("write_back", "source"):
-        target = getattr(workload, option)
-        if target is not None and target.database not in config.databases:
-            yield (
-                (*where, option, "database"),
-                f"no database {target.database}{_like(target.database, config.databases)}",
-            )
 
 
 def _like(name: str, known: Mapping[str, Any]) -> str:
@@ -414,12 +302,12 @@ def _problem(error: Any, marks: Mapping[tuple[Any, ...], int]) -> Problem:
     return Problem(".".join(map(str, where)), _line(marks, where), message)
 
 
-_SECRETS = {"api_key": "api_key_env or api_key_file", "key": "api_key_env or api_key_file", "secret": "secret_file"}
+_SECRETS = {"api_key": "api_key_env or api_key_file", "key": "api_key_env or api_key_file"}
 
 
 def _suggestion(where: tuple[Any, ...]) -> str:
     option = str(where[-1])
-    if option in _SECRETS and where[0] in ("providers", "workloads"):
+    if option in _SECRETS and where[0] == "providers":
         return f"; secrets are never in this file: use {_SECRETS[option]}"
     options = {alias for model in _models(where) for alias in _aliases(model)}
     close = difflib.get_close_matches(option, options, 1)
@@ -430,13 +318,9 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "limits": LimitsConfig,
     "dispatch": DispatchConfig,
     "retry": RetryConfig,
-    "write_back": WriteBackConfig,
-    "events": EventConfig,
-    "source": SourceConfig,
 }
 _TOP: dict[str, type[BaseModel]] = {
     "providers": ProviderConfig,
-    "databases": DatabaseConfig,
     "workloads": WorkloadConfig,
 }
 

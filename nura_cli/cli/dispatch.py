@@ -24,7 +24,9 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Show what would be sent, with estimates; write nothing.")
     ] = False,
-    now: Annotated[bool, typer.Option("--now", help="Send what waits: no thresholds, no backoff after outages.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Send what waits: no thresholds, no backoff after outages.")
+    ] = False,
 ) -> None:
     """Pack what waits into batches and send them."""
     names = workloads or []
@@ -36,9 +38,7 @@ def command(
         from nura_cli.pipeline import dispatch
 
         check_workloads(config, names)
-        return dispatch.run(
-            state, config, accounts, clock.now, workloads=names, ignore_waits=now, progress=session.say
-        )
+        return dispatch.run(state, config, accounts, clock.now, workloads=names, ignore_waits=now, progress=session.say)
 
     stage(session, work, _summary, _EMPTY)
 

@@ -21,8 +21,12 @@ def command(
     files: Annotated[
         list[Path] | None, typer.Argument(help="JSON Lines; - or nothing for standard input.", show_default=False)
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="A key enqueued with other content gets the new one.")] = False,
-    key_prefix: Annotated[str, typer.Option(help="Put before each key, for hand-numbered files.", show_default=False)] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="A key enqueued with other content gets the new one.")
+    ] = False,
+    key_prefix: Annotated[
+        str, typer.Option(help="Put before each key, for hand-numbered files.", show_default=False)
+    ] = "",
     rejects: Annotated[
         Path | None, typer.Option(help="Copy the lines that are not taken to this file.", show_default=False)
     ] = None,
@@ -108,4 +112,3 @@ def _preview(session: Session, workload: Any, dialect: Any, sources: list[Any], 
         session.finish(Report({"requests": requests}, [trouble(error) for error in failed], worked=True))
     if failed:
         raise typer.Exit(EX_PARTIAL)
-

@@ -37,7 +37,9 @@ def command(
     except ValueError as error:
         raise UsageError(f"--fault {text}: {error}") from error
     if session.json:
-        print(json.dumps({"command": "sandbox", "url": server.url, "openai_base_url": server.openai_base_url}), flush=True)
+        print(
+            json.dumps({"command": "sandbox", "url": server.url, "openai_base_url": server.openai_base_url}), flush=True
+        )
     else:
         print(f"OpenAI base_url:    {server.openai_base_url}", flush=True)
         print(f"Anthropic base_url: {server.anthropic_base_url}", flush=True)

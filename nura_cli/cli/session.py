@@ -155,7 +155,12 @@ def with_session(function: Callable[..., None]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         chosen = {option: given.pop(option) or _before.get(option) for option in _COMMON_OPTIONS}
         session = Session(
-            name, chosen["config"], chosen["state"], bool(chosen["quiet"]), bool(chosen["verbose"]), bool(chosen["json"])
+            name,
+            chosen["config"],
+            chosen["state"],
+            bool(chosen["quiet"]),
+            bool(chosen["verbose"]),
+            bool(chosen["json"]),
         )
         run(session, functools.partial(function, session, **given))
 
@@ -179,7 +184,9 @@ def run(session: Session, work: Callable[[], None]) -> None:
         if session.verbose:
             raise
         what = f"unexpected {type(error).__name__}: {error}"
-        _end(session, NuraError(what, hint="this is a bug of nura's; -v shows where; the same command may be run again"))
+        _end(
+            session, NuraError(what, hint="this is a bug of nura's; -v shows where; the same command may be run again")
+        )
 
 
 def _end(session: Session, error: NuraError) -> None:
@@ -282,7 +289,9 @@ def check_workloads(config: "Config", names: list[str]) -> list[str]:
     """Return the names. Raises UsageError for one that is not configured."""
     for name in names:
         if name not in config.workloads:
-            raise UsageError(f"no workload {name} in {config.path}", hint=f"there is {', '.join(config.workloads) or 'none'}")
+            raise UsageError(
+                f"no workload {name} in {config.path}", hint=f"there is {', '.join(config.workloads) or 'none'}"
+            )
     return names
 
 

@@ -8,7 +8,6 @@ from nura_cli.clock import rfc3339
 from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, NuraError
 from nura_cli.state.batches import Batch
 
-
 _OUTAGES = frozenset({"unreachable", "rate_limited"})
 _LASTING = _OUTAGES | {"key_refused", "config", "provider", "unconfirmed", "busy", "state"}
 

@@ -127,7 +127,9 @@ def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
                 message = f"batch {batch.id}: its results expire at {batch.provider} in {span(left)}"
                 note(batch, message, "nura poll")
             elif now - sent > _LATE + 3600:
-                message = f"batch {batch.id} was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
+                message = (
+                    f"batch {batch.id} was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
+                )
                 note(batch, message, "nura poll -v")
     return found
 

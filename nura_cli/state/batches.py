@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from nura_cli.errors import StateError
@@ -10,8 +9,7 @@ from nura_cli.state import log
 from nura_cli.states import BATCH_ARROWS, BatchStatus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(NamedTuple):
     """One row of ``batches``. Times are unix seconds; ``parts``, ``faults``, ``marker`` and ``spooled`` are JSON.
 
     Attributes:
@@ -65,15 +63,14 @@ class Batch:
     cleaned_at: int | None
 
 
-_COLUMNS = tuple(field.name for field in fields(Batch))
+_COLUMNS = Batch._fields
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM batches"
 _FINAL = frozenset(status for status, arrows in BATCH_ARROWS.items() if not arrows)
 
 
 def _batch(row: Sequence[Any]) -> Batch:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    values["status"] = BatchStatus(values["status"])
-    return Batch(**values)
+    batch = Batch(*row)
+    return batch._replace(status=BatchStatus(batch.status))
 
 
 def add(

@@ -6,7 +6,6 @@ SQLite's POSIX locks. So it is made (0600) before SQLite sees it, and locks are 
 
 import errno
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -143,7 +142,7 @@ class State:
                     hint="set state: (or --state) to a file of nura's own",
                 )
         with locks.lock(self.lock_path("migrate"), 0, wait=True):
-            schema.migrate(self.db, secrets.token_hex(8))
+            schema.migrate(self.db, os.urandom(8).hex())
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,15 @@
 """The embedded provider: both vendors' Batch APIs on loopback, of the standard library alone.
 
 It imports nothing of nura, so that it cannot share nura's mistakes. Everything it knows stands in an SQLite file and a
-folder beside it, so that several processes can serve the same batches, one after the other or at once.
+folder beside it, so that several processes can serve the same batches, one after the other or at once. A batch is worked
+on when somebody asks after it.
+
+``server``, ``exchange``  HTTP: connections, bodies, what a fault does to an exchange
+``openai_api``, ``openai_work``, ``openai_requests``  the one vendor: its routes, its batches, its single requests
+``anthropic_api``, ``anthropic_requests``, ``elements``  the other: its routes and batches, its single requests, its bodies
+``work``, ``answers``, ``strict``  what both have in common: how a batch is answered, what is said, which schemas are refused
+``store``  what is remembered, and every SQL statement
+``faults``, ``desk``, ``control``  what can be made to go wrong; the control endpoint, and its client
 """
 
 from nura_cli.sandbox.control import Control

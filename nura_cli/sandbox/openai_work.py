@@ -168,10 +168,11 @@ def _finish(store: Store, batch: dict[str, Any], source: Path, suffered: list[Fa
         status = "expired"
     elif faults.of(suffered, "cancel"):
         status = "cancelled"
-    answered = counts.get("answered", 0)
+    # A request that expired or was cancelled is counted as neither (github.com/warmbly/warmbly/pull/333 saw 10, 1, 0).
+    shown = {"total": batch["total"], "completed": counts.get("answered", 0), "failed": counts.get("failed", 0)}
     told = {
         **_result_files(store, batch, outcome, end.at, suffered),
-        "counts": {"total": batch["total"], "completed": answered, "failed": batch["total"] - answered},
+        "counts": shown,
         "usage": {
             "input_tokens": outcome.usage[0],
             "input_tokens_details": {"cached_tokens": 0},

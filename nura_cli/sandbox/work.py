@@ -103,6 +103,29 @@ class Shuffled:
         self._path.unlink(missing_ok=True)
 
 
+class _Bill:
+    """The bill of one batch, written some thousand requests at a time; what an interrupted work wrote is forgotten."""
+
+    def __init__(self, store: Store, batch: dict[str, Any]) -> None:
+        self._store = store
+        self._of = (batch["account"], batch["id"])
+        self._rows: list[tuple[str, str, str, bytes, int, int]] = []
+        self.used = (0, 0)
+        store.unbill(batch["id"])
+
+    def add(self, request: Request, usage: tuple[int, int]) -> None:
+        """Bill a request's tokens (input, output)."""
+        self._rows.append((*self._of, request.custom_id, digest(request.raw), *usage))
+        self.used = (self.used[0] + usage[0], self.used[1] + usage[1])
+        if len(self._rows) >= _BILL_ROWS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is not written yet."""
+        self._store.bill(self._rows)
+        self._rows.clear()
+
+
 class Outcome(NamedTuple):
     """What became of a batch: the written parts, how many requests ended how, and the tokens billed (input, output)."""
 
@@ -127,8 +150,7 @@ def run(
     """
     parts: dict[str, Shuffled] = {}
     counts: dict[str, int] = {}
-    bill: list[tuple[str, str, str, bytes, int, int]] = []
-    used = [0, 0]
+    bill = _Bill(store, batch)
     missing, duplicate = faults.of(suffered, "missing"), faults.of(suffered, "duplicate")
 
     def put(reply: Reply) -> None:
@@ -136,16 +158,11 @@ def run(
             parts[reply.part] = Shuffled(store.folder / f"{batch['id']}.{reply.part}.tmp")
         parts[reply.part].add(reply.line)
 
-    store.unbill(batch["id"])
     for number, request in enumerate(requests):
         reply = answer(request, _fate(suffered, number, request, end))
         counts[reply.ending] = counts.get(reply.ending, 0) + 1
         if reply.usage is not None:
-            bill.append((batch["account"], batch["id"], request.custom_id, digest(request.raw), *reply.usage))
-            used = [used[0] + reply.usage[0], used[1] + reply.usage[1]]
-            if len(bill) >= _BILL_ROWS:
-                store.bill(bill)
-                bill.clear()
+            bill.add(request, reply.usage)
         if missing and faults.hits(missing, number, request.custom_id, request.raw):
             continue
         put(reply)
@@ -154,8 +171,8 @@ def run(
     foreign = faults.of(suffered, "foreign")
     for n in range(int(foreign.get("n", 3)) if foreign else 0):
         put(stranger(n))
-    store.bill(bill)
-    return Outcome(_written(store, batch, parts), counts, (used[0], used[1]))
+    bill.write()
+    return Outcome(_written(store, batch, parts), counts, bill.used)
 
 
 def _written(store: Store, batch: dict[str, Any], parts: dict[str, Shuffled]) -> dict[str, Path]:

@@ -1,6 +1,8 @@
 """The sandbox's Anthropic side, spoken to by the real SDK."""
 
 import json
+import re
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx2
 import pytest
 from anthropic import Anthropic
 from anthropic.types.message_create_params import MessageCreateParamsBase
@@ -236,6 +239,33 @@ def test_a_request_in_an_endless_string_is_given_up(tmp_path: Path, monkeypatch:
     (tmp_path / "body").write_bytes(b'{"requests": ["' + b"x" * 2_000_000)
     with pytest.raises(ValueError, match="larger than"):
         list(elements(tmp_path / "body"))
+
+
+def test_a_body_may_come_in_chunks_and_a_connection_serves_many_requests(server: Sandbox) -> None:
+    body = json.dumps({"requests": asks(50)}).encode()
+    headers = {"x-api-key": "k", "anthropic-version": "2026-10-21"}
+    with httpx2.Client(base_url=server.url, headers=headers) as client:
+        for path, status in (("/v1/messages/batches", 200), ("/v1/messages/none", 404), ("/v1/messages/batches", 200)):
+            pieces = (body[i : i + 777] for i in range(0, len(body), 777))
+            assert client.post(path, content=pieces).status_code == status
+            assert client.post(path, content=body).status_code == status
+    with socket.create_connection(server.url.removeprefix("http://").split(":")) as raw:  # type: ignore[arg-type]
+        get = "GET /v1/messages/batches HTTP/1.1\r\nHost: x\r\nx-api-key: k\r\nanthropic-version: 1\r\n\r\n"
+        raw.sendall(b"POST" + get.encode()[3:-2] + b"Content-Length: 4\r\n\r\nnope" + 2 * get.encode())
+        raw.shutdown(socket.SHUT_WR)
+        answers = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"400", b"200", b"200"]
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 999", "Content-Length: x", "Transfer-Encoding: chunked"])
+def test_a_body_that_is_cut_has_no_effect(server: Sandbox, head: str) -> None:
+    with socket.create_connection(server.url.removeprefix("http://").split(":")) as raw:  # type: ignore[arg-type]
+        lines = ["POST /v1/messages/batches HTTP/1.1", "Host: x", "x-api-key: k", "anthropic-version: 1", head, "", ""]
+        raw.sendall("\r\n".join(lines).encode() + b'{"requests": [')
+        raw.shutdown(socket.SHUT_WR)
+        assert raw.recv(10) == b""
+    assert server.control.batches() == []
+    assert [row["outcome"] for row in server.control.log()] == ["dropped"]
 
 
 # Accounts

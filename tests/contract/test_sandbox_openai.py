@@ -181,6 +181,8 @@ def test_a_slow_batch_expires_with_what_was_answered(client: OpenAI, server: San
     answered, expired = rows(client, batch.output_file_id), rows(client, batch.error_file_id)
     assert len(answered) + len(expired) == 60
     assert 15 < len(answered) < 45
+    assert batch.request_counts
+    assert batch.request_counts.to_dict() == {"total": 60, "completed": len(answered), "failed": 0}
     assert {(row["response"], row["error"]["code"]) for row in expired.values()} == {(None, "batch_expired")}
     assert server.control.billing()["requests"] == len(answered)
 

@@ -224,6 +224,93 @@ def test_as_a_process_it_takes_options_and_ends_when_told(tmp_path: Path) -> Non
         assert child.wait(20) == 0
 
 
+def test_the_order_of_results_follows_the_seed(tmp_path: Path) -> None:
+    orders = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        settings = Settings(seed=seed)
+        with Sandbox(tmp_path / f"{name}.db", settings=settings) as server, openai_client(server) as client:
+            orders.append(list(rows(client, run(client, chats(20)).output_file_id)))
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
+
+
+def test_a_list_works_for_a_bounded_time_and_goes_on_at_the_next(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("nura_cli.sandbox.work._SETTLE_SECONDS", 0)
+    with Sandbox(tmp_path / "box.db") as server, openai_client(server) as client:
+        for _ in range(3):
+            send(client, chats(1))
+        seen = [[batch.status for batch in client.batches.list()].count("completed") for _ in range(4)]
+        assert seen == [1, 2, 3, 3]
+
+
+def test_asking_after_one_batch_works_on_that_one(tmp_path: Path) -> None:
+    with Sandbox(tmp_path / "box.db") as server, openai_client(server) as client:
+        first, second = send(client, chats(1)), send(client, chats(1))
+        assert client.batches.retrieve(second.id).status == "completed"
+        assert [batch["status"] for batch in server.control.batches()] == ["validating", "completed"]
+        assert client.batches.retrieve(first.id).status == "completed"
+
+
+def test_the_bytes_of_what_is_gone_are_gone(tmp_path: Path) -> None:
+    def kept() -> set[str]:
+        return {path.name for path in (tmp_path / "box.db.d").iterdir() if path.suffix != ".lock"}
+
+    with Sandbox(tmp_path / "box.db") as server, openai_client(server) as client, anthropic_client(server) as claude:
+        batch = send(client, chats(2))
+        client.files.delete(batch.input_file_id)
+        assert kept() == {batch.input_file_id}, "the batch under way still reads it"
+        output = client.batches.retrieve(batch.id).output_file_id
+        assert kept() == {output}
+        message_batch = claude.messages.batches.create(requests=asks(1))
+        assert kept() == {output, f"{message_batch.id}.requests"}
+        claude.messages.batches.retrieve(message_batch.id)
+        assert kept() == {output, f"{message_batch.id}.results"}
+        claude.messages.batches.delete(message_batch.id)
+        server.control.advance(31 * 86400)
+        newer = send(client, chats(1))
+        assert kept() == {newer.input_file_id}, "an upload sweeps what has expired"
+
+
+def test_a_batch_suffers_the_faults_it_first_met_and_no_others(tmp_path: Path) -> None:
+    with Sandbox(tmp_path / "box.db", settings=Settings(delay=100)) as server, openai_client(server) as client:
+        server.control.fault("rows", status=429)
+        batch = send(client, chats(2))
+        assert client.batches.retrieve(batch.id).status == "in_progress"
+        server.control.clear()
+        server.control.fault("lost")
+        server.control.advance(100)
+        found = client.batches.retrieve(batch.id)
+        assert {row["response"]["status_code"] for row in rows(client, found.error_file_id).values()} == {429}
+        assert server.control.faults()[0]["left"] == 1
+
+
+def test_the_desk_says_what_it_does_not_know(tmp_path: Path) -> None:
+    with Sandbox(tmp_path / "box.db") as server:
+        control = server.control
+        with pytest.raises(ValueError, match="no control GET nothing"):
+            control._call("nothing")
+        with pytest.raises(ValueError, match="no object"):
+            control._call("advance", "POST", [1])
+        with pytest.raises(ValueError, match="seconds"):
+            control._call("advance", "POST", {})
+        with pytest.raises(ValueError, match="account"):
+            control.foreign(1)
+        assert control.settings() == {**control.settings(), "delay": 0, "models": [], "token_limit": 0, "seed": 0}
+
+
+def test_a_long_list_is_read_by_its_index(tmp_path: Path) -> None:
+    with Sandbox(tmp_path / "box.db") as server, openai_client(server) as client:
+        send(client, chats(1))
+        with sqlite3.connect(tmp_path / "box.db") as db:
+            asked = "SELECT * FROM batches WHERE account = ? AND protocol = ? AND seq < ? ORDER BY seq DESC LIMIT 20"
+            (plan,) = db.execute(f"EXPLAIN QUERY PLAN {asked}", ("a", "openai", 9)).fetchall()
+            due = "SELECT id FROM batches WHERE account = ? AND protocol = ? AND ended_at IS NULL ORDER BY seq"
+            (other,) = db.execute(f"EXPLAIN QUERY PLAN {due}", ("a", "openai")).fetchall()
+        db.close()
+        assert "batches_of" in plan[3]
+        assert "batches_open" in other[3]
+
+
 MEASURED = """
 import json, resource, sys
 from nura_cli.sandbox import Sandbox

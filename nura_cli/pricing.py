@@ -4,6 +4,7 @@ Money is an int of pico-dollars (1e-12 US dollars): exact, and small enough to a
 """
 
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, NamedTuple
 
 PICO = 10**12
@@ -51,9 +52,13 @@ class Prices:
     """The price list of one provider. The list itself is loaded when a price is first asked for."""
 
     def __init__(self, provider: str, base_url: str | None = None) -> None:
-        """Take the prices of a vendor (``openai`` or ``anthropic``), or those of the compatible service at ``base_url``."""
-        self._where: dict[str, Any] = {"provider_api_url": base_url} if base_url else {"provider_id": provider}
-        self._own = base_url is None
+        """Take the prices of a vendor (``openai`` or ``anthropic``), or those of the compatible service at ``base_url``.
+
+        An address the price list does not know is most likely a gateway in front of the vendor: its models have the
+        vendor's prices, and models the vendor does not know have none.
+        """
+        self._provider = provider
+        self._base_url = base_url
         self._rates: dict[str, tuple[_Rates, _Rates] | None] = {}
 
     def cost(self, model: str, usage: Usage) -> Cost | None:
@@ -69,6 +74,19 @@ class Prices:
         paid, full = self._exact(model, usage, batch=True), self._exact(model, usage, batch=False)
         return Cost(self._discounted(paid, full), full)
 
+    @cached_property
+    def _where(self) -> dict[str, Any]:
+        """Whose prices to take, in genai-prices' words."""
+        from genai_prices.data_snapshot import get_snapshot
+
+        try:
+            if self._base_url:
+                get_snapshot().find_provider(None, None, self._base_url)
+                return {"provider_api_url": self._base_url}
+        except LookupError:
+            pass
+        return {"provider_id": self._provider}
+
     def _look_up(self, model: str) -> tuple[_Rates, _Rates] | None:
         try:
             listed = self._linear(model, batch=False)
@@ -79,7 +97,7 @@ class Prices:
         return _Rates(paid[0], paid[1], paid[2], paid[3], batch.upto), listed
 
     def _discounted(self, paid: int, listed: int) -> int:
-        return int(listed * BATCH_SHARE) if self._own and paid == listed else paid
+        return int(listed * BATCH_SHARE) if "provider_id" in self._where and paid == listed else paid
 
     def _linear(self, model: str, *, batch: bool) -> _Rates:
         """Read the rates off the price list by pricing probes of a thousand tokens; tiers begin far above."""

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.errors import (
@@ -35,7 +37,7 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import lines, packing, recovery, retry, settle, spool
+from nura_cli.pipeline import packing, recovery, retry, settle, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, trouble
@@ -356,10 +358,11 @@ def body_maker(workload: WorkloadConfig, spec: Spec, dialect: Dialect) -> Callab
         return lambda line: line
     prompt = Prompt(spec.prompt, workload.name)
     wrap = dialect.body(spec)
+    decode = msgspec.json.Decoder(dict[str, Any]).decode  # the line was checked when it was enqueued
 
     def body(line: bytes) -> bytes:
         try:
-            return wrap(prompt.render(lines.document(line)))
+            return wrap(prompt.render(decode(line)))
         except UnicodeEncodeError as error:
             raise InputError("its prompt has a lone surrogate") from error
 

@@ -47,12 +47,24 @@ def run(*arguments: str | Path, cwd: Path, stdin: Path | None = None) -> Ran:
     with (stdin or Path(os.devnull)).open("rb") as given, (cwd / "out").open("wb+") as out:
         start = time.perf_counter()
         process = subprocess.Popen([str(argument) for argument in arguments], cwd=cwd, stdin=given, stdout=out)
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = 0
+        # The rusage of a child counts the memory of the parent it was forked from; its own high-water mark does not.
+        while process.poll() is None:
+            peak = max(peak, _high_water(process.pid))
+            time.sleep(0.002)
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0, arguments
         out.seek(0)
-        return Ran(seconds, usage.ru_maxrss / 1024, out.read())
+        return Ran(seconds, peak / 1024, out.read())
+
+
+def _high_water(pid: int) -> int:
+    """Return a process's peak memory so far in KB (proc(5)), or 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 def nura(*arguments: str | Path, cwd: Path, stdin: Path | None = None) -> Ran:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from nura_cli import config as configuration
-from nura_cli.pipeline import dispatch, poll, reconcile, spool
+from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt
 from nura_cli.providers import dialect

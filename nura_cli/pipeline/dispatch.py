@@ -125,7 +125,7 @@ def _report(job: Dispatch) -> Report:
         "not_due": job.not_due,
         "unconfirmed": len(batches.under_way(job.state.db, BatchStatus.SUBMITTING)),
     }
-    return Report(result, job.troubles, job.worked or bool(sent))
+    return Report(result, job.troubles, job.worked)
 
 
 def _undo_claims(job: Dispatch) -> None:

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import msgspec
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nura_cli import config as configuration
 from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.render import Prompt
 from nura_cli.providers import dialect
 from nura_cli.sandbox import Sandbox
 from nura_cli.state import State, batches, tasks
@@ -55,7 +56,7 @@ def write_records(path: Path, n: int) -> None:
     filler = "the quick brown fox jumps over the lazy dog " * 21
     with path.open("w") as file:
         for i in range(n):
-            file.write('{"id": "article-%09d", "text": "%s"}\n' % (i * 7919 % 10**9, filler[: 1024 - 50]))
+            file.write(f'{{"id": "article-{i * 7919 % 10**9:09d}", "text": "{filler[: 1024 - 50]}"}}\n')
 
 
 def test_enqueue(tmp_path: Path) -> None:
@@ -178,16 +179,15 @@ def _writing(folder: Path, n: int) -> None:
     copied = time.perf_counter() - start
     tell(f"request file of {n:,} ready requests, {sealed.bytes / 1e6:.0f} MB, against cp", ours, copied, "at most 8")
 
-    prompt = Prompt("Repeat:\n\n{{ title }}\n\n{{ text }}", "records")
+    source = "Repeat:\n\n{{ title }}\n\n{{ text }}"
+    template = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(source)
     records = [(i, b'{"title": "t%d", "text": "%s"}' % (i, b"word " * 180)) for i, _ in lines]
     parsed = [msgspec.json.decode(line) for _, line in records]
     start = time.perf_counter()
     for record in parsed:
-        prompt.render(record)
+        template.render(record)
     jinja = time.perf_counter() - start
-    config = configuration.WorkloadConfig.model_validate(
-        {"provider": "box", "model": "m", "prompt": "Repeat:\n\n{{ title }}\n\n{{ text }}"}
-    )
+    config = configuration.WorkloadConfig.model_validate({"provider": "box", "model": "m", "prompt": source})
     spec = dispatch.spec_of(config, openai)
     start = time.perf_counter()
     spool.write(

@@ -49,12 +49,14 @@ def test_a_schema_goes_out_in_the_vendors_form(dialect: Dialect) -> None:
             continue
         spec = Spec(dialect=dialect.name, endpoint=endpoint, model="m", answer_schema=schema)
         body = json.loads(dialect.body(spec)("x"))
-        form = {
-            "/v1/chat/completions": lambda: body["response_format"]["json_schema"]["schema"],
-            "/v1/responses": lambda: body["text"]["format"]["schema"],
-            "/v1/messages": lambda: body["output_config"]["format"]["schema"],
-        }[endpoint]()
-        assert form == schema
+        steps = {
+            "/v1/chat/completions": ("response_format", "json_schema", "schema"),
+            "/v1/responses": ("text", "format", "schema"),
+            "/v1/messages": ("output_config", "format", "schema"),
+        }
+        for step in steps[endpoint]:
+            body = body[step]
+        assert body == schema
 
 
 @BOTH

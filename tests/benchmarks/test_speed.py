@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from nura_cli import config as configuration
 from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.render import spec_of
 from nura_cli.providers import dialect
 from nura_cli.sandbox import Sandbox
 from nura_cli.state import State, batches, tasks
@@ -188,7 +189,7 @@ def _writing(folder: Path, n: int) -> None:
         template.render(record)
     jinja = time.perf_counter() - start
     config = configuration.WorkloadConfig.model_validate({"provider": "box", "model": "m", "prompt": source})
-    spec = dispatch.spec_of(config, openai)
+    spec = spec_of(config, openai)
     start = time.perf_counter()
     spool.write(
         target, records, dispatch.body_maker(config, spec, openai),

@@ -250,7 +250,16 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
 def test_the_sandbox_serves_any_client(tmp_path: Path) -> None:
     import openai
 
-    command = [NURA, "sandbox", "box.db", "--port", "0", "--json", "--fault", '{"what": "status", "route": "files"}']
+    command = [
+        str(NURA),
+        "sandbox",
+        "box.db",
+        "--port",
+        "0",
+        "--json",
+        "--fault",
+        '{"what": "status", "route": "files"}',
+    ]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -112,7 +112,8 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
         raise _hold(state, batch, scan.doubt)
     found = identify(provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id))
     if found.ours:
-        chosen, *doubles = sorted(found.ours[::-1], key=_worth)
+        oldest_first = [*reversed(found.ours)]
+        chosen, *doubles = sorted(oldest_first, key=_worth)
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
         for remote in doubles:
             _set_aside(state, provider, batch, remote, clock())

@@ -274,7 +274,7 @@ def test_rates_agree_with_the_price_list(provider: str, model: str, tokens: int,
     for ours, context in ((found.list, None), (found.paid, {"processing": "batch"})):
         if context and usage.cached_input_tokens:
             continue  # the list has no batch price for some models' cached tokens; the vendors halve these, too
-        price = genai_prices.calc_price(theirs, model, provider_id=provider, price_context=context).total_price  # type: ignore[arg-type]
+        price = genai_prices.calc_price(theirs, model, provider_id=provider, price_context=context).total_price
         assert abs(ours - int(price * 10**12)) <= 1
     assert found.paid <= found.list
 

@@ -3,22 +3,36 @@
 ``nura`` reads one YAML file (``config.example.yaml`` shows every option). Scalars are read as YAML 1.2 reads them: only
 ``true`` and ``false`` are booleans, and nothing turns into a date. Secrets are never in the file: they come from an
 environment variable, a file, or a command, and only when they are needed.
+
+What one option may be stands beside it; what options mean for each other stands in :func:`_rules`, which looks at the
+document as it was read, so that a mistake in one option does not hide those in the others.
 """
 
 import difflib
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+)
 
-from nura_cli.config_file import beside, problems_in, read_yaml
+from nura_cli.config_file import Marks, beside, dotted, problems_in, read_yaml
 from nura_cli.errors import ConfigError, Problem
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -32,27 +46,68 @@ def duration(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     text = str(value).strip()
-    if not re.fullmatch(r"(\d+[smhd])+", text):
+    if not re.fullmatch(r"[0-9]{1,12}|([0-9]{1,9}[smhd])+", text):
         raise ValueError("a length of time such as 30s, 15m, 1h30m or 7d")
-    return sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)([smhd])", text))
+    return sum(int(n) * _UNITS[unit or "s"] for n, unit in re.findall(r"([0-9]+)([smhd]?)", text))
 
 
 def _size(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", str(value).strip())
+    match = re.fullmatch(r"([0-9]{1,15}) *([A-Za-z]*)", str(value).strip())
     if not match or match[2].upper() not in _SIZES:
         raise ValueError("a number of bytes such as 200MB or 64KiB")
     return int(match[1]) * _SIZES[match[2].upper()]
 
 
 def _or_never(value: Any) -> Any:
-    return None if value == "never" else duration(value)
+    return None if value in ("never", None) else value
 
 
-Seconds = Annotated[int, BeforeValidator(duration), Field(ge=0)]
+def _beside_config(value: Path, info: ValidationInfo) -> Path:
+    """Take a relative path from the folder of the configuration, which the validation's context names."""
+    if value == Path():
+        raise ValueError("must be the name of a file")
+    return beside(info.context, value) if info.context else value
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("must be the name of an environment variable; the secret itself is never in this file")
+    return value
+
+
+def _not_a_key(value: Path) -> Path:
+    if value.name.startswith("sk-"):
+        raise ValueError("must be the name of a file; this looks like the key itself, which is never in this file")
+    return value
+
+
+def _program(value: list[str], info: ValidationInfo) -> list[str]:
+    """Make the program's path absolute where it is a path and not a name to be looked up in PATH."""
+    if info.context and ("/" in value[0] or value[0].startswith("~")):
+        return [str(beside(info.context, value[0])), *value[1:]]
+    return value
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/@\s?#]+(/[^\s?#]*)?", value):
+        raise ValueError("must be an http:// or https:// address without credentials and without a query")
+    return value
+
+
+def _field_names(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be the name of a field, or a list of names")
+    return value
+
+
+_LONGEST = 100 * 365 * 86400
+Seconds = Annotated[int, BeforeValidator(duration), Field(ge=0, le=_LONGEST)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
+File = Annotated[Path, AfterValidator(_beside_config)]
 
 
 class _Options(BaseModel):
@@ -75,17 +130,25 @@ class ProviderConfig(_Options):
 
     kind: Literal["openai", "anthropic", "sandbox"] = Field(description="whose API it speaks; sandbox is built in")
     protocol: Literal["openai", "anthropic"] = Field("openai", description="which API the sandbox speaks")
-    api_key_env: str | None = Field(None, description="environment variable that holds the key")
-    api_key_file: Path | None = Field(None, description="file that holds the key")
-    api_key_command: list[str] | None = Field(None, description="command that prints the key (no shell)")
-    base_url: str | None = Field(None, description="address of a compatible service; default: the vendor's own")
+    api_key_env: Annotated[str, AfterValidator(_variable)] | None = Field(
+        None, description="environment variable that holds the key"
+    )
+    api_key_file: Annotated[File, AfterValidator(_not_a_key)] | None = Field(
+        None, description="file that holds the key"
+    )
+    api_key_command: Annotated[list[str], Field(min_length=1), AfterValidator(_program)] | None = Field(
+        None, description="command that prints the key (no shell)"
+    )
+    base_url: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="address of a compatible service; default: the vendor's own"
+    )
     organization: str | None = Field(None, description="OpenAI organization")
     project: str | None = Field(None, description="OpenAI project")
-    limits: LimitsConfig = Field(LimitsConfig(), description="lower limits than the vendor's own")
+    limits: LimitsConfig = Field(default_factory=LimitsConfig, description="lower limits than the vendor's own")
     on_unconfirmed: Literal["adopt", "hold"] = Field(
         "adopt", description="a create whose answer was lost: resolve it at the provider, or wait for a person"
     )
-    cleanup_after: Annotated[int | None, BeforeValidator(_or_never)] = Field(
+    cleanup_after: Annotated[Seconds | None, BeforeValidator(_or_never)] = Field(
         7 * 86400, description="when files of a finished batch are deleted at the provider; 0 for at once, or never"
     )
 
@@ -93,25 +156,6 @@ class ProviderConfig(_Options):
     def dialect(self) -> Literal["openai", "anthropic"]:
         """Whose wording its requests and results have."""
         return self.protocol if self.kind == "sandbox" else self.kind
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        sources = [self.api_key_env, self.api_key_file, self.api_key_command]
-        given = sum(source is not None for source in sources)
-        if self.kind == "sandbox" and given:
-            raise ValueError("the sandbox takes no key")
-        if self.kind != "sandbox" and given != 1:
-            raise ValueError("give one of api_key_env, api_key_file and api_key_command")
-        if "protocol" in self.model_fields_set and self.kind != "sandbox":
-            raise ValueError("protocol is for kind: sandbox")
-        if self.dialect != "openai" and (self.organization or self.project):
-            raise ValueError("organization and project are for kind: openai")
-        if self.base_url is not None:
-            if self.kind == "sandbox":
-                raise ValueError("the sandbox has no base_url: it is started by the command that needs it")
-            if not re.match(r"https?://[^/@\s]+(/\S*)?$", self.base_url):
-                raise ValueError("base_url must be an http:// or https:// address without credentials")
-        return self
 
     def secret(self) -> str:
         """Return the key, read now from where the configuration says.
@@ -138,57 +182,57 @@ class RetryConfig(_Options):
 
 
 class WorkloadConfig(_Options):
-    """One kind of work: its prompt, its provider, and where its answers go."""
+    """One kind of work: its prompt and its provider."""
 
-    name: str = Field("", exclude=True, init=False)
     provider: str = Field(description="one of providers:")
     endpoint: str | None = Field(None, description="default /v1/chat/completions, or /v1/messages (Anthropic)")
     model: str | None = Field(None, description="model; needed with a prompt")
-    key: str | Annotated[list[str], Field(min_length=1)] = Field(
+    key: Annotated[str | list[str], PlainValidator(_field_names)] = Field(
         "id", description="field (or fields) that names a record"
     )
     system: str | None = Field(None, description="system text, sent as it is")
-    system_file: Path | None = Field(None, description="file with the system text")
+    system_file: File | None = Field(None, description="file with the system text")
     prompt: str | None = Field(
         None, description="Jinja template of the user's message; without one, ready lines are taken"
     )
-    prompt_file: Path | None = Field(None, description="file with the template")
+    prompt_file: File | None = Field(None, description="file with the template")
     params: dict[str, Any] = Field({}, description="request options, passed on as they are")
     answer_schema: dict[str, Any] | None = Field(None, alias="schema", description="JSON schema that answers must fit")
     keep: list[str] = Field([], description="fields of the record that travel to results and events")
-    dispatch: DispatchConfig = Field(DispatchConfig(), description="when waiting tasks are sent")
-    retry: RetryConfig = Field(RetryConfig(), description="how often a task is tried")
+    dispatch: DispatchConfig = Field(default_factory=DispatchConfig, description="when waiting tasks are sent")
+    retry: RetryConfig = Field(default_factory=RetryConfig, description="how often a task is tried")
+
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """Its name in the file."""
+        return self._name
 
     @property
     def has_prompt(self) -> bool:
         """Whether it takes records and renders them; else it takes ready lines."""
         return self.prompt is not None or self.prompt_file is not None
 
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        if self.prompt is not None and self.prompt_file is not None:
-            raise ValueError("give one of prompt and prompt_file")
-        if self.system is not None and self.system_file is not None:
-            raise ValueError("give one of system and system_file")
-        if self.has_prompt and not self.model:
-            raise ValueError("a workload with a prompt needs a model")
-        if not self.has_prompt:
-            extra = {"model", "system", "system_file", "params", "endpoint"} & self.model_fields_set
-            if extra:
-                raise ValueError(
-                    f"without a prompt it takes ready lines, which bring their own {', '.join(sorted(extra))}"
-                )
-        return self
-
 
 class Config(_Options):
     """The whole file."""
 
-    path: Path = Field(Path(), exclude=True, init=False)
-    state: Path = Field(Path("nura.db"), description="the state file; relative to this file, like every path in it")
+    state: File = Field(
+        Path("nura.db"),
+        validate_default=True,
+        description="the state file; relative to this file, like every path in it",
+    )
     remind: Seconds = Field(6 * 3600, description="how often a lasting trouble is said again")
     providers: dict[str, ProviderConfig] = Field(description="accounts, by a name of your choice")
     workloads: dict[str, WorkloadConfig] = Field({}, description="kinds of work, by name")
+
+    _path: Path = PrivateAttr(Path())
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from."""
+        return self._path
 
 
 def load(path: Path) -> Config:
@@ -198,38 +242,17 @@ def load(path: Path) -> Config:
         ConfigError: with every problem in it, each with its path and line.
     """
     document, marks = read_yaml(path)
+    found = dict(_rules(document))
     try:
-        config = Config.model_validate(document)
+        config = Config.model_validate(document, context=path)
     except ValidationError as error:
-        raise problems_in(path, [_problem(found, marks) for found in error.errors()]) from None
-    config = _named(config, path)
-    wrong = [Problem(".".join(map(str, where)), _line(marks, where), why) for where, why in _cross_checks(config)]
-    if wrong:
-        raise problems_in(path, wrong)
-    return config
-
-
-def _named(config: Config, path: Path) -> Config:
-    """Return the configuration with names filled in and every path made absolute, relative to the file's folder."""
-    workloads = {}
+        found |= {one["loc"]: _wording(one) for one in error.errors(include_url=False, include_input=False)}
+    if found:
+        raise problems_in(path, [Problem(dotted(where), _line(marks, where), why) for where, why in found.items()])
+    config._path = path
     for name, workload in config.workloads.items():
-        files = {field: _beside_or_none(path, getattr(workload, field)) for field in ("prompt_file", "system_file")}
-        workloads[name] = workload.model_copy(update={"name": name, **files})
-    providers = {
-        name: provider.model_copy(update={"api_key_file": _beside_or_none(path, provider.api_key_file)})
-        for name, provider in config.providers.items()
-    }
-    update = {
-        "path": path,
-        "state": beside(path, config.state),
-        "workloads": workloads,
-        "providers": providers,
-    }
-    return config.model_copy(update=update)
-
-
-def _beside_or_none(path: Path, other: Path | None) -> Path | None:
-    return None if other is None else beside(path, other)
+        workload._name = name
+    return config
 
 
 RENDERED = {
@@ -237,38 +260,87 @@ RENDERED = {
     "anthropic": ("/v1/messages",),
 }
 _OURS = {"model", "messages", "input", "instructions", "system", "stream", "store"}
+_SCHEMA_OURS = {"response_format", "text", "output_config"}
+_KEYS = ("api_key_env", "api_key_file", "api_key_command")
+_RENDERED_ONLY = ("model", "system", "system_file", "params", "endpoint", "key")
+
+Found = Iterator[tuple[tuple[Any, ...], str]]
+"""Places in the document, each with what is wrong there."""
 
 
-def _cross_checks(config: Config) -> Iterator[tuple[tuple[Any, ...], str]]:
+def _rules(document: Mapping[str, Any]) -> Found:
+    """Find what options mean for each other, in a document that may have any other fault as well."""
+    providers = dict(_entries(document, "providers"))
     for section in ("providers", "workloads"):
-        for name in getattr(config, section):
-            if not re.match(NAME, name):
+        named = document.get(section)
+        for name in named if isinstance(named, dict) else ():
+            if not re.fullmatch(NAME, name):
                 yield (section, name), "a name has letters, digits, - and _, and begins with a letter or digit"
-    if not config.providers:
+    if document.get("providers") == {}:
         yield ("providers",), "name at least one provider"
-    for name, workload in config.workloads.items():
-        yield from _check_workload(config, ("workloads", name), workload)
+    for name, options in providers.items():
+        for where, why in _provider_rules(options):
+            yield ("providers", name, *where), why
+    for name, options in _entries(document, "workloads"):
+        for where, why in _workload_rules(options, providers):
+            yield ("workloads", name, *where), why
 
 
-def _check_workload(
-    config: Config, where: tuple[Any, ...], workload: WorkloadConfig
-) -> Iterator[tuple[tuple[Any, ...], str]]:
-    provider = config.providers.get(workload.provider)
-    if provider is None:
-        yield (*where, "provider"), f"no provider {workload.provider}{_like(workload.provider, config.providers)}"
-        return
-    if workload.has_prompt:
-        rendered = RENDERED[provider.dialect]
-        if workload.endpoint is not None and workload.endpoint not in rendered:
-            yield (
-                (*where, "endpoint"),
-                f"prompts are rendered for {', '.join(rendered)}; other endpoints take ready lines",
-            )
-        schema_ours = {"response_format", "text", "output_config"} if workload.answer_schema is not None else set[str]()
-        for option in sorted((_OURS | schema_ours) & workload.params.keys()):
-            yield (*where, "params", option), "nura sets this itself"
-        if provider.dialect == "anthropic" and "max_tokens" not in workload.params:
-            yield (*where, "params"), "Anthropic requires max_tokens"
+def _entries(document: Mapping[str, Any], section: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    named = document.get(section)
+    for name, options in named.items() if isinstance(named, dict) else ():
+        if isinstance(options, dict):
+            yield name, {option: value for option, value in options.items() if value is not None}
+
+
+def _provider_rules(options: Mapping[str, Any]) -> Found:
+    kind = options.get("kind")
+    if kind == "sandbox":
+        for option in sorted(options.keys() & {*_KEYS, "base_url"}):
+            yield (option,), "the sandbox runs inside the command that needs it: it has no key and no address"
+    elif kind in ("openai", "anthropic"):
+        if len(options.keys() & set(_KEYS)) != 1:
+            yield (), f"give one of {', '.join(_KEYS)}"
+        if "protocol" in options:
+            yield ("protocol",), "is for kind: sandbox"
+    if kind in ("sandbox", "anthropic"):
+        for option in sorted(options.keys() & {"organization", "project"}):
+            yield (option,), "is for kind: openai"
+
+
+def _workload_rules(options: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]]) -> Found:
+    for option in ("prompt", "system"):
+        if option in options and f"{option}_file" in options:
+            yield (f"{option}_file",), f"give one of {option} and {option}_file"
+    name = options.get("provider")
+    if isinstance(name, str) and name not in providers:
+        yield ("provider",), f"no provider {name}{_like(name, providers)}"
+    if "prompt" in options or "prompt_file" in options:
+        provider = providers.get(name, {}) if isinstance(name, str) else {}
+        kind = provider.get("kind")
+        yield from _prompt_rules(options, provider.get("protocol", "openai") if kind == "sandbox" else kind)
+    else:
+        for option in sorted(options.keys() & set(_RENDERED_ONLY)):
+            yield (option,), "needs a prompt; ready lines bring their own"
+
+
+def _prompt_rules(options: Mapping[str, Any], dialect: Any) -> Found:
+    """Find what is wrong with a workload that renders prompts; ``dialect`` may be anything, if the provider is wrong."""
+    if "model" not in options:
+        yield (), "a workload with a prompt needs a model"
+    endpoint = options.get("endpoint")
+    rendered = RENDERED.get(dialect, ()) if isinstance(dialect, str) else ()
+    if rendered and isinstance(endpoint, str) and endpoint not in rendered:
+        yield ("endpoint",), f"prompts are rendered for {', '.join(rendered)}; other endpoints take ready lines"
+    if endpoint == "/v1/embeddings":
+        for option in sorted(options.keys() & {"system", "system_file", "schema"}):
+            yield (option,), "embeddings have none"
+    params = options.get("params", {})
+    given = params.keys() if isinstance(params, dict) else set[str]()
+    for option in sorted(given & (_OURS | (_SCHEMA_OURS if "schema" in options else set()))):
+        yield ("params", option), "nura sets this itself"
+    if dialect == "anthropic" and "max_tokens" not in given:
+        yield ("params",), "Anthropic requires max_tokens"
 
 
 def _like(name: str, known: Mapping[str, Any]) -> str:
@@ -276,65 +348,56 @@ def _like(name: str, known: Mapping[str, Any]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known) or 'none'}"
 
 
-def _line(marks: Mapping[tuple[Any, ...], int], where: tuple[Any, ...]) -> int | None:
+def _line(marks: Marks, where: tuple[Any, ...]) -> int | None:
     while where and where not in marks:
         where = where[:-1]
     return marks.get(where)
 
 
-def _problem(error: Any, marks: Mapping[tuple[Any, ...], int]) -> Problem:
-    """Put one of pydantic's findings into words, with its path and line."""
-    raw = tuple(
-        part for part in error["loc"] if not str(part).startswith(("function-", "constrained-", "list[", "str"))
-    )
-    where = tuple(part for n, part in enumerate(raw) if n < 2 or raw[: n + 1] in marks or n == len(raw) - 1) or raw
-    kind, message = error["type"], error["msg"]
+_WORDS = {
+    "missing": "is required",
+    "model_type": "must be a mapping of options",
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "path_type": "must be the name of a file",
+    "int_type": "must be a whole number",
+    "too_short": "must not be empty",
+}
+
+
+def _wording(error: Any) -> str:
+    """Put one of pydantic's findings into words."""
+    kind, message = error["type"], str(error["msg"])
     if kind == "extra_forbidden":
-        message = "unknown option" + _suggestion(where)
-    elif kind == "missing":
-        message = "is required"
-    elif kind == "value_error":
+        return "unknown option" + _suggestion(error["loc"])
+    if kind == "value_error":
         message = message.removeprefix("Value error, ")
-        if "such as" in message:
-            message = f"must be {message}"
-    else:
-        message = message[0].lower() + message[1:]
-    return Problem(".".join(map(str, where)), _line(marks, where), message)
+        return message if message.startswith("must be") else f"must be {message}"
+    return _WORDS.get(kind) or message.replace("Input should", "must")
 
 
-_SECRETS = {"api_key": "api_key_env or api_key_file", "key": "api_key_env or api_key_file"}
+_SECRETS = {"api_key", "key", "secret", "token", "password"}
 
 
 def _suggestion(where: tuple[Any, ...]) -> str:
     option = str(where[-1])
     if option in _SECRETS and where[0] == "providers":
-        return f"; secrets are never in this file: use {_SECRETS[option]}"
-    options = {alias for model in _models(where) for alias in _aliases(model)}
-    close = difflib.get_close_matches(option, options, 1)
+        return f"; secrets are never in this file: use {' or '.join(_KEYS)}"
+    close = difflib.get_close_matches(option, _options_at(where[:-1]), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "limits": LimitsConfig,
-    "dispatch": DispatchConfig,
-    "retry": RetryConfig,
-}
-_TOP: dict[str, type[BaseModel]] = {
-    "providers": ProviderConfig,
-    "workloads": WorkloadConfig,
-}
+_SECTIONS: dict[str, type[BaseModel]] = {"providers": ProviderConfig, "workloads": WorkloadConfig}
+_INNER: dict[str, type[BaseModel]] = {"limits": LimitsConfig, "dispatch": DispatchConfig, "retry": RetryConfig}
 
 
-def _models(where: tuple[Any, ...]) -> list[type[BaseModel]]:
-    """Return the model whose options stand at a path."""
-    if len(where) == 1:
-        return [Config]
-    inner = [_SECTIONS[part] for part in where[2:-1] if part in _SECTIONS]
-    return inner[-1:] or [_TOP[where[0]]] if where[0] in _TOP else []
-
-
-def _aliases(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
+def _options_at(where: tuple[Any, ...]) -> list[str]:
+    """Return the names of the options at a path."""
+    model: type[BaseModel] = Config
+    for n, part in enumerate(where):
+        model = (_SECTIONS if n == 0 else _INNER).get(part, model)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def prompt_text(workload: WorkloadConfig) -> str | None:
@@ -368,6 +431,8 @@ def _secret(option: str, env: str | None, file: Path | None, command: list[str] 
     elif file is not None:
         place = f"{option}_file: {file}"
         try:
+            if file.stat().st_mode & stat.S_IWOTH:
+                raise ConfigError(f"{place}: anyone may write to it", hint=f"chmod 600 {file}")
             value = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "not UTF-8"

@@ -4,6 +4,8 @@ PyYAML parses; here are the few kinds of scalars that count, no duplicate keys, 
 options mean is :mod:`nura_cli.config`'s; a command that needs the state file alone stops here.
 """
 
+import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +17,12 @@ from nura_cli.errors import ConfigError, Problem
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_NODES = 100_000
+_DEEPEST = 100
+_TAG = "tag:yaml.org,2002:"
+_TEXT = _TAG + "str"
+
+Marks = dict[tuple[Any, ...], int]
+"""The line (1-based) of each path in a document."""
 
 
 class _Loader(_BASE):  # type: ignore[misc]  # PyYAML's C loader has no type
@@ -23,61 +31,95 @@ class _Loader(_BASE):  # type: ignore[misc]  # PyYAML's C loader has no type
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML reads it from the class
 
 
-for _tag, _pattern, _first in (
+for _kind, _pattern, _first in (
     ("bool", r"^(?:true|false)$", "tf"),
     ("null", r"^(?:~|null|)$", "~n\0"),
-    ("int", r"^-?(?:0|[1-9][0-9]*)$", "-0123456789"),
-    ("float", r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", "-0123456789"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
 ):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first) + ([""] if _tag == "null" else [])
-    )
+    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), list(_first) + ([""] if _kind == "null" else []))
 
 
-def load(text: str) -> tuple[Any, dict[tuple[Any, ...], int], list[Problem]]:
+def load(text: str) -> tuple[Any, Marks, list[Problem]]:
     """Return (document, line of each path, problems). With problems, the document is None."""
-    loader = _Loader(text)
+    problems: list[Problem] = []
+    marks: Marks = {}
     try:
-        node = loader.get_single_node()
-        problems: list[Problem] = []
-        marks: dict[tuple[Any, ...], int] = {}
-        if node is not None:
-            _walk(node, (), marks, problems)
-        return (None if problems or node is None else loader.construct_document(node)), marks, problems
+        _check_depth(text)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None, marks, problems
+            _walk(loader, node, (), marks, problems)
+            return (None if problems else loader.construct_document(node)), marks, problems
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         why = " ".join(part for part in (error.context, error.problem) if part)
         return None, {}, [Problem("YAML", mark.line + 1 if mark else None, why)]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return None, {}, [Problem("YAML", None, str(error).splitlines()[0])]
-    finally:
-        loader.dispose()
 
 
-def _walk(node: Any, where: tuple[Any, ...], marks: dict[tuple[Any, ...], int], problems: list[Problem]) -> None:
-    """Note the line of every path, and what is there twice; bounded, so that aliases cannot multiply without end."""
+def _check_depth(text: str) -> None:
+    """Raise MarkedYAMLError for what is nested too deeply: libyaml's composer would run out of stack, and end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                mark: Any = event.start_mark
+                raise yaml.MarkedYAMLError(None, None, f"nested more than {_DEEPEST} deep", mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _walk(loader: Any, node: Any, where: tuple[Any, ...], marks: Marks, problems: list[Problem]) -> None:
+    """Note the line of every path, and what cannot stand there; bounded, so that aliases cannot multiply without end."""
     marks.setdefault(where, node.start_mark.line + 1)
-    if len(marks) > _MOST_NODES:
-        raise ValueError("too many nodes: aliases that multiply?")
+    if len(marks) > _MOST_NODES or len(where) > _DEEPEST:
+        raise ValueError("too much: aliases that multiply, or hold themselves?")
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                problems.append(Problem(_dotted(where), key.start_mark.line + 1, "a name must be plain text"))
+                problems.append(Problem(dotted(where), line, "a name must be plain text"))
                 continue
+            key.tag = _TEXT  # names are text, as in JSON: 1, true and null are no exception
             here = (*where, key.value)
             if key.value in seen:
-                problems.append(Problem(_dotted(here), key.start_mark.line + 1, "stands here twice"))
+                problems.append(Problem(dotted(here), line, "stands here twice"))
             seen.add(key.value)
-            marks[here] = key.start_mark.line + 1
-            _walk(value, here, marks, problems)
+            marks[here] = line
+            _walk(loader, value, here, marks, problems)
     elif isinstance(node, yaml.SequenceNode):
         for n, item in enumerate(node.value):
-            _walk(item, (*where, n), marks, problems)
+            _walk(loader, item, (*where, n), marks, problems)
+    why = _unfit(loader, node)
+    if why:
+        problems.append(Problem(dotted(where), node.start_mark.line + 1, why))
 
 
-def _dotted(where: tuple[Any, ...]) -> str:
-    return ".".join(map(str, where)) or "the file"
+def _unfit(loader: Any, node: Any) -> str | None:
+    """Say why a value cannot be taken: a tag that makes something else of it than it looks like, a number without end."""
+    plain = isinstance(node, yaml.ScalarNode) and not node.style
+    looks = loader.resolve(type(node), getattr(node, "value", None) if plain else None, (plain, not plain))
+    if node.tag not in (looks, _TEXT):
+        return f"{node.tag.replace(_TAG, '!!')} is not understood here; leave the tag out"
+    if node.tag == _TAG + "float" and math.isinf(float(node.value)):
+        return "this number is too large"
+    if node.tag == _TAG + "int" and len(node.value) > 19:
+        return "this number is too large; as text it stands in quotes"
+    return None
+
+
+def dotted(where: Iterable[Any]) -> str:
+    """Return a path in a document as a person writes it."""
+    parts = [str(part) for part in where]
+    return ".".join(part if part.isprintable() else repr(part) for part in parts) or "the file"
 
 
 def find(explicit: Path | None, env: Mapping[str, str]) -> Path:
@@ -87,15 +129,17 @@ def find(explicit: Path | None, env: Mapping[str, str]) -> Path:
         ConfigError: there is none; lists where it was looked for.
     """
     if explicit is not None or env.get("NURA_CONFIG"):
-        path = (explicit or Path(env["NURA_CONFIG"])).expanduser()
-        if not path.is_file():
+        path = _expanded(explicit or env["NURA_CONFIG"])
+        try:
+            path.stat()
+        except OSError as error:
             source = "--config" if explicit is not None else "NURA_CONFIG"
-            raise ConfigError(f"{path}: no such file (from {source})", path=path)
+            raise ConfigError(f"{path}: {error.strerror} (from {source})", path=path) from error
         return path
     home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "/")) / ".config")
     places = [Path("nura.yaml"), home / "nura" / "config.yaml", Path("/etc/nura/config.yaml")]
     for path in places:
-        if path.is_file():
+        if os.access(path, os.F_OK) and path.is_file():  # a folder that may not be entered holds nothing for us
             return path
     raise ConfigError(
         "no configuration found; looked for " + ", ".join(str(place) for place in places),
@@ -103,7 +147,7 @@ def find(explicit: Path | None, env: Mapping[str, str]) -> Path:
     )
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], Marks]:
     """Read a configuration file; return its document and the line of each path in it.
 
     Raises:
@@ -129,7 +173,14 @@ def state_path(path: Path, document: Mapping[str, Any]) -> Path:
 
 def beside(path: Path, other: Path | str) -> Path:
     """Return a path of the configuration made absolute: relative to the file's own folder, never to the working one."""
-    return path.absolute().parent / Path(other).expanduser()
+    return path.absolute().parent / _expanded(other)
+
+
+def _expanded(path: Path | str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # the ~ of an unknown user; the path will be found absent
+        return Path(path)
 
 
 def problems_in(path: Path, problems: Iterable[Problem]) -> ConfigError:

@@ -30,22 +30,31 @@ class Cost(NamedTuple):
 
 
 class _Rates(NamedTuple):
-    """Pico-dollars for one token of each kind, up to ``upto`` input tokens, where a higher tier begins."""
+    """Pico-dollars for one token of each kind, and for the request itself."""
 
-    fresh: int
-    cached: int
-    written: int
-    output: int
-    upto: int
+    fresh: int | Decimal
+    cached: int | Decimal
+    written: int | Decimal
+    output: int | Decimal
+    request: int | Decimal
 
     def cost(self, usage: Usage) -> int:
         fresh = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-        return (
+        return round(
             fresh * self.fresh
             + usage.cached_input_tokens * self.cached
             + usage.cache_write_tokens * self.written
             + usage.output_tokens * self.output
+            + self.request
         )
+
+
+class _Tier(NamedTuple):
+    """The rates of requests with more than ``above`` input tokens."""
+
+    above: int
+    batch: _Rates
+    listed: _Rates
 
 
 class Prices:
@@ -59,20 +68,17 @@ class Prices:
         """
         self._provider = provider
         self._base_url = base_url
-        self._rates: dict[str, tuple[_Rates, _Rates] | None] = {}
+        self._tiers: dict[str, list[_Tier]] = {}
 
     def cost(self, model: str, usage: Usage) -> Cost | None:
         """Return what ``usage`` of a model costs, or None where no price is known (unpriced, never free)."""
-        if model not in self._rates:
-            self._rates[model] = self._look_up(model)
-        rates = self._rates[model]
-        if rates is None or not _sound(usage):
+        if model not in self._tiers:
+            self._tiers[model] = self._look_up(model)
+        tiers = self._tiers[model]
+        if not tiers or not _sound(usage):
             return None
-        batch, listed = rates
-        if usage.input_tokens <= batch.upto:
-            return Cost(batch.cost(usage), listed.cost(usage))
-        paid, full = self._exact(model, usage, batch=True), self._exact(model, usage, batch=False)
-        return Cost(self._discounted(paid, full), full)
+        tier = next(tier for tier in tiers if usage.input_tokens > tier.above)
+        return Cost(tier.batch.cost(usage), tier.listed.cost(usage))
 
     @cached_property
     def _where(self) -> dict[str, Any]:
@@ -87,43 +93,63 @@ class Prices:
             pass
         return {"provider_id": self._provider}
 
-    def _look_up(self, model: str) -> tuple[_Rates, _Rates] | None:
+    def _look_up(self, model: str) -> list[_Tier]:
+        """Return a model's tiers, the highest first; none where it has no price for tokens (but for audio hours, say).
+
+        A price is linear within a tier, so that it is looked up once for a model and not once for an answer.
+        """
         try:
-            listed = self._linear(model, batch=False)
-            batch = self._linear(model, batch=True)
+            own, listed = self._priced(model, batch=False)
+            _, batch = self._priced(model, batch=True)
         except (LookupError, ValueError):
-            return None
-        paid = [self._discounted(ours, full) for ours, full in zip(batch[:4], listed[:4], strict=True)]
-        return _Rates(paid[0], paid[1], paid[2], paid[3], batch.upto), listed
+            return []
+        if listed.input_mtok is None and listed.output_mtok is None:
+            return []
+        prices = [price for both in (batch, listed) for price in vars(both).values()]
+        starts = {tier.start for price in prices for tier in getattr(price, "tiers", ())}
+        return [_tier(above, batch, listed, own=own) for above in sorted({-1, *starts}, reverse=True)]
 
-    def _discounted(self, paid: int, listed: int) -> int:
-        return int(listed * BATCH_SHARE) if "provider_id" in self._where and paid == listed else paid
-
-    def _linear(self, model: str, *, batch: bool) -> _Rates:
-        """Read the rates off the price list by pricing probes of a thousand tokens; tiers begin far above."""
-        probes = (Usage(1000), Usage(1000, 1000), Usage(1000, 0, 1000), Usage(0, 0, 0, 1000))
-        fresh, cached, written, output = (self._exact(model, probe, batch=batch) // 1000 for probe in probes)
-        return _Rates(fresh, cached, written, output, self._first_tier(model, batch=batch))
-
-    def _first_tier(self, model: str, *, batch: bool) -> int:
-        prices = vars(self._priced(model, Usage(1), batch=batch).model_price).values()
-        starts = [tier.start for price in prices for tier in getattr(price, "tiers", ())]
-        return min(starts, default=10**12)
-
-    def _exact(self, model: str, usage: Usage, *, batch: bool) -> int:
-        return int(self._priced(model, usage, batch=batch).total_price * PICO)
-
-    def _priced(self, model: str, usage: Usage, *, batch: bool) -> Any:
+    def _priced(self, model: str, *, batch: bool) -> tuple[bool, Any]:
+        """Return whether the vendor itself sells the model, and its price object."""
         import genai_prices
 
-        tokens = genai_prices.Usage(
-            input_tokens=usage.input_tokens,
-            cache_read_tokens=usage.cached_input_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            output_tokens=usage.output_tokens,
-        )
-        context: Any = {"processing": "batch"} if batch else None
-        return genai_prices.calc_price(tokens, model, price_context=context, **self._where)
+        context = {"processing": "batch"} if batch else None
+        found = genai_prices.calc_price(genai_prices.Usage(), model, price_context=context, **self._where)
+        return found.provider.id == self._provider, found.model_price
+
+
+def _tier(above: int, batch: Any, listed: Any, *, own: bool) -> _Tier:
+    full, paid = _rates(listed, above), _rates(batch, above)
+    if own:
+        paid = _Rates(*(_whole(f * BATCH_SHARE) if p == f else p for p, f in zip(paid, full, strict=True)))
+    return _Tier(above, paid, full)
+
+
+def _rates(price: Any, above: int) -> _Rates:
+    """Read the rates for more than ``above`` input tokens off a price object, which is in US dollars for a million."""
+
+    def rate(name: str) -> int | Decimal | None:
+        value = getattr(price, name)
+        for tier in reversed(getattr(value, "tiers", ())):
+            if above >= tier.start:
+                return _whole(tier.price * (PICO // 10**6))
+        base = getattr(value, "base", value)
+        return None if base is None else _whole(base * (PICO // 10**6))
+
+    fresh, cached, written = rate("input_mtok") or 0, rate("cache_read_mtok"), rate("cache_write_mtok")
+    request = _whole(Decimal(price.requests_kcount or 0) * (PICO // 1000))
+    return _Rates(
+        fresh,
+        fresh if cached is None else cached,
+        fresh if written is None else written,
+        rate("output_mtok") or 0,
+        request,
+    )
+
+
+def _whole(rate: Decimal) -> int | Decimal:
+    """Return a rate as an int where it is one: ints add up faster."""
+    return int(rate) if rate == int(rate) else rate
 
 
 def _sound(usage: Usage) -> bool:

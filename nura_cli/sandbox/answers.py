@@ -4,9 +4,31 @@ import hashlib
 import json
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 _WORDS = 24
+_CHARACTERS = 200
+_DEEP = 8
+_FORMATS = {
+    "date": "2026-01-02",
+    "time": "03:04:05Z",
+    "date-time": "2026-01-02T03:04:05Z",
+    "duration": "P1D",
+    "email": "someone@example.com",
+    "hostname": "example.com",
+    "uri": "https://example.com/",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "uuid": "123e4567-e89b-42d3-a456-426614174000",
+}
+
+
+class Spoken(NamedTuple):
+    """An answer: its text, why it ended (``stop``, ``length`` or ``refusal``), and its tokens."""
+
+    text: str
+    reason: str
+    tokens: int
 
 
 def tokens(text: str) -> int:
@@ -14,75 +36,162 @@ def tokens(text: str) -> int:
     return max(1, math.ceil(len(text) / 4))
 
 
+def speak(prompt: str, schema: Any, most: Any = None, mode: str | None = None) -> Spoken:
+    """Return the answer to a prompt.
+
+    Args:
+        prompt: the user's last words.
+        schema: the JSON schema it must fit, or None for a plain sentence.
+        most: how many tokens it may have; None for any number. One that needs more is cut.
+        mode: how a fault wants it wrong: ``text``, ``schema``, ``length``, ``refusal`` or ``empty``.
+    """
+    if mode == "refusal":
+        return Spoken("I cannot help with that.", "refusal", 6)
+    wrong = {"text": "This is not JSON.", "schema": '{"unexpected": true}', "empty": ""}
+    text = fitting(schema, prompt) if isinstance(schema, dict) else plain(prompt)
+    text = wrong.get(mode or "", text)
+    needed = tokens(text)
+    allowed = min(needed - 1, 8) if mode == "length" else most if isinstance(most, int) else needed
+    if needed > allowed:
+        return Spoken(text[: max(allowed, 1) * 4 - 1], "length", max(allowed, 1))
+    return Spoken(text, "stop", needed)
+
+
 def plain(prompt: str) -> str:
     """Return a sentence that quotes the beginning of the prompt, and differs where the prompt does."""
-    words = " ".join(prompt.split()[:_WORDS])
-    return f"In short: {words} [{hashlib.sha256(prompt.encode()).hexdigest()[:8]}]"
+    return f"In short: {' '.join(prompt[:_CHARACTERS].split()[:_WORDS])} [{_hash('', prompt) % 16**8:08x}]"
 
 
 def fitting(schema: dict[str, Any], prompt: str) -> str:
-    """Return a JSON document that fits a schema, chosen by the prompt."""
-    return json.dumps(_value(schema, schema, prompt, "", 0), ensure_ascii=False)
+    """Return a JSON document that fits a schema, chosen by the prompt. Patterns are not followed."""
+    return json.dumps(_Walk(schema, prompt).value(schema, "", 0), ensure_ascii=False)
 
 
-def _pick(options: list[Any], prompt: str, place: str) -> Any:
-    """Choose the option whose words the prompt has most of, else one by hash."""
-    lower = prompt.lower()
-
-    def score(option: Any) -> int:
-        return sum(lower.count(word) for word in re.findall(r"[a-z]{3,}", str(option).lower()))
-
-    best = max(options, key=score)
-    if score(best):
-        return best
-    return options[int(hashlib.sha256(f"{place}:{prompt}".encode()).hexdigest(), 16) % len(options)]
+def _hash(place: str, prompt: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{place}:{prompt}".encode("utf-8", "replace")).digest()[:8], "big")
 
 
-def _value(schema: Any, root: dict[str, Any], prompt: str, place: str, depth: int) -> Any:
-    if not isinstance(schema, dict) or depth > 40:
-        return None
-    if "$ref" in schema:
-        target: Any = root
-        for part in str(schema["$ref"]).lstrip("#/").split("/"):
-            target = target.get(part.replace("~1", "/").replace("~0", "~"), {}) if part else target
-        return _value(target, root, prompt, place, depth + 1)
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return _pick(schema["enum"], prompt, place)
-    for combined in ("anyOf", "oneOf", "allOf"):
-        if schema.get(combined):
-            return _value(schema[combined][0], root, prompt, place, depth + 1)
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    if isinstance(kind, list):
-        kind = next((one for one in kind if one != "null"), "null")
-    if kind == "object":
-        names = schema.get("properties", {})
-        return {
-            name: _value(names[name], root, prompt, f"{place}/{name}", depth + 1)
-            for name in names
-            if depth < 20 or name in schema.get("required", ())
+class _Walk:
+    """A walk through a schema that makes up a value on its way."""
+
+    def __init__(self, root: dict[str, Any], prompt: str) -> None:
+        self._root = root
+        self._prompt = prompt
+        self._lower = prompt.lower()
+
+    def value(self, schema: Any, place: str, depth: int) -> Any:
+        """Return a value that fits a schema; ``place`` is where it stands, so that neighbours differ."""
+        if not isinstance(schema, dict) or depth > 8 * _DEEP:
+            return None
+        if "$ref" in schema:
+            return self.value({**self._target(schema["$ref"]), **_without(schema, "$ref")}, place, depth + 1)
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return self._choose(schema["enum"], place)
+        if schema.get("allOf"):
+            return self.value(self._merged(schema), place, depth + 1)
+        for either in ("anyOf", "oneOf"):
+            if schema.get(either):
+                chosen = self._branch(schema[either], depth)
+                return self.value({**_without(schema, either), **chosen}, place, depth + 1)
+        kind = schema.get("type", "object" if "properties" in schema else "array" if "items" in schema else "string")
+        if isinstance(kind, list):
+            kind = next((one for one in kind if one != "null"), "null") if depth < _DEEP else kind[-1]
+        return self._of_kind(kind, schema, place, depth)
+
+    def _of_kind(self, kind: str, schema: dict[str, Any], place: str, depth: int) -> Any:
+        if kind == "object":
+            return self._object(schema, place, depth)
+        if kind == "array":
+            return self._array(schema, place, depth)
+        if kind in ("integer", "number"):
+            return _number(schema, _hash(place, self._prompt), whole=kind == "integer")
+        if kind == "boolean":
+            return _hash(place, self._prompt) % 2 == 1
+        return None if kind == "null" else self._string(schema)
+
+    def _target(self, reference: object) -> dict[str, Any]:
+        found: Any = self._root
+        for part in str(reference).lstrip("#").split("/"):
+            if part:
+                found = found.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(found, dict) else {}
+        return found if isinstance(found, dict) else {}
+
+    def _merged(self, schema: dict[str, Any]) -> dict[str, Any]:
+        merged = _without(schema, "allOf")
+        for part in schema["allOf"]:
+            whole = {**self._target(part["$ref"]), **_without(part, "$ref")} if "$ref" in part else part
+            properties = {**merged.get("properties", {}), **whole.get("properties", {})}
+            required = [*merged.get("required", []), *whole.get("required", [])]
+            merged = {**merged, **whole}
+            if properties:
+                merged |= {"properties": properties, "required": required}
+        return merged
+
+    def _branch(self, branches: list[Any], depth: int) -> dict[str, Any]:
+        """Return the branch to take: the first that is not null; deep down the one that ends soonest."""
+        dicts = [branch for branch in branches if isinstance(branch, dict)]
+        plain_ones = [one for one in dicts if one.get("type") in ("null", "string", "boolean", "integer", "number")]
+        if depth >= _DEEP and plain_ones:
+            return plain_ones[0]
+        return next((one for one in dicts if one.get("type") != "null"), dicts[0] if dicts else {})
+
+    def _choose(self, options: list[Any], place: str) -> Any:
+        """Return the option whose words the prompt has most of; among equals one by hash."""
+
+        def score(option: Any) -> int:
+            return sum(self._lower.count(word) for word in re.findall(r"[^\W_]{3,}", str(option).lower()))
+
+        scores = [score(option) for option in options]
+        best = [option for option, found in zip(options, scores, strict=True) if found == max(scores)]
+        return best[_hash(place, self._prompt) % len(best)]
+
+    def _object(self, schema: dict[str, Any], place: str, depth: int) -> dict[str, Any]:
+        properties, required = schema.get("properties", {}), schema.get("required", ())
+        rest = schema.get("additionalProperties", {"type": "string"})
+        extra = {
+            name: rest if isinstance(rest, dict) else {"type": "string"} for name in required if name not in properties
         }
-    if kind == "array":
-        n = max(int(schema.get("minItems", 1)), 0)
-        return [_value(schema.get("items", {}), root, prompt, f"{place}/{i}", depth + 1) for i in range(n)]
-    return _scalar(kind, schema, prompt, place)
+        return {
+            name: self.value(part, f"{place}/{name}", depth + 1)
+            for name, part in {**properties, **extra}.items()
+            if depth < _DEEP or name in required
+        }
+
+    def _array(self, schema: dict[str, Any], place: str, depth: int) -> list[Any]:
+        first = schema.get("prefixItems", [])
+        least, most = int(schema.get("minItems", 0)), int(schema.get("maxItems", 10**6))
+        n = min(max(least, len(first), 1 if depth < _DEEP else 0), most)
+        items: list[Any] = []
+        for i in range(n + 20 if schema.get("uniqueItems") else n):
+            item = self.value(first[i] if i < len(first) else schema.get("items", {}), f"{place}/{i}", depth + 1)
+            if len(items) < n and not (schema.get("uniqueItems") and item in items):
+                items.append(item)
+        return items
+
+    def _string(self, schema: dict[str, Any]) -> str:
+        text = _FORMATS.get(str(schema.get("format")), plain(self._prompt))
+        shortest = int(schema.get("minLength", 0))
+        return (text + "." * max(0, shortest - len(text)))[: int(schema.get("maxLength", 10**6))]
 
 
-def _scalar(kind: str, schema: dict[str, Any], prompt: str, place: str) -> Any:
-    digest = int(hashlib.sha256(f"{place}:{prompt}".encode()).hexdigest()[:8], 16)
-    if kind == "boolean":
-        return bool(digest % 2)
-    if kind in ("integer", "number"):
-        low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
-        high = schema.get("maximum", schema.get("exclusiveMaximum", low + 100))
-        span = max(int(high) - math.ceil(low) - ("exclusiveMaximum" in schema), 0)
-        value = math.ceil(low) + ("exclusiveMinimum" in schema) + (digest % (span + 1) if span else 0)
-        step = schema.get("multipleOf")
-        return value - value % step if isinstance(step, int) and step else value
-    if kind == "null":
-        return None
-    formats = {"date": "2026-01-02", "date-time": "2026-01-02T03:04:05Z", "email": "someone@example.com"}
-    text = formats.get(str(schema.get("format")), plain(prompt))
-    shortest = int(schema.get("minLength", 0))
-    return (text + "." * max(0, shortest - len(text)))[: int(schema.get("maxLength", 10**6))]
+def _without(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != name}
+
+
+def _number(schema: dict[str, Any], digest: int, *, whole: bool) -> Any:
+    """Return a number within a schema's bounds, on its ``multipleOf``."""
+    step = schema.get("multipleOf", 1)
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if low is None:
+        low = 0 if high is None or high > 0 else high - 100 * step
+    first, last = math.ceil(low / step), math.floor((low + 100 * step if high is None else high) / step)
+    first += first * step == schema.get("exclusiveMinimum")
+    last -= last * step == schema.get("exclusiveMaximum")
+    if first > last:
+        # No multiple fits between the bounds: a number between them does, unless a whole one is asked for.
+        return math.ceil(low) if whole or high is None else (low + high) / 2
+    value = (first + digest % (last - first + 1)) * step
+    return int(value) if whole else value

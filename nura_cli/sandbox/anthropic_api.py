@@ -1,6 +1,5 @@
 """The sandbox's Anthropic side: Message Batches, as the vendor's guide and API reference describe them."""
 
-import codecs
 import hashlib
 import json
 import re
@@ -8,207 +7,239 @@ import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from nura_cli.sandbox import answers, work
-from nura_cli.sandbox.http import Failure, Json, Reply, Request, SendFile
-from nura_cli.sandbox.openai_api import speak, text_of
-from nura_cli.sandbox.store import Store
+from nura_cli.sandbox import faults, work
+from nura_cli.sandbox.anthropic_requests import problem_of, respond
+from nura_cli.sandbox.elements import elements
+from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number, private
+from nura_cli.sandbox.faults import Fault
+from nura_cli.sandbox.store import Settings, Store, account_of
 
 MOST_REQUESTS = 100_000
 MOST_BYTES = 256_000_000
-WINDOW = 86400
 RESULTS_LAST = 29 * 86400
-STRICT_SINCE = "2026-10-21"
-"""From this ``anthropic-version`` on, sampling parameters are refused, even at their default values."""
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _EDGE = (
-    b"<html><head><title>413 Request Entity Too Large</title></head><body>413 Request Entity Too Large</body></html>"
+    b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n"
+    b"<body><center><h1>413 Request Entity Too Large</h1></center></body>\r\n</html>\r\n"
 )
+_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
 
 
-def failure(status: int, message: str, kind: str = "invalid_request_error") -> Failure:
-    """Return an error in the vendor's shape."""
-    return Failure(status, {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_sandbox"})
+def failure(
+    status: int, message: str, kind: str | None = None, code: str | None = None, headers: dict[str, str] | None = None
+) -> Failure:
+    """Return an error in the vendor's shape; the server puts the request's id in."""
+    return Failure(status, _error(status, message, code or kind), headers=headers)
+
+
+def _error(status: int, message: str, kind: str | None = None) -> dict[str, Any]:
+    kind = kind or _KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": None}
 
 
 def route(request: Request) -> str:
     """Return the name of the route of a request, for faults and the log."""
-    rest = request.path.removeprefix("/v1/messages/batches").strip("/").split("/")
+    method, rest = request.method, request.path.removeprefix("/v1/messages/batches").strip("/").split("/")
+    if not request.path.startswith("/v1/messages/batches"):
+        return "unknown"
     if rest == [""]:
-        return "create" if request.method == "POST" else "list"
-    if len(rest) == 2:
-        return {"results": "download", "cancel": "cancel"}.get(rest[1], "unknown")
-    return "delete" if request.method == "DELETE" else "retrieve"
+        return {"POST": "create", "GET": "list"}.get(method, "unknown")
+    if len(rest) == 1:
+        return {"GET": "retrieve", "DELETE": "delete"}.get(method, "unknown")
+    return {("GET", "results"): "download", ("POST", "cancel"): "cancel"}.get((method, "/".join(rest[1:])), "unknown")
+
+
+def account(headers: Any) -> str:
+    """Return the account of a request, or raise the vendor's errors. The 2.x SDK sends the key as a bearer."""
+    key = headers.get("x-api-key") or (headers.get("Authorization") or "").removeprefix("Bearer ").strip()
+    if not key:
+        raise failure(401, "x-api-key header is required")
+    if not headers.get("anthropic-version"):
+        raise failure(400, "anthropic-version: header is required")
+    return account_of(str(key))
+
+
+def refused_key() -> Failure:
+    """Return the vendor's answer to a key it does not know."""
+    return failure(401, "invalid x-api-key")
 
 
 def handle(store: Store, request: Request, name: str) -> Reply:
     """Answer a request of this protocol."""
-    account = request.account
     if name == "create":
-        return _create(store, account, request)
+        return _create(store, request)
     if name == "list":
-        return _list(store, account, request)
-    batch_id = request.path.removeprefix("/v1/messages/batches/").split("/")[0]
-    if name != "cancel":
-        settle(store, account)
-    batch = store.batch(account, batch_id)
-    if batch is None:
-        raise failure(404, f"Message batch {batch_id} was not found.", "not_found_error")
-    if name == "retrieve":
-        return Json(_json(request.url, batch))
+        return _list(store, request)
+    if name == "unknown":
+        raise failure(404, "Not Found")
+    batch_id = request.path.split("/")[4]
+    if name in ("retrieve", "download"):
+        work.settle(store, request.account, "anthropic", step, batch_id)
+    batch = store.batch(request.account, batch_id)
+    if batch is None or batch["protocol"] != "anthropic":
+        if "missing_500" in store.quirks():
+            raise failure(500, "Internal server error")
+        raise failure(404, f"Message Batch {batch_id} not found")
     if name == "cancel":
-        return _cancel(store, request, batch)
+        return _cancel(store, request, batch_id)
     if name == "delete":
-        if batch["ended_at"] is None:
-            raise failure(409, "Only batches that have ended can be deleted.")
-        store.drop_batch(batch_id)
-        store.body(f"{batch_id}.results").unlink(missing_ok=True)
-        return Json({"id": batch_id, "type": "message_batch_deleted"})
+        return _delete(store, batch)
     if name == "download":
-        path = store.body(f"{batch_id}.results")
-        if batch["ended_at"] is None or not path.exists() or store.now() > batch["created_at"] + RESULTS_LAST:
-            raise failure(404, "The results of this batch are not available.", "not_found_error")
-        return SendFile(path, "application/x-jsonl")
-    raise failure(404, "Not found", "not_found_error")
+        return _results(store, batch)
+    return Json(_json(store, request.url, batch))
 
 
-def _cancel(store: Store, request: Request, batch: dict[str, Any]) -> Reply:
-    if batch["ended_at"] is not None:
-        raise failure(409, "The batch has already ended.")
-    store.change(batch["id"], status="canceling", cancel_at=store.now())
-    return Json(_json(request.url, store.batch(request.account, batch["id"]) or batch))
+def _cancel(store: Store, request: Request, batch_id: str) -> Reply:
+    with store.work():
+        batch = store.batch(request.account, batch_id)
+        if batch is None:
+            raise failure(404, f"Message Batch {batch_id} not found")
+        if batch["ended_at"] is not None:
+            raise failure(400, f"Batch {batch_id} cannot be canceled: it has already ended.")
+        if batch["cancel_at"] is None:
+            store.change(batch_id, status="canceling", cancel_at=store.now())
+    return Json(_json(store, request.url, store.batch(request.account, batch_id) or batch))
 
 
-def _create(store: Store, account: str, request: Request) -> Reply:
+def _delete(store: Store, batch: dict[str, Any]) -> Reply:
+    if batch["ended_at"] is None:
+        raise failure(400, f"Batch {batch['id']} cannot be deleted: it has not ended. Cancel it first.")
+    store.drop_batch(batch["id"])
+    store.body(f"{batch['id']}.results").unlink(missing_ok=True)
+    return Json({"id": batch["id"], "type": "message_batch_deleted"})
+
+
+def _results(store: Store, batch: dict[str, Any]) -> Reply:
+    path = store.body(f"{batch['id']}.results")
+    if batch["ended_at"] is None or not path.exists() or _archived(store, batch):
+        raise failure(404, f"The results of Message Batch {batch['id']} are not available")
+    return SendFile(path, "application/x-jsonl")
+
+
+def _archived(store: Store, batch: dict[str, Any]) -> bool:
+    return store.now() >= int(batch["created_at"]) + RESULTS_LAST
+
+
+# Create
+
+
+def _create(store: Store, request: Request) -> Reply:
     part = store.folder / f"create-{secrets.token_hex(8)}.part"
     try:
-        size = request.save(part, MOST_BYTES)
-        if size > MOST_BYTES:
+        if request.save(part, MOST_BYTES) > MOST_BYTES:
             raise Failure(413, _EDGE, "text/html")
-        seen: set[str] = set()
-        for element in elements(part):
-            custom_id = element.get("custom_id") if isinstance(element, dict) else None
-            if not isinstance(custom_id, str) or not _CUSTOM_ID.fullmatch(custom_id):
-                raise failure(400, "requests: custom_id must match ^[a-zA-Z0-9_-]{1,64}$")
-            if custom_id in seen:
-                raise failure(400, f"requests: custom_id '{custom_id}' is used twice")
-            if not isinstance(element.get("params"), dict):
-                raise failure(400, "requests: params: Field required")
-            seen.add(custom_id)
-        if not 1 <= len(seen) <= MOST_REQUESTS:
-            raise failure(400, f"requests: must have between 1 and {MOST_REQUESTS} items, has {len(seen)}")
+        total = _checked(part)
         refused = store.refusal(part)
         if refused:
-            raise failure(int(refused.get("status", 400)), refused.get("message", "Refused."))
+            raise _refusal(refused, part)
         batch_id = "msgbatch_" + secrets.token_hex(12)
         part.replace(store.body(f"{batch_id}.requests"))
+        version = request.headers.get("anthropic-version", "")
         batch = store.add_batch(
-            account,
-            "anthropic",
-            batch_id,
-            status="in_progress",
-            total=len(seen),
-            endpoint=request.headers.get("anthropic-version", ""),
+            request.account, "anthropic", batch_id, status="in_progress", total=total, endpoint=version
         )
-        return Json(_json(request.url, batch))
-    except ValueError as error:
-        raise failure(400, f"The request body is not valid JSON: {error}") from error
+        return Json(_json(store, request.url, batch))
     finally:
         part.unlink(missing_ok=True)
 
 
-def elements(path: Path) -> Iterator[Any]:
-    """Yield the elements of the ``requests`` array of a body, one at a time. Raises ValueError where it is not JSON."""
-    decoder = json.JSONDecoder()
-    with path.open("rb") as file:
-        window = _Window(file)
-        if not window.skip_to("["):
-            raise ValueError("no requests")
-        while True:
-            mark = window.next_mark()
-            if mark == "]":
-                return
-            yield window.decode(decoder)
+def _checked(part: Path) -> int:
+    """Return how many requests a body holds. Raises the vendor's 400 where it is no list of requests."""
+    seen: dict[bytes, int] = {}
+    try:
+        for n, element in enumerate(elements(part)):
+            if not isinstance(element, dict):
+                raise failure(400, f"requests.{n}: Input should be a valid dictionary")
+            custom_id = element.get("custom_id")
+            if not isinstance(custom_id, str):
+                raise failure(400, f"requests.{n}.custom_id: Field required")
+            if not _CUSTOM_ID.fullmatch(custom_id):
+                raise failure(400, f"requests.{n}.custom_id: String should match pattern '^[a-zA-Z0-9_-]{{1,64}}$'")
+            if not isinstance(element.get("params"), dict):
+                raise failure(400, f"requests.{n}.params: Field required")
+            extra = sorted(element.keys() - {"custom_id", "params"})
+            if extra:
+                raise failure(400, f"requests.{n}.{extra[0]}: Extra inputs are not permitted")
+            first = seen.setdefault(custom_id.encode(), n)
+            if first != n:
+                raise failure(400, f"requests.{n}.custom_id: '{custom_id}' is already used by requests.{first}")
+            if n >= MOST_REQUESTS:
+                raise failure(400, f"requests: List should have at most {MOST_REQUESTS} items")
+    except ValueError as error:
+        raise failure(400, f"The request body is not valid: {error}") from error
+    if not seen:
+        raise failure(400, "requests: List should have at least 1 item after validation, not 0")
+    return len(seen)
 
 
-class _Window:
-    """A sliding piece of text over a file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._decode = codecs.getincrementaldecoder("utf-8")()
-        self._file = file
-        self._text = ""
-        self._at = 0
-        self._done = False
-
-    def _more(self) -> bool:
-        data = self._file.read(1 << 18)
-        self._text = self._text[self._at :] + self._decode.decode(data, final=not data)
-        self._at = 0
-        self._done = not data
-        return bool(data)
-
-    def skip_to(self, mark: str) -> bool:
-        """Move behind the first ``mark`` of the body's head."""
-        self._more()
-        found = self._text.find(mark)
-        self._at = found + 1
-        return found >= 0 and '"requests"' in self._text[:found]
-
-    def next_mark(self) -> str:
-        """Move to the next element, or return the ``]`` that ends the array."""
-        while True:
-            while self._at < len(self._text):
-                character = self._text[self._at]
-                if character == "]":
-                    return "]"
-                if character not in " \t\r\n,":
-                    return character
-                self._at += 1
-            if not self._more():
-                raise ValueError("the array does not end")
-
-    def decode(self, decoder: json.JSONDecoder) -> Any:
-        """Return the element that begins here, reading on until it is whole."""
-        while True:
-            try:
-                value, end = decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError:
-                if self._done or not self._more():
-                    raise
-            else:
-                self._at = end
-                return value
+def _refusal(refused: Fault, part: Path) -> Failure:
+    """Return the refusal that a fault wants; with ``line: "match"`` it names the request."""
+    words = refused.get("message", "Refused.")
+    if refused.get("line") == "match" and "match" in refused:
+        text = str(refused["match"])
+        n = next((n for n, one in enumerate(elements(part)) if text in json.dumps(one, ensure_ascii=False)), 0)
+        words = f"requests.{n}.params: {words}"
+    return failure(int(refused.get("status", 400)), words, refused.get("code"))
 
 
-def _list(store: Store, account: str, request: Request) -> Reply:
-    limit = int(request.query.get("limit", 20))
-    if not 1 <= limit <= 1000:
-        raise failure(400, "limit: must be between 1 and 1000")
-    settle(store, account)
-    stuck = store.quirk("stuck_list")
-    rows = store.page(account, "anthropic", None if stuck else request.query.get("after_id"), limit + 1)
-    data = [_json(request.url, row) for row in rows[:limit]]
+# List and retrieve
+
+
+def _list(store: Store, request: Request) -> Reply:
+    limit, after, before = (
+        number(request.query, "limit", 20),
+        request.query.get("after_id"),
+        request.query.get("before_id"),
+    )
+    if limit is None or not 1 <= limit <= 1000:
+        raise failure(400, "limit: Input should be between 1 and 1000")
+    if after and before:
+        raise failure(400, "Only one of before_id and after_id can be given")
+    for cursor in (after, before):
+        if cursor and store.batch(request.account, cursor) is None:
+            raise failure(400, f"{'after_id' if after else 'before_id'}: {cursor} is no batch of this account")
+    work.settle(store, request.account, "anthropic", step)
+    stuck = "stuck_list" in store.quirks()
+    rows = store.page(
+        request.account, "anthropic", limit + 1, after=None if stuck else after, before=None if stuck else before
+    )
+    more, rows = len(rows) > limit or (stuck and bool(rows)), rows[:limit]
+    if before and not stuck:
+        rows.reverse()
+    data = [_json(store, request.url, row) for row in rows]
     ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return Json({"data": data, "has_more": len(rows) > limit or (stuck and bool(rows)), **ends})
+    return Json({"data": data, "has_more": more, **ends})
 
 
-def _json(url: str, batch: dict[str, Any]) -> dict[str, Any]:
+def _json(store: Store, url: str, batch: dict[str, Any]) -> dict[str, Any]:
     counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
     counts |= batch["told"].get("counts") or {"processing": batch["total"]}
-    ended = batch["ended_at"] is not None
+    archived = _archived(store, batch)
+    there = batch["ended_at"] is not None and not archived
     return {
         "id": batch["id"],
         "type": "message_batch",
-        "processing_status": batch["status"],
+        "processing_status": batch["status"].upper() if "upper_case" in store.quirks() else batch["status"],
         "request_counts": counts,
         "created_at": _time(batch["created_at"]),
-        "expires_at": _time(batch["created_at"] + WINDOW),
+        "expires_at": _time(batch["created_at"] + work.WINDOW),
         "ended_at": _time(batch["ended_at"]),
         "cancel_initiated_at": _time(batch["cancel_at"]),
-        "archived_at": None,
-        "results_url": f"{url}/v1/messages/batches/{batch['id']}/results" if ended else None,
+        "archived_at": _time(batch["created_at"] + RESULTS_LAST) if archived else None,
+        "results_url": f"{url}/v1/messages/batches/{batch['id']}/results" if there else None,
     }
 
 
@@ -216,134 +247,72 @@ def _time(at: int | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
 
 
-def settle(store: Store, account: str) -> None:
-    """Work on the batches of an account whose time has come."""
-    delay = int(store.setting("delay", 0))
-    for batch in store.due(account):
-        age = store.now() - batch["created_at"]
-        if batch["protocol"] == "anthropic" and (age >= min(delay, WINDOW) or batch["cancel_at"] is not None):
-            with store.work():
-                fresh = store.batch(account, batch["id"])
-                if fresh and fresh["ended_at"] is None:
-                    _work(store, fresh, expired=delay > WINDOW)
+# Working on a batch
 
 
-def _work(store: Store, batch: dict[str, Any], *, expired: bool) -> None:
-    afflictions = store.afflictions()
+def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
+    """End a batch whose time has come; the caller holds the work lock."""
+    end = work.deadline(batch["created_at"], batch["cancel_at"], settings.delay)
+    if settings.delay and end.at > store.now():
+        return
     source = store.body(f"{batch['id']}.requests")
-    strict = batch["endpoint"] >= STRICT_SINCE
+    suffered = store.deal(batch, source, but="refuse")
     counts = dict.fromkeys(("succeeded", "errored", "canceled", "expired"), 0)
-
-    def answer(request: work.Request, fate: work.Fate) -> work.Reply:
-        reply, ending = _answer(request, fate, strict)
-        counts[ending] += 1
-        return reply
-
-    cancelled = batch["cancel_at"] is not None
-    outcome = work.run(
-        store, batch, _requests(source), answer, afflictions, _stranger, cancelled=cancelled, expired=expired
-    )
+    answerer = _Answerer(batch, settings)
+    outcome = work.run(store, batch, _requests(source), answerer.answer, _stranger, suffered, end)
+    counts |= {ending: n for ending, n in outcome.counts.items() if ending in counts}
     target = store.body(f"{batch['id']}.results")
-    if any(fault["what"] == "lost" for fault in afflictions):
-        for path in outcome.parts.values():
-            path.unlink()
-    elif "results" in outcome.parts:
-        outcome.parts["results"].replace(target)
+    if "results" not in outcome.parts:
+        private(target).close()
+    elif faults.of(suffered, "lost"):
+        outcome.parts["results"].unlink()
     else:
-        target.write_bytes(b"")
-    store.change(batch["id"], status="ended", ended_at=store.now(), told={"counts": counts})
+        outcome.parts["results"].replace(target)
+    store.change(batch["id"], status="ended", ended_at=end.at, told={"counts": counts})
     source.unlink(missing_ok=True)
 
 
 def _requests(source: Path) -> Iterator[work.Request]:
     for found in elements(source):
-        yield work.Request(found["custom_id"], found["params"], json.dumps(found["params"]).encode())
+        yield work.Request(found["custom_id"], found["params"], work.encoded(found["params"]))
 
 
-def _line(custom_id: str, result: dict[str, Any], usage: tuple[int, int] | None = None) -> work.Reply:
-    text = json.dumps({"custom_id": custom_id, "result": result}, ensure_ascii=False, separators=(",", ":"))
-    return work.Reply("results", text.encode(), usage)
+def _line(
+    custom_id: str, ending: str, result: dict[str, Any] | None = None, usage: tuple[int, int] | None = None
+) -> work.Reply:
+    line = {"custom_id": custom_id, "result": {"type": ending, **(result or {})}}
+    return work.Reply("results", work.encoded(line), ending, usage)
 
 
 def _stranger(n: int) -> work.Reply:
-    return _line(f"stranger-{n}", {"type": "expired"})
+    return _line(f"stranger-{n}", "expired")._replace(ending="foreign")
 
 
-def _errored(custom_id: str, kind: str, message: str) -> work.Reply:
-    error = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_x"}
-    return _line(custom_id, {"type": "errored", "error": error})
+def _errored(custom_id: str, status: int, message: str) -> work.Reply:
+    ident = hashlib.sha256(custom_id.encode()).hexdigest()[:24]
+    return _line(custom_id, "errored", {"error": {**_error(status, message), "request_id": f"req_{ident}"}})
 
 
-_KINDS = {400: "invalid_request_error", 403: "permission_error", 429: "rate_limit_error", 529: "overloaded_error"}
+class _Answerer:
+    """Makes the lines of a batch's results."""
 
+    def __init__(self, batch: dict[str, Any], settings: Settings) -> None:
+        self._version = str(batch["endpoint"])
+        self._models = settings.models
 
-def _answer(request: work.Request, fate: work.Fate, strict: bool) -> tuple[work.Reply, str]:
-    if fate.ending in ("expired", "cancelled"):
-        ending = "expired" if fate.ending == "expired" else "canceled"
-        return _line(request.custom_id, {"type": ending}), ending
-    if fate.ending == "failed":
-        status = int(fate.fault.get("status", 500))
-        words = fate.fault.get("message", f"the sandbox failed this request with {status}")
-        return _errored(request.custom_id, _KINDS.get(status, "api_error"), words), "errored"
-    problem = problem_of(request.body, strict)
-    if problem:
-        return _errored(request.custom_id, "invalid_request_error", problem), "errored"
-    mode = fate.fault.get("mode", "text") if fate.ending == "invalid" else None
-    message, usage = respond(request.body, mode)
-    return _line(request.custom_id, {"type": "succeeded", "message": message}, usage), "succeeded"
-
-
-def problem_of(params: dict[str, Any], strict: bool) -> str | None:
-    """Return what the vendor's validation of a single request would say."""
-    most = params.get("max_tokens")
-    if not isinstance(params.get("model"), str):
-        return "model: Field required"
-    if not isinstance(most, int) or isinstance(most, bool):
-        return "max_tokens: Field required"
-    if most < 1:
-        return "max_tokens: must be greater than or equal to 1"
-    if not isinstance(params.get("messages"), list) or not params["messages"]:
-        return "messages: Field required"
-    refused: list[str] = [name for name in ("stream", "speed", "store") if name in params]
-    if strict:
-        refused += [name for name in ("temperature", "top_p", "top_k") if name in params]
-    return f"{refused[0]}: Extra inputs are not permitted" if refused else None
-
-
-def respond(params: dict[str, Any], mode: str | None) -> tuple[dict[str, Any], tuple[int, int]]:
-    """Return a message and the tokens it is billed."""
-    ident = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:24]
-    messages = [message for message in params["messages"] if isinstance(message, dict)]
-    prompt = text_of(messages[-1].get("content")) if messages else ""
-    schema = ((params.get("output_config") or {}).get("format") or {}).get("schema")
-    text, reason = speak(prompt, schema, params["max_tokens"], mode)
-    spoken = text_of(params.get("system")) + "".join(text_of(message.get("content")) for message in messages)
-    usage = (answers.tokens(spoken), answers.tokens(text))
-    ending = {"stop": "end_turn", "length": "max_tokens", "refusal": "refusal"}[reason]
-    message = {
-        "id": f"msg_{ident}",
-        "type": "message",
-        "role": "assistant",
-        "model": params["model"],
-        "content": [{"type": "text", "text": text}] if text else [],
-        "stop_reason": ending,
-        "stop_sequence": None,
-        "usage": {
-            "input_tokens": usage[0],
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": usage[1],
-            "service_tier": "batch",
-        },
-    }
-    return message, usage
-
-
-def account_of(headers: Any) -> str:
-    """Return the account (the key) of a request, or raise the vendor's errors. The 2.x SDK sends the key as a bearer."""
-    key = headers.get("x-api-key") or (headers.get("Authorization") or "").removeprefix("Bearer ")
-    if not key:
-        raise failure(401, "x-api-key header is required", "authentication_error")
-    if not headers.get("anthropic-version"):
-        raise failure(400, "anthropic-version: header is required")
-    return str(key)
+    def answer(self, request: work.Request, fate: work.Fate) -> work.Reply:
+        """Return the line of one request, as its fate has it."""
+        if fate.ending in ("expired", "cancelled"):
+            return _line(request.custom_id, "expired" if fate.ending == "expired" else "canceled")
+        if fate.ending == "failed":
+            status = int(fate.fault.get("status", 500))
+            words = fate.fault.get("message", f"the sandbox failed this request with {status}")
+            return _errored(request.custom_id, status, words)
+        problem = problem_of(request.body, self._version)
+        if problem:
+            return _errored(request.custom_id, 400, problem)
+        if not work.exists(request.body["model"], self._models):
+            return _errored(request.custom_id, 404, f"model: {request.body['model']}")
+        mode = fate.fault.get("mode", "text") if fate.ending == "invalid" else None
+        message, usage = respond(request.body, mode)
+        return _line(request.custom_id, "succeeded", {"message": message}, usage)

@@ -1,40 +1,55 @@
-"""Fault switches: what can be made to go wrong, and the picking of the one that strikes now.
+"""Fault switches: what can be made to go wrong, and the picking of what strikes now.
 
-Of an exchange (``route`` names which: upload, files, file, download, create, list, retrieve, cancel, delete):
+Every fault is a JSON object ``{"what": KIND, ...}``. All kinds know ``times`` (how often it strikes: 1; -1 for always),
+``skip`` (how many occasions it lets pass first: 0), ``probability`` (1.0) with ``seed`` (0).
 
-``latency``      ``seconds``
-``status``       ``status``, ``retry_after``, ``code``, ``message``: the vendor's error with this status, nothing done
-``html``         a page of HTML with status 200, nothing done (``after=true``: after the effect)
+Of an exchange, by ``route`` (a glob over upload, files, file, download, create, list, retrieve, cancel, delete; ``*``),
+``path`` (a glob over the path) and ``method``:
+
+``latency``      ``seconds`` (1); goes together with another fault
+``status``       ``status`` (500), ``retry_after``, ``code``, ``message``: the vendor's error with this status, nothing done
+``html``         a page of HTML with status 200, nothing done (``after: true``: after the effect)
 ``drop_before``  the connection closes before anything was done
 ``drop_after``   everything was done, and the connection closes without an answer
-``hold``         waits, before (or with ``after=true`` after) the effect, until released or ``seconds`` (30) have passed
-``truncate``     a download that ends early; ``framing`` length, chunked or close; ``keep`` the fraction that comes
+``hold``         waits, before (or with ``after: true`` after) the effect, until released or ``seconds`` (30) have passed
+``truncate``     a download that ends early; ``framing`` length, chunked or close; ``keep`` (0.5) the fraction that comes
 ``framing``      a whole download in this ``framing``
-``redirect``     a 307 to ``to``
+``redirect``     ``status`` (307) to ``to``
 
-Of a batch, when it is worked on:
+Of a batch, dealt out when it is first worked on; ``batch`` names the only one it concerns. Rows are chosen by ``fraction``
+(1.0, with ``seed``), ``match`` (text in the request) or ``custom_ids``:
 
-``rows``         requests fail: ``fraction`` or ``match`` (text in the request); ``status`` (500), ``shape``: plain, body, error, zero
-``missing``      rows are in no file; ``fraction`` or ``match``
-``duplicate``    rows come twice; ``foreign``: ``n`` rows of nobody come along
-``expire``       only ``fraction`` is answered, the rest expires; ``cancel``: likewise, cancelled by the provider
-``refuse``       the batch fails with ``code``, ``message``, ``line`` (``match``: only when a request holds this text)
-``lost``         its results are gone
-``invalid``      answers are wrong: ``mode`` text, schema, length, refusal, empty; ``fraction`` or ``match``
+``rows``         requests fail: ``status`` (500), ``message``, ``shape``: body (the status and the vendor's error in the
+                 response), plain (the status alone), error (``error``, no response), zero (status 0, no body)
+``missing``      rows are in no file
+``duplicate``    rows come twice
+``foreign``      ``n`` (3) rows of nobody come along
+``expire``       the chosen rows (``fraction`` 0.5) are answered, the rest expires
+``cancel``       likewise, and the provider has cancelled the rest
+``refuse``       OpenAI: the batch fails with ``code`` (token_limit_exceeded), ``message`` and ``line``; Anthropic: the create is
+                 refused with ``status`` (400). With ``match`` only a batch that holds this text; ``line: "match"`` names it
+``lost``         its results are gone: no download
+``no_output``    ``output_file_id`` is null, whatever was answered
+``invalid``      answers are wrong: ``mode`` text (no JSON), schema (JSON that does not fit), length, refusal, empty
 
-Standing quirks of compatible services: ``upper_case``, ``no_counts``, ``body_string``, ``no_usage``, ``no_metadata``,
-``empty_error_id``, ``empty_error_file``, ``job_create``, ``missing_500``, ``stuck_list``, ``hide`` (batches younger than
-``seconds`` are not listed).
+Standing quirks of compatible services: ``upper_case`` (statuses), ``no_counts``, ``body_string`` (a response's body is a JSON
+string), ``no_usage``, ``no_metadata``, ``empty_error_id``, ``empty_error_file``, ``job_create`` (``{"job": …}``), ``missing_500`` (an
+unknown batch), ``stuck_list`` (the same page for ever), ``hide`` (batches younger than ``seconds`` are not listed).
 """
 
 import fnmatch
 import random
+from collections.abc import Iterable
 from typing import Any
+
+Fault = dict[str, Any]
 
 EXCHANGE = frozenset(
     {"latency", "status", "html", "drop_before", "drop_after", "hold", "truncate", "framing", "redirect"}
 )
-BATCH = frozenset({"rows", "missing", "duplicate", "foreign", "expire", "cancel", "refuse", "lost", "invalid"})
+BATCH = frozenset(
+    {"rows", "missing", "duplicate", "foreign", "expire", "cancel", "refuse", "lost", "no_output", "invalid"}
+)
 QUIRKS = frozenset(
     {
         "upper_case",
@@ -50,16 +65,83 @@ QUIRKS = frozenset(
         "hide",
     }
 )
+_ANY = {"what", "times", "skip", "probability", "seed"}
+_ROWS = {"batch", "fraction", "match", "custom_ids"}
+_OPTIONS: dict[str, set[str]] = {
+    "latency": {"seconds"},
+    "status": {"status", "retry_after", "code", "message"},
+    "html": {"after"},
+    "drop_before": set(),
+    "drop_after": set(),
+    "hold": {"after", "seconds"},
+    "truncate": {"framing", "keep"},
+    "framing": {"framing"},
+    "redirect": {"status", "to"},
+    "rows": {"status", "shape", "message"},
+    "foreign": {"n"},
+    "refuse": {"code", "message", "line", "status"},
+    "invalid": {"mode"},
+    "hide": {"seconds"},
+}
+_CHOICES = {
+    "framing": ("length", "chunked", "close"),
+    "shape": ("body", "plain", "error", "zero"),
+    "mode": ("text", "schema", "length", "refusal", "empty"),
+}
 
 
-def concerns(fault: dict[str, Any], route: str) -> bool:
-    """Return whether an exchange's fault is about a route."""
-    return fault["what"] in EXCHANGE and fnmatch.fnmatch(route, fault.get("route", "*"))
+def check(fault: Any) -> Fault:
+    """Return a fault that is complete and known.
+
+    Raises:
+        ValueError: it is no object, of no known kind, or has an option or a choice that its kind does not know.
+    """
+    if not isinstance(fault, dict) or fault.get("what") not in EXCHANGE | BATCH | QUIRKS:
+        raise ValueError(f"unknown fault: {fault!r}")
+    what = fault["what"]
+    known = _ANY | _OPTIONS.get(what, set())
+    known |= {"route", "path", "method"} if what in EXCHANGE else set()
+    known |= _ROWS if what in BATCH else set()
+    unknown = sorted(fault.keys() - known)
+    if unknown:
+        raise ValueError(f"fault {what}: unknown option {unknown[0]}")
+    for name, choices in _CHOICES.items():
+        if name in fault and fault[name] not in choices:
+            raise ValueError(f"fault {what}: {name} is one of {', '.join(choices)}")
+    return fault
 
 
-def hits(fault: dict[str, Any], number: int, request: bytes) -> bool:
+def concerns(fault: Fault, route: str, method: str, path: str) -> bool:
+    """Return whether an exchange's fault is about this exchange."""
+    return (
+        fault["what"] in EXCHANGE
+        and fnmatch.fnmatchcase(route, fault.get("route", "*"))
+        and fnmatch.fnmatchcase(path, fault.get("path", "*"))
+        and fault.get("method", method) == method
+    )
+
+
+def strikes(fault: Fault, occasion: int) -> bool:
+    """Return whether a fault strikes on its occasion of this number (from 0), by ``skip`` and ``probability``."""
+    if occasion < int(fault.get("skip", 0)):
+        return False
+    return draw(fault, f"occasion-{occasion}") < float(fault.get("probability", 1))
+
+
+def draw(fault: Fault, what: object) -> float:
+    """Return a repeatable number in [0, 1)."""
+    return random.Random(f"{fault.get('seed', 0)}:{what}").random()  # noqa: S311 - repeatable on purpose
+
+
+def hits(fault: Fault, number: int, custom_id: str, request: bytes) -> bool:
     """Return whether a batch's fault is about its request ``number`` (from 0)."""
     if "match" in fault:
         return str(fault["match"]).encode() in request
-    chance = random.Random(f"{fault.get('seed', 0)}:{number}").random()  # noqa: S311 - repeatable on purpose
-    return chance < float(fault.get("fraction", 1))
+    if "custom_ids" in fault:
+        return custom_id in fault["custom_ids"]
+    return draw(fault, number) < float(fault.get("fraction", 1))
+
+
+def of(faults: Iterable[Fault], what: str) -> Fault | None:
+    """Return the first fault of a kind, or None."""
+    return next((fault for fault in faults if fault["what"] == what), None)

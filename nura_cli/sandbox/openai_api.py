@@ -3,15 +3,16 @@
 import codecs
 import hashlib
 import json
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nura_cli.sandbox import answers, work
-from nura_cli.sandbox.http import Failure, Json, Reply, Request, SendFile
-from nura_cli.sandbox.store import Store
+from nura_cli.sandbox import answers, faults, work
+from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number, private
+from nura_cli.sandbox.faults import Fault
+from nura_cli.sandbox.openai_requests import Problem, inputs_of, respond, text_of
+from nura_cli.sandbox.store import Settings, Store, account_of
 
 ENDPOINTS = (
     "/v1/responses",
@@ -27,46 +28,73 @@ MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
 MOST_INPUTS = 50_000
 FILE_LASTS = 30 * 86400
-WINDOW = 86400
+_LASTS = range(3600, 2_592_001)
 _MOST_ERRORS = 20
+_FINALIZING = 0.95
+"""From this share of its time on, a batch is being finalized."""
 
 
-def failure(status: int, message: str, kind: str = "invalid_request_error", code: str | None = None) -> Failure:
+def failure(
+    status: int,
+    message: str,
+    kind: str | None = None,
+    code: str | None = None,
+    param: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Failure:
     """Return an error in the vendor's shape."""
-    return Failure(status, {"error": {"message": message, "type": kind, "param": None, "code": code}})
+    kinds = {429: "rate_limit_exceeded", 403: "permission_error"}
+    kind = kind or kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return Failure(status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, headers=headers)
 
 
 def route(request: Request) -> str:
     """Return the name of the route of a request, for faults and the log."""
-    path, method = request.path, request.method
-    if path == "/v1/files":
-        return "upload" if method == "POST" else "files"
-    if path.startswith("/v1/files/"):
-        return "download" if path.endswith("/content") else "delete" if method == "DELETE" else "file"
-    if path == "/v1/batches":
-        return "create" if method == "POST" else "list"
-    if path.startswith("/v1/batches/"):
-        return "cancel" if path.endswith("/cancel") else "retrieve"
-    return "unknown"
+    method, parts = request.method, request.path.rstrip("/").split("/")[2:]
+    routes = {
+        ("files", 1): {"POST": "upload", "GET": "files"},
+        ("files", 2): {"DELETE": "delete", "GET": "file"},
+        ("files", 3): {"GET": "download"} if parts[2:] == ["content"] else {},
+        ("batches", 1): {"POST": "create", "GET": "list"},
+        ("batches", 2): {"GET": "retrieve"},
+        ("batches", 3): {"POST": "cancel"} if parts[2:] == ["cancel"] else {},
+    }
+    if not request.path.startswith("/v1/") or not parts:
+        return "unknown"
+    return routes.get((parts[0], len(parts)), {}).get(method, "unknown")
+
+
+def account(headers: Any) -> str:
+    """Return the account of a request, or raise the vendor's 401."""
+    scheme, _, key = (headers.get("Authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise failure(401, "You didn't provide an API key.", code="invalid_api_key")
+    return account_of(key.strip())
+
+
+def refused_key() -> Failure:
+    """Return the vendor's answer to a key it does not know."""
+    return failure(401, "Incorrect API key provided.", code="invalid_api_key")
 
 
 def handle(store: Store, request: Request, name: str) -> Reply:
     """Answer a request of this protocol."""
-    account = request.account
-    last = request.path.split("/")
     if name == "upload":
-        return _upload(store, account, request)
+        return _upload(store, request)
     if name == "files":
-        return _files(store, account, request)
+        return _files(store, request)
     if name in ("file", "download", "delete"):
-        return _file(store, account, last[3], name)
+        return _file(store, request, name)
     if name == "create":
-        return _create(store, account, request)
+        return _create(store, request)
     if name == "list":
-        return _list(store, account, request)
+        return _list(store, request)
     if name in ("retrieve", "cancel"):
-        return _one(store, account, last[3], name)
+        return _one(store, request, name)
     raise failure(404, f"Invalid URL ({request.method} {request.path})")
+
+
+# Files
 
 
 def _file_json(row: dict[str, Any]) -> dict[str, Any]:
@@ -83,43 +111,59 @@ def _file_json(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _upload(store: Store, account: str, request: Request) -> Reply:
-    fields, part, filename = request.form(store.folder)
+def _upload(store: Store, request: Request) -> Reply:
+    form = request.form(store.folder, MOST_BYTES)
     try:
-        if fields.get("purpose") != "batch":
-            raise failure(400, f"'{fields.get('purpose')}' is not one of ['batch'] - 'purpose'")
-        if part is None or not filename:
-            raise failure(400, "Missing required parameter: 'file'.")
-        if not filename.endswith(".jsonl"):
+        if form.path is None or not form.filename:
+            raise failure(400, "'file' is a required property", param="file")
+        if form.fields.get("purpose") != "batch":
+            raise failure(400, f"'{form.fields.get('purpose')}' is not one of ['batch'] - 'purpose'", param="purpose")
+        if not form.filename.endswith(".jsonl"):
             raise failure(400, "Invalid file format for Batch API. Must be .jsonl", code="invalid_file_format")
-        if part.stat().st_size > MOST_BYTES:
-            raise failure(413, "File is too large: the maximum is 200 MB", code="file_too_large")
-        return Json(_file_json(store.add_file(account, filename, "batch", part, FILE_LASTS)))
+        if form.size > MOST_BYTES:
+            raise failure(413, f"File is too large: {form.size} bytes, at most {MOST_BYTES}.", code="file_too_large")
+        lasts = _lasts(form.fields.get("expires_after[anchor]"), form.fields.get("expires_after[seconds]"))
+        file_id = "file-" + secrets.token_hex(12)
+        return Json(_file_json(store.add_file(request.account, file_id, form.filename, "batch", form.path, lasts)))
     finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        if form.path is not None:
+            form.path.unlink(missing_ok=True)
 
 
-def _files(store: Store, account: str, request: Request) -> Reply:
-    limit = min(int(request.query.get("limit", 10_000)), 10_000)
-    order = "ASC" if request.query.get("order") == "asc" else "DESC"
-    after = store.db.execute("SELECT seq FROM files WHERE id = ?", (request.query.get("after"),)).fetchone()
-    bound = after[0] if after else (0 if order == "ASC" else 2**62)
-    compare = ">" if order == "ASC" else "<"
-    rows = store.db.execute(
-        f"SELECT * FROM files WHERE account = ? AND expires_at > ? AND seq {compare} ? AND (? IS NULL OR purpose = ?)"  # noqa: S608 - constants
-        f" ORDER BY seq {order} LIMIT ?",
-        (account, store.now(), bound, request.query.get("purpose"), request.query.get("purpose"), limit + 1),
-    ).fetchall()
-    data = [_file_json(dict(row)) for row in rows[:limit]]
+def _lasts(anchor: Any, seconds: Any) -> int:
+    """Return for how many seconds a file is kept, by its ``expires_after``."""
+    if anchor is None and seconds is None:
+        return FILE_LASTS
+    given = str(seconds)
+    if anchor != "created_at" or not given.isdigit() or int(given) not in _LASTS:
+        raise failure(400, "Invalid 'expires_after': created_at, and 3600 to 2592000 seconds.", param="expires_after")
+    return int(given)
+
+
+def _files(store: Store, request: Request) -> Reply:
+    limit, order = number(request.query, "limit", 10_000), request.query.get("order", "desc")
+    if limit is None or not 1 <= limit <= 10_000:
+        raise failure(400, "Invalid 'limit': expected a value of 1 to 10000.", param="limit")
+    if order not in ("asc", "desc"):
+        raise failure(400, f"Invalid value: '{order}'. Supported values are: 'asc' and 'desc'.", param="order")
+    after = None if "stuck_list" in store.quirks() else request.query.get("after")
+    purpose = request.query.get("purpose")
+    rows = store.files(request.account, purpose, after, limit + 1, ascending=order == "asc")
+    return Json(_page([_file_json(row) for row in rows], limit, stuck="stuck_list" in store.quirks()))
+
+
+def _page(data: list[dict[str, Any]], limit: int, *, stuck: bool) -> dict[str, Any]:
+    """Return a page of at most ``limit`` of the rows found; one more of them says that there are more."""
+    more, data = len(data) > limit or (stuck and bool(data)), data[:limit]
     ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return Json({"object": "list", "data": data, "has_more": len(rows) > limit, **ends})
+    return {"object": "list", "data": data, "has_more": more, **ends}
 
 
-def _file(store: Store, account: str, file_id: str, name: str) -> Reply:
-    row = store.file(account, file_id)
+def _file(store: Store, request: Request, name: str) -> Reply:
+    file_id = request.path.split("/")[3]
+    row = store.file(request.account, file_id)
     if row is None or not store.body(file_id).exists():
-        raise failure(404, f"No such File object: {file_id}")
+        raise failure(404, f"No such File object: {file_id}", param="id")
     if name == "download":
         return SendFile(store.body(file_id), "application/octet-stream")
     if name == "delete":
@@ -128,163 +172,321 @@ def _file(store: Store, account: str, file_id: str, name: str) -> Reply:
     return Json(_file_json(row))
 
 
-def _create(store: Store, account: str, request: Request) -> Reply:
-    body = request.json()
-    endpoint, file_id = body.get("endpoint"), body.get("input_file_id")
-    if endpoint not in ENDPOINTS:
-        raise failure(400, f"Invalid value: '{endpoint}'. Supported values are: {', '.join(ENDPOINTS)}.")
-    if body.get("completion_window") != "24h":
-        raise failure(400, "Invalid value for 'completion_window': must be '24h'.")
-    row = store.file(account, str(file_id))
-    if row is None:
-        raise failure(404, f"No such File object: {file_id}")
-    metadata = body.get("metadata")
+# Batches
+
+
+def _create(store: Store, request: Request) -> Reply:
+    try:
+        body = request.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise failure(400, "We could not parse the JSON body of your request.")
+    unknown = sorted(
+        body.keys() - {"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"}
+    )
+    if unknown:
+        raise failure(400, f"Unknown parameter: '{unknown[0]}'.", code="unknown_parameter", param=unknown[0])
+    for name in ("input_file_id", "endpoint", "completion_window"):
+        if not isinstance(body.get(name), str):
+            raise failure(400, f"Missing required parameter: '{name}'.", code="missing_required_parameter", param=name)
+    if body["endpoint"] not in ENDPOINTS:
+        words = f"Invalid value: '{body['endpoint']}'. Supported values are: {', '.join(ENDPOINTS)}."
+        raise failure(400, words, code="invalid_value", param="endpoint")
+    if body["completion_window"] != "24h":
+        words = f"Invalid value: '{body['completion_window']}'. Supported values are: '24h'."
+        raise failure(400, words, code="invalid_value", param="completion_window")
+    metadata, after = body.get("metadata"), body.get("output_expires_after") or {}
     _check_metadata(metadata)
-    if store.quirk("no_metadata"):
-        metadata = None
+    lasts = _lasts(after.get("anchor"), after.get("seconds")) if isinstance(after, dict) else FILE_LASTS
+    row = store.file(request.account, body["input_file_id"])
+    if row is None or row["purpose"] != "batch":
+        raise failure(404, f"No such File object: {body['input_file_id']}", param="input_file_id")
+    quirks = store.quirks()
     batch = store.add_batch(
-        account,
+        request.account,
         "openai",
         "batch_" + secrets.token_hex(16),
         status="validating",
-        endpoint=endpoint,
-        input_file_id=file_id,
-        metadata=metadata,
+        endpoint=body["endpoint"],
+        input_file_id=row["id"],
+        metadata=None if "no_metadata" in quirks else metadata,
     )
-    shown = _json(store, batch)
-    return Json({"job": shown} if store.quirk("job_create") else shown)
+    store.change(batch["id"], told={"lasts": lasts})
+    shown = _json(store, batch, quirks)
+    return Json({"job": shown} if "job_create" in quirks else shown)
 
 
 def _check_metadata(metadata: Any) -> None:
     if metadata is None:
         return
-    if not isinstance(metadata, dict) or len(metadata) > 16:
-        raise failure(400, "Invalid 'metadata': at most 16 pairs.")
+    if not isinstance(metadata, dict):
+        raise failure(400, "Invalid type for 'metadata': expected an object.", code="invalid_type", param="metadata")
+    if len(metadata) > 16:
+        words = f"Invalid 'metadata': too many properties. Expected at most 16, but got {len(metadata)}."
+        raise failure(400, words, code="object_above_max_properties", param="metadata")
     for key, value in metadata.items():
-        if len(key) > 64 or not isinstance(value, str) or len(value) > 512:
-            raise failure(400, "Invalid 'metadata': keys of at most 64, values of at most 512 characters.")
+        if not isinstance(value, str):
+            words = f"Invalid type for 'metadata.{key[:64]}': expected a string."
+            raise failure(400, words, code="invalid_type", param=f"metadata.{key[:64]}")
+        if len(key) > 64 or len(value) > 512:
+            words = "Invalid 'metadata': keys of at most 64 characters, values of at most 512."
+            raise failure(400, words, code="string_above_max_length", param="metadata")
 
 
-def _list(store: Store, account: str, request: Request) -> Reply:
-    limit = int(request.query.get("limit", 20))
-    if not 1 <= limit <= 100:
-        raise failure(400, f"Invalid 'limit': integer above maximum value. Expected a value <= 100, but got {limit}.")
-    settle(store, account)
-    after = None if store.quirk("stuck_list") else request.query.get("after")
-    rows = store.page(account, "openai", after, limit + 1)
-    data = [_json(store, row) for row in rows[:limit]]
-    more = len(rows) > limit or (store.quirk("stuck_list") and bool(rows))
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return Json({"object": "list", "data": data, "has_more": more, **ends})
+def _list(store: Store, request: Request) -> Reply:
+    limit = number(request.query, "limit", 20)
+    if limit is None or not 1 <= limit <= 100:
+        given = request.query.get("limit")
+        words = f"Invalid 'limit': expected a value of 1 to 100, but got {given} instead."
+        raise failure(400, words, code="integer_above_max_value", param="limit")
+    work.settle(store, request.account, "openai", step)
+    quirks = store.quirks()
+    after = None if "stuck_list" in quirks else request.query.get("after")
+    rows = store.page(request.account, "openai", limit + 1, after=after)
+    return Json(_page([_json(store, row, quirks) for row in rows], limit, stuck="stuck_list" in quirks))
 
 
-def _one(store: Store, account: str, batch_id: str, name: str) -> Reply:
-    batch = store.batch(account, batch_id)
+def _one(store: Store, request: Request, name: str) -> Reply:
+    batch_id = request.path.split("/")[3]
+    if name == "retrieve":
+        work.settle(store, request.account, "openai", step, batch_id)
+    batch, quirks = store.batch(request.account, batch_id), store.quirks()
     if batch is None:
-        if store.quirk("missing_500"):
-            raise failure(500, "Internal error", "server_error")
-        raise failure(404, f"No batch found with id '{batch_id}'.")
+        if "missing_500" in quirks:
+            raise failure(500, "Internal server error")
+        raise failure(404, f"No batch found with id '{batch_id}'.", param="id")
     if name == "cancel":
-        if batch["ended_at"] is not None:
-            raise failure(409, f"Cannot cancel a batch with status '{batch['status']}'.")
-        store.change(batch_id, status="cancelling", cancel_at=store.now())
-    else:
-        settle(store, account)
-    return Json(_json(store, store.batch(account, batch_id) or batch))
+        with store.work():
+            batch = store.batch(request.account, batch_id) or batch
+            if batch["ended_at"] is not None:
+                raise failure(409, f"Cannot cancel a batch with status '{batch['status']}'.")
+            if batch["cancel_at"] is None:
+                store.change(batch_id, status="cancelling", cancel_at=store.now())
+        batch = store.batch(request.account, batch_id) or batch
+    return Json(_json(store, batch, quirks))
 
 
-def _json(store: Store, batch: dict[str, Any]) -> dict[str, Any]:
-    told, status = batch["told"], batch["status"]
-    upper = store.quirk("upper_case")
-    shown = {
+def _json(store: Store, batch: dict[str, Any], quirks: frozenset[str]) -> dict[str, Any]:
+    told, status, ended = batch["told"], batch["status"], batch["ended_at"]
+    counts = told.get("counts", {"total": 0, "completed": 0, "failed": 0})
+    finalizing = ended if status == "completed" else None
+    if status == "in_progress":
+        share = _share(store, batch)
+        counts = {**counts, "completed": int(counts["total"] * share)}
+        if share >= _FINALIZING:
+            status, finalizing = "finalizing", store.now()
+    return {
         "id": batch["id"],
         "object": "batch",
         "endpoint": batch["endpoint"],
+        "model": batch["model"],
         "errors": told.get("errors"),
         "input_file_id": batch["input_file_id"],
         "completion_window": "24h",
-        "status": status.upper() if upper else status,
+        "status": status.upper() if "upper_case" in quirks else status,
         "output_file_id": told.get("output_file_id"),
         "error_file_id": told.get("error_file_id"),
         "created_at": batch["created_at"],
-        "in_progress_at": batch["created_at"] if status != "validating" else None,
-        "expires_at": batch["created_at"] + WINDOW,
-        "finalizing_at": None,
-        "completed_at": batch["ended_at"] if status == "completed" else None,
-        "failed_at": batch["ended_at"] if status == "failed" else None,
-        "expired_at": batch["ended_at"] if status == "expired" else None,
+        "in_progress_at": None if batch["model"] is None else batch["created_at"],
+        "expires_at": batch["created_at"] + work.WINDOW,
+        "finalizing_at": finalizing,
+        "completed_at": ended if status == "completed" else None,
+        "failed_at": ended if status == "failed" else None,
+        "expired_at": ended if status == "expired" else None,
         "cancelling_at": batch["cancel_at"],
-        "cancelled_at": batch["ended_at"] if status == "cancelled" else None,
-        "request_counts": told.get("counts", {"total": 0, "completed": 0, "failed": 0}),
+        "cancelled_at": ended if status == "cancelled" else None,
+        "request_counts": None if "no_counts" in quirks else counts,
         "metadata": batch["metadata"],
         "usage": told.get("usage"),
     }
-    if store.quirk("no_counts"):
-        shown["request_counts"] = None
-    return shown
 
 
-def settle(store: Store, account: str) -> None:
-    """Work on the batches of an account whose time has come."""
-    delay = int(store.setting("delay", 0))
-    for batch in store.due(account):
-        age = store.now() - batch["created_at"]
-        if batch["protocol"] == "openai" and (age >= min(delay, WINDOW) or batch["cancel_at"] is not None):
-            with store.work():
-                fresh = store.batch(account, batch["id"])
-                if fresh and fresh["ended_at"] is None:
-                    _work(store, fresh, expired=delay > WINDOW)
+def _share(store: Store, batch: dict[str, Any]) -> float:
+    """Return which share of its time a batch under way has had."""
+    delay = store.settings().delay
+    return min(max(0.0, (store.now() - batch["created_at"]) / delay), 1.0) if delay else 0.0
 
 
-def _work(store: Store, batch: dict[str, Any], *, expired: bool) -> None:
-    afflictions = store.afflictions()
+# Working on a batch
+
+
+def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
+    """Move a batch as far as its time has come; the caller holds the work lock."""
     source = store.body(batch["input_file_id"])
-    refused = next((fault for fault in afflictions if fault["what"] == "refuse"), None)
-    errors, total = _validate(batch, source, refused)
-    if errors:
-        listed = {"object": "list", "data": errors[:_MOST_ERRORS]}
-        counts = {"total": 0, "completed": 0, "failed": 0}
-        store.change(batch["id"], status="failed", ended_at=store.now(), told={"errors": listed, "counts": counts})
-        return
-    quirks = {name: store.quirk(name) for name in ("no_usage", "body_string", "empty_error_id", "empty_error_file")}
+    suffered = store.deal(batch, source)
+    if batch["model"] is None:
+        checked = _Check(store, batch, settings, suffered).run(source)
+        if checked.errors:
+            _fail(store, batch, checked.errors)
+            return
+        status = "in_progress" if batch["cancel_at"] is None else "cancelling"
+        told = {**batch["told"], "counts": {"total": checked.total, "completed": 0, "failed": 0}}
+        columns = {"model": checked.model, "total": checked.total, "tokens": checked.tokens, "told": told}
+        store.change(batch["id"], status=status, **columns)
+        batch = {**batch, **columns}
+    end = work.deadline(batch["created_at"], batch["cancel_at"], settings.delay)
+    if settings.delay == 0 or end.at <= store.now():
+        _finish(store, batch, source, suffered, end)
 
-    def answer(request: work.Request, fate: work.Fate) -> work.Reply:
-        return _answer(batch["endpoint"], request, fate, quirks)
 
-    cancelled = batch["cancel_at"] is not None
-    outcome = work.run(
-        store, batch, _requests(source), answer, afflictions, _stranger, cancelled=cancelled, expired=expired
-    )
-    ended = "cancelled" if cancelled or outcome.counts.get("cancelled") else "completed"
-    if outcome.counts.get("expired"):
-        ended = "expired"
-    told: dict[str, Any] = {}
-    for part in ("output", "error"):
-        if part in outcome.parts:
-            row = store.add_file(
-                batch["account"], f"{batch['id']}_{part}.jsonl", "batch_output", outcome.parts[part], FILE_LASTS
-            )
-            told[f"{part}_file_id"] = row["id"]
-            if any(fault["what"] == "lost" for fault in afflictions):
-                store.drop_file(row["id"])
-    if "error" not in outcome.parts:
-        if quirks["empty_error_file"]:
-            empty = store.folder / f"{batch['id']}.empty"
-            empty.write_bytes(b"")
-            row = store.add_file(batch["account"], f"{batch['id']}_error.jsonl", "batch_output", empty, FILE_LASTS)
-            told["error_file_id"] = row["id"]
-        elif quirks["empty_error_id"]:
-            told["error_file_id"] = ""
-    answered = outcome.counts.get("answered", 0) + outcome.counts.get("invalid", 0)
-    told["counts"] = {"total": total, "completed": answered, "failed": total - answered}
-    told["usage"] = {
-        "input_tokens": outcome.usage[0],
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": outcome.usage[1],
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": sum(outcome.usage),
+def _fail(store: Store, batch: dict[str, Any], errors: list[dict[str, Any]]) -> None:
+    told = {"errors": {"object": "list", "data": errors[:_MOST_ERRORS]}}
+    store.change(batch["id"], status="failed", ended_at=store.now(), told=told)
+
+
+class _Check:
+    """The check of an input file, as the vendor does it after the create."""
+
+    def __init__(self, store: Store, batch: dict[str, Any], settings: Settings, suffered: list[Fault]) -> None:
+        self.errors: list[dict[str, Any]] = []
+        self.total = self.tokens = 0
+        self.model: str | None = None
+        self._inputs = 0
+        self._seen: set[bytes] = set()
+        self._store = store
+        self._batch = batch
+        self._settings = settings
+        self._refusal = faults.of(suffered, "refuse")
+        self._matched: int | None = None
+
+    def run(self, source: Path) -> "_Check":
+        try:
+            with source.open("rb") as file:
+                for n, line in enumerate(file, 1):
+                    self._line(n, line)
+                    if len(self.errors) >= _MOST_ERRORS:
+                        return self
+        except FileNotFoundError:
+            self._wrong("file_not_found", "The input file no longer exists.")
+            return self
+        self._whole()
+        return self
+
+    def _wrong(self, code: str, message: str, line: int | None = None, param: str | None = None) -> None:
+        self.errors.append({"code": code, "message": message, "line": line, "param": param})
+
+    def _line(self, n: int, line: bytes) -> None:
+        if self._refusal and "match" in self._refusal and str(self._refusal["match"]).encode() in line:
+            self._matched = self._matched or n
+        if not line.strip():
+            return
+        self.total += 1
+        # A byte order mark is not JSON, and json.loads would take it.
+        found = None if line.startswith(codecs.BOM_UTF8) else _parsed(line)
+        if not isinstance(found, dict):
+            self._wrong("invalid_json_line", "This line is not parseable as valid JSON.", n)
+            return
+        for name, kind in (("custom_id", str), ("method", str), ("url", str), ("body", dict)):
+            if not isinstance(found.get(name), kind):
+                self._wrong("missing_required_parameter", f"Missing required parameter: '{name}'.", n, name)
+                return
+        self._request(n, found)
+
+    def _request(self, n: int, found: dict[str, Any]) -> None:
+        key = hashlib.blake2b(found["custom_id"].encode("utf-8", "surrogatepass"), digest_size=12).digest()
+        if key in self._seen:
+            self._wrong("duplicate_custom_id", f"The custom_id '{found['custom_id']}' is used twice.", n, "custom_id")
+        self._seen.add(key)
+        if found["method"] != "POST":
+            self._wrong("invalid_method", "The HTTP method must be POST.", n, "method")
+        if found["url"] != self._batch["endpoint"]:
+            self._wrong("url_mismatch", "The URL does not match the batch's endpoint.", n, "url")
+        body = found["body"]
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            self._wrong("missing_required_parameter", "Missing required parameter: 'body.model'.", n, "body.model")
+        elif self.model not in (None, model):
+            self._wrong("model_mismatch", "All requests of a batch must be for one model.", n, "body.model")
+        else:
+            self.model = model
+        self.tokens += answers.tokens(text_of(body.get("messages", body.get("input", body.get("prompt")))))
+        if self._batch["endpoint"] == "/v1/embeddings":
+            self._inputs += inputs_of(body)
+
+    def _whole(self) -> None:
+        if self._refusal:
+            line = self._refusal.get("line")
+            code, words = self._refusal.get("code", "token_limit_exceeded"), self._refusal.get("message", "Refused.")
+            self.errors = []
+            self._wrong(code, words, self._matched if line == "match" else line)
+        elif self.errors:
+            return
+        elif not self.total:
+            self._wrong("empty_file", "The batch input file is empty.")
+        elif self.total > MOST_REQUESTS:
+            self._wrong("too_many_tasks", f"The batch has {self.total} requests, at most {MOST_REQUESTS} are allowed.")
+        elif self._inputs > MOST_INPUTS:
+            self._wrong("too_many_inputs", f"The batch has {self._inputs} inputs, at most {MOST_INPUTS} are allowed.")
+        elif self.model is None or not work.exists(self.model, self._settings.models):
+            self._wrong("model_not_found", f"The model `{self.model}` does not exist.", None, "body.model")
+        elif self._settings.token_limit:
+            self._queue(self._settings.token_limit)
+
+    def _queue(self, limit: int) -> None:
+        waiting = self._store.waiting_tokens(self._batch["account"], self.model or "")
+        if waiting + self.tokens > limit:
+            words = f"Enqueued token limit reached for {self.model}. Limit: {limit} enqueued tokens."
+            self._wrong("token_limit_exceeded", words)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finish(store: Store, batch: dict[str, Any], source: Path, suffered: list[Fault], end: work.Deadline) -> None:
+    answerer = _Answerer(batch, end.at, store.quirks(), suffered)
+    outcome = work.run(store, batch, _requests(source), answerer.answer, answerer.stranger, suffered, end)
+    counts = outcome.counts
+    status = end.ending or "completed"
+    if faults.of(suffered, "expire"):
+        status = "expired"
+    elif faults.of(suffered, "cancel"):
+        status = "cancelled"
+    answered = counts.get("answered", 0)
+    told = {
+        **_result_files(store, batch, outcome, end.at, suffered),
+        "counts": {"total": batch["total"], "completed": answered, "failed": batch["total"] - answered},
+        "usage": {
+            "input_tokens": outcome.usage[0],
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": outcome.usage[1],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": sum(outcome.usage),
+        },
     }
-    store.change(batch["id"], status=ended, ended_at=store.now(), total=total, told=told)
+    store.change(batch["id"], status=status, ended_at=end.at, told=told)
+    if store.file(batch["account"], batch["input_file_id"]) is None:
+        store.discard(batch["input_file_id"])
+
+
+def _result_files(
+    store: Store, batch: dict[str, Any], outcome: work.Outcome, at: int, suffered: list[Fault]
+) -> dict[str, Any]:
+    """Keep what was written as files, by ids that work done anew would give again; return the batch's fields for them."""
+    quirks, told, parts = store.quirks(), {}, dict(outcome.parts)
+    if "error" not in parts and "empty_error_file" in quirks:
+        parts["error"] = store.folder / f"{batch['id']}.error.part"
+        private(parts["error"]).close()
+    if "error" not in parts and "empty_error_id" in quirks:
+        told["error_file_id"] = ""
+    lasts = int(batch["told"].get("lasts", FILE_LASTS))
+    for part, path in parts.items():
+        file_id = "file-" + hashlib.sha256(f"{batch['id']}.{part}".encode()).hexdigest()[:24]
+        store.add_file(batch["account"], file_id, f"{batch['id']}_{part}.jsonl", "batch_output", path, lasts, at)
+        told[f"{part}_file_id"] = file_id
+        if faults.of(suffered, "lost"):
+            store.drop_file(file_id)
+    if faults.of(suffered, "no_output"):
+        told.pop("output_file_id", None)
+    return told
 
 
 def _requests(source: Path) -> Iterator[work.Request]:
@@ -292,250 +494,74 @@ def _requests(source: Path) -> Iterator[work.Request]:
         for line in file:
             if line.strip():
                 found = json.loads(line)
-                yield work.Request(found["custom_id"], found["body"], json.dumps(found["body"]).encode())
+                yield work.Request(found["custom_id"], found["body"], work.encoded(found["body"]))
 
 
-def _validate(batch: dict[str, Any], source: Path, refused: dict[str, Any] | None) -> tuple[list[dict[str, Any]], int]:
-    """Check an input file as the vendor does after the create; return its errors and the number of requests."""
-    errors: list[dict[str, Any]] = []
-    seen: set[bytes] = set()
-    models: set[str] = set()
-    total = inputs = 0
-    match = str(refused["match"]).encode() if refused and "match" in refused else None
-    matched = match is None
+class _Answerer:
+    """Makes the lines of a batch's output and error file."""
 
-    def wrong(code: str, message: str, line: int | None) -> None:
-        errors.append({"code": code, "message": message, "line": line, "param": None})
+    def __init__(self, batch: dict[str, Any], at: int, quirks: frozenset[str], suffered: list[Fault]) -> None:
+        self._batch = batch
+        self._at = at
+        self._quirks = quirks
 
-    with source.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if match is not None and match in line:
-                matched = True
-            if number == 1 and line.startswith(codecs.BOM_UTF8):
-                wrong("invalid_json_line", "This line is not parseable as valid JSON.", 1)
-                continue
-            if not line.strip():
-                continue
-            total += 1
-            try:
-                found = json.loads(line)
-                custom_id, body = found["custom_id"], found["body"]
-                if found["method"] != "POST" or not isinstance(custom_id, str) or not isinstance(body, dict):
-                    raise ValueError
-            except (ValueError, KeyError, TypeError, RecursionError):
-                wrong("invalid_json_line", "This line is not parseable as a valid batch request.", number)
-                continue
-            key = hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-            if key in seen:
-                wrong("duplicate_custom_id", f"The custom_id '{custom_id}' has already been used.", number)
-            seen.add(key)
-            if found.get("url") != batch["endpoint"]:
-                wrong("url_mismatch", f"The URL provided for this request does not match {batch['endpoint']}.", number)
-            models.add(str(body.get("model")))
-            if len(models) > 1:
-                wrong("model_mismatch", "The provided model does not match the other requests in the batch.", number)
-                models = {str(body.get("model"))}
-            if batch["endpoint"] == "/v1/embeddings":
-                inputs += len(body["input"]) if isinstance(body.get("input"), list) else 1
-            if len(errors) >= _MOST_ERRORS:
-                break
-    if refused and matched:
-        line_number = refused.get("line")
-        errors = []
-        wrong(refused.get("code", "token_limit_exceeded"), refused.get("message", "Refused."), line_number)
-    elif not total:
-        wrong("empty_file", "The input file is empty.", None)
-    elif total > MOST_REQUESTS or inputs > MOST_INPUTS:
-        wrong("too_many_tasks", f"The batch has more than {MOST_REQUESTS} requests or inputs.", None)
-    elif any(model.startswith("no-such") for model in models):
-        wrong("model_not_found", "The model does not exist, or you have no access to it.", None)
-    return errors, total
+    def answer(self, request: work.Request, fate: work.Fate) -> work.Reply:
+        """Return the line of one request, as its fate has it."""
+        ident = hashlib.sha256(f"{self._batch['id']}{request.custom_id}".encode("utf-8", "surrogatepass")).hexdigest()[
+            :24
+        ]
+        base = {"id": f"batch_req_{ident}", "custom_id": request.custom_id, "response": None, "error": None}
+        if fate.ending in ("expired", "cancelled"):
+            return _unanswered(base, fate.ending)
+        if fate.ending == "failed":
+            return _failed(base, fate.fault, ident)
+        mode = fate.fault.get("mode", "text") if fate.ending == "invalid" else None
+        try:
+            body, usage = respond(self._batch["endpoint"], request.body, self._at, mode)
+        except Problem as problem:
+            error = {
+                "message": problem.message,
+                "type": "invalid_request_error",
+                "param": problem.param,
+                "code": problem.code,
+            }
+            return _row("error", {**base, "response": _response(400, ident, {"error": error})}, "failed")
+        if "no_usage" in self._quirks:
+            body.pop("usage", None)
+        shown = json.dumps(body) if "body_string" in self._quirks else body
+        return _row("output", {**base, "response": _response(200, ident, shown)}, "answered", usage)
+
+    def stranger(self, n: int) -> work.Reply:
+        """Return a line that answers nobody's request."""
+        body = respond("/v1/completions", {"prompt": f"stranger {n}", "model": "unknown"}, self._at).body
+        line = {"id": f"batch_req_stranger{n}", "custom_id": f"stranger-{n}", "response": _response(200, f"{n}", body)}
+        return _row("output", {**line, "error": None}, "foreign")
 
 
-def _stranger(n: int) -> work.Reply:
-    body = {"choices": [{"message": {"role": "assistant", "content": "nobody asked"}, "finish_reason": "stop"}]}
-    response = {"status_code": 200, "request_id": f"req_{n}", "body": body}
-    line = {"id": f"batch_req_x{n}", "custom_id": f"stranger-{n}", "response": response, "error": None}
-    return work.Reply("output", json.dumps(line).encode(), None)
+def _response(status: int, ident: str, body: Any) -> dict[str, Any]:
+    return {"status_code": status, "request_id": f"req_{ident}", "body": body}
 
 
-def _answer(endpoint: str, request: work.Request, fate: work.Fate, quirks: dict[str, bool]) -> work.Reply:
-    """Answer one request, as the faults have it."""
-    row_id = "batch_req_" + hashlib.sha256(request.custom_id.encode()).hexdigest()[:24]
-    base: dict[str, Any] = {"id": row_id, "custom_id": request.custom_id, "response": None, "error": None}
-    if fate.ending in ("expired", "cancelled"):
-        code = "batch_expired" if fate.ending == "expired" else "batch_cancelled"
-        words = "This request could not be executed before the completion window expired."
-        return _row("error", {**base, "error": {"code": code, "message": words}})
-    if fate.ending == "failed":
-        return _failed(base, fate.fault)
-    problem = _problem(endpoint, request.body)
-    if problem:
-        inside = {"error": {"message": problem, "type": "invalid_request_error", "param": None, "code": None}}
-        return _row("error", {**base, "response": {"status_code": 400, "request_id": row_id, "body": inside}})
-    body, usage = respond(endpoint, request.body, fate.fault.get("mode", "text") if fate.ending == "invalid" else None)
-    if quirks["no_usage"]:
-        body.pop("usage", None)
-    shown: Any = json.dumps(body) if quirks["body_string"] else body
-    response = {"status_code": 200, "request_id": "req_" + row_id[10:], "body": shown}
-    return _row("output", {**base, "response": response}, usage)
+def _row(part: str, line: dict[str, Any], ending: str, usage: tuple[int, int] | None = None) -> work.Reply:
+    return work.Reply(part, work.encoded(line), ending, usage)
 
 
-def _row(part: str, line: dict[str, Any], usage: tuple[int, int] | None = None) -> work.Reply:
-    return work.Reply(part, json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(), usage)
-
-
-def _failed(base: dict[str, Any], fault: dict[str, Any]) -> work.Reply:
-    status = int(fault.get("status", 500))
-    kind = "rate_limit_exceeded" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
-    error = {
-        "message": fault.get("message", f"the sandbox failed this request with {status}"),
-        "type": kind,
-        "code": kind,
+def _unanswered(base: dict[str, Any], ending: str) -> work.Reply:
+    words = {
+        "expired": "This request could not be executed before the completion window expired.",
+        "cancelled": "This request was not executed because its batch was cancelled.",
     }
-    shape = fault.get("shape", "body")
+    error = {"code": f"batch_{ending}", "message": words[ending]}
+    return _row("error", {**base, "error": error}, ending)
+
+
+def _failed(base: dict[str, Any], fault: Fault, ident: str) -> work.Reply:
+    status, shape = int(fault.get("status", 500)), fault.get("shape", "body")
+    inside = failure(status, fault.get("message", f"the sandbox failed this request with {status}")).body
+    inside["error"]["code"] = inside["error"]["type"]
     if shape == "error":
-        return _row("error", {**base, "error": {"code": kind, "message": error["message"]}})
+        error = {"code": inside["error"]["code"], "message": inside["error"]["message"]}
+        return _row("error", {**base, "error": error}, "failed")
     if shape == "zero":
-        return _row("error", {**base, "response": {"status_code": 0, "request_id": "", "body": None}})
-    inside = {"error": error} if shape == "body" else {}
-    return _row("error", {**base, "response": {"status_code": status, "request_id": "req_x", "body": inside}})
-
-
-def _problem(endpoint: str, body: dict[str, Any]) -> str | None:
-    """Return what the vendor's validation of a single request would say."""
-    if body.get("stream"):
-        return "Streaming is not supported in the Batch API."
-    if endpoint == "/v1/chat/completions":
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            return "Missing required parameter: 'messages'."
-        most = body.get("max_completion_tokens", body.get("max_tokens"))
-        if most is not None and (not isinstance(most, int) or most < 1):
-            return "Invalid 'max_completion_tokens': integer below minimum value."
-    elif endpoint in ("/v1/responses", "/v1/embeddings", "/v1/moderations") and not body.get("input"):
-        return "Missing required parameter: 'input'."
-    elif endpoint == "/v1/completions" and "prompt" not in body:
-        return "Missing required parameter: 'prompt'."
-    return None
-
-
-def text_of(content: Any) -> str:
-    """Return the text of a message's content, a string or a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(text_of(part.get("text", part.get("content", ""))) for part in content if isinstance(part, dict))
-    return "" if content is None else json.dumps(content)
-
-
-def speak(prompt: str, schema: Any, most: Any, mode: str | None) -> tuple[str, str]:
-    """Return (text, reason) of an answer: ``stop``, ``length`` or ``refusal``, wrong where a fault wants it."""
-    if mode == "refusal":
-        return "I cannot help with that.", "refusal"
-    text = answers.fitting(schema, prompt) if isinstance(schema, dict) else answers.plain(prompt)
-    if mode in ("text", "schema", "empty"):
-        return {"text": "This is not JSON.", "schema": '{"unexpected": true}', "empty": ""}[mode], "stop"
-    if mode == "length" or (isinstance(most, int) and answers.tokens(text) > most):
-        return text[: max(4, (most if isinstance(most, int) else 4) * 4 - 8)][: max(1, len(text) - 2)], "length"
-    return text, "stop"
-
-
-def respond(endpoint: str, body: dict[str, Any], mode: str | None) -> tuple[dict[str, Any], tuple[int, int]]:
-    """Return a response body and the tokens it is billed."""
-    ident = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:24]
-    model = body.get("model", "unknown")
-    if endpoint == "/v1/responses":
-        return _responses(body, ident, model, mode)
-    if endpoint == "/v1/embeddings":
-        return _embeddings(body, model)
-    if endpoint == "/v1/moderations":
-        result = {"flagged": False, "categories": {}, "category_scores": {}}
-        return {"id": f"modr-{ident}", "model": model, "results": [result]}, (0, 0)
-    if endpoint == "/v1/completions":
-        prompt = text_of(body.get("prompt"))
-        text, reason = speak(prompt, None, body.get("max_tokens", 256), mode)
-        usage = (answers.tokens(prompt), answers.tokens(text))
-        choice = {"index": 0, "text": text, "finish_reason": reason, "logprobs": None}
-        shown = {"id": f"cmpl-{ident}", "object": "text_completion", "created": 0, "model": model, "choices": [choice]}
-        return {**shown, "usage": _usage(usage)}, usage
-    messages = [message for message in body["messages"] if isinstance(message, dict)]
-    prompt = text_of(messages[-1].get("content")) if messages else ""
-    schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
-    text, reason = speak(prompt, schema, body.get("max_completion_tokens", body.get("max_tokens")), mode)
-    spoken = "".join(text_of(message.get("content")) for message in messages)
-    usage = (answers.tokens(spoken), answers.tokens(text))
-    refused = reason == "refusal"
-    message = {"role": "assistant", "content": None if refused else text, "refusal": text if refused else None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop" if refused else reason}
-    shown = {"id": f"chatcmpl-{ident}", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
-    return {**shown, "usage": _usage(usage), "system_fingerprint": None}, usage
-
-
-def _usage(used: tuple[int, int]) -> dict[str, Any]:
-    details = {"cached_tokens": 0, "audio_tokens": 0}
-    return {
-        "prompt_tokens": used[0],
-        "completion_tokens": used[1],
-        "total_tokens": sum(used),
-        "prompt_tokens_details": details,
-        "completion_tokens_details": {"reasoning_tokens": 0},
-    }
-
-
-def _responses(
-    body: dict[str, Any], ident: str, model: str, mode: str | None
-) -> tuple[dict[str, Any], tuple[int, int]]:
-    given = body.get("input")
-    prompt = text_of(given)
-    schema = ((body.get("text") or {}).get("format") or {}).get("schema")
-    text, reason = speak(prompt, schema, body.get("max_output_tokens"), mode)
-    usage = (answers.tokens(text_of(body.get("instructions")) + prompt), answers.tokens(text))
-    part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": []}
-    if reason == "refusal":
-        part = {"type": "refusal", "refusal": text}
-    message = {"id": f"msg_{ident}", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
-    cut = reason == "length"
-    shown = {
-        "id": f"resp_{ident}",
-        "object": "response",
-        "created_at": 0,
-        "status": "incomplete" if cut else "completed",
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "error": None,
-        "model": model,
-        "output": [message],
-        "usage": {
-            "input_tokens": usage[0],
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": usage[1],
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": sum(usage),
-        },
-    }
-    return shown, usage
-
-
-def _embeddings(body: dict[str, Any], model: str) -> tuple[dict[str, Any], tuple[int, int]]:
-    given = body["input"]
-    texts = given if isinstance(given, list) and all(isinstance(item, str) for item in given) else [json.dumps(given)]
-    if isinstance(given, str):
-        texts = [given]
-    data = [
-        {"object": "embedding", "index": n, "embedding": [b / 255 for b in hashlib.sha256(text.encode()).digest()[:8]]}
-        for n, text in enumerate(texts)
-    ]
-    used = sum(answers.tokens(text) for text in texts)
-    usage = {"prompt_tokens": used, "total_tokens": used}
-    return {"object": "list", "data": data, "model": model, "usage": usage}, (used, 0)
-
-
-_KEY = re.compile(r"Bearer (\S+)")
-
-
-def account_of(headers: Any) -> str:
-    """Return the account (the key) of a request, or raise the vendor's 401."""
-    match = _KEY.fullmatch(headers.get("Authorization") or "")
-    if not match:
-        raise failure(401, "You didn't provide an API key.", code="invalid_api_key")
-    return match[1]
+        return _row("error", {**base, "response": {"status_code": 0, "request_id": "", "body": None}}, "failed")
+    return _row("error", {**base, "response": _response(status, ident, inside if shape == "body" else {})}, "failed")

@@ -1,22 +1,30 @@
 """The sandbox's server: reads requests, lets faults strike, hands the rest to the protocol, sends the replies."""
 
 import json
-import os
+import secrets
+import socket
+import sys
 import threading
 import time
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from nura_cli.sandbox import anthropic_api, openai_api
+from nura_cli.sandbox import anthropic_api, desk, faults, openai_api
 from nura_cli.sandbox.control import Control
-from nura_cli.sandbox.http import Failure, Html, Json, Reply, Request, SendFile
+from nura_cli.sandbox.exchange import Failure, Html, Json, Reply, Request, SendFile
+from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.store import Settings, Store
 
 _PAGE = b"<!DOCTYPE html><html><body><h1>Welcome</h1>This is no API.</body></html>"
+_PIECE = 1 << 17
 _HOLD_SECONDS = 30.0
+_HOLD_POLL_SECONDS = 0.02
+_STOP_SECONDS = 5.0
 
 
 class Sandbox:
@@ -28,11 +36,18 @@ class Sandbox:
         Args:
             port: 0 takes a free one.
             settings: None keeps what the file has.
+
+        Raises:
+            OSError: the file cannot be opened or is no sandbox's, or the port is taken.
         """
         self._store = Store(path)
-        if settings is not None:
-            self._store.set(delay=settings.delay, accept_keys=list(settings.accept_keys))
-        self._server = _Server((host, port), _Handler)
+        try:
+            if settings is not None:
+                self._store.configure(settings)
+            self._server = _Server((host, port), _Handler)
+        except BaseException:
+            self._store.close()
+            raise
         self._server.store = self._store
         self._server.url = self.url
         self._thread: threading.Thread | None = None
@@ -58,9 +73,9 @@ class Sandbox:
         """A client of the control endpoint."""
         return Control(self.url)
 
-    def arm(self, fault: dict[str, Any]) -> None:
-        """Arm a fault (:mod:`nura_cli.sandbox.faults`). Raises ValueError for an unknown kind."""
-        self._store.arm(fault)
+    def arm(self, fault: Fault) -> int:
+        """Arm a fault (:mod:`nura_cli.sandbox.faults`); return its number. Raises ValueError for one that is unknown."""
+        return self._store.arm(fault)
 
     def start(self) -> Self:
         """Serve in a thread of this process."""
@@ -73,15 +88,19 @@ class Sandbox:
         try:
             self._server.serve_forever(poll_interval=0.2)
         finally:
-            self._server.server_close()
-            self._store.close()
+            self._close()
 
     def stop(self) -> None:
-        """Stop serving and close the file."""
-        self._server.shutdown()
-        self._server.server_close()
-        if self._thread:
+        """Stop serving: open connections are closed, and the file."""
+        if self._thread is not None:
+            self._server.shutdown()
             self._thread.join()
+            self._thread = None
+        self._close()
+
+    def _close(self) -> None:
+        self._server.server_close()
+        self._server.hang_up()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -98,14 +117,37 @@ class _Server(ThreadingHTTPServer):
     url: str
 
     def __init__(self, *arguments: Any) -> None:
+        self.stopping = threading.Event()
+        self._connections: dict[socket.socket, threading.Thread] = {}
+        self._guard = threading.Lock()
         super().__init__(*arguments)
-        self.released = threading.Event()
+
+    @contextmanager
+    def connected(self, connection: socket.socket) -> Iterator[None]:
+        """Know a connection for as long as it is served."""
+        with self._guard:
+            self._connections[connection] = threading.current_thread()
+        try:
+            yield
+        finally:
+            with self._guard:
+                del self._connections[connection]
+
+    def hang_up(self) -> None:
+        """Close every connection, and wait (for a bounded time) until its thread is done with the file."""
+        self.stopping.set()
+        with self._guard:
+            left = dict(self._connections)
+        for connection in left:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for thread in left.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is its own affair; anything else is a mistake of the sandbox's, and is shown."""
-        import sys
-
-        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError) and not self.stopping.is_set():
             super().handle_error(request, client_address)
 
 
@@ -114,186 +156,180 @@ class _Dropped(Exception):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    rfile: Any
+    """One connection, in a thread of its own."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     timeout = 120
     server: _Server
+    connection: socket.socket
+    rfile: Any
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing: the log is at the control endpoint."""
 
-    def handle_expect_100(self) -> bool:
-        """Let the client send its body."""
-        return super().handle_expect_100()
-
-    def finish(self) -> None:
-        """End the connection, and this thread's hold on the file."""
-        super().finish()
-        self.server.store.release()
+    def handle(self) -> None:
+        """Answer the connection's requests, one after the other."""
+        with self.server.connected(self.connection):
+            try:
+                super().handle()
+            finally:
+                self.server.store.release()
 
     def do_GET(self) -> None:
         """Answer a request of any method."""
         split = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(split.query))
         request = Request(self.command, split.path, query, self.headers, self.rfile, self.server.url)
+        if split.path.startswith("/_sandbox/"):
+            status, body = desk.answer(self.server.store, request)
+            self._send(status, json.dumps(body).encode(), "application/json", {})
+            return
         try:
-            if split.path.startswith("/_sandbox/"):
-                self._send_json(self._control(request), 200)
-                return
             self._exchange(request)
         except _Dropped:
             self.close_connection = True
-        except Failure as failure:
-            request.drain()
-            self._send(failure.status, failure.body, failure.kind)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_GET  # noqa: N815 - the base class's way to name methods
+    do_PUT = do_GET  # noqa: N815
+    do_PATCH = do_GET  # noqa: N815
     do_DELETE = do_GET  # noqa: N815
 
     def _exchange(self, request: Request) -> None:
+        """Answer a request of either protocol; whatever becomes of it is logged."""
         store = self.server.store
         api: Any = anthropic_api if request.path.startswith("/v1/messages") else openai_api
         name = api.route(request)
-        fault = store.strike(name) or {}
-        what = fault.get("what", "")
-        store.note(request.method, self.path, name, None, what or None)
-        if what == "latency":
-            time.sleep(float(fault.get("seconds", 1)))
-        if what == "hold" and not fault.get("after"):
-            self._hold(fault)
-        if what == "drop_before":
-            raise _Dropped
-        if what == "status":
-            raise self._failure(api, fault)
-        if what == "redirect":
-            request.drain()
-            self._send(307, b"", "text/plain", {"Location": fault.get("to", self.server.url + "/elsewhere")})
-            return
-        if what == "html" and not fault.get("after"):
-            request.drain()
-            self._reply(Html(_PAGE), {})
-            return
+        struck = store.strike(name, request.method, request.path)
+        number = store.note(request.method, self.path, name, struck)
+        arrival = store.arrived("anthropic" if api is anthropic_api else "openai") if name == "create" else None
+        self._request_id = f"req_{secrets.token_hex(12)}"
+        self._account = ""
+        outcome, status = "dropped", None
         try:
-            reply: Reply | Failure = self._handle(api, request, name)
+            reply = self._reply_to(api, request, name, struck, number)
+            if arrival is not None and isinstance(reply, Json):
+                store.accepted(arrival, reply.body.get("job", reply.body)["id"])
+            fault = faults.of(struck, "hold")
+            if fault and fault.get("after"):
+                self._hold(fault, number)
+            if faults.of(struck, "drop_after"):
+                raise _Dropped
+            if faults.of(struck, "html"):
+                reply = Html(_PAGE)
+            outcome, status = "answered", self._deliver(reply, struck)
+        finally:
+            if not self.server.stopping.is_set():
+                store.outcome(number, outcome, status)
+
+    def _reply_to(self, api: Any, request: Request, name: str, struck: list[Fault], number: int) -> Reply | Failure:
+        """Return what the protocol, or a fault that strikes before anything is done, answers."""
+        for fault in struck:
+            what = fault["what"]
+            if what == "latency":
+                self.server.stopping.wait(float(fault.get("seconds", 1)))
+            elif what == "hold" and not fault.get("after"):
+                self._hold(fault, number)
+            elif what == "drop_before":
+                raise _Dropped
+            elif what in ("status", "redirect") or (what == "html" and not fault.get("after")):
+                request.drain()
+                return self._instead(api, fault)
+        try:
+            request.account = self._account = api.account(request.headers)
+            if not self.server.store.accepts(request.account):
+                raise api.refused_key()
+            reply: Reply | Failure = api.handle(self.server.store, request, name)
         except Failure as failure:
             reply = failure
-        if name == "create":
-            accepted = not isinstance(reply, Failure)
-            store.db.execute("INSERT INTO creates VALUES (?, ?, ?)", (request.account, store.now(), accepted))
-        if what == "hold" and fault.get("after"):
-            self._hold(fault)
-        if what == "drop_after":
-            raise _Dropped
-        if isinstance(reply, Failure):
-            raise reply
-        self._reply(Html(_PAGE) if what == "html" else reply, fault)
-
-    def _handle(self, api: Any, request: Request, name: str) -> Reply:
-        request.account = api.account_of(request.headers)
-        allowed = self.server.store.setting("accept_keys", [])
-        if allowed and request.account not in allowed:
-            if api is anthropic_api:
-                raise anthropic_api.failure(401, "invalid x-api-key", "authentication_error")
-            raise openai_api.failure(401, f"Incorrect API key provided: {request.account}.", code="invalid_api_key")
-        reply: Reply = api.handle(self.server.store, request, name)
         request.drain()
         return reply
 
-    def _failure(self, api: Any, fault: dict[str, Any]) -> Failure:
+    def _instead(self, api: Any, fault: Fault) -> Reply | Failure:
+        if fault["what"] == "html":
+            return Html(_PAGE)
+        if fault["what"] == "redirect":
+            to = {"Location": fault.get("to", f"{self.server.url}/elsewhere")}
+            return Failure(int(fault.get("status", 307)), "", "text/plain", to)
         status = int(fault.get("status", 500))
+        headers = {"Retry-After": str(fault["retry_after"])} if "retry_after" in fault else {}
         words = fault.get("message", f"the sandbox answers {status}")
-        kinds = {429: "rate_limit_error", 529: "overloaded_error", 401: "authentication_error", 403: "permission_error"}
-        if api is anthropic_api:
-            default = "api_error" if status >= 500 else "invalid_request_error"
-            failure = anthropic_api.failure(status, words, fault.get("code", kinds.get(status, default)))
-        else:
-            failure = openai_api.failure(status, words, code=fault.get("code"))
-        self._extra = {"Retry-After": str(fault["retry_after"])} if "retry_after" in fault else {}
+        failure: Failure = api.failure(status, words, code=fault.get("code"), headers=headers)
         return failure
 
-    _extra: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+    def _hold(self, fault: Fault, number: int) -> None:
+        """Wait until somebody lets go, in whatever process, or the fault's time is over."""
+        store = self.server.store
+        releases, until = store.releases(), time.monotonic() + float(fault.get("seconds", _HOLD_SECONDS))
+        store.outcome(number, "held")
+        while time.monotonic() < until and store.releases() == releases:
+            if self.server.stopping.wait(_HOLD_POLL_SECONDS):
+                raise _Dropped
+        store.outcome(number, "open")
 
-    def _hold(self, fault: dict[str, Any]) -> None:
-        self.server.released.clear()
-        self.server.released.wait(float(fault.get("seconds", _HOLD_SECONDS)))
-
-    def _control(self, request: Request) -> Any:
-        store, name = self.server.store, request.path.removeprefix("/_sandbox/")
-        body = request.json()
-        if name == "faults":
-            if request.method == "POST":
-                store.arm(body)
-            elif request.method == "DELETE":
-                store.disarm()
-            return [dict(row) for row in store.db.execute("SELECT * FROM faults")]
-        if name == "advance":
-            with store.transaction():
-                store.set(offset=int(store.setting("offset", 0)) + int(body["seconds"]))
-            return {"now": store.now()}
-        if name == "settings":
-            store.set(**body)
-            return body
-        if name == "release":
-            self.server.released.set()
-            return {}
-        if name == "billing":
-            return store.billing()
-        if name == "files":
-            rows = store.db.execute("SELECT * FROM files WHERE expires_at > ? ORDER BY seq", (store.now(),))
-            return [dict(row) for row in rows]
-        if name == "batches":
-            columns = "id, account, protocol, created_at, status, total, metadata, input_file_id, ended_at"
-            return [dict(row) for row in store.db.execute(f"SELECT {columns} FROM batches ORDER BY seq")]  # noqa: S608 - constant
-        if name == "log":
-            return [dict(row) for row in store.db.execute("SELECT * FROM log ORDER BY id")]
-        raise openai_api.failure(404, "no such control")
-
-    def _reply(self, reply: Reply, fault: dict[str, Any]) -> None:
+    def _deliver(self, reply: Reply | Failure, struck: list[Fault]) -> int:
+        """Send a reply; return its status."""
+        if isinstance(reply, Failure):
+            body = reply.body
+            if isinstance(body, dict) and "request_id" in body:
+                body = {**body, "request_id": self._request_id}
+            data = json.dumps(body).encode() if isinstance(body, dict) else body if isinstance(body, bytes) else b""
+            self._send(reply.status, data, reply.kind, reply.headers)
+            return reply.status
+        if isinstance(reply, SendFile):
+            self._send_file(reply, faults.of(struck, "truncate"), faults.of(struck, "framing"))
+            return 200
         if isinstance(reply, Json):
-            self._send_json(reply.body, reply.status)
-        elif isinstance(reply, Html):
-            self._send(reply.status, reply.body, "text/html")
+            self._send(reply.status, json.dumps(reply.body).encode(), "application/json", {})
         else:
-            self._send_file(reply, fault)
+            self._send(reply.status, reply.body, "text/html; charset=utf-8", {})
+        return reply.status
 
-    def _send_json(self, body: Any, status: int) -> None:
-        self._send(status, json.dumps(body).encode(), "application/json")
+    _request_id = ""
+    _account = ""
 
-    def _head(self, status: int, kind: str, extra: dict[str, str]) -> None:
+    def _head(self, status: int, kind: str, headers: dict[str, str]) -> None:
+        """Send the head: the request's id and the account as either vendor names them."""
+        anthropic = self.path.startswith("/v1/messages")
         self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("x-request-id", f"req_{os.urandom(8).hex()}")
-        for name, value in {**extra, **self._extra}.items():
+        if self._request_id:
+            self.send_header("request-id" if anthropic else "x-request-id", self._request_id)
+        if self._account:
+            self.send_header("anthropic-organization-id" if anthropic else "openai-organization", self._account)
+        for name, value in headers.items():
             self.send_header(name, value)
-        self._extra = {}
 
-    def _send(self, status: int, body: bytes, kind: str, extra: dict[str, str] | None = None) -> None:
-        self._head(status, kind, {"Content-Length": str(len(body)), **(extra or {})})
+    def _send(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
+        self._head(status, kind, {"Content-Length": str(len(body)), **headers})
         self.end_headers()
         self.wfile.write(body)
+
+    def version_string(self) -> str:
+        """Return the Server header."""
+        return "nura-sandbox"
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """Return the Date header: the sandbox's own clock."""
         return formatdate(self.server.store.now() if timestamp is None else timestamp, usegmt=True)
 
-    def _send_file(self, reply: SendFile, fault: dict[str, Any]) -> None:
-        size = reply.path.stat().st_size
-        cut = fault.get("what") == "truncate"
-        framing = fault.get("framing", "length") if fault.get("what") in ("truncate", "framing") else "length"
-        keep = int(size * float(fault.get("keep", 0.5))) if cut else size
-        extra = {
-            "length": {"Content-Length": str(size)},
-            "chunked": {"Transfer-Encoding": "chunked"},
-            "close": {"Connection": "close"},
-        }[framing]
-        self._head(200, reply.kind, extra)
-        self.end_headers()
+    def _send_file(self, reply: SendFile, cut: Fault | None, framed: Fault | None) -> None:
+        """Send a file's bytes in the framing that a fault wants, or cut short."""
         with reply.path.open("rb") as file:
-            while keep and (piece := file.read(min(keep, 1 << 17))):
+            size = reply.path.stat().st_size
+            framing = (cut or framed or {}).get("framing", "length")
+            keep = int(size * float(cut.get("keep", 0.5))) if cut else size
+            headers = {
+                "length": {"Content-Length": str(size)},
+                "chunked": {"Transfer-Encoding": "chunked"},
+                "close": {"Connection": "close"},
+            }
+            self._head(200, reply.kind, headers[framing])
+            self.end_headers()
+            while keep and (piece := file.read(min(keep, _PIECE))):
                 keep -= len(piece)
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if framing == "chunked" else piece)
         if framing == "chunked" and not cut:
             self.wfile.write(b"0\r\n\r\n")
-        if cut or framing == "close":
-            raise _Dropped
+        if cut:
+            self.close_connection = True

@@ -1,70 +1,107 @@
-"""What the sandbox remembers: an SQLite file, and a folder of bodies beside it."""
+"""What the sandbox remembers: an SQLite file, and a folder of bodies beside it.
 
+Nothing that matters is kept in memory: several processes may serve the same file, one after the other or at once.
+"""
+
+import errno
 import fcntl
 import hashlib
 import json
 import os
-import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nura_cli.sandbox import faults
+from nura_cli.sandbox.faults import Fault
 
+_VERSION = 2
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS files (
-    id TEXT PRIMARY KEY, seq INTEGER, account TEXT NOT NULL, filename TEXT NOT NULL, purpose TEXT NOT NULL,
-    bytes INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS batches (
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE files (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, account TEXT NOT NULL, filename TEXT NOT NULL,
+    purpose TEXT NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL);
+CREATE INDEX files_of ON files (account, seq);
+CREATE TABLE batches (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, account TEXT NOT NULL, protocol TEXT NOT NULL,
-    created_at INTEGER NOT NULL, status TEXT NOT NULL, endpoint TEXT, input_file_id TEXT, metadata TEXT,
-    total INTEGER NOT NULL DEFAULT 0, told TEXT NOT NULL DEFAULT '{}', cancel_at INTEGER, ended_at INTEGER);
-CREATE INDEX IF NOT EXISTS batches_open ON batches (account, ended_at);
-CREATE TABLE IF NOT EXISTS billed (
+    created_at INTEGER NOT NULL, status TEXT NOT NULL, endpoint TEXT, model TEXT, input_file_id TEXT, metadata TEXT,
+    total INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0, told TEXT NOT NULL DEFAULT '{}',
+    faults TEXT, cancel_at INTEGER, ended_at INTEGER);
+CREATE INDEX batches_of ON batches (account, protocol, seq);
+CREATE INDEX batches_open ON batches (account, protocol, seq) WHERE ended_at IS NULL;
+CREATE TABLE billed (
     account TEXT NOT NULL, batch TEXT NOT NULL, custom_id TEXT NOT NULL, digest BLOB NOT NULL,
     input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS billed_digest ON billed (digest);
-CREATE TABLE IF NOT EXISTS creates (account TEXT NOT NULL, at INTEGER NOT NULL, accepted INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS faults (id INTEGER PRIMARY KEY AUTOINCREMENT, spec TEXT NOT NULL, left INTEGER, skip INTEGER);
-CREATE TABLE IF NOT EXISTS log (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, method TEXT, path TEXT, route TEXT, status INTEGER, fault TEXT);
+CREATE INDEX billed_batch ON billed (batch);
+CREATE TABLE creates (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, protocol TEXT NOT NULL, batch TEXT);
+CREATE TABLE faults (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, spec TEXT NOT NULL, left INTEGER NOT NULL, seen INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE log (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
+    route TEXT NOT NULL, fault TEXT, status INTEGER, outcome TEXT NOT NULL DEFAULT 'open');
 """
 _LOG_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the sandbox behaves.
+    """How the sandbox behaves. Kept in its file, so that every process that serves it behaves alike.
 
     Attributes:
-        delay: seconds until a batch has ended; 0 for as soon as somebody asks after it.
+        delay: seconds until a batch has ended; 0 for as soon as somebody asks after it. Past 24 h a batch expires with the
+            part of its requests answered that the delay allows.
         accept_keys: the only keys that are not refused; empty accepts any.
+        models: the only models there are; empty accepts any but those whose name begins with ``no-such``.
+        token_limit: how many estimated prompt tokens may wait in all OpenAI batches of a model; 0 for any number.
+        seed: of the order in which results come.
     """
 
     delay: int = 0
     accept_keys: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    token_limit: int = 0
+    seed: int = 0
 
 
 class Store:
     """One sandbox's memory. Safe to use from several threads and several processes."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file at ``path``, making it (0600) and its folder ``<path>.d`` (0700) where they are missing."""
+        """Open the file at ``path``, making it (0600) and its folder ``<path>.d`` (0700) where they are missing.
+
+        Raises:
+            OSError: it cannot be opened, is no sandbox's file, or is one of another version.
+        """
         self.path = path
         self.folder = path.with_name(path.name + ".d")
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
-        self.db.executescript(_SCHEMA)
+        self._open: set[sqlite3.Connection] = set()
+        try:
+            with self._locked("open"):
+                self._prepare()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise OSError(errno.EINVAL, f"is no sandbox's file ({error})", str(path)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        if not self.path.exists():
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        if version == _VERSION:
+            return
+        if version or self.db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+            raise OSError(errno.EINVAL, "was written by another version of the sandbox; remove it", str(self.path))
+        self.db.execute("PRAGMA journal_mode = wal")
+        self.db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -73,77 +110,127 @@ class Store:
         if db is None:
             db = sqlite3.connect(self.path, isolation_level=None, timeout=60, check_same_thread=False)
             db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = wal")
             db.execute("PRAGMA synchronous = normal")
             self._local.db = db
-            self._open.append(db)
+            self._open.add(db)
         found: sqlite3.Connection = db
         return found
 
     def release(self) -> None:
-        """Close this thread's connection: its request has been answered."""
+        """Close this thread's connection."""
         db = getattr(self._local, "db", None)
         if db is not None:
-            self._open.remove(db)
+            self._open.discard(db)
             db.close()
             self._local.db = None
 
     def close(self) -> None:
         """Close every connection."""
-        for db in self._open:
-            db.close()
-        self._open.clear()
+        while self._open:
+            self._open.pop().close()
         self._local = threading.local()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock for the block."""
-        self.db.execute("BEGIN IMMEDIATE")
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
         try:
-            yield self.db
+            yield db
         except BaseException:
-            self.db.execute("ROLLBACK")
+            db.execute("ROLLBACK")
             raise
-        self.db.execute("COMMIT")
+        db.execute("COMMIT")
 
     @contextmanager
-    def work(self) -> Iterator[None]:
-        """Be the only thread of any process that works on batches."""
-        fd = os.open(self.folder / "work.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    def _locked(self, name: str) -> Iterator[None]:
+        fd = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
 
-    def setting(self, name: str, default: Any) -> Any:
-        """Return a setting's value."""
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Be the only thread of any process that works on batches. The lock goes with the process that holds it."""
+        with self._locked("work"):
+            yield
+
+    # Settings, and the clock
+
+    def settings(self) -> Settings:
+        """Return the settings."""
+        rows = dict(
+            self.db.execute("SELECT name, value FROM settings WHERE name IN ('delay','models','token_limit','seed')")
+        )
+        known: dict[str, Any] = {name: json.loads(value) for name, value in rows.items()}
+        if "models" in known:
+            known["models"] = tuple(known["models"])
+        return replace(Settings(), **known)
+
+    def configure(self, changes: Settings | dict[str, Any]) -> None:
+        """Change settings: all of them, or those named. Keys are kept as hashes. Raises ValueError for an unknown one."""
+        given = asdict(changes) if isinstance(changes, Settings) else dict(changes)
+        unknown = sorted(given.keys() - asdict(Settings()).keys())
+        if unknown:
+            raise ValueError(f"unknown setting {unknown[0]}")
+        if "accept_keys" in given:
+            given["accept_accounts"] = [account_of(key) for key in given.pop("accept_keys")]
+        rows = [(name, json.dumps(value)) for name, value in given.items()]
+        self.db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+
+    def _value(self, name: str, default: Any) -> Any:
         row = self.db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return json.loads(row[0]) if row else default
 
-    def set(self, **changes: Any) -> None:
-        """Change settings."""
-        rows = [(name, json.dumps(value)) for name, value in changes.items()]
-        self.db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+    def accepts(self, account: str) -> bool:
+        """Return whether an account's key is not refused."""
+        accepted = self._value("accept_accounts", [])
+        return not accepted or account in accepted
 
     def now(self) -> int:
         """Return the sandbox's own clock, unix seconds."""
-        return int(time.time()) + int(self.setting("offset", 0))
+        return int(time.time() + self._value("offset", 0))
+
+    def advance(self, seconds: float) -> int:
+        """Move the clock, either way; return what it shows then."""
+        with self.transaction() as db:
+            offset = self._value("offset", 0) + seconds
+            db.execute("INSERT OR REPLACE INTO settings VALUES ('offset', ?)", (json.dumps(offset),))
+        return self.now()
+
+    def releases(self) -> int:
+        """Return how often held requests have been let go."""
+        return int(self._value("releases", 0))
+
+    def let_go(self) -> None:
+        """Let go of every request that a ``hold`` fault holds, in every process."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO settings VALUES ('releases', ?)", (json.dumps(self.releases() + 1),))
+
+    # Files
 
     def body(self, file_id: str) -> Path:
         """Return where the bytes of a file lie."""
         return self.folder / file_id
 
-    def add_file(self, account: str, filename: str, purpose: str, part: Path, lasts: int) -> dict[str, Any]:
-        """Keep a received or written body as a file; return its row."""
-        file_id = "file-" + secrets.token_hex(12)
-        size = part.stat().st_size
+    def add_file(
+        self, account: str, file_id: str, filename: str, purpose: str, part: Path, lasts: int, at: int | None = None
+    ) -> dict[str, Any]:
+        """Keep a received or written body as a file for so many seconds; return its row. Sweeps what has expired."""
+        size, now = part.stat().st_size, self.now()
+        created = now if at is None else at
         part.replace(self.body(file_id))
-        now = self.now()
         with self.transaction() as db:
-            seq = db.execute("SELECT coalesce(max(seq), 0) + 1 FROM files").fetchone()[0]
-            row = (file_id, seq, account, filename, purpose, size, now, now + lasts)
-            db.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            gone = db.execute("DELETE FROM files WHERE expires_at <= ? RETURNING id", (now,)).fetchall()
+            db.execute(
+                "INSERT OR REPLACE INTO files (id, account, filename, purpose, bytes, created_at, expires_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (file_id, account, filename, purpose, size, created, created + lasts),
+            )
+        for row in gone:
+            self.discard(row["id"])
         return dict(self.db.execute("SELECT * FROM files WHERE id = ?", (file_id,)).fetchone())
 
     def file(self, account: str, file_id: str) -> dict[str, Any] | None:
@@ -153,41 +240,65 @@ class Store:
         ).fetchone()
         return dict(row) if row else None
 
+    def files(
+        self, account: str, purpose: str | None, after: str | None, limit: int, *, ascending: bool
+    ) -> list[dict[str, Any]]:
+        """Return up to ``limit`` files that are still kept, after one."""
+        cursor = self.db.execute("SELECT seq FROM files WHERE id = ?", (after,)).fetchone()
+        bound = cursor[0] if cursor else (0 if ascending else 2**62)
+        compare, order = (">", "ASC") if ascending else ("<", "DESC")
+        rows = self.db.execute(
+            f"SELECT * FROM files WHERE account = ? AND seq {compare} ? AND expires_at > ?"  # noqa: S608 - constants
+            f" AND (? IS NULL OR purpose = ?) ORDER BY seq {order} LIMIT ?",
+            (account, bound, self.now(), purpose, purpose, limit),
+        )
+        return [dict(row) for row in rows]
+
     def drop_file(self, file_id: str) -> None:
         """Delete a file."""
         self.db.execute("DELETE FROM files WHERE id = ?", (file_id,))
-        self.body(file_id).unlink(missing_ok=True)
+        self.discard(file_id)
+
+    def discard(self, file_id: str) -> None:
+        """Remove the bytes of a deleted file, unless a batch under way still needs them."""
+        open_one = "SELECT 1 FROM batches WHERE input_file_id = ? AND ended_at IS NULL"
+        if not self.db.execute(open_one, (file_id,)).fetchone():
+            self.body(file_id).unlink(missing_ok=True)
+
+    # Batches
 
     def batch(self, account: str, batch_id: str) -> dict[str, Any] | None:
         """Return a batch, or None."""
         row = self.db.execute("SELECT * FROM batches WHERE id = ? AND account = ?", (batch_id, account)).fetchone()
         return _batch(row) if row else None
 
-    def page(self, account: str, protocol: str, after: str | None, limit: int) -> list[dict[str, Any]]:
-        """Return up to ``limit`` batches, newest first, after one."""
-        row = self.db.execute("SELECT seq FROM batches WHERE id = ?", (after,)).fetchone() if after else None
-        before = row[0] if row else 2**62
-        hidden = next((f for f in self.standing() if f["what"] == "hide"), None)
+    def page(
+        self, account: str, protocol: str, limit: int, *, after: str | None = None, before: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return up to ``limit`` batches, newest first: those after one, or those right before one."""
+        hidden = faults.of(self.standing(), "hide")
         youngest = self.now() - int(hidden.get("seconds", 10**9)) if hidden else 2**62
+        cursor = self.db.execute("SELECT seq FROM batches WHERE id = ?", (before or after,)).fetchone()
+        compare, order = (">", "ASC") if before else ("<", "DESC")
+        bound = cursor[0] if cursor else (0 if before else 2**62)
         rows = self.db.execute(
-            "SELECT * FROM batches WHERE account = ? AND protocol = ? AND seq < ? AND created_at <= ?"
-            " ORDER BY seq DESC LIMIT ?",
-            (account, protocol, before, youngest, limit),
+            f"SELECT * FROM batches WHERE account = ? AND protocol = ? AND seq {compare} ? AND created_at <= ?"  # noqa: S608 - constants
+            f" ORDER BY seq {order} LIMIT ?",
+            (account, protocol, bound, youngest, limit),
         )
         return [_batch(row) for row in rows]
 
     def add_batch(self, account: str, protocol: str, batch_id: str, **columns: Any) -> dict[str, Any]:
-        """Add a batch."""
+        """Add a batch; return it."""
         metadata = json.dumps(columns.pop("metadata", None))
-        values = {"account": account, "protocol": protocol, "id": batch_id, "created_at": self.now(), **columns}
+        values = {"created_at": self.now(), **columns, "account": account, "protocol": protocol, "id": batch_id}
         values["metadata"] = metadata
-        names = ", ".join(values)
-        holes = ", ".join("?" for _ in values)
-        self.db.execute(f"INSERT INTO batches ({names}) VALUES ({holes})", list(values.values()))  # noqa: S608 - our own names
-        found = self.batch(account, batch_id)
-        if found is None:
-            raise AssertionError("the batch that was just added is gone")
-        return found
+        names, holes = ", ".join(values), ", ".join("?" for _ in values)
+        row = self.db.execute(
+            f"INSERT INTO batches ({names}) VALUES ({holes}) RETURNING *",  # noqa: S608 - our own names
+            list(values.values()),
+        ).fetchone()
+        return _batch(row)
 
     def change(self, batch_id: str, **columns: Any) -> None:
         """Change columns of a batch."""
@@ -200,95 +311,173 @@ class Store:
         """Delete a batch."""
         self.db.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
 
-    def due(self, account: str) -> list[dict[str, Any]]:
-        """Return the batches of an account that have not ended, oldest first."""
-        rows = self.db.execute("SELECT * FROM batches WHERE account = ? AND ended_at IS NULL ORDER BY seq", (account,))
-        return [_batch(row) for row in rows]
+    def due(self, account: str, protocol: str, delay: int, longest: int) -> list[str]:
+        """Return the ids of an account's batches on which there is something to do now, oldest first."""
+        now = self.now()
+        oldest = now - min(delay, longest) if delay else 2**62
+        rows = self.db.execute(
+            "SELECT id FROM batches WHERE account = ? AND protocol = ? AND ended_at IS NULL"
+            " AND (status = 'validating' OR cancel_at IS NOT NULL OR created_at <= ?) ORDER BY seq",
+            (account, protocol, oldest),
+        )
+        return [row["id"] for row in rows]
+
+    def waiting_tokens(self, account: str, model: str) -> int:
+        """Return the prompt tokens that wait in an account's validated batches of a model."""
+        row = self.db.execute(
+            "SELECT coalesce(sum(tokens), 0) FROM batches WHERE account = ? AND protocol = 'openai' AND ended_at IS NULL"
+            " AND model = ?",
+            (account, model),
+        ).fetchone()
+        return int(row[0])
+
+    # The bill
+
+    def unbill(self, batch_id: str) -> None:
+        """Forget what an interrupted work on a batch has billed: it begins again."""
+        self.db.execute("DELETE FROM billed WHERE batch = ?", (batch_id,))
 
     def bill(self, rows: Sequence[tuple[str, str, str, bytes, int, int]]) -> None:
         """Bill answered requests: (account, batch, custom_id, digest, input tokens, output tokens)."""
         with self.transaction() as db:
             db.executemany("INSERT INTO billed VALUES (?, ?, ?, ?, ?, ?)", rows)
 
+    def arrived(self, protocol: str) -> int:
+        """Count the arrival of a create; return its number."""
+        at = self.now()
+        row = self.db.execute(
+            "INSERT INTO creates (at, protocol) VALUES (?, ?) RETURNING id", (at, protocol)
+        ).fetchone()
+        return int(row[0])
+
+    def accepted(self, arrival: int, batch_id: str) -> None:
+        """Note that a create made a batch."""
+        self.db.execute("UPDATE creates SET batch = ? WHERE id = ?", (batch_id, arrival))
+
     def billing(self) -> dict[str, Any]:
-        """Return what was billed."""
-        one = self.db.execute("SELECT count(*), sum(input_tokens), sum(output_tokens) FROM billed").fetchone()
-        twice = {
-            name: [
-                row[0].hex() if isinstance(row[0], bytes) else row[0]
-                for row in self.db.execute(f"SELECT {name} FROM billed GROUP BY {name} HAVING count(*) > 1 LIMIT 100")  # noqa: S608 - constants
-            ]
-            for name in ("custom_id", "digest")
-        }
-        creates = self.db.execute("SELECT count(*), coalesce(sum(accepted), 0) FROM creates").fetchone()
+        """Return what was billed: totals, creates, and what was billed more than once."""
+        one = self.db.execute(
+            "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), count(DISTINCT digest)"
+            " FROM billed"
+        ).fetchone()
+        creates = self.db.execute("SELECT count(*), count(batch) FROM creates").fetchone()
         return {
             "requests": one[0],
-            "input_tokens": one[1] or 0,
-            "output_tokens": one[2] or 0,
+            "distinct": one[3],
+            "input_tokens": one[1],
+            "output_tokens": one[2],
             "creates": creates[0],
             "accepted": creates[1],
-            "twice": twice,
+            "twice": {"custom_id": self._twice("custom_id"), "digest": self._twice("digest")},
         }
 
-    def arm(self, fault: dict[str, Any]) -> None:
-        """Store a fault. Raises ValueError for an unknown kind."""
-        if fault.get("what") not in faults.EXCHANGE | faults.BATCH | faults.QUIRKS:
-            raise ValueError(f"unknown fault {fault.get('what')!r}")
-        times, skip = fault.get("times", 1), fault.get("skip", 0)
-        self.db.execute("INSERT INTO faults (spec, left, skip) VALUES (?, ?, ?)", (json.dumps(fault), times, skip))
+    def _twice(self, column: str) -> list[str]:
+        rows = self.db.execute(
+            f"SELECT {column} FROM billed GROUP BY account, {column} HAVING count(*) > 1 LIMIT 100"  # noqa: S608 - our own names
+        )
+        return [row[0].hex() if isinstance(row[0], bytes) else row[0] for row in rows]
 
-    def disarm(self) -> None:
-        """Forget every fault."""
-        self.db.execute("DELETE FROM faults")
+    # Faults
 
-    def strike(self, route: str) -> dict[str, Any] | None:
-        """Return the fault that strikes an exchange of this route now, and count it down."""
-        return self._take(lambda fault: faults.concerns(fault, route))
+    def arm(self, fault: Any) -> int:
+        """Store a fault; return its number. Raises ValueError for one that is unknown."""
+        spec = faults.check(fault)
+        times = int(spec.get("times", -1 if spec["what"] in faults.QUIRKS else 1))
+        row = self.db.execute(
+            "INSERT INTO faults (spec, left) VALUES (?, ?) RETURNING id", (json.dumps(spec), times)
+        ).fetchone()
+        return int(row[0])
 
-    def afflictions(self) -> list[dict[str, Any]]:
-        """Return the faults that a batch being worked on suffers, and count them down."""
-        found = [self._take(partial(_is, what)) for what in sorted(faults.BATCH)]
-        return [fault for fault in found if fault]
+    def disarm(self, number: int | None = None) -> None:
+        """Forget one fault, or every one."""
+        self.db.execute("DELETE FROM faults WHERE ? IS NULL OR id = ?", (number, number))
 
-    def refusal(self, body: Path) -> dict[str, Any] | None:
-        """Return the ``refuse`` fault that a batch with this body suffers at its create, and count it down."""
+    def armed(self) -> list[Fault]:
+        """Return every fault, with ``id``, ``left`` (how often it will still strike) and ``seen`` (its occasions so far)."""
+        rows = self.db.execute("SELECT * FROM faults ORDER BY id")
+        return [{**json.loads(row["spec"]), "id": row["id"], "left": row["left"], "seen": row["seen"]} for row in rows]
 
-        def wanted(fault: dict[str, Any]) -> bool:
-            return fault["what"] == "refuse" and ("match" not in fault or _holds(body, str(fault["match"]).encode()))
+    def strike(self, route: str, method: str, path: str) -> list[Fault]:
+        """Return the faults that strike an exchange now, at most one beside latencies, and count them down."""
 
-        return self._take(wanted)
+        def concerned(fault: Fault) -> bool:
+            return faults.concerns(fault, route, method, path)
 
-    def standing(self) -> list[dict[str, Any]]:
+        slow = self._take(lambda fault: fault["what"] == "latency" and concerned(fault))
+        other = self._take(lambda fault: fault["what"] != "latency" and concerned(fault))
+        return [fault for fault in (slow, other) if fault is not None]
+
+    def deal(self, batch: dict[str, Any], body: Path, *, but: str = "") -> list[Fault]:
+        """Return the faults a batch suffers, dealt out once and kept with it, so that work begun again meets the same ones.
+
+        Args:
+            but: a kind that struck before there was a batch, and is left out.
+        """
+        if batch["faults"] is not None:
+            kept: list[Fault] = json.loads(batch["faults"])
+            return kept
+
+        def of_kind(kind: str) -> Callable[[Fault], bool]:
+            return lambda fault: (
+                fault["what"] == kind and fault.get("batch", batch["id"]) == batch["id"] and _matches(fault, body)
+            )
+
+        with self.transaction() as db:
+            found = [self._pick(db, of_kind(kind)) for kind in sorted(faults.BATCH - {but})]
+            dealt = [fault for fault in found if fault is not None]
+            db.execute("UPDATE batches SET faults = ? WHERE id = ?", (json.dumps(dealt), batch["id"]))
+        return dealt
+
+    def refusal(self, body: Path) -> Fault | None:
+        """Return the ``refuse`` fault that a create with this body suffers, and count it down."""
+        return self._take(lambda fault: fault["what"] == "refuse" and "batch" not in fault and _matches(fault, body))
+
+    def standing(self) -> list[Fault]:
         """Return the quirks that are switched on."""
-        rows = self.db.execute("SELECT spec FROM faults").fetchall()
-        return [spec for row in rows if (spec := json.loads(row[0]))["what"] in faults.QUIRKS]
+        specs = [json.loads(row[0]) for row in self.db.execute("SELECT spec FROM faults WHERE left <> 0 ORDER BY id")]
+        return [spec for spec in specs if spec["what"] in faults.QUIRKS]
 
-    def quirk(self, what: str) -> bool:
-        """Return whether a quirk is switched on."""
-        return any(spec["what"] == what for spec in self.standing())
+    def quirks(self) -> frozenset[str]:
+        """Return the names of the quirks that are switched on."""
+        return frozenset(spec["what"] for spec in self.standing())
 
-    def _take(self, wanted: Any) -> dict[str, Any] | None:
+    def _take(self, wanted: Callable[[Fault], bool]) -> Fault | None:
         if not self.db.execute("SELECT 1 FROM faults LIMIT 1").fetchone():
             return None
         with self.transaction() as db:
-            for row in db.execute("SELECT * FROM faults WHERE left <> 0 ORDER BY id").fetchall():
-                spec: dict[str, Any] = json.loads(row["spec"])
-                if not wanted(spec):
-                    continue
-                if row["skip"] > 0:
-                    db.execute("UPDATE faults SET skip = skip - 1 WHERE id = ?", (row["id"],))
-                    continue
+            return self._pick(db, wanted)
+
+    @staticmethod
+    def _pick(db: sqlite3.Connection, wanted: Callable[[Fault], bool]) -> Fault | None:
+        for row in db.execute("SELECT * FROM faults WHERE left <> 0 ORDER BY id").fetchall():
+            spec: Fault = json.loads(row["spec"])
+            if not wanted(spec):
+                continue
+            db.execute("UPDATE faults SET seen = seen + 1 WHERE id = ?", (row["id"],))
+            if faults.strikes(spec, row["seen"]):
                 db.execute("UPDATE faults SET left = left - 1 WHERE id = ? AND left > 0", (row["id"],))
                 return spec
         return None
 
-    def note(self, method: str, path: str, route: str, status: int | None, fault: str | None) -> None:
-        """Log an exchange; the log is bounded."""
-        self.db.execute(
-            "INSERT INTO log (at, method, path, route, status, fault) VALUES (?, ?, ?, ?, ?, ?)",
-            (self.now(), method, path, route, status, fault),
-        )
-        self.db.execute("DELETE FROM log WHERE id <= (SELECT max(id) FROM log) - ?", (_LOG_ROWS,))
+    # The log
+
+    def note(self, method: str, path: str, route: str, struck: Sequence[Fault]) -> int:
+        """Log an exchange that begins; return its number. The log is bounded."""
+        row = self.db.execute(
+            "INSERT INTO log (at, method, path, route, fault) VALUES (?, ?, ?, ?, ?) RETURNING id",
+            (self.now(), method, path, route, "+".join(fault["what"] for fault in struck) or None),
+        ).fetchone()
+        if row[0] % 100 == 0:
+            self.db.execute("DELETE FROM log WHERE id <= ?", (row[0] - _LOG_ROWS,))
+        return int(row[0])
+
+    def outcome(self, exchange: int, outcome: str, status: int | None = None) -> None:
+        """Log how an exchange goes: held, answered (with its status) or dropped."""
+        self.db.execute("UPDATE log SET outcome = ?, status = ? WHERE id = ?", (outcome, status, exchange))
+
+    def log(self, since: int = 0) -> list[dict[str, Any]]:
+        """Return the exchanges after one, oldest first."""
+        return [dict(row) for row in self.db.execute("SELECT * FROM log WHERE id > ? ORDER BY id", (since,))]
 
 
 def _batch(row: sqlite3.Row) -> dict[str, Any]:
@@ -298,21 +487,27 @@ def _batch(row: sqlite3.Row) -> dict[str, Any]:
     return batch
 
 
-def _is(what: str, fault: dict[str, Any]) -> bool:
-    return bool(fault["what"] == what)
-
-
-def _holds(path: Path, text: bytes) -> bool:
-    """Return whether a file holds a text."""
-    with path.open("rb") as file:
-        tail = b""
-        while piece := file.read(1 << 20):
-            if text in tail + piece:
-                return True
-            tail = piece[-len(text) :]
+def _matches(fault: Fault, body: Path) -> bool:
+    """Return whether a fault is about a batch with this body: a ``refuse`` with a ``match`` is about those that hold it."""
+    if fault["what"] != "refuse" or "match" not in fault:
+        return True
+    text, tail = str(fault["match"]).encode(), b""
+    try:
+        with body.open("rb") as file:
+            while piece := file.read(1 << 20):
+                if text in tail + piece:
+                    return True
+                tail = piece[-len(text) :]
+    except FileNotFoundError:
+        return False
     return False
+
+
+def account_of(key: str) -> str:
+    """Return the account of a key. Keys themselves are kept nowhere."""
+    return "org-" + hashlib.sha256(b"nura sandbox account:" + key.encode()).hexdigest()[:20]
 
 
 def digest(body: bytes) -> bytes:
     """Return the digest by which a request billed twice is recognised, whatever its custom_id."""
-    return hashlib.sha256(body).digest()[:16]
+    return hashlib.sha256(body).digest()

@@ -1,0 +1,336 @@
+"""What OpenAI's endpoints make of one request of a batch: their validation of it, and an answer in their shape."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from nura_cli.sandbox import answers, strict
+from nura_cli.sandbox.answers import speak
+
+
+def names(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+CHAT = names(
+    "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages metadata"
+    " modalities model moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_options"
+    " prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier stop store stream"
+    " stream_options temperature tool_choice tools top_logprobs top_p user verbosity web_search_options"
+)
+RESPONSES = names(
+    "access_programs background background_options context_management conversation image include input instructions"
+    " max_output_tokens max_tool_calls metadata model moderation parallel_tool_calls previous_response_id prompt"
+    " prompt_cache_key prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier store stream"
+    " stream_options temperature text tool_choice tools top_logprobs top_p truncation user"
+)
+EMBEDDINGS = names("dimensions encoding_format input model user")
+COMPLETIONS = names(
+    "best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed stop stream"
+    " stream_options suffix temperature top_p user"
+)
+MODERATIONS = frozenset({"input", "model"})
+MOST_INPUTS_EACH = 2048
+_ROLES = ("developer", "system", "user", "assistant", "tool", "function")
+_CATEGORIES = sorted(
+    names(
+        "harassment harassment/threatening hate hate/threatening illicit illicit/violent self-harm self-harm/instructions"
+        " self-harm/intent sexual sexual/minors violence violence/graphic"
+    )
+)
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+class Problem(Exception):
+    """A request that is refused, in the vendor's words."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class Response(NamedTuple):
+    """A response's body, and the tokens billed for it (input, output)."""
+
+    body: dict[str, Any]
+    usage: tuple[int, int]
+
+
+def text_of(content: Any) -> str:
+    """Return the text of a message's content: a string, a part, a message, or a list of these."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(text_of(part) for part in content)
+    if isinstance(content, dict):
+        return text_of(content.get("text", content.get("content")))
+    return ""
+
+
+def respond(endpoint: str, body: dict[str, Any], created: int, mode: str | None = None) -> Response:
+    """Return an endpoint's answer to a request.
+
+    Args:
+        created: unix seconds.
+        mode: how a fault wants the answer wrong (:func:`nura_cli.sandbox.answers.speak`).
+
+    Raises:
+        Problem: the endpoint refuses the request.
+    """
+    known, answer = _ENDPOINTS.get(endpoint, (None, _other))
+    for name in body if known is not None else ():
+        if name not in (known or ()):
+            raise Problem(f"Unrecognized request argument supplied: {name}", name)
+    if body.get("stream"):
+        raise Problem("Streaming is not supported in the Batch API.", "stream")
+    ident = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:24]
+    return answer(body, ident, created, mode)
+
+
+def _number(body: dict[str, Any], name: str, low: float, high: float, *, whole: bool = False) -> None:
+    value = body.get(name)
+    if value is None:
+        return
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        wanted = "an integer" if whole else "a decimal"
+        raise Problem(
+            f"Invalid type for '{name}': expected {wanted}, but got {json.dumps(value)[:40]}.", name, "invalid_type"
+        )
+    if not low <= value <= high:
+        which, bound = ("below minimum", low) if value < low else ("above maximum", high)
+        code = f"integer_{which.replace(' ', '_')}_value" if whole else f"decimal_{which.replace(' ', '_')}_value"
+        raise Problem(f"Invalid '{name}': {which} value. Expected a value of {bound}, but got {value}.", name, code)
+
+
+def _required(body: dict[str, Any], name: str) -> Any:
+    if body.get(name) in (None, "", []):
+        raise Problem(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    return body[name]
+
+
+def _sampling(body: dict[str, Any]) -> None:
+    _number(body, "temperature", 0, 2)
+    _number(body, "top_p", 0, 1)
+    _number(body, "n", 1, 128, whole=True)
+
+
+def _messages(messages: Any) -> list[dict[str, Any]]:
+    if not isinstance(messages, list):
+        raise Problem("Invalid type for 'messages': expected an array of objects.", "messages", "invalid_type")
+    for n, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise Problem(f"Invalid type for 'messages[{n}]': expected an object.", f"messages[{n}]", "invalid_type")
+        if message.get("role") not in _ROLES:
+            place = f"messages[{n}].role"
+            raise Problem(
+                f"Invalid value: '{message.get('role')}'. Supported values are: {', '.join(_ROLES)}.",
+                place,
+                "invalid_value",
+            )
+        if not isinstance(message.get("content"), str | list) and message["role"] != "assistant":
+            place = f"messages[{n}].content"
+            raise Problem(f"Invalid type for '{place}': expected a string or an array of parts.", place, "invalid_type")
+    return messages
+
+
+def _schema(form: Any, inner: Any, place: str, messages: Any) -> Any:
+    """Return the JSON schema that a response format asks for, or None."""
+    if form is None:
+        return None
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "json_object":
+        if "json" not in json.dumps(messages).lower():
+            raise Problem(f"The messages must contain the word 'json' to use '{place}' of type 'json_object'.", place)
+        return {"type": "object", "properties": {"answer": {"type": "string"}}}
+    if kind == "text":
+        return None
+    if kind != "json_schema" or not isinstance(inner, dict):
+        raise Problem(f"Invalid value for '{place}'. Supported types are: text, json_object, json_schema.", place)
+    if not isinstance(inner.get("name"), str) or not _NAME.fullmatch(inner["name"]):
+        raise Problem(f"Invalid '{place}.name': expected letters, digits, - and _, at most 64.", f"{place}.name")
+    schema = inner.get("schema")
+    if not isinstance(schema, dict):
+        raise Problem(f"Missing required parameter: '{place}.schema'.", f"{place}.schema", "missing_required_parameter")
+    trouble = strict.openai(schema) if inner.get("strict") else None
+    if trouble:
+        raise Problem(f"Invalid schema for {place} '{inner['name']}': {trouble}", place)
+    return schema
+
+
+def _chat(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
+    messages = _messages(_required(body, "messages"))
+    if "max_tokens" in body and "max_completion_tokens" in body:
+        raise Problem(
+            "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.", "max_tokens"
+        )
+    for name in ("max_tokens", "max_completion_tokens"):
+        _number(body, name, 1, 10**6, whole=True)
+    _sampling(body)
+    form = body.get("response_format")
+    inner = form.get("json_schema") if isinstance(form, dict) else None
+    schema = _schema(form, inner, "response_format", messages)
+    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    said = speak(text_of(messages[-1].get("content")), schema, most, mode)
+    refused = said.reason == "refusal"
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if refused else said.text,
+        "refusal": said.text if refused else None,
+        "annotations": [],
+    }
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop" if refused else said.reason}
+    choices = [{**choice, "index": n} for n in range(body.get("n") or 1)]
+    usage = (answers.tokens("".join(text_of(one.get("content")) for one in messages)), said.tokens * len(choices))
+    shown = {
+        "id": f"chatcmpl-{ident}",
+        "object": "chat.completion",
+        "created": created,
+        "model": body.get("model"),
+        "choices": choices,
+        "usage": _usage(usage),
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+    return Response(shown, usage)
+
+
+def _usage(used: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "prompt_tokens": used[0],
+        "completion_tokens": used[1],
+        "total_tokens": sum(used),
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def _responses(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
+    given = _required(body, "input")
+    if not isinstance(given, str | list):
+        raise Problem("Invalid type for 'input': expected a string or an array of items.", "input", "invalid_type")
+    _number(body, "max_output_tokens", 16, 10**6, whole=True)
+    _sampling(body)
+    text = body.get("text") or {}
+    form = text.get("format") if isinstance(text, dict) else None
+    schema = _schema(form, form, "text.format", given)
+    last = given if isinstance(given, str) else given[-1:]
+    said = speak(text_of(last), schema, body.get("max_output_tokens"), mode)
+    usage = (answers.tokens(text_of(body.get("instructions")) + text_of(given)), said.tokens)
+    part: dict[str, Any] = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+    if said.reason == "refusal":
+        part = {"type": "refusal", "refusal": said.text}
+    status = "incomplete" if said.reason == "length" else "completed"
+    message = {"id": f"msg_{ident}", "type": "message", "role": "assistant", "status": status, "content": [part]}
+    shown = {
+        "id": f"resp_{ident}",
+        "object": "response",
+        "created_at": created,
+        "status": status,
+        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "error": None,
+        "instructions": body.get("instructions"),
+        "max_output_tokens": body.get("max_output_tokens"),
+        "metadata": body.get("metadata") or {},
+        "model": body.get("model"),
+        "output": [message],
+        "parallel_tool_calls": True,
+        "temperature": body.get("temperature", 1.0),
+        "text": {"format": form or {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": body.get("top_p", 1.0),
+        "usage": {
+            "input_tokens": usage[0],
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": usage[1],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": sum(usage),
+        },
+    }
+    return Response(shown, usage)
+
+
+def inputs_of(body: dict[str, Any]) -> int:
+    """Return how many embedding inputs a request has: its strings, or its arrays of tokens."""
+    given = body.get("input")
+    tokens = isinstance(given, list) and all(isinstance(item, int) for item in given)
+    return len(given) if isinstance(given, list) and not tokens else 1
+
+
+def _embeddings(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
+    given = _required(body, "input")
+    if not isinstance(given, str | list) or inputs_of(body) > MOST_INPUTS_EACH:
+        raise Problem(f"'$.input' is invalid: a string, or at most {MOST_INPUTS_EACH} of them.", "input")
+    _number(body, "dimensions", 1, 4096, whole=True)
+    texts = (
+        given
+        if isinstance(given, list) and inputs_of(body) == len(given) and isinstance(given[0], str | list)
+        else [given]
+    )
+    size = body.get("dimensions") or 8
+    data = [{"object": "embedding", "index": n, "embedding": _vector(text, size)} for n, text in enumerate(texts)]
+    used = sum(len(text) if isinstance(text, list) else answers.tokens(text) for text in texts)
+    usage = {"prompt_tokens": used, "total_tokens": used}
+    return Response({"object": "list", "data": data, "model": body.get("model"), "usage": usage}, (used, 0))
+
+
+def _vector(text: Any, size: int) -> list[float]:
+    """Return a vector of length 1 that depends on the text alone."""
+    seed = json.dumps(text).encode()
+    digest = b"".join(hashlib.sha256(seed + bytes([n % 256])).digest() for n in range(size // 32 + 1))
+    numbers = [byte - 127.5 for byte in digest[:size]]
+    length = sum(number * number for number in numbers) ** 0.5
+    return [round(number / length, 6) for number in numbers]
+
+
+def _completions(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
+    prompt = text_of(_required(body, "prompt"))
+    _number(body, "max_tokens", 1, 10**6, whole=True)
+    _sampling(body)
+    said = speak(prompt, None, body.get("max_tokens", 16), mode)
+    usage = (answers.tokens(prompt), said.tokens)
+    choice = {
+        "index": 0,
+        "text": said.text,
+        "finish_reason": "length" if said.reason == "length" else "stop",
+        "logprobs": None,
+    }
+    shown = {"id": f"cmpl-{ident}", "object": "text_completion", "created": created, "model": body.get("model")}
+    return Response({**shown, "choices": [choice], "usage": _usage(usage)}, usage)
+
+
+def _moderations(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
+    given = _required(body, "input")
+    one = {
+        "flagged": False,
+        "categories": dict.fromkeys(_CATEGORIES, False),
+        "category_scores": dict.fromkeys(_CATEGORIES, 0.0),
+        "category_applied_input_types": {name: ["text"] for name in _CATEGORIES},
+    }
+    texts = given if isinstance(given, list) else [given]
+    model = body.get("model") or "omni-moderation-latest"
+    return Response({"id": f"modr-{ident}", "model": model, "results": [one for _ in texts]}, (0, 0))
+
+
+def _other(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
+    raise Problem("The sandbox answers no requests of this endpoint.")
+
+
+_ENDPOINTS: dict[str, tuple[frozenset[str], Callable[..., Response]]] = {
+    "/v1/chat/completions": (CHAT, _chat),
+    "/v1/responses": (RESPONSES, _responses),
+    "/v1/embeddings": (EMBEDDINGS, _embeddings),
+    "/v1/completions": (COMPLETIONS, _completions),
+    "/v1/moderations": (MODERATIONS, _moderations),
+}

@@ -252,7 +252,7 @@ def _responses(body: dict[str, Any], ident: str, created: int, mode: str | None)
         "top_p": body.get("top_p", 1.0),
         "usage": {
             "input_tokens": usage[0],
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": usage[1],
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": sum(usage),

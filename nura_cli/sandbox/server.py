@@ -201,6 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         api: Any = anthropic_api if request.path.startswith("/v1/messages") else openai_api
         name = api.route(request)
         struck = store.strike(name, request.method, request.path)
+        self._releases = store.releases()
         number = store.note(request.method, self.path, name, struck)
         arrival = store.arrived("anthropic" if api is anthropic_api else "openai") if name == "create" else None
         self._request_id = f"req_{secrets.token_hex(12)}"
@@ -259,10 +260,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hold(self, fault: Fault, number: int) -> None:
         """Wait until somebody lets go, in whatever process, or the fault's time is over."""
-        store = self.server.store
-        releases, until = store.releases(), time.monotonic() + float(fault.get("seconds", _HOLD_SECONDS))
+        store, until = self.server.store, time.monotonic() + float(fault.get("seconds", _HOLD_SECONDS))
         store.outcome(number, "held")
-        while time.monotonic() < until and store.releases() == releases:
+        while time.monotonic() < until and store.releases() == self._releases:
             if self.server.stopping.wait(_HOLD_POLL_SECONDS):
                 raise _Dropped
         store.outcome(number, "open")
@@ -287,6 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     _request_id = ""
     _account = ""
+    _releases = 0
 
     def _head(self, status: int, kind: str, headers: dict[str, str]) -> None:
         """Send the head: the request's id and the account as either vendor names them."""

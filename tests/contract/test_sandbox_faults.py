@@ -1,0 +1,568 @@
+"""The sandbox's fault switches, as the real SDKs meet them."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import anthropic
+import httpx2
+import openai
+import pytest
+from anthropic import Anthropic
+from anthropic.types.messages import MessageBatch
+from openai import OpenAI
+from openai.types import Batch
+
+from nura_cli.sandbox import Sandbox
+from tests.contract.sandbox_clients import (
+    CHAT,
+    anthropic_client,
+    ask,
+    asks,
+    chat,
+    chats,
+    finish,
+    jsonl,
+    openai_client,
+    results,
+    rows,
+    run,
+    send,
+    upload,
+)
+
+
+@pytest.fixture
+def client(server: Sandbox) -> Iterator[OpenAI]:
+    with openai_client(server) as made:
+        yield made
+
+
+@pytest.fixture
+def claude(server: Sandbox) -> Iterator[Anthropic]:
+    with anthropic_client(server) as made:
+        yield made
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait until something is true, for a bounded time."""
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.01)
+
+
+# The switches themselves
+
+
+def test_a_fault_strikes_its_route_as_often_as_told_after_those_it_lets_pass(
+    client: OpenAI, claude: Anthropic, server: Sandbox
+) -> None:
+    server.control.fault("status", "list", status=503, skip=1, times=2)
+    seen = []
+    for _ in range(4):
+        try:
+            client.batches.list()
+            seen.append(200)
+        except openai.InternalServerError as error:
+            seen.append(error.status_code)
+        client.files.list()
+    assert seen == [200, 503, 503, 200]
+    assert claude.messages.batches.list().data == []
+    (fault,) = server.control.faults()
+    assert (fault["left"], fault["seen"]) == (0, 3)
+
+
+def test_a_fault_can_be_aimed_at_a_path_and_a_method(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("status", path="/v1/messages/*", method="GET", times=-1)
+    client.batches.list()
+    batch = claude.messages.batches.create(requests=asks(1))
+    for _ in range(3):
+        with pytest.raises(anthropic.InternalServerError):
+            claude.messages.batches.retrieve(batch.id)
+
+
+def test_a_probable_fault_strikes_the_same_exchanges_for_the_same_seed(client: OpenAI, server: Sandbox) -> None:
+    def pattern(seed: int) -> list[bool]:
+        number = server.control.fault("status", "list", probability=0.5, seed=seed, times=-1)
+        since = max((row["id"] for row in server.control.log()), default=0)
+        for _ in range(20):
+            with suppress(openai.InternalServerError):
+                client.batches.list()
+        server.control.clear(number)
+        return [row["fault"] is not None for row in server.control.log(since)]
+
+    first = pattern(1)
+    assert 3 < sum(first) < 17
+    assert pattern(1) == first
+    assert pattern(2) != first
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"what": "nothing"},
+        {"what": "status", "sattus": 1},
+        {"what": "truncate", "framing": "odd"},
+        {"what": "rows", "shape": "round"},
+        {"what": "rows", "route": "create"},
+    ],
+    ids=str,
+)
+def test_a_fault_that_is_unknown_is_refused(server: Sandbox, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="fault"):
+        server.control.fault(**wrong)
+    with pytest.raises(ValueError, match="fault"):
+        server.arm(wrong)
+    with pytest.raises(ValueError, match="setting"):
+        server.control.settings(dealy=1)
+    assert server.control.faults() == []
+
+
+def test_cleared_faults_strike_no_more(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("status", times=-1)
+    kept = server.control.fault("redirect", "files", times=-1)
+    server.control.clear(kept)
+    assert [fault["what"] for fault in server.control.faults()] == ["status"]
+    server.control.clear()
+    assert client.batches.list().data == []
+
+
+# Exchanges
+
+STATUSES: list[tuple[int, type[openai.APIStatusError], type[anthropic.APIStatusError], str]] = [
+    (400, openai.BadRequestError, anthropic.BadRequestError, "invalid_request_error"),
+    (401, openai.AuthenticationError, anthropic.AuthenticationError, "authentication_error"),
+    (403, openai.PermissionDeniedError, anthropic.PermissionDeniedError, "permission_error"),
+    (408, openai.APIStatusError, anthropic.APIStatusError, "invalid_request_error"),
+    (409, openai.ConflictError, anthropic.ConflictError, "invalid_request_error"),
+    (429, openai.RateLimitError, anthropic.RateLimitError, "rate_limit_error"),
+    (500, openai.InternalServerError, anthropic.InternalServerError, "api_error"),
+    (503, openai.InternalServerError, anthropic.InternalServerError, "api_error"),
+    (529, openai.InternalServerError, anthropic.InternalServerError, "overloaded_error"),
+]
+
+
+@pytest.mark.parametrize(("status", "theirs", "claudes", "kind"), STATUSES, ids=[str(case[0]) for case in STATUSES])
+def test_a_status_comes_in_the_vendors_shape_and_nothing_is_done(
+    client: OpenAI,
+    claude: Anthropic,
+    server: Sandbox,
+    status: int,
+    theirs: type[openai.APIStatusError],
+    claudes: type[anthropic.APIStatusError],
+    kind: str,
+) -> None:
+    server.control.fault("status", "create", status=status, times=2, message="by order", retry_after=7)
+    with pytest.raises(theirs, match="by order") as one:
+        send(client, chats(1))
+    with pytest.raises(claudes, match="by order") as other:
+        claude.messages.batches.create(requests=asks(1))
+    assert (one.value.status_code, other.value.status_code) == (status, status)
+    assert other.value.type == kind
+    assert [error.response.headers["retry-after"] for error in (one.value, other.value)] == ["7", "7"]
+    assert server.control.batches() == []
+    assert (server.control.billing()["creates"], server.control.billing()["accepted"]) == (2, 0)
+
+
+def test_html_with_a_200_is_no_batch(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    file = upload(client, chats(1))
+    server.control.fault("html", "create", times=2)
+    made: object = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    other: object = claude.messages.batches.create(requests=asks(1))
+    assert isinstance(made, str)
+    assert isinstance(other, str)
+    assert made.startswith("<!DOCTYPE html>")
+    assert server.control.batches() == []
+    server.control.fault("html", "create", after=True)
+    claude.messages.batches.create(requests=asks(1))
+    assert len(server.control.batches()) == 1
+
+
+@pytest.mark.parametrize(("what", "made"), [("drop_before", 0), ("drop_after", 1)])
+def test_a_dropped_create_was_done_or_not(
+    client: OpenAI, claude: Anthropic, server: Sandbox, what: str, made: int
+) -> None:
+    file = upload(client, chats(1))
+    server.control.fault(what, "create", times=2)
+    with pytest.raises(openai.APIConnectionError):
+        client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    with pytest.raises(anthropic.APIConnectionError):
+        claude.messages.batches.create(requests=asks(1))
+    assert [batch["protocol"] for batch in server.control.batches()] == ["openai", "anthropic"][: 2 * made]
+    assert (server.control.billing()["creates"], server.control.billing()["accepted"]) == (2, 2 * made)
+    dropped = [row for row in server.control.log() if row["outcome"] == "dropped"]
+    assert [(row["route"], row["status"], row["fault"]) for row in dropped] == [("create", None, what)] * 2
+    assert len(client.batches.list().data) == made
+
+
+def test_an_upload_can_be_dropped_after_its_effect(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("drop_after", "upload")
+    with pytest.raises(openai.APIConnectionError):
+        upload(client, chats(1), "tag.jsonl")
+    assert [file["filename"] for file in server.control.files()] == ["tag.jsonl"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_held_request_waits_until_it_is_let_go(client: OpenAI, server: Sandbox, after: bool) -> None:
+    file = upload(client, chats(1))
+    server.control.fault("hold", "create", after=after, seconds=20)
+    made: list[Batch] = []
+
+    def create() -> None:
+        made.append(client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h"))
+
+    thread = threading.Thread(target=create)
+    thread.start()
+    until(lambda: server.control.held() == 1)
+    assert len(server.control.batches()) == int(after)
+    assert made == []
+    server.control.release()
+    thread.join(10)
+    assert [batch.id for batch in made] == [batch["id"] for batch in server.control.batches()]
+    assert server.control.held() == 0
+
+
+def test_a_hold_ends_by_itself(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("hold", "list", seconds=0.05)
+    assert client.batches.list().data == []
+
+
+def test_latency_makes_a_client_time_out_and_goes_with_another_fault(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("latency", "list", seconds=20)
+    with pytest.raises(openai.APITimeoutError):
+        client.batches.list(timeout=0.1)
+    server.control.fault("latency", "files", seconds=0.01)
+    server.control.fault("status", "files", status=429)
+    with pytest.raises(openai.RateLimitError):
+        client.files.list()
+    assert server.control.log()[-1]["fault"] == "latency+status"
+
+
+def test_a_redirect_leads_away(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("redirect", "list", to=f"{server.url}/v1/files", times=2)
+    plain = httpx2.get(f"{server.openai_base_url}/batches", follow_redirects=False)
+    assert (plain.status_code, plain.headers["location"]) == (307, f"{server.url}/v1/files")
+    client.batches.list()
+    assert [row["route"] for row in server.control.log()] == ["list", "list", "files"]
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_a_download_comes_whole_or_cut_in_each_framing(
+    client: OpenAI, claude: Anthropic, server: Sandbox, framing: str
+) -> None:
+    one, other = run(client, chats(20)), finish(claude, asks(20))
+    file_id = one.output_file_id or ""
+    whole = client.files.content(file_id).read()
+    server.control.fault("framing", "download", framing=framing, times=2)
+    assert client.files.content(file_id).read() == whole
+    assert len(results(claude, other.id)) == 20
+    server.control.fault("truncate", "download", framing=framing, keep=0.4)
+    if framing == "close":
+        short = client.files.content(file_id).read()
+        assert short == whole[: int(len(whole) * 0.4)], "such a body ends silently short"
+    else:
+        with pytest.raises(httpx2.RemoteProtocolError), client.files.with_streaming_response.content(file_id) as body:
+            body.read()
+    assert client.files.content(file_id).read() == whole
+
+
+def test_a_list_can_fail_half_way_and_never_advance(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    ids = [send(client, chats(1)).id for _ in range(5)]
+    for _ in range(3):
+        claude.messages.batches.create(requests=asks(1))
+    server.control.fault("status", "list", skip=1)
+    first = client.batches.list(limit=2)
+    assert [batch.id for batch in first.data] == ids[:2:-1]
+    with pytest.raises(openai.InternalServerError):
+        first.get_next_page()
+    server.control.fault("stuck_list")
+    pages = [client.batches.list(limit=2, after=after).data for after in (ids[4], ids[3], ids[0])]
+    assert [[batch.id for batch in page] for page in pages] == [[ids[4], ids[3]]] * 3
+    assert client.batches.list(limit=100).has_more
+    listed = claude.messages.batches.list(limit=2)
+    again = claude.messages.batches.list(limit=2, after_id=listed.last_id or "")
+    assert (again.data, again.has_more) == (listed.data, True)
+
+
+def test_young_batches_can_be_hidden_from_the_list(client: OpenAI, server: Sandbox) -> None:
+    batch = send(client, chats(1))
+    server.control.fault("hide", seconds=600)
+    assert client.batches.list().data == []
+    assert client.batches.retrieve(batch.id).id == batch.id
+    server.control.advance(601)
+    assert [one.id for one in client.batches.list()] == [batch.id]
+
+
+# Batches
+
+
+@pytest.mark.parametrize("shape", ["body", "plain", "error", "zero"])
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_rows_fail_in_every_shape(client: OpenAI, server: Sandbox, shape: str, status: int) -> None:
+    server.control.fault("rows", match="this is c3.", status=status, shape=shape, message="no")
+    batch = run(client, chats(5))
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.failed) == ("completed", 1)
+    assert len(rows(client, batch.output_file_id)) == 4
+    row = rows(client, batch.error_file_id)["c3"]
+    if shape == "error":
+        assert (row["response"], row["error"]["message"]) == (None, "no")
+    elif shape == "zero":
+        assert (row["response"]["status_code"], row["error"]) == (0, None)
+    else:
+        assert (row["response"]["status_code"], row["error"]) == (status, None)
+        assert (row["response"]["body"].get("error", {}).get("message") == "no") == (shape == "body")
+    assert server.control.billing()["requests"] == 4
+
+
+def test_rows_are_chosen_by_fraction_text_or_name(claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("rows", fraction=0.5, seed=3, status=529)
+    batch = finish(claude, asks(60))
+    assert 15 < batch.request_counts.errored < 45
+    errors = [result for result in results(claude, batch.id).values() if result.type == "errored"]
+    assert {result.error.error.type for result in errors} == {"overloaded_error"}
+    server.control.fault("rows", custom_ids=["a1", "a2"], status=429)
+    found = results(claude, finish(claude, asks(4)).id)
+    assert sorted(name for name, result in found.items() if result.type == "errored") == ["a1", "a2"]
+    assert finish(claude, asks(4)).request_counts.succeeded == 4
+
+
+def test_rows_go_missing_come_twice_and_come_from_nowhere(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    for _ in range(2):
+        server.control.fault("missing", match="3.")
+        server.control.fault("duplicate", match="2.")
+        server.control.fault("foreign", n=2)
+        if not server.control.batches():
+            batch = run(client, chats(5))
+            lines = client.files.content(batch.output_file_id or "").read().splitlines()
+            names = sorted(json.loads(line)["custom_id"] for line in lines)
+            assert names == ["c0", "c1", "c2", "c2", "c4", "stranger-0", "stranger-1"]
+            continue
+        other = finish(claude, asks(5))
+        names = sorted(one.custom_id for one in claude.messages.batches.results(other.id))
+        assert names == ["a0", "a1", "a2", "a2", "a4", "stranger-0", "stranger-1"]
+        assert other.request_counts.succeeded == 5, "the counts know nothing of it"
+    assert server.control.billing()["requests"] == 10, "what went missing is billed, what came twice only once"
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "code"), [("expire", "expired", "batch_expired"), ("cancel", "cancelled", "batch_cancelled")]
+)
+def test_a_batch_ends_half_way(
+    client: OpenAI, claude: Anthropic, server: Sandbox, what: str, status: str, code: str
+) -> None:
+    server.control.fault(what, fraction=0.3, times=2)
+    batch = run(client, chats(60))
+    answered, left = rows(client, batch.output_file_id), rows(client, batch.error_file_id)
+    assert batch.status == status
+    assert len(answered) + len(left) == 60
+    assert 5 < len(answered) < 32
+    assert {row["error"]["code"] for row in left.values()} == {code}
+    counts = finish(claude, asks(60)).request_counts
+    gone = counts.expired if what == "expire" else counts.canceled
+    assert (counts.succeeded, gone) == (len(answered), len(left))
+    assert server.control.billing()["requests"] == 2 * len(answered)
+
+
+def test_a_batch_is_refused_with_any_code_or_the_line_that_is_at_fault(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("refuse", code="token_limit_exceeded", message="too many tokens", line=7)
+    error = run(client, chats(2)).errors
+    assert error
+    assert error.data
+    assert error.data[0].to_dict() == {
+        "code": "token_limit_exceeded",
+        "message": "too many tokens",
+        "line": 7,
+        "param": None,
+    }
+    server.control.fault("refuse", code="invalid_request", match="this is c3.", line="match", times=-1)
+    assert run(client, chats(3)).status == "completed"
+    error = run(client, chats(5)).errors
+    assert error
+    assert error.data
+    assert (error.data[0].code, error.data[0].line) == ("invalid_request", 4)
+
+
+def test_a_create_of_claudes_is_refused_for_what_it_holds(claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("refuse", match="this is a3.", line="match", message="bad prompt", times=-1)
+    assert claude.messages.batches.create(requests=asks(3)).id
+    with pytest.raises(anthropic.BadRequestError, match=r"requests\.3\.params: bad prompt"):
+        claude.messages.batches.create(requests=asks(5))
+    server.control.clear()
+    server.control.fault("refuse", status=422, message="no")
+    with pytest.raises(anthropic.UnprocessableEntityError, match="no"):
+        claude.messages.batches.create(requests=asks(1))
+
+
+def test_a_fault_can_wait_for_one_batch(client: OpenAI, server: Sandbox) -> None:
+    first, second = send(client, chats(1)), send(client, chats(1))
+    server.control.fault("rows", batch=second.id)
+    assert client.batches.retrieve(first.id).output_file_id
+    assert client.batches.retrieve(second.id).output_file_id is None
+
+
+def test_results_are_lost_or_never_named(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("lost", times=2)
+    batch = run(client, chats(2))
+    assert batch.status == "completed"
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(batch.output_file_id or "")
+    other = finish(claude, asks(2))
+    with pytest.raises(anthropic.NotFoundError):
+        claude.messages.batches.results(other.id)
+    server.control.fault("no_output")
+    batch = run(client, [chat(1), chat(2, messages=[])])
+    assert (batch.status, batch.output_file_id) == ("completed", None)
+    assert rows(client, batch.error_file_id).keys() == {"c2"}
+
+
+FORM = {
+    "type": "json_schema",
+    "json_schema": {"name": "a", "schema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["text", "schema", "length", "refusal", "empty"])
+def test_answers_are_wrong_in_every_way(client: OpenAI, claude: Anthropic, server: Sandbox, mode: str) -> None:
+    server.control.fault("invalid", mode=mode, times=2)
+    batch = run(client, [chat(1, response_format=FORM)])
+    choice = rows(client, batch.output_file_id)["c1"]["response"]["body"]["choices"][0]
+    content, reason = choice["message"]["content"], choice["finish_reason"]
+    (result,) = results(claude, finish(claude, [ask(1)]).id).values()
+    said = "".join(part.text for part in result.message.content)
+    expected = {
+        "text": ("This is not JSON.", "stop", "end_turn"),
+        "schema": ('{"unexpected": true}', "stop", "end_turn"),
+        "refusal": (None, "stop", "refusal"),
+        "empty": ("", "stop", "end_turn"),
+    }
+    if mode == "length":
+        assert (reason, result.message.stop_reason) == ("length", "max_tokens")
+        with pytest.raises(ValueError):  # noqa: PT011 - whatever the parser says of half a document
+            json.loads(content)
+    else:
+        assert (content, reason, result.message.stop_reason) == expected[mode]
+        assert said == ("I cannot help with that." if mode == "refusal" else expected[mode][0])
+    assert (choice["message"]["refusal"] is not None) == (mode == "refusal")
+    assert server.control.billing()["requests"] == 2, "a wrong answer is billed"
+
+
+# Quirks of compatible services
+
+
+def test_statuses_in_upper_case_and_no_counts(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("upper_case")
+    server.control.fault("no_counts")
+    created = send(client, chats(1))
+    batch = client.batches.retrieve(created.id)
+    assert [created.status, batch.status] == ["VALIDATING", "COMPLETED"]
+    assert batch.request_counts is None
+
+
+def test_bodies_as_strings_and_without_usage(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("body_string")
+    server.control.fault("no_usage")
+    batch = run(client, chats(1))
+    body = rows(client, batch.output_file_id)["c0"]["response"]["body"]
+    assert isinstance(body, str)
+    assert "usage" not in json.loads(body)
+
+
+def test_metadata_is_not_echoed(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("no_metadata")
+    assert run(client, chats(1), metadata={"a": "b"}).metadata is None
+
+
+def test_an_error_file_that_is_empty_or_has_no_name(client: OpenAI, server: Sandbox) -> None:
+    number = server.control.fault("empty_error_id")
+    assert run(client, chats(1)).error_file_id == ""
+    server.control.clear(number)
+    server.control.fault("empty_error_file")
+    assert client.files.content(run(client, chats(1)).error_file_id or "").read() == b""
+
+
+def test_a_create_that_answers_with_a_job(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("job_create")
+    made = send(client, chats(1))
+    assert made.id is None
+    (batch,) = server.control.batches()
+    assert made.model_extra
+    assert made.model_extra["job"]["id"] == batch["id"]
+    assert server.control.billing()["accepted"] == 1
+
+
+def test_a_missing_batch_that_is_answered_with_500(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("missing_500")
+    with pytest.raises(openai.InternalServerError):
+        client.batches.retrieve("batch_none")
+    with pytest.raises(anthropic.InternalServerError):
+        claude.messages.batches.retrieve("msgbatch_none")
+
+
+# The desk
+
+
+def test_a_foreign_batch_is_like_any_other(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    mine, claudes = send(client, chats(3)), claude.messages.batches.create(requests=asks(3))
+    foreign = server.control.foreign(3, age=60, metadata={"whose": "theirs"})
+    other = server.control.foreign(3, protocol="anthropic")
+    listed = client.batches.list().data
+    assert [batch.id for batch in listed] == [foreign, mine.id]
+    assert (listed[0].created_at, listed[0].metadata) == (mine.created_at - 60, {"whose": "theirs"})
+    assert rows(client, listed[0].output_file_id).keys().isdisjoint({"c0", "c1", "c2"})
+    found: list[MessageBatch] = claude.messages.batches.list().data
+    assert [batch.id for batch in found] == [other, claudes.id]
+    assert [batch.request_counts.succeeded for batch in found] == [3, 3]
+    elsewhere = server.control.foreign(1, key="sk-somebody")
+    assert elsewhere not in [batch.id for batch in client.batches.list()]
+
+
+def test_what_is_billed_twice_is_seen_by_name_and_by_body(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    run(client, [chat(1), chat(2), chat(3, messages=[])])
+    bill = server.control.billing()
+    assert (bill["requests"], bill["distinct"], bill["twice"]) == (2, 2, {"custom_id": [], "digest": []})
+    run(client, [{**chat(1), "custom_id": "another-name"}])
+    bill = server.control.billing()
+    assert (bill["requests"], bill["twice"]["custom_id"], len(bill["twice"]["digest"])) == (3, [], 1)
+    run(client, [chat(2)])
+    assert server.control.billing()["twice"]["custom_id"] == ["c2"]
+
+
+def test_the_log_counts_the_exchanges_and_not_those_of_the_desk(client: OpenAI, server: Sandbox) -> None:
+    run(client, chats(1))
+    log = server.control.log()
+    assert [(row["method"], row["route"], row["status"], row["outcome"]) for row in log] == [
+        ("POST", "upload", 200, "answered"),
+        ("POST", "create", 200, "answered"),
+        ("GET", "retrieve", 200, "answered"),
+    ]
+    assert server.control.log(log[1]["id"]) == log[2:]
+
+
+def test_the_log_is_bounded(client: OpenAI, server: Sandbox, monkeypatch: Any) -> None:
+    monkeypatch.setattr("nura_cli.sandbox.store._LOG_ROWS", 50)
+    for _ in range(200):
+        client.batches.list()
+    assert len(server.control.log()) == 50
+
+
+def test_the_clock_goes_either_way(client: OpenAI, server: Sandbox) -> None:
+    now = server.control.settings()["now"]
+    assert server.control.advance(86400) - now in range(86400, 86460)
+    later = send(client, chats(1))
+    server.control.advance(-2 * 86400)
+    earlier = send(client, chats(1))
+    assert earlier.created_at < later.created_at
+    assert {batch.status for batch in client.batches.list()} == {"completed"}
+
+
+def test_a_line_of_an_input_file_is_kept_to_the_byte(client: OpenAI, server: Sandbox) -> None:
+    lines: list[dict[str, Any] | bytes] = [
+        chat(1),
+        b'{ "custom_id":"odd", "method":"POST","url":"/v1/chat/completions",  "body":{"model":"x"}}',
+    ]
+    assert client.files.content(upload(client, lines).id).read() == jsonl(lines)

@@ -40,7 +40,7 @@ from nura_cli.errors import (
 from nura_cli.pipeline import packing, recovery, retry, settle, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
-from nura_cli.pipeline.report import Report, Trouble, batch_dicts, trouble
+from nura_cli.pipeline.report import Report, Trouble, batch_dicts, count, trouble
 from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.providers.base import Dialect, Fault, Limits, Provider, Spec
 from nura_cli.state import State, batches, runs, tasks
@@ -235,7 +235,7 @@ def _send_lane(
         progress(f"{workload.name}: writing batch {batch.id}")
         sealed = _write(job, batch, workload, spec, dialect, limits, aim)
         if sealed is not None:
-            progress(f"{workload.name}: sending batch {batch.id}, {sealed.requests:,} requests")
+            progress(f"{workload.name}: sending batch {batch.id}, {count(sealed.requests, 'request')}")
             sent = _send(job, sealed, provider)
             if sent is Sent.STOP:
                 return
@@ -334,7 +334,9 @@ def _write(
     if sealed.failed:
         job.worked = True
         first = f"task {sealed.failed[0][0]}: {sealed.failed[0][1]}"
-        message = f"{workload.name}: {len(sealed.failed)} tasks failed, since their prompts cannot be rendered; {first}"
+        message = (
+            f"{workload.name}: {count(len(sealed.failed), 'task')} failed, since no prompt can be rendered; {first}"
+        )
         job.fail(InputError(message, hint=f"see nura results {workload.name} --status failed"), workload=workload.name)
     return written
 

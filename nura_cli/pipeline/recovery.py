@@ -164,7 +164,7 @@ def _absent(state: State, batch: Batch, date: int, now: int) -> None:
         state, batch, now, "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it"
     )
     raise ProviderError(
-        f"batch {batch.id}: never arrived at {batch.provider}; its {batch.requests} tasks wait again",
+        f"batch {batch.id}: never arrived at {batch.provider}; its tasks wait again",
         hint="nothing to do: they are sent by the next batch",
     )
 

@@ -85,7 +85,7 @@ def test_a_record_whose_prompt_fails_to_render_fails_alone(spool: Spool) -> None
     spool.enqueue(*({"id": i, "text": f"record number {i}", "divisor": i} for i in range(3)))
     sent, _, settled = spool.round()
     assert sent.exit_code == 3
-    assert "1 tasks failed" in sent.troubles[0].message
+    assert "1 task failed" in sent.troubles[0].message
     assert settled.exit_code == 0
     by_key = {answer["key"]: answer for answer in spool.results()}
     assert by_key[0]["status"] == "failed"

@@ -71,8 +71,11 @@ class Request:
         self._read = True
         if "chunked" in (self.headers.get("Transfer-Encoding") or "").lower():
             yield from self._chunks()
-        else:
-            yield from self._exactly(int(self.headers.get("Content-Length") or 0))
+            return
+        length = self.headers.get("Content-Length") or "0"
+        if not length.isdecimal():
+            raise ConnectionError("the body has no length")
+        yield from self._exactly(int(length))
 
     def _exactly(self, left: int) -> Iterator[bytes]:
         while left:

@@ -1,18 +1,13 @@
 """The sandbox's OpenAI side: files and batches, as the vendor's Batch guide and API reference describe them."""
 
-import codecs
-import hashlib
-import json
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from nura_cli.sandbox import answers, faults, work
-from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number, private
-from nura_cli.sandbox.faults import Fault
-from nura_cli.sandbox.openai_requests import Problem, inputs_of, respond, text_of
-from nura_cli.sandbox.store import Settings, Store, account_of
+from nura_cli.sandbox import work
+from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number
+from nura_cli.sandbox.openai_requests import error_of
+from nura_cli.sandbox.openai_work import FILE_LASTS, step
+from nura_cli.sandbox.store import Store, account_of
 
 ENDPOINTS = (
     "/v1/responses",
@@ -24,12 +19,8 @@ ENDPOINTS = (
     "/v1/images/edits",
     "/v1/videos",
 )
-MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
-MOST_INPUTS = 50_000
-FILE_LASTS = 30 * 86400
 _LASTS = range(3600, 2_592_001)
-_MOST_ERRORS = 20
 _FINALIZING = 0.95
 """From this share of its time on, a batch is being finalized."""
 
@@ -43,9 +34,7 @@ def failure(
     headers: dict[str, str] | None = None,
 ) -> Failure:
     """Return an error in the vendor's shape."""
-    kinds = {429: "rate_limit_exceeded", 403: "permission_error"}
-    kind = kind or kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return Failure(status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, headers=headers)
+    return Failure(status, error_of(status, message, kind, code, param), headers=headers)
 
 
 def route(request: Request) -> str:
@@ -211,8 +200,8 @@ def _create(store: Store, request: Request) -> Reply:
         endpoint=body["endpoint"],
         input_file_id=row["id"],
         metadata=None if "no_metadata" in quirks else metadata,
+        told={"lasts": lasts},
     )
-    store.change(batch["id"], told={"lasts": lasts})
     shown = _json(store, batch, quirks)
     return Json({"job": shown} if "job_create" in quirks else shown)
 
@@ -306,262 +295,3 @@ def _share(store: Store, batch: dict[str, Any]) -> float:
     """Return which share of its time a batch under way has had."""
     delay = store.settings().delay
     return min(max(0.0, (store.now() - batch["created_at"]) / delay), 1.0) if delay else 0.0
-
-
-# Working on a batch
-
-
-def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
-    """Move a batch as far as its time has come; the caller holds the work lock."""
-    source = store.body(batch["input_file_id"])
-    suffered = store.deal(batch, source)
-    if batch["model"] is None:
-        checked = _Check(store, batch, settings, suffered).run(source)
-        if checked.errors:
-            _fail(store, batch, checked.errors)
-            return
-        status = "in_progress" if batch["cancel_at"] is None else "cancelling"
-        told = {**batch["told"], "counts": {"total": checked.total, "completed": 0, "failed": 0}}
-        columns = {"model": checked.model, "total": checked.total, "tokens": checked.tokens, "told": told}
-        store.change(batch["id"], status=status, **columns)
-        batch = {**batch, **columns}
-    end = work.deadline(batch["created_at"], batch["cancel_at"], settings.delay)
-    if settings.delay == 0 or end.at <= store.now():
-        _finish(store, batch, source, suffered, end)
-
-
-def _fail(store: Store, batch: dict[str, Any], errors: list[dict[str, Any]]) -> None:
-    told = {"errors": {"object": "list", "data": errors[:_MOST_ERRORS]}}
-    store.change(batch["id"], status="failed", ended_at=store.now(), told=told)
-
-
-class _Check:
-    """The check of an input file, as the vendor does it after the create."""
-
-    def __init__(self, store: Store, batch: dict[str, Any], settings: Settings, suffered: list[Fault]) -> None:
-        self.errors: list[dict[str, Any]] = []
-        self.total = self.tokens = 0
-        self.model: str | None = None
-        self._inputs = 0
-        self._seen: set[bytes] = set()
-        self._store = store
-        self._batch = batch
-        self._settings = settings
-        self._refusal = faults.of(suffered, "refuse")
-        self._matched: int | None = None
-
-    def run(self, source: Path) -> "_Check":
-        try:
-            with source.open("rb") as file:
-                for n, line in enumerate(file, 1):
-                    self._line(n, line)
-                    if len(self.errors) >= _MOST_ERRORS:
-                        return self
-        except FileNotFoundError:
-            self._wrong("file_not_found", "The input file no longer exists.")
-            return self
-        self._whole()
-        return self
-
-    def _wrong(self, code: str, message: str, line: int | None = None, param: str | None = None) -> None:
-        self.errors.append({"code": code, "message": message, "line": line, "param": param})
-
-    def _line(self, n: int, line: bytes) -> None:
-        if self._refusal and "match" in self._refusal and str(self._refusal["match"]).encode() in line:
-            self._matched = self._matched or n
-        if not line.strip():
-            return
-        self.total += 1
-        # A byte order mark is not JSON, and json.loads would take it.
-        found = None if line.startswith(codecs.BOM_UTF8) else _parsed(line)
-        if not isinstance(found, dict):
-            self._wrong("invalid_json_line", "This line is not parseable as valid JSON.", n)
-            return
-        for name, kind in (("custom_id", str), ("method", str), ("url", str), ("body", dict)):
-            if not isinstance(found.get(name), kind):
-                self._wrong("missing_required_parameter", f"Missing required parameter: '{name}'.", n, name)
-                return
-        self._request(n, found)
-
-    def _request(self, n: int, found: dict[str, Any]) -> None:
-        key = hashlib.blake2b(found["custom_id"].encode("utf-8", "surrogatepass"), digest_size=12).digest()
-        if key in self._seen:
-            self._wrong("duplicate_custom_id", f"The custom_id '{found['custom_id']}' is used twice.", n, "custom_id")
-        self._seen.add(key)
-        if found["method"] != "POST":
-            self._wrong("invalid_method", "The HTTP method must be POST.", n, "method")
-        if found["url"] != self._batch["endpoint"]:
-            self._wrong("url_mismatch", "The URL does not match the batch's endpoint.", n, "url")
-        body = found["body"]
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            self._wrong("missing_required_parameter", "Missing required parameter: 'body.model'.", n, "body.model")
-        elif self.model not in (None, model):
-            self._wrong("model_mismatch", "All requests of a batch must be for one model.", n, "body.model")
-        else:
-            self.model = model
-        self.tokens += answers.tokens(text_of(body.get("messages", body.get("input", body.get("prompt")))))
-        if self._batch["endpoint"] == "/v1/embeddings":
-            self._inputs += inputs_of(body)
-
-    def _whole(self) -> None:
-        if self._refusal:
-            line = self._refusal.get("line")
-            code, words = self._refusal.get("code", "token_limit_exceeded"), self._refusal.get("message", "Refused.")
-            self.errors = []
-            self._wrong(code, words, self._matched if line == "match" else line)
-        elif self.errors:
-            return
-        elif not self.total:
-            self._wrong("empty_file", "The batch input file is empty.")
-        elif self.total > MOST_REQUESTS:
-            self._wrong("too_many_tasks", f"The batch has {self.total} requests, at most {MOST_REQUESTS} are allowed.")
-        elif self._inputs > MOST_INPUTS:
-            self._wrong("too_many_inputs", f"The batch has {self._inputs} inputs, at most {MOST_INPUTS} are allowed.")
-        elif self.model is None or not work.exists(self.model, self._settings.models):
-            self._wrong("model_not_found", f"The model `{self.model}` does not exist.", None, "body.model")
-        elif self._settings.token_limit:
-            self._queue(self._settings.token_limit)
-
-    def _queue(self, limit: int) -> None:
-        waiting = self._store.waiting_tokens(self._batch["account"], self.model or "")
-        if waiting + self.tokens > limit:
-            words = f"Enqueued token limit reached for {self.model}. Limit: {limit} enqueued tokens."
-            self._wrong("token_limit_exceeded", words)
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finish(store: Store, batch: dict[str, Any], source: Path, suffered: list[Fault], end: work.Deadline) -> None:
-    answerer = _Answerer(batch, end.at, store.quirks(), suffered)
-    outcome = work.run(store, batch, _requests(source), answerer.answer, answerer.stranger, suffered, end)
-    counts = outcome.counts
-    status = end.ending or "completed"
-    if faults.of(suffered, "expire"):
-        status = "expired"
-    elif faults.of(suffered, "cancel"):
-        status = "cancelled"
-    answered = counts.get("answered", 0)
-    told = {
-        **_result_files(store, batch, outcome, end.at, suffered),
-        "counts": {"total": batch["total"], "completed": answered, "failed": batch["total"] - answered},
-        "usage": {
-            "input_tokens": outcome.usage[0],
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": outcome.usage[1],
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": sum(outcome.usage),
-        },
-    }
-    store.change(batch["id"], status=status, ended_at=end.at, told=told)
-    if store.file(batch["account"], batch["input_file_id"]) is None:
-        store.discard(batch["input_file_id"])
-
-
-def _result_files(
-    store: Store, batch: dict[str, Any], outcome: work.Outcome, at: int, suffered: list[Fault]
-) -> dict[str, Any]:
-    """Keep what was written as files, by ids that work done anew would give again; return the batch's fields for them."""
-    quirks, told, parts = store.quirks(), {}, dict(outcome.parts)
-    if "error" not in parts and "empty_error_file" in quirks:
-        parts["error"] = store.folder / f"{batch['id']}.error.part"
-        private(parts["error"]).close()
-    if "error" not in parts and "empty_error_id" in quirks:
-        told["error_file_id"] = ""
-    lasts = int(batch["told"].get("lasts", FILE_LASTS))
-    for part, path in parts.items():
-        file_id = "file-" + hashlib.sha256(f"{batch['id']}.{part}".encode()).hexdigest()[:24]
-        store.add_file(batch["account"], file_id, f"{batch['id']}_{part}.jsonl", "batch_output", path, lasts, at)
-        told[f"{part}_file_id"] = file_id
-        if faults.of(suffered, "lost"):
-            store.drop_file(file_id)
-    if faults.of(suffered, "no_output"):
-        told.pop("output_file_id", None)
-    return told
-
-
-def _requests(source: Path) -> Iterator[work.Request]:
-    with source.open("rb") as file:
-        for line in file:
-            if line.strip():
-                found = json.loads(line)
-                yield work.Request(found["custom_id"], found["body"], work.encoded(found["body"]))
-
-
-class _Answerer:
-    """Makes the lines of a batch's output and error file."""
-
-    def __init__(self, batch: dict[str, Any], at: int, quirks: frozenset[str], suffered: list[Fault]) -> None:
-        self._batch = batch
-        self._at = at
-        self._quirks = quirks
-
-    def answer(self, request: work.Request, fate: work.Fate) -> work.Reply:
-        """Return the line of one request, as its fate has it."""
-        ident = hashlib.sha256(f"{self._batch['id']}{request.custom_id}".encode("utf-8", "surrogatepass")).hexdigest()[
-            :24
-        ]
-        base = {"id": f"batch_req_{ident}", "custom_id": request.custom_id, "response": None, "error": None}
-        if fate.ending in ("expired", "cancelled"):
-            return _unanswered(base, fate.ending)
-        if fate.ending == "failed":
-            return _failed(base, fate.fault, ident)
-        mode = fate.fault.get("mode", "text") if fate.ending == "invalid" else None
-        try:
-            body, usage = respond(self._batch["endpoint"], request.body, self._at, mode)
-        except Problem as problem:
-            error = {
-                "message": problem.message,
-                "type": "invalid_request_error",
-                "param": problem.param,
-                "code": problem.code,
-            }
-            return _row("error", {**base, "response": _response(400, ident, {"error": error})}, "failed")
-        if "no_usage" in self._quirks:
-            body.pop("usage", None)
-        shown = json.dumps(body) if "body_string" in self._quirks else body
-        return _row("output", {**base, "response": _response(200, ident, shown)}, "answered", usage)
-
-    def stranger(self, n: int) -> work.Reply:
-        """Return a line that answers nobody's request."""
-        body = respond("/v1/completions", {"prompt": f"stranger {n}", "model": "unknown"}, self._at).body
-        line = {"id": f"batch_req_stranger{n}", "custom_id": f"stranger-{n}", "response": _response(200, f"{n}", body)}
-        return _row("output", {**line, "error": None}, "foreign")
-
-
-def _response(status: int, ident: str, body: Any) -> dict[str, Any]:
-    return {"status_code": status, "request_id": f"req_{ident}", "body": body}
-
-
-def _row(part: str, line: dict[str, Any], ending: str, usage: tuple[int, int] | None = None) -> work.Reply:
-    return work.Reply(part, work.encoded(line), ending, usage)
-
-
-def _unanswered(base: dict[str, Any], ending: str) -> work.Reply:
-    words = {
-        "expired": "This request could not be executed before the completion window expired.",
-        "cancelled": "This request was not executed because its batch was cancelled.",
-    }
-    error = {"code": f"batch_{ending}", "message": words[ending]}
-    return _row("error", {**base, "error": error}, ending)
-
-
-def _failed(base: dict[str, Any], fault: Fault, ident: str) -> work.Reply:
-    status, shape = int(fault.get("status", 500)), fault.get("shape", "body")
-    inside = failure(status, fault.get("message", f"the sandbox failed this request with {status}")).body
-    inside["error"]["code"] = inside["error"]["type"]
-    if shape == "error":
-        error = {"code": inside["error"]["code"], "message": inside["error"]["message"]}
-        return _row("error", {**base, "error": error}, "failed")
-    if shape == "zero":
-        return _row("error", {**base, "response": {"status_code": 0, "request_id": "", "body": None}}, "failed")
-    return _row("error", {**base, "response": _response(status, ident, inside if shape == "body" else {})}, "failed")

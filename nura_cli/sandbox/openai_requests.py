@@ -44,6 +44,15 @@ _CATEGORIES = sorted(
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
+def error_of(
+    status: int, message: str, kind: str | None = None, code: str | None = None, param: str | None = None
+) -> dict[str, Any]:
+    """Return the body of an error in the vendor's shape."""
+    kinds = {429: "rate_limit_exceeded", 403: "permission_error"}
+    kind = kind or kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
 class Problem(Exception):
     """A request that is refused, in the vendor's words."""
 

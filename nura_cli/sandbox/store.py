@@ -290,9 +290,8 @@ class Store:
 
     def add_batch(self, account: str, protocol: str, batch_id: str, **columns: Any) -> dict[str, Any]:
         """Add a batch; return it."""
-        metadata = json.dumps(columns.pop("metadata", None))
-        values = {"created_at": self.now(), **columns, "account": account, "protocol": protocol, "id": batch_id}
-        values["metadata"] = metadata
+        wide = {"metadata": json.dumps(columns.pop("metadata", None)), "told": json.dumps(columns.pop("told", {}))}
+        values = {"created_at": self.now(), **columns, **wide, "account": account, "protocol": protocol, "id": batch_id}
         names, holes = ", ".join(values), ", ".join("?" for _ in values)
         row = self.db.execute(
             f"INSERT INTO batches ({names}) VALUES ({holes}) RETURNING *",  # noqa: S608 - our own names

@@ -282,6 +282,8 @@ FILES: list[tuple[list[dict[str, Any] | bytes], str, int | None]] = [
     ([b"[" * 100_000], "invalid_json_line", 1),
     ([b"\xff"], "invalid_json_line", 1),
     ([b"[]"], "invalid_json_line", 1),
+    ([{**chat(1), "custom_id": "\ud800"}], "invalid_json_line", 1),
+    ([chat(1), chat(2, model="\ud800")], "invalid_json_line", 2),
     ([chat(1), chat(2), chat(1)], "duplicate_custom_id", 3),
     ([chat(1), chat(2, url="/v1/responses")], "url_mismatch", 2),
     ([chat(1), chat(2, model="gpt-4.1")], "model_mismatch", 2),
@@ -308,8 +310,8 @@ def test_a_bad_input_file_fails_its_batch_after_the_create(
 
 
 def test_the_limits_of_a_batch(client: OpenAI, server: Sandbox, monkeypatch: Any) -> None:
-    monkeypatch.setattr("nura_cli.sandbox.openai_api.MOST_REQUESTS", 5)
-    monkeypatch.setattr("nura_cli.sandbox.openai_api.MOST_INPUTS", 5)
+    monkeypatch.setattr("nura_cli.sandbox.openai_work.MOST_REQUESTS", 5)
+    monkeypatch.setattr("nura_cli.sandbox.openai_work.MOST_INPUTS", 5)
     assert run(client, chats(5)).status == "completed"
     assert _code(run(client, chats(6))) == "too_many_tasks"
     one = {"custom_id": "e", "method": "POST", "url": "/v1/embeddings", "body": {"model": "e", "input": ["x"] * 6}}

@@ -169,9 +169,13 @@ def test_a_file_that_another_process_sits_on_is_75_and_says_so(state: State, mon
 
 
 def test_a_transaction_that_fails_leaves_nothing(state: State) -> None:
-    with pytest.raises(RuntimeError), state.transaction() as db:
-        tasks.workload_id(db, "w")
-        raise RuntimeError
+    def fail() -> None:
+        with state.transaction() as db:
+            tasks.workload_id(db, "w")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert state.db.execute("SELECT count(*) FROM workloads").fetchone() == (0,)
 
 

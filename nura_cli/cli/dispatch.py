@@ -7,7 +7,7 @@ import typer
 
 from nura_cli import clock
 from nura_cli.cli.session import Session, check_workloads, stage, with_session
-from nura_cli.pipeline.report import Report
+from nura_cli.pipeline.report import Report, count
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -48,7 +48,7 @@ def _summary(report: Report) -> str:
     rest = "".join(f", {n:,} wait ({name})" for name, n in waits.items())
     unconfirmed = report.result["unconfirmed"]
     doubt = f", {unconfirmed} unconfirmed" if unconfirmed else ""
-    return f"{report.result['requests']:,} requests sent in {len(report.result['batches'])} batches{rest}{doubt}"
+    return f"{count(report.result['requests'], 'request')} sent in {count(len(report.result['batches']), 'batch', 'batches')}{rest}{doubt}"
 
 
 def _plan(session: Session, names: list[str]) -> None:

@@ -105,5 +105,8 @@ def _money(found: dict[str, Any]) -> str:
 
 
 def _dollars(text: str) -> str:
+    """Return an amount with four decimals, or, where that would show nothing, with two figures."""
     whole, _, fraction = text.partition(".")
-    return f"${int(whole):,}.{fraction[:4]}"
+    leading = len(fraction) - len(fraction.lstrip("0"))
+    places = leading + 2 if whole == "0" and 4 <= leading < len(fraction) else 4
+    return f"${int(whole):,}.{fraction[:places].ljust(2, '0')}"

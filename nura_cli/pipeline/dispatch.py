@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.errors import (
@@ -35,10 +37,10 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import lines, packing, recovery, retry, settle, spool
+from nura_cli.pipeline import packing, recovery, retry, settle, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
-from nura_cli.pipeline.report import Report, Trouble, batch_dicts, trouble
+from nura_cli.pipeline.report import Report, Trouble, batch_dicts, count, trouble
 from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.providers.base import Dialect, Fault, Limits, Provider, Spec
 from nura_cli.state import State, batches, runs, tasks
@@ -123,7 +125,7 @@ def _report(job: Dispatch) -> Report:
         "not_due": job.not_due,
         "unconfirmed": len(batches.under_way(job.state.db, BatchStatus.SUBMITTING)),
     }
-    return Report(result, job.troubles, job.worked or bool(sent))
+    return Report(result, job.troubles, job.worked)
 
 
 def _undo_claims(job: Dispatch) -> None:
@@ -233,7 +235,7 @@ def _send_lane(
         progress(f"{workload.name}: writing batch {batch.id}")
         sealed = _write(job, batch, workload, spec, dialect, limits, aim)
         if sealed is not None:
-            progress(f"{workload.name}: sending batch {batch.id}, {sealed.requests:,} requests")
+            progress(f"{workload.name}: sending batch {batch.id}, {count(sealed.requests, 'request')}")
             sent = _send(job, sealed, provider)
             if sent is Sent.STOP:
                 return
@@ -332,7 +334,9 @@ def _write(
     if sealed.failed:
         job.worked = True
         first = f"task {sealed.failed[0][0]}: {sealed.failed[0][1]}"
-        message = f"{workload.name}: {len(sealed.failed)} tasks failed, since their prompts cannot be rendered; {first}"
+        message = (
+            f"{workload.name}: {count(len(sealed.failed), 'task')} failed, since no prompt can be rendered; {first}"
+        )
         job.fail(InputError(message, hint=f"see nura results {workload.name} --status failed"), workload=workload.name)
     return written
 
@@ -356,10 +360,11 @@ def body_maker(workload: WorkloadConfig, spec: Spec, dialect: Dialect) -> Callab
         return lambda line: line
     prompt = Prompt(spec.prompt, workload.name)
     wrap = dialect.body(spec)
+    decode = msgspec.json.Decoder(dict[str, Any]).decode  # the line was checked when it was enqueued
 
     def body(line: bytes) -> bytes:
         try:
-            return wrap(prompt.render(lines.document(line)))
+            return wrap(prompt.render(decode(line)))
         except UnicodeEncodeError as error:
             raise InputError("its prompt has a lone surrogate") from error
 

@@ -25,7 +25,7 @@ from nura_cli.config import Config
 from nura_cli.errors import EX_PARTIAL, NuraError
 from nura_cli.pipeline import poll, retry, settle
 from nura_cli.pipeline.judge import Judge, Verdict
-from nura_cli.pipeline.report import Report, Trouble, trouble
+from nura_cli.pipeline.report import Report, Trouble, count, trouble
 from nura_cli.pricing import Prices
 from nura_cli.providers import dialect as dialect_of
 from nura_cli.providers.base import Dialect, Fault, ResultLine, Spec
@@ -92,11 +92,15 @@ def _report(job: Reconcile) -> Report:
     names = ("completed", "failed", "retried", "missing", "late")
     for workload, kinds in job.failures.items():
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
-        text = f"{workload}: {kinds.total()} tasks failed: {listed}"
+        text = f"{workload}: {count(kinds.total(), 'task')} failed: {listed}"
         hint = f"see nura results {workload} --status failed"
         job.troubles.append(Trouble("task", text, EX_PARTIAL, hint=hint, workload=workload))
     for what, n in job.ignored.items():
-        job.troubles.append(Trouble("results", f"{n} result lines were {what}, and not applied", EX_PARTIAL))
+        job.troubles.append(
+            Trouble(
+                "results", f"{count(n, 'result line was', 'result lines were')} {what}, and not applied", EX_PARTIAL
+            )
+        )
     return Report({"tasks": {name: job.tasks[name] for name in names}}, job.troubles, worked=True)
 
 

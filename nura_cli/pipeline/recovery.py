@@ -112,7 +112,8 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
         raise _hold(state, batch, scan.doubt)
     found = identify(provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id))
     if found.ours:
-        chosen, *doubles = sorted(found.ours, key=_worth)
+        oldest_first = [*reversed(found.ours)]
+        chosen, *doubles = sorted(oldest_first, key=_worth)
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
         for remote in doubles:
             _set_aside(state, provider, batch, remote, clock())
@@ -163,7 +164,7 @@ def _absent(state: State, batch: Batch, date: int, now: int) -> None:
         state, batch, now, "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it"
     )
     raise ProviderError(
-        f"batch {batch.id}: never arrived at {batch.provider}; its {batch.requests} tasks wait again",
+        f"batch {batch.id}: never arrived at {batch.provider}; its tasks wait again",
         hint="nothing to do: they are sent by the next batch",
     )
 

@@ -104,6 +104,11 @@ def exit_code(troubles: Iterable[Trouble], worked: bool) -> int:
     return codes.pop()
 
 
+def count(n: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 batch``, ``2 batches``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def batch_dict(batch: Batch) -> dict[str, Any]:
     """Return a batch in the one shape that every command's ``--json`` gives it."""
     return {
@@ -140,6 +145,7 @@ __all__ = [
     "Trouble",
     "batch_dict",
     "batch_dicts",
+    "count",
     "exit_code",
     "trouble",
 ]

@@ -61,7 +61,7 @@ def write(
     most = limits.bytes - len(frame.head) - len(frame.tail) - len(frame.separator)
     room = Room(min(most, aim or most), limits.inputs)
     counts_inputs = limits.inputs is not None
-    prefix = tag.encode() + b"-"
+    prefix = tag.encode()
     buffer, buffered = [frame.head], len(frame.head)
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "wb", buffering=0) as file:
@@ -71,7 +71,7 @@ def write(
                 inputs = dialect.inputs(endpoint, content) if counts_inputs else 0
                 if limits.inputs is not None and inputs > limits.inputs:
                     raise InputError(f"carries {inputs:,} inputs; a batch takes {limits.inputs:,}")
-                request = dialect.request(prefix + str(task_id).encode(), endpoint, content)
+                request = dialect.request(b"%b-%d" % (prefix, task_id), endpoint, content)
                 if len(request) > min(limits.line_bytes, most):
                     raise InputError(f"its request has {len(request):,} bytes; {limits.line_bytes:,} are allowed")
             except InputError as error:

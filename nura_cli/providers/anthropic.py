@@ -225,7 +225,8 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         total=sum(known) if known else None,
         completed=told["succeeded"],
         failed=sum(told[name] or 0 for name in ("errored", "canceled", "expired")) if known else None,
-        parts={"results": remote_id} if phase is Phase.ENDED else {},
+        # Results are kept for 29 days; after that the batch has ended and has none.
+        parts={"results": remote_id} if phase is Phase.ENDED and wire.text(found.get("results_url")) else {},
     )
 
 

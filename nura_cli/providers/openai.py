@@ -3,6 +3,7 @@
 Facts from the OpenAI Batch guide and API reference, and from the public reports named in place.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +117,11 @@ _encode = msgspec.json.encode
 _HOLE = "\x00nura\x00"
 
 
+@functools.cache
+def _url(endpoint: str) -> bytes:
+    return _encode(endpoint)
+
+
 class OpenAIDialect:
     """How OpenAI words requests and results."""
 
@@ -178,7 +184,7 @@ class OpenAIDialect:
     def request(self, custom_id: bytes, endpoint: str, body: bytes) -> bytes:
         """Return one line of the request file."""
         return b"".join(
-            (b'{"custom_id":"', custom_id, b'","method":"POST","url":', _encode(endpoint), b',"body":', body, b"}")
+            (b'{"custom_id":"', custom_id, b'","method":"POST","url":', _url(endpoint), b',"body":', body, b"}")
         )
 
     def result(self, line: bytes) -> ResultLine:

@@ -94,7 +94,8 @@ class Caller:
         status = getattr(error, "status_code", None)
         if isinstance(status, int):
             raise self._from_status(what, error, status, effect) from None
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        wrapped = error.__cause__
+        cause = wrapped if isinstance(wrapped, httpx2.TransportError) else error
         network = isinstance(cause, httpx2.TransportError) or type(error).__name__ in (
             "APIConnectionError",
             "APITimeoutError",

@@ -153,6 +153,7 @@ CREATE TABLE answers (
 CREATE TABLE attempts (
     task_id INTEGER NOT NULL,
     batch_id INTEGER NOT NULL,
+    stray TEXT NOT NULL DEFAULT '',
     at INTEGER NOT NULL,
     outcome TEXT NOT NULL,
     late INTEGER NOT NULL DEFAULT 0,
@@ -161,7 +162,6 @@ CREATE TABLE attempts (
     output_tokens INTEGER NOT NULL DEFAULT 0,
     cost INTEGER,
     list_cost INTEGER,
-    stray TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (task_id, batch_id, stray)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,0 +1,72 @@
+"""What the benchmarks share: their size, processes measured from outside, and the lines they print at the end.
+
+``NURA_BENCH_SCALE=1 pytest tests/benchmarks -s`` runs them at full size; by default they run at a hundredth of it, so
+that they cannot rot. They print ratios against a reference measured in the same run, and assert results, never times.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+SCALE = float(os.environ.get("NURA_BENCH_SCALE", "0.01"))
+_lines: list[str] = []
+
+
+def scaled(n: int) -> int:
+    """Return a size at the scale of this run."""
+    return max(1, int(n * SCALE))
+
+
+def tell(name: str, measured: float, reference: float, target: str, more: str = "") -> None:
+    """Note a ratio for the end of the run: seconds against seconds."""
+    ratio = measured / reference if reference else float("inf")
+    _lines.append(f"{name}: {measured:.3f} s / {reference:.3f} s = {ratio:.2f} ({target}){more and ', ' + more}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was noted at the end of the run."""
+    for line in _lines:
+        terminalreporter.write_line(f"benchmark at {SCALE:g} of the size: {line}")
+
+
+class Ran(NamedTuple):
+    """A process that ended: its wall seconds, its peak memory in MB, its output."""
+
+    seconds: float
+    peak_mb: float
+    output: bytes
+
+
+def run(*arguments: str | Path, cwd: Path, stdin: Path | None = None) -> Ran:
+    """Run a process to its end and measure it."""
+    with (stdin or Path(os.devnull)).open("rb") as given, (cwd / "out").open("wb+") as out:
+        start = time.perf_counter()
+        process = subprocess.Popen([str(argument) for argument in arguments], cwd=cwd, stdin=given, stdout=out)
+        peak = 0
+        # The rusage of a child counts the memory of the parent it was forked from; its own high-water mark does not.
+        while process.poll() is None:
+            peak = max(peak, _high_water(process.pid))
+            time.sleep(0.002)
+        seconds = time.perf_counter() - start
+        assert process.returncode == 0, arguments
+        out.seek(0)
+        return Ran(seconds, peak / 1024, out.read())
+
+
+def _high_water(pid: int) -> int:
+    """Return a process's peak memory so far in KB (proc(5)), or 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def nura(*arguments: str | Path, cwd: Path, stdin: Path | None = None) -> Ran:
+    """Run nura to its end and measure it."""
+    return run(Path(sys.executable).with_name("nura"), *arguments, cwd=cwd, stdin=stdin)

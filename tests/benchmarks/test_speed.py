@@ -1,0 +1,301 @@
+"""Speed and memory of the stages, each against a bare loop that does the same with nothing checked."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from nura_cli import config as configuration
+from nura_cli.pipeline import dispatch, poll, spool
+from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.render import spec_of
+from nura_cli.providers import dialect
+from nura_cli.sandbox import Sandbox
+from nura_cli.state import State, batches, tasks
+from tests.benchmarks.conftest import nura, run, scaled, tell
+
+CONFIG = {
+    "providers": {"box": {"kind": "sandbox"}},
+    "workloads": {
+        "records": {"provider": "box", "model": "gpt-4.1-mini", "prompt": "Repeat: {{ text }}"},
+        "raw": {"provider": "box"},
+    },
+}
+BARE = """
+import hashlib, itertools, msgspec, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA synchronous = FULL"); db.execute("PRAGMA cache_size = -32000")
+decode, n = msgspec.json.Decoder().decode, 0
+with open(sys.argv[2], "rb") as file:
+    while chunk := [line.rstrip() for line in itertools.islice(file, 10_000)]:
+        keys = [str(decode(line)["id"]) for line in chunk]
+        ids = range(n + 1, n + 1 + len(chunk)); n += len(chunk)
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("INSERT INTO keys VALUES (1, ?, ?, ?)",
+            [(k, i, hashlib.blake2b(line, digest_size=16).digest()) for k, i, line in zip(keys, ids, chunk)])
+        db.executemany("INSERT INTO tasks (id, lane_id, status) VALUES (?, 1, 'pending')", [(i,) for i in ids])
+        db.executemany("INSERT INTO records VALUES (?, 1, ?, ?)", [(i, k, line) for k, i, line in zip(keys, ids, chunk)])
+        db.execute("COMMIT")
+"""
+
+
+def write_config(folder: Path) -> configuration.Config:
+    """Write the configuration of the benchmarks."""
+    (folder / "nura.yaml").write_text(json.dumps(CONFIG))
+    return configuration.load(folder / "nura.yaml")
+
+
+def write_records(path: Path, n: int) -> None:
+    """Write n records of 1 KB with distinct keys."""
+    filler = "the quick brown fox jumps over the lazy dog " * 21
+    with path.open("w") as file:
+        for i in range(n):
+            file.write(f'{{"id": "article-{i * 7919 % 10**9:09d}", "text": "{filler[: 1024 - 50]}"}}\n')
+
+
+def test_enqueue(tmp_path: Path) -> None:
+    n = scaled(1_000_000)
+    write_config(tmp_path)
+    write_records(tmp_path / "in.jsonl", n)
+    with State(tmp_path / "bare.db") as state, state.transaction() as db:
+        tasks.workload_id(db, "records")
+    bare = run(sys.executable, "-c", BARE, "bare.db", "in.jsonl", cwd=tmp_path)
+    (tmp_path / "bare.db").unlink()
+    ours = nura("enqueue", "records", "in.jsonl", cwd=tmp_path)
+    with State(tmp_path / "nura.db") as state:
+        assert sum(tasks.counts(state.db).values()) == n
+    utils = Path(sys.executable).with_name("sqlite-utils")
+    other = run(utils, "insert", "other.db", "rows", "in.jsonl", "--nl", cwd=tmp_path)
+    more = f"peak {ours.peak_mb:.0f} MB (under 120), sqlite-utils insert {other.seconds:.1f} s"
+    tell(f"enqueue {n:,} lines of 1 KB, speed of a bare loop", bare.seconds, ours.seconds, "at least 0.5", more)
+
+
+def fill_by_sql(state: State, n: int) -> None:
+    """Make n pending tasks without bodies."""
+    with state.transaction() as db:
+        workload = tasks.workload_id(db, "records")
+        lane = tasks.lane_id(db, workload, "", "", "")
+        series = f"WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < {n})"  # a constant of ours
+        db.execute(f"{series} INSERT INTO tasks (id, lane_id, status) SELECT i, {lane}, 'pending' FROM s")
+        db.execute("INSERT INTO counts VALUES (?, 'pending', 0, ?)", (lane, n))
+
+
+def claim(folder: Path, size: int, n: int) -> float:
+    """Return the seconds to claim n of ``size`` tasks; the best of three."""
+    with State(folder / f"{size}.db") as state:
+        fill_by_sql(state, size)
+        times = []
+        for turn in range(3):
+            start = time.perf_counter()
+            with state.transaction() as db:
+                batch = batches.add(
+                    db, lane_id=1, workload="records", provider="box", address="x", dialect="openai", endpoint="/v1",
+                    model="m", revision="r", spec="{}", tag=f"tag{turn}", at=1,
+                )  # fmt: skip
+                assert tasks.claim(db, 1, batch, n, 1, 10**10, size) == n
+            times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_claim(tmp_path: Path) -> None:
+    n = scaled(50_000)
+    small = claim(tmp_path, scaled(1_000_000), n)
+    large = claim(tmp_path, scaled(10_000_000), n)
+    tell(
+        f"claim {n:,} tasks at {scaled(10_000_000):,} in the file, against {scaled(1_000_000):,}",
+        large,
+        small,
+        "at most 1.5",
+    )
+
+
+def write_ready(path: Path, n: int) -> None:
+    """Write n ready lines of 1 KB."""
+    with path.open("w") as file:
+        for i in range(n):
+            text = f"{i} " + "lorem ipsum dolor sit amet " * 32
+            body = {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": text}]}
+            line = {"custom_id": f"r{i}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            file.write(json.dumps(line) + "\n")
+
+
+def test_dispatch(tmp_path: Path) -> None:
+    n = scaled(200_000)
+    write_config(tmp_path)
+    write_ready(tmp_path / "in.jsonl", n)
+    nura("enqueue", "raw", "in.jsonl", cwd=tmp_path)
+    _writing(tmp_path, n)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "nura_cli.sandbox", "box.db"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        (tmp_path / "key").write_text("k")
+        document = {**CONFIG, "providers": {"box": {"kind": "openai", "api_key_file": "key", "base_url": f"{url}/v1"}}}
+        (tmp_path / "nura.yaml").write_text(json.dumps(document))
+        ours = nura("dispatch", "--json", cwd=tmp_path)
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+        if server.stdout:
+            server.stdout.close()
+    assert json.loads(ours.output)["requests"] == n
+    size = sum(batch["bytes"] for batch in json.loads(ours.output)["batches"])
+    start = time.perf_counter()
+    shutil.copy(tmp_path / "in.jsonl", tmp_path / "copy")
+    copied = time.perf_counter() - start
+    more = f"{size / 1e6:.0f} MB, process peak {ours.peak_mb:.0f} MB (under 150)"
+    tell(
+        f"dispatch {n:,} ready requests, the whole process against cp of its input",
+        ours.seconds,
+        copied,
+        "no target",
+        more,
+    )
+
+
+def _writing(folder: Path, n: int) -> None:
+    """Measure the request file alone: ready lines against cp, rendered ones against Jinja's own time."""
+    openai = dialect("openai")
+    with State(folder / "nura.db") as state:
+        lines = state.db.execute("SELECT task_id, line FROM records ORDER BY task_id").fetchall()
+    limits = openai.limits._replace(bytes=10**12, inputs=None)
+    target = folder / "requests.jsonl"
+    start = time.perf_counter()
+    sealed = spool.write(
+        target, lines, lambda line: line, dialect=openai, endpoint="/v1/chat/completions", tag="t" * 20, limits=limits
+    )
+    ours = time.perf_counter() - start
+    assert sealed.requests == n
+    start = time.perf_counter()
+    subprocess.run(["cp", str(target), str(folder / "copy")], check=True)
+    copied = time.perf_counter() - start
+    tell(f"request file of {n:,} ready requests, {sealed.bytes / 1e6:.0f} MB, against cp", ours, copied, "at most 8")
+
+    source = "Repeat:\n\n{{ title }}\n\n{{ text }}"
+    template = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(source)
+    records = [(i, b'{"title": "t%d", "text": "%s"}' % (i, b"word " * 180)) for i, _ in lines]
+    parsed = [msgspec.json.decode(line) for _, line in records]
+    start = time.perf_counter()
+    for record in parsed:
+        template.render(record)
+    jinja = time.perf_counter() - start
+    config = configuration.WorkloadConfig.model_validate({"provider": "box", "model": "m", "prompt": source})
+    spec = spec_of(config, openai)
+    start = time.perf_counter()
+    spool.write(
+        target, records, dispatch.body_maker(config, spec, openai),
+        dialect=openai, endpoint=spec.endpoint, tag="t" * 20, limits=limits,
+    )  # fmt: skip
+    tell(
+        f"request file of {n:,} rendered requests, against Jinja alone",
+        time.perf_counter() - start,
+        jinja,
+        "at most 1.5",
+    )
+
+
+SETTLE = """
+import itertools, msgspec, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA synchronous = FULL"); db.execute("PRAGMA cache_size = -32000")
+decode, encode = msgspec.json.Decoder().decode, msgspec.json.encode
+class Response(msgspec.Struct): body: msgspec.Raw
+class Line(msgspec.Struct): custom_id: str; response: Response
+line_of = msgspec.json.Decoder(Line).decode
+for name in sys.argv[2:]:
+    with open(name, "rb") as file:
+        while chunk := list(itertools.islice(file, 2000)):
+            found = [line_of(line) for line in chunk]
+            rows = [(int(line.custom_id.split("-")[1]), bytes(line.response.body)) for line in found]
+            used = [(i, decode(body)["usage"]["prompt_tokens"]) for i, body in rows]
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("UPDATE tasks SET status = 'completed', batch_id = NULL, attempts = 1 WHERE id = ?", [(i,) for i, _ in rows])
+            db.executemany("INSERT INTO attempts (task_id, batch_id, at, outcome, input_tokens) VALUES (?, 1, 1, 'answered', ?)", used)
+            db.executemany("INSERT INTO answers (task_id, batch_id, status, finished_at, attempts, body) VALUES (?, 1, 'completed', 1, 1, ?)", rows)
+            db.execute("COMMIT")
+"""
+
+
+def test_reconcile(tmp_path: Path) -> None:
+    n = scaled(100_000)
+    config = write_config(tmp_path)
+    with (tmp_path / "in.jsonl").open("w") as file:
+        for i in range(n):
+            file.write(json.dumps({"id": i, "text": "x " * 5}) + "\n")
+    nura("enqueue", "records", "in.jsonl", cwd=tmp_path)
+    with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
+        dispatch.run(state, config, accounts, lambda: int(time.time()))
+        poll.run(state, accounts, lambda: int(time.time()), wait=300)
+        found = batches.under_way(state.db)
+        files = []
+        for batch in found:  # make each answer 1.5 KB, as real ones are
+            path = poll.result_file(state, batch, "output")
+            padded = path.read_bytes().replace(b'"refusal":null', b'"refusal":null,"pad":"' + b"p" * 900 + b'"')
+            path.write_bytes(padded)
+            files.append(path)
+            spooled = json.dumps({"output": {"bytes": len(padded), "sha256": _sha256(path)}})
+            state.db.execute("UPDATE batches SET spooled = ? WHERE id = ?", (spooled, batch.id))
+    # The state is kept as it is for the bare loop, before nura settles.
+    copy = tmp_path / "bare.db"
+    source, target = sqlite3.connect(tmp_path / "nura.db"), sqlite3.connect(copy)
+    source.backup(target)
+    source.close()
+    target.execute("PRAGMA journal_mode = wal")
+    target.close()
+    bare = run(sys.executable, "-c", SETTLE, copy, *files, cwd=tmp_path)
+    ours = nura("reconcile", "--json", cwd=tmp_path)
+    assert json.loads(ours.output)["tasks"]["completed"] == n
+    more = f"peak {ours.peak_mb:.0f} MB (under 120)"
+    tell(f"reconcile {n:,} shuffled results, against a bare settle", ours.seconds, bare.seconds, "at most 2.5", more)
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+EMPTY = "import typer\napp = typer.Typer()\n@app.command()\ndef main(): pass\napp()\n"
+
+
+def test_status(tmp_path: Path) -> None:
+    n = scaled(1_000_000)
+    write_config(tmp_path)
+    with State(tmp_path / "nura.db") as state:
+        fill_by_sql(state, n)
+        state.db.execute("INSERT INTO records VALUES (1, 1, '1', x'7b7d')")
+    (tmp_path / "empty.py").write_text(EMPTY)
+    times: dict[str, list[float]] = {"empty": [], "json": [], "table": []}
+    for _ in range(7):
+        times["empty"].append(run(sys.executable, "empty.py", cwd=tmp_path).seconds)
+        times["json"].append(nura("status", "--json", cwd=tmp_path).seconds)
+        times["table"].append(nura("status", cwd=tmp_path).seconds)
+    best = {name: min(found) for name, found in times.items()}
+    tell(f"status --json at {n:,} tasks, against an empty Typer program", best["json"], best["empty"], "at most 1.3")
+    tell(f"status (the table) at {n:,} tasks, against the same", best["table"], best["empty"], "at most 1.6")
+
+
+def test_sandbox_takes_a_large_batch_without_keeping_it(tmp_path: Path) -> None:
+    n = scaled(100_000)
+    import openai
+
+    write_ready(tmp_path / "in.jsonl", n)
+    with Sandbox(tmp_path / "box.db") as server:
+        with openai.OpenAI(api_key="x", base_url=server.openai_base_url, max_retries=0) as client:
+            with (tmp_path / "in.jsonl").open("rb") as file:
+                start = time.perf_counter()
+                kept = client.files.create(file=("in.jsonl", file), purpose="batch")
+                seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    subprocess.run(["cp", str(tmp_path / "in.jsonl"), str(tmp_path / "copy")], check=True)
+    tell(f"upload of {n:,} requests to the sandbox, against cp", seconds, time.perf_counter() - start, "no target")
+    assert kept.bytes == (tmp_path / "in.jsonl").stat().st_size

@@ -1,0 +1,209 @@
+"""What most tests need: a spool in a temporary folder, on a sandbox that a test can make fail."""
+
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from nura_cli import config as configuration
+from nura_cli.pipeline import dispatch, enqueue, poll, reconcile, resolve, results, status
+from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.report import Report
+from nura_cli.sandbox import Control, Sandbox
+from nura_cli.state import State
+
+PROTOCOLS = ("openai", "anthropic")
+START = 1_800_000_000
+
+
+def need(tool: str, package: str) -> str:
+    """Return the path of a system tool, or skip the test and say how to get it; where skips are not allowed, fail."""
+    found = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin")
+    if found is None:
+        reason = f"needs {tool}: apt-get install {package}"
+        if os.environ.get("NURA_NO_SKIPS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+class Clock:
+    """A clock that stands still until it is moved; the sandbox's moves along."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self.time = START
+        control.advance(START - int(time.time()))
+
+    def __call__(self) -> int:
+        return self.time
+
+    def advance(self, seconds: int) -> None:
+        """Move this clock, and the provider's."""
+        self.time += seconds
+        self._control.advance(seconds)
+
+
+class Spool:
+    """nura in a temporary folder: the stages as methods, each a run of its own, as cron would have it."""
+
+    def __init__(self, folder: Path, server: Sandbox, protocol: str) -> None:
+        self.folder = folder
+        self.server = server
+        self.protocol = protocol
+        self.control = server.control
+        self.clock = Clock(self.control)
+        (folder / "key").write_text("sk-test-1\n")
+        self.providers: dict[str, Any] = {"main": self.provider()}
+        self.workloads: dict[str, Any] = {"echo": self.workload()}
+        self.path = folder / "nura.yaml"
+        self.write_config()
+
+    def provider(self, **options: Any) -> dict[str, Any]:
+        """Return the configuration of a provider on the sandbox."""
+        base = self.server.openai_base_url if self.protocol == "openai" else self.server.anthropic_base_url
+        return {"kind": self.protocol, "base_url": base, "api_key_file": "key", "cleanup_after": "never", **options}
+
+    def workload(self, **options: Any) -> dict[str, Any]:
+        """Return the configuration of a workload that repeats what it is told."""
+        params = {"max_tokens": 300} if self.protocol == "anthropic" else {}
+        return {"provider": "main", "model": self.model, "prompt": "Repeat: {{ text }}", "params": params, **options}
+
+    @property
+    def model(self) -> str:
+        """A model with a known price."""
+        return "claude-haiku-4-5" if self.protocol == "anthropic" else "gpt-4.1-mini"
+
+    def write_config(self) -> None:
+        """Write the configuration file anew."""
+        document = {"state": "nura.db", "providers": self.providers, "workloads": self.workloads}
+        self.path.write_text(json.dumps(document))
+
+    @property
+    def state_path(self) -> Path:
+        """The state file."""
+        return self.folder / "nura.db"
+
+    def _run(self, work: Callable[[State, configuration.Config, Accounts], Report]) -> Report:
+        config = configuration.load(self.path)
+        with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
+            return work(state, config, accounts)
+
+    def enqueue(self, *records: Mapping[str, Any] | bytes, workload: str = "echo", **options: Any) -> Report:
+        """Enqueue records (or raw lines)."""
+        lines = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in records]
+        source = enqueue.Source("-", io.BytesIO(b"\n".join(lines) + b"\n"))
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            chosen = config.workloads[workload]
+            return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [source], self.clock, **options)
+
+        return self._run(work)
+
+    def fill(self, n: int, workload: str = "echo") -> None:
+        """Enqueue n records, with keys from 0 on."""
+        self.enqueue(*({"id": i, "text": f"record number {i}"} for i in range(n)), workload=workload)
+
+    def dispatch(self, **options: Any) -> Report:
+        """Run dispatch."""
+        return self._run(lambda state, config, accounts: dispatch.run(state, config, accounts, self.clock, **options))
+
+    def poll(self, **options: Any) -> Report:
+        """Run poll."""
+        return self._run(lambda state, config, accounts: poll.run(state, accounts, self.clock, **options))
+
+    def reconcile(self) -> Report:
+        """Run reconcile."""
+        return self._run(lambda state, config, accounts: reconcile.run(state, config, self.clock))
+
+    def resolve(self, *names: str, adopt: str | None = None) -> Report:
+        """Run resolve."""
+        return self._run(lambda state, config, accounts: resolve.run(state, accounts, self.clock, names, adopt))
+
+    def round(self) -> tuple[Report, Report, Report]:
+        """Run the three stages, as one line of cron does."""
+        return self.dispatch(), self.poll(), self.reconcile()
+
+    def settle(self, rounds: int = 12) -> None:
+        """Let cron run, with hours in between, until nothing is left to do."""
+        for _ in range(rounds):
+            self.round()
+            if not any(self.counts()[name] for name in ("pending", "submitted")):
+                return
+            self.clock.advance(7 * 3600)
+        raise AssertionError(f"not settled after {rounds} rounds: {self.counts()}")
+
+    def status(self) -> dict[str, Any]:
+        """Return what status says."""
+        return self._run(lambda state, config, accounts: status.run(state, config.workloads, self.clock())).result
+
+    def counts(self) -> dict[str, int]:
+        """Return the tasks by state."""
+        found: dict[str, int] = self.status()["tasks"]
+        return found
+
+    def results(self, **options: Any) -> list[dict[str, Any]]:
+        """Return the documents of results."""
+        config = configuration.load(self.path)
+        with State(config.state) as state:
+            encoded = [msgspec.json.encode(document) for document in results.stream(state, config, **options)]
+        return [json.loads(line) for line in encoded]
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return rows of the state file: for what no command shows."""
+        with State(self.state_path) as state:
+            return state.db.execute(query, values).fetchall()
+
+    def batches(self) -> list[tuple[Any, ...]]:
+        """Return (id, status) of every batch."""
+        return self.rows("SELECT id, status FROM batches ORDER BY id")
+
+    def check(self) -> None:
+        """Assert what must always hold: sound file, counts that are true, nothing billed twice, answers at their keys."""
+        assert self.rows("PRAGMA integrity_check") == [("ok",)]
+        real = self.rows(
+            "SELECT lane_id, status, superseded_by IS NOT NULL, count(*) FROM tasks GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        )
+        kept = self.rows("SELECT lane_id, status, superseded, n FROM counts WHERE n > 0 ORDER BY 1, 2, 3")
+        assert real == kept
+        assert self.control.billing()["twice"]["custom_id"] == []
+        for answer in self.results(statuses=["completed"], workloads=["echo"]):
+            assert f"record number {answer['key']} " in answer["text"] + " ", answer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Sandbox]:
+    """A running sandbox."""
+    with Sandbox(tmp_path / "box.db") as running:
+        yield running
+
+
+@pytest.fixture(params=PROTOCOLS)
+def spool(request: pytest.FixtureRequest, tmp_path: Path, server: Sandbox) -> Spool:
+    """A spool on a running sandbox, in each protocol."""
+    folder = tmp_path / "nura"
+    folder.mkdir()
+    return Spool(folder, server, request.param)
+
+
+@pytest.fixture
+def openai_spool(tmp_path: Path, server: Sandbox) -> Spool:
+    """A spool that speaks OpenAI's protocol."""
+    folder = tmp_path / "nura"
+    folder.mkdir()
+    return Spool(folder, server, "openai")
+
+
+@pytest.fixture
+def anthropic_spool(tmp_path: Path, server: Sandbox) -> Spool:
+    """A spool that speaks Anthropic's protocol."""
+    folder = tmp_path / "nura"
+    folder.mkdir()
+    return Spool(folder, server, "anthropic")

@@ -1,0 +1,101 @@
+"""crontab.example under a real cron, with cron's bare environment; time is sped up, so that a minute is a second."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nura_cli.sandbox import Sandbox
+from tests.conftest import Spool, need
+from tests.end_to_end.test_command_line import NURA
+
+EXAMPLE = Path(__file__).parents[2] / "crontab.example"
+PATIENCE = 90
+
+
+def crontab_lines(config: Path, log: Path) -> str:
+    """Return crontab.example with its two paths set, every minute, its output kept where cron would mail it."""
+    lines = []
+    for line in EXAMPLE.read_text().splitlines():
+        if line.startswith("NURA="):
+            line = f"NURA={NURA}"
+        elif line.startswith("NURA_CONFIG="):
+            line = f"NURA_CONFIG={config}"
+        elif line.startswith("*/15 * * * *"):
+            schedule, command = line[:12], line[12:].strip()
+            assert "&&" not in command
+            line = f"{schedule.replace('*/15', '*')} ({command}) >> {log} 2>&1"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def cron() -> Iterator[Callable[[str], None]]:
+    """A function that installs a crontab into a real cron, which runs sixty times as fast; restored afterwards."""
+    program, faketime, crontab = need("cron", "cron"), need("faketime", "faketime"), need("crontab", "cron")
+    if os.geteuid() != 0:
+        reason = "needs root, to run a cron of its own"
+        (pytest.fail if os.environ.get("NURA_NO_SKIPS") else pytest.skip)(reason)
+    before = subprocess.run([crontab, "-l"], capture_output=True, check=False)
+    process: list[subprocess.Popen[bytes]] = []
+
+    def install(lines: str) -> None:
+        subprocess.run([crontab, "-"], input=lines.encode(), check=True)
+        process.append(subprocess.Popen([faketime, "-f", "+0 x60", program, "-f"], stderr=subprocess.DEVNULL))
+
+    yield install
+    for one in process:
+        one.terminate()
+        one.wait(timeout=20)
+    if before.returncode == 0:
+        subprocess.run([crontab, "-"], input=before.stdout, check=True)
+    else:
+        subprocess.run([crontab, "-r"], check=False, capture_output=True)
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    """Wait for something cron brings about; bounded."""
+    deadline = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain: {what}"
+        time.sleep(0.2)
+
+
+def test_the_example_crontab_completes_records_in_silence_and_survives_an_outage(
+    openai_spool: Spool, server: Sandbox, cron: Callable[[str], None]
+) -> None:
+    spool, log = openai_spool, openai_spool.folder / "mail"
+    spool.fill(12)
+    cron(crontab_lines(spool.path, log))
+    until(lambda: spool.counts()["completed"] == 12, "the first records complete")
+    spool.enqueue({"id": 100, "text": "record number 100"})
+    until(lambda: spool.counts()["completed"] == 13, "a later record completes")
+    assert log.read_bytes() == b""
+
+    spool.control.fault("status", "*", status=503, times=-1)
+    spool.enqueue({"id": 101, "text": "record number 101"})
+    until(lambda: log.read_bytes() != b"", "the outage is said")
+    runs = spool.rows("SELECT count(*) FROM runs")
+    assert runs == [(3,)]
+    until(lambda: spool.rows("SELECT exit_code FROM runs WHERE stage = 'dispatch'") == [(75,)], "dispatch ends with 75")
+    time.sleep(5)  # some minutes of cron's
+    assert log.read_bytes().count(b"\n") == 1, log.read_bytes()
+    assert b"503" in log.read_bytes()
+
+    spool.control.clear()
+    # The provider is left alone for a minute or so of its own; --now is what an operator would type.
+    subprocess.run([NURA, "dispatch", "--now"], cwd=spool.folder, check=False, timeout=60)
+    until(lambda: spool.counts()["completed"] == 14, "the record of the outage completes")
+    assert log.read_bytes().count(b"\n") == 1
+    spool.check()
+
+
+def test_the_example_crontab_has_no_percent_sign_and_chains_with_semicolons() -> None:
+    jobs = [line for line in EXAMPLE.read_text().splitlines() if line and not line.startswith(("#", "NURA"))]
+    assert len(jobs) == 1
+    assert "%" not in jobs[0]
+    assert jobs[0].index("dispatch") < jobs[0].index("poll") < jobs[0].index("reconcile")
+    assert jobs[0].count(";") == 2

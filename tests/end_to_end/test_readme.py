@@ -1,0 +1,62 @@
+"""The README: its tour runs as it stands, and what is generated in it is not stale."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from nura_cli.states import BATCH_ARROWS
+from tests.end_to_end.test_command_line import NURA
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def steps() -> list[tuple[str, str]]:
+    """Return the tour's commands and the output the README shows for each."""
+    (block,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    found: list[tuple[str, str]] = []
+    inside = False
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], ""))
+            inside = line.endswith("<<'END'")
+        elif inside:
+            found[-1] = (f"{found[-1][0]}\n{line}", "")
+            inside = line != "END"
+        else:
+            found[-1] = (found[-1][0], f"{found[-1][1]}{line}\n")
+    return found
+
+
+def steady(text: str) -> str:
+    """Return output without what differs from run to run: times, ids, amounts of white space."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
+    text = re.sub(r"[0-9a-f]{24,}", "ID", text)
+    return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
+
+
+def test_the_tour_shows_what_really_happens(tmp_path: Path) -> None:
+    env = {**os.environ, "PATH": f"{NURA.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    for command, expected in steps():
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert steady(done.stdout + done.stderr) == steady(expected), command
+    assert len(steps()) > 8
+
+
+def diagram() -> str:
+    """Return the state diagram of a batch."""
+    arrows = [f"    {old} --> {new}" for old, news in BATCH_ARROWS.items() for new in sorted(news)]
+    return "\n".join(["stateDiagram-v2", "    [*] --> processing", *arrows])
+
+
+def test_the_diagram_is_that_of_the_code() -> None:
+    assert f"```mermaid\n{diagram()}\n```" in README
+
+
+def test_the_two_commands_stand_in_it_and_nothing_of_a_machine() -> None:
+    assert "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/nura demo" in README
+    assert "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest" in README
+    for command in ("enqueue", "dispatch", "poll", "reconcile", "status", "results", "resolve", "demo", "sandbox"):
+        assert f"nura {command}" in README

@@ -1,0 +1,400 @@
+"""Creates whose answers were lost: each intent is paid for once, whatever happened on the way."""
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+
+from nura_cli.errors import UsageError
+from tests.conftest import Spool
+
+QUARTER = 15 * 60 + 1
+
+
+def creates(spool: Spool) -> int:
+    """Return how many creates arrived at the provider's door."""
+    return sum(entry["route"] == "create" for entry in spool.control.log())
+
+
+def foreign(spool: Spool, n: int, tag: str = "other") -> str:
+    """Create a batch of somebody else's in the same account, with n requests; return its id."""
+    import anthropic
+    import openai
+
+    if spool.protocol == "anthropic":
+        with anthropic.Anthropic(
+            api_key="sk-test-1", base_url=spool.server.anthropic_base_url, max_retries=0
+        ) as claude:
+            message: Any = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "theirs"}]}
+            requests: Any = [{"custom_id": f"{tag}-{i}", "params": message} for i in range(n)]
+            return claude.messages.batches.create(requests=requests).id
+    with openai.OpenAI(api_key="sk-test-1", base_url=spool.server.openai_base_url, max_retries=0) as gpt:
+        body = {"model": "m", "messages": [{"role": "user", "content": "theirs"}]}
+        lines = [
+            json.dumps({"custom_id": f"{tag}-{i}", "method": "POST", "url": "/v1/chat/completions", "body": body})
+            for i in range(n)
+        ]
+        file = gpt.files.create(file=("theirs.jsonl", "\n".join(lines).encode()), purpose="batch")
+        return gpt.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h").id
+
+
+@pytest.mark.parametrize("fault", [{"what": "drop_after"}, {"what": "html", "after": True}])
+def test_a_create_that_arrived_is_adopted_and_not_sent_again(spool: Spool, fault: dict[str, Any]) -> None:
+    spool.fill(5)
+    spool.server.arm({"route": "create", **fault})
+    report = spool.dispatch()
+    assert report.result["unconfirmed"] == 1
+    assert report.exit_code == 75
+    assert spool.batches() == [(1, "submitting")]
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.batches() == [(1, "reconciled")]
+    assert spool.counts()["completed"] == 5
+    spool.check()
+
+
+def test_a_create_that_never_arrived_is_sent_again_after_two_looks_a_quarter_of_an_hour_apart(spool: Spool) -> None:
+    spool.fill(4)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    spool.clock.advance(600)
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    assert spool.control.batches() == []
+    spool.clock.advance(QUARTER)
+    report = spool.dispatch()
+    assert any("never arrived" in found.message for found in report.troubles)
+    assert spool.batches() == [(1, "failed"), (2, "submitted")]
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+    assert spool.control.billing()["requests"] == 4
+    assert spool.rows("SELECT max(attempts) FROM tasks") == [(1,)]
+    spool.check()
+
+
+def test_a_service_that_drops_metadata_is_asked_by_the_input_file(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.fault("no_metadata", times=-1)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 3
+    spool.check()
+
+
+def test_foreign_batches_are_never_taken_and_never_touched(spool: Spool) -> None:
+    before = foreign(spool, 4)
+    spool.fill(4)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    after = foreign(spool, 4, "third")
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+    known = {row[0] for row in spool.rows("SELECT remote_id FROM batches WHERE remote_id IS NOT NULL")}
+    assert not known & {before, after}
+    assert not [entry for entry in spool.control.log() if entry["route"] in ("cancel", "delete")]
+    assert {entry["id"]: entry["status"] for entry in spool.control.batches()}[before] in ("completed", "ended")
+    spool.check()
+
+
+def test_a_suspect_that_has_not_ended_holds_the_batch_and_says_what_to_type(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.control.settings(delay=7200)
+    spool.fill(4)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.clock.advance(3600)
+    report = spool.dispatch()
+    assert any("--adopt REMOTE_ID" in (found.hint or "") for found in report.troubles)
+    (need,) = spool.status()["attention"]
+    assert "held" in need["message"]
+    assert "nura resolve 1" in need["hint"]
+    spool.clock.advance(3600)
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 4
+    spool.check()
+
+
+def test_doubles_of_one_intent_are_cancelled_followed_and_counted(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=600)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    (made,) = spool.control.batches()
+    import openai
+
+    metadata = made["metadata"]
+    with openai.OpenAI(api_key="sk-test-1", base_url=spool.server.openai_base_url, max_retries=0) as gpt:
+        double = gpt.batches.create(
+            input_file_id=made["input_file_id"],
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata=metadata,
+        )
+    spool.dispatch()
+    assert spool.rows("SELECT remote_id FROM batches") == [(made["id"],)]
+    assert spool.rows("SELECT remote_id FROM strays") == [(double.id,)]
+    spool.settle()
+    statuses = {batch["id"]: batch["status"] for batch in spool.control.batches()}
+    assert statuses == {made["id"]: "completed", double.id: "cancelled"}
+    spool.poll()
+    spool.reconcile()
+    assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0,)]
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+
+
+def test_a_batch_that_turns_up_after_it_was_given_up_is_cancelled(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=10**5)
+    spool.fill(3)
+    spool.control.fault("hide", times=-1, seconds=10**6)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(2):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert [status for _, status in spool.batches()] == ["failed", "submitted"]
+    spool.control.clear()
+    spool.enqueue({"id": 50, "text": "record number 50"})
+    spool.dispatch()
+    assert len(spool.rows("SELECT * FROM strays")) == 1
+    assert spool.control.batches()[0]["status"] in ("cancelling", "cancelled")
+    spool.control.settings(delay=0)
+    spool.settle()
+    spool.check()
+    assert spool.counts()["completed"] == 4
+    assert spool.control.billing()["requests"] == 4
+
+
+def test_another_accounts_key_proves_nothing(spool: Spool) -> None:
+    spool.fill(2)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    (spool.folder / "key").write_text("sk-somebody-else\n")
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        report = spool.dispatch()
+    assert any("another account" in found.message for found in report.troubles)
+    assert spool.batches() == [(1, "submitting")]
+    (spool.folder / "key").write_text("sk-test-1\n")
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 2
+
+
+def test_a_list_that_cannot_be_read_to_its_end_proves_nothing(spool: Spool) -> None:
+    spool.fill(2)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    foreign(spool, 3)
+    spool.control.fault("stuck_list", times=-1)
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        report = spool.dispatch()
+    assert any("read to its end" in found.message for found in report.troubles)
+    assert spool.batches() == [(1, "submitting")]
+    spool.control.clear()
+    spool.control.fault("status", "list", status=500, times=-1)
+    spool.clock.advance(QUARTER)
+    report = spool.dispatch()
+    assert report.exit_code in (3, 75)
+    assert spool.batches() == [(1, "submitting")]
+    spool.control.clear()
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+    assert spool.control.billing()["requests"] == 2 + 3
+
+
+def test_a_clock_that_jumps_here_does_not_shorten_the_wait(spool: Spool) -> None:
+    spool.fill(2)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    spool.dispatch()
+    spool.clock.time += 5 * 86400  # only this machine's clock: the server's counts
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    spool.clock.time -= 30 * 86400
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+
+
+def test_hold_waits_for_a_person_who_adopts(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(on_unconfirmed="hold")
+    spool.write_config()
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.clock.advance(QUARTER)
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    wrong = foreign(spool, 3)
+    spool.poll()
+    (right,) = [batch["id"] for batch in spool.control.batches() if batch["id"] != wrong]
+    if spool.protocol == "anthropic":
+        with pytest.raises(UsageError, match="other requests"):
+            spool.resolve("1", adopt=wrong)
+    spool.resolve("1", adopt=right)
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert creates(spool) == 2  # ours and theirs
+
+
+def test_hold_waits_for_a_person_who_sends_again(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(on_unconfirmed="hold")
+    spool.write_config()
+    spool.fill(3)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    spool.resolve("1")
+    assert spool.counts()["pending"] == 3
+    with pytest.raises(UsageError, match="failed"):
+        spool.resolve("1")
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+
+
+def test_a_restored_state_file_is_noticed_before_it_sends_again(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.status()
+    shutil.copy(spool.state_path, spool.folder / "backup")
+    spool.dispatch()
+    for path in spool.folder.glob("nura.db-*"):
+        path.unlink()
+    shutil.copy(spool.folder / "backup", spool.state_path)
+    report = spool.dispatch()
+    assert report.exit_code == 78
+    (sent,) = [batch["id"] for batch in spool.control.batches()]
+    assert sent in report.troubles[0].message
+    assert f"nura resolve {sent} --resend" in str(report.troubles[0].hint)
+    assert creates(spool) == 1
+    spool.resolve(sent)
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+
+
+def test_a_batch_whose_provider_moved_is_held_alone(spool: Spool) -> None:
+    spool.providers["other"] = spool.provider()
+    spool.workloads["second"] = spool.workload(provider="other", prompt="Second: {{ text }}")
+    spool.write_config()
+    spool.fill(2)
+    spool.fill(2, workload="second")
+    spool.dispatch()
+    moved = spool.providers["main"]["base_url"]
+    spool.providers["main"] = spool.provider(base_url="http://127.0.0.1:9/v1")
+    spool.write_config()
+    report = spool.poll()
+    spool.reconcile()
+    assert any("was sent to" in found.message for found in report.troubles)
+    assert spool.counts()["completed"] == 2
+    spool.providers["main"] = spool.provider(base_url=moved)
+    spool.write_config()
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+
+
+def test_a_crash_between_claim_and_create_gives_the_tasks_back(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.fill(3)
+    for step in (
+        "nura_cli.pipeline.spool.write",
+        "nura_cli.pipeline.dispatch._send",
+        "nura_cli.pipeline.dispatch._create",
+    ):
+
+        def crash(*arguments: Any, **options: Any) -> Any:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(step, crash)
+            with pytest.raises(KeyboardInterrupt):
+                spool.dispatch()
+        assert spool.counts()["submitted"] == 3
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 3
+    spool.check()
+
+
+def test_token_limits_pause_the_route_and_send_smaller(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(8)
+    spool.control.fault("refuse", code="token_limit_exceeded", message="Enqueued token limit reached")
+    _, _, settled = spool.round()
+    assert settled.exit_code == 3
+    assert spool.counts()["pending"] == 8
+    (paused,) = spool.status()["paused"]
+    assert "token_limit_exceeded" in paused["why"]
+    assert spool.dispatch().result["not_due"]["paused"] == 8
+    spool.clock.advance(301)
+    assert [batch["requests"] for batch in spool.dispatch().result["batches"]] == [4, 4]
+    spool.settle()
+    assert spool.counts()["completed"] == 8
+    assert spool.rows("SELECT max(attempts) FROM tasks") == [(1,)]
+
+
+def test_the_request_that_the_vendor_names_fails_alone(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(6)
+    spool.control.fault("refuse", code="invalid_request", message="line is bad", line=3, match="number 2")
+    spool.settle()
+    by_key = {answer["key"]: answer for answer in spool.results()}
+    assert by_key[2]["error"]["kind"] == "refused"
+    assert by_key[2]["error"]["message"] == "line is bad"
+    assert spool.counts()["completed"] == 5
+    spool.check()
+
+
+def test_an_unnamed_culprit_is_found_by_halving(spool: Spool) -> None:
+    spool.fill(9)
+    spool.control.fault("refuse", code="invalid_request", message="something is bad", match="number 5", times=-1)
+    spool.settle(rounds=20)
+    found = spool.counts()
+    assert (found["completed"], found["failed"]) == (8, 1)
+    (failed,) = [answer for answer in spool.results() if answer["status"] == "failed"]
+    assert failed["key"] == 5
+    assert spool.control.billing()["requests"] == 8
+    spool.check()
+
+
+def test_one_workload_that_is_wrong_stops_no_other(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.workloads["wrong"] = spool.workload(model="no-such-model")
+    spool.write_config()
+    spool.fill(2)
+    spool.fill(2, workload="wrong")
+    spool.round()
+    found = spool.status()["workloads"]
+    assert found["echo"]["tasks"]["completed"] == 2
+    assert found["wrong"]["tasks"]["pending"] == 2
+    assert "model_not_found" in spool.status()["paused"][0]["why"]
+
+
+def test_one_provider_that_is_down_stops_no_other(spool: Spool) -> None:
+    spool.providers["down"] = spool.provider(base_url="http://127.0.0.1:9/v1")
+    spool.workloads["lost"] = spool.workload(provider="down")
+    spool.write_config()
+    spool.fill(2)
+    spool.fill(2, workload="lost")
+    report = spool.dispatch()
+    assert report.exit_code == 3
+    assert report.result["requests"] == 2
+    assert spool.status()["workloads"]["lost"]["tasks"]["pending"] == 2
+
+
+def test_retry_after_becomes_a_pause_and_never_a_sleep(spool: Spool) -> None:
+    spool.fill(1)
+    spool.control.fault("status", "list", status=429, retry_after=3000)
+    assert spool.dispatch().exit_code == 75
+    assert spool.dispatch().result["not_due"]["backoff"] == 1
+    spool.clock.advance(3100)
+    assert spool.dispatch().result["requests"] == 1

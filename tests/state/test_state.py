@@ -1,0 +1,429 @@
+"""The state file: opened safely, moved by guarded updates, counted as it really is."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from nura_cli.errors import StateCorrupt, StateError, StateNewer
+from nura_cli.state import State, answers, batches, file, locks, runs, schema, tasks
+from nura_cli.state.answers import Failure, Settled, Spent
+from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
+
+NOW = 1_800_000_000
+FAR = 10**12
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    """A new state file."""
+    with State(tmp_path / "nura.db") as opened:
+        yield opened
+
+
+def add(state: State, *keys: str, lane: tuple[str, str, str] = ("", "", "")) -> list[int]:
+    """Insert pending tasks; return their ids."""
+    with state.transaction() as db:
+        workload = tasks.workload_id(db, "w")
+        lane_id = tasks.lane_id(db, workload, *lane)
+        first = tasks.next_id(db)
+        tasks.insert(db, workload, [tasks.NewTask(lane_id, f'"{key}"', key, b"d", b"{}") for key in keys], NOW)
+        return list(range(first, first + len(keys)))
+
+
+def batch(state: State, tag: str = "tag", limit: int = 100) -> batches.Batch:
+    """Make a batch and claim what is due for it."""
+    with state.transaction() as db:
+        batch_id = batches.add(
+            db, lane_id=1, workload="w", provider="p", address="a", dialect="openai", endpoint="/v1", model="m",
+            revision="r", spec="{}", tag=tag, at=NOW,
+        )  # fmt: skip
+        tasks.claim(db, 1, batch_id, limit, NOW, FAR, tasks.last_id(db))
+        found = batches.get(db, batch_id)
+    assert found is not None
+    return found
+
+
+def counted(state: State) -> None:
+    """Assert that the counts are true."""
+    real = state.db.execute(
+        "SELECT lane_id, status, superseded_by IS NOT NULL, count(*) FROM tasks GROUP BY 1, 2, 3"
+    ).fetchall()
+    kept = {key: n for key, n in tasks.counts(state.db).items() if n}
+    assert kept == {(lane, TaskStatus(status), bool(old)): n for lane, status, old, n in real}
+
+
+# --- opening
+
+
+def test_a_new_file_is_private_and_set_up_for_power_cuts(state: State) -> None:
+    def pragma(name: str) -> Any:
+        return state.db.execute(f"PRAGMA {name}").fetchone()[0]
+
+    assert state.path.stat().st_mode & 0o777 == 0o600
+    assert (pragma("journal_mode"), pragma("synchronous"), pragma("page_size")) == ("wal", 2, 16384)
+    assert pragma("application_id") == schema.APPLICATION_ID
+    for folder in (state.requests, state.results):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(state.state_id) == 16
+
+
+def test_opening_again_keeps_its_id(tmp_path: Path) -> None:
+    with State(tmp_path / "n.db") as first:
+        known = first.state_id
+    with State(tmp_path / "n.db") as second:
+        assert second.state_id == known
+
+
+def test_two_that_open_it_first_at_once_agree(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from nura_cli.state import State\nwith State(Path(sys.argv[1])) as s: print(s.state_id)"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "n.db")], stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    ids = {process.communicate(timeout=60)[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0, 0]
+    assert len(ids) == 1
+
+
+def test_what_cannot_be_a_state_file_is_said_plainly(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("this is no database at all, but long enough to look at" * 40)
+    with pytest.raises(StateCorrupt, match="not an SQLite database"):
+        State(tmp_path / "text")
+    with sqlite3.connect(tmp_path / "other") as db:
+        db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    with pytest.raises(StateCorrupt, match="not nura's"):
+        State(tmp_path / "other")
+    with pytest.raises(StateError, match="no such state file"):
+        State(tmp_path / "absent", create=False)
+    with pytest.raises(StateError, match="No such file") as caught:
+        State(tmp_path / "no" / "folder" / "n.db")
+    assert caught.value.exit_code == 75
+    assert "folder" in str(caught.value.hint)
+
+
+def test_a_file_of_a_newer_nura_is_left_alone(state: State) -> None:
+    state.db.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    with pytest.raises(StateNewer, match="newer") as caught:
+        State(state.path)
+    assert caught.value.exit_code == 78
+
+
+def test_a_damaged_file_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "n.db"
+    with State(path) as state:
+        add(state, *(f"k{n}" for n in range(2000)))
+    data = bytearray(path.read_bytes())
+    data[16384 * 3 :] = b"\xff" * (len(data) - 16384 * 3)
+    path.write_bytes(data)
+    with pytest.raises(StateCorrupt, match="damaged"):
+        read_all(path)
+
+
+def read_all(path: Path) -> None:
+    """Read through the records of a state file."""
+    with State(path) as state:
+        state.db.execute("SELECT count(*), max(key) FROM records").fetchall()
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p"])
+def test_network_file_systems_are_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"1 1 0:1 / / rw - ext4 x rw\n2 1 0:2 / {tmp_path} rw - {kind} server:/x rw\n")
+    assert file.file_system(tmp_path / "deep", mounts) == kind
+    assert file.file_system(Path("/usr"), mounts) == "ext4"
+    monkeypatch.setattr(file, "file_system", lambda folder: kind)
+    with pytest.raises(StateError, match="network file system"):
+        State(tmp_path / "n.db")
+
+
+def test_a_file_that_another_process_sits_on_is_75_and_says_so(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "BUSY_SECONDS", 0.05)
+    code = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); db.execute('BEGIN IMMEDIATE');"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(state.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(StateError, match="locked") as caught, State(state.path) as other:
+            with other.transaction():
+                pass
+        assert caught.value.exit_code == 75
+    finally:
+        holder.communicate(timeout=20)
+    with state.transaction():
+        pass
+
+
+def test_a_transaction_that_fails_leaves_nothing(state: State) -> None:
+    def fail() -> None:
+        with state.transaction() as db:
+            tasks.workload_id(db, "w")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert state.db.execute("SELECT count(*) FROM workloads").fetchone() == (0,)
+
+
+# --- locks
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    code = (
+        "import sys; from pathlib import Path; from nura_cli.state import locks\n"
+        "with locks.lock(Path(sys.argv[1]), 77): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(locks.Held) as caught, locks.lock(path, NOW):
+            pass
+        assert caught.value.holder == (holder.pid, 77)
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate(timeout=20)
+    with locks.lock(path, NOW):
+        assert path.read_text() == f"{os.getpid()} {NOW}\n"
+    assert path.exists()
+
+
+# --- tasks
+
+
+def test_a_taken_key_takes_nothing_in(state: State) -> None:
+    add(state, "a", "b")
+    with pytest.raises(sqlite3.IntegrityError):
+        add(state, "c", "a")
+    assert tasks.current(state.db, 1, ["a", "c"]).keys() == {"a"}
+    counted(state)
+
+
+def test_claiming_takes_retried_tasks_first_then_the_oldest(state: State) -> None:
+    first, second, third, fourth = add(state, "a", "b", "c", "d")
+    state.db.execute("UPDATE tasks SET not_before = ? WHERE id = ?", (NOW - 5, third))
+    state.db.execute("UPDATE tasks SET not_before = ? WHERE id = ?", (NOW + 60, second))
+    taken = batch(state, limit=2)
+    assert [row[0] for row in tasks.page(state.db, taken.id, 0, 9)] == [first, third]
+    again = batch(state, "tag2")
+    assert [row[0] for row in tasks.page(state.db, again.id, 0, 9)] == [fourth]
+    assert tasks.due_count(state.db, 1, NOW, FAR, 9) == 0
+    assert tasks.due_count(state.db, 1, NOW, NOW + 30, 9) == 1  # further away than any backoff: a wrong clock's
+    assert tasks.oldest_pending(state.db, 1) == NOW
+    counted(state)
+
+
+def test_what_is_released_waits_again_and_what_is_superseded_does_not(state: State) -> None:
+    old, _ = add(state, "a", "b")
+    claimed = batch(state)
+    with state.transaction() as db:
+        tasks.replace(db, 1, tasks.NewTask(1, '"a"', "a", b"new", b"{}"), old, NOW)
+        assert tasks.release(db, claimed.id, NOW, "test") == 2
+    assert tasks.counts(state.db)[(1, TaskStatus.PENDING, False)] == 2
+    assert tasks.counts(state.db)[(1, TaskStatus.CANCELLED, True)] == 1
+    counted(state)
+
+
+# --- batches
+
+
+def test_a_batch_moves_along_its_arrows_and_only_from_where_it_stands(state: State) -> None:
+    add(state, "a")
+    first = batch(state)
+    with state.transaction() as db:
+        uploaded = batches.move(db, first, BatchStatus.UPLOADED, NOW, "x", input_file_id="f")
+    assert uploaded.status is BatchStatus.UPLOADED
+    with pytest.raises(StateError, match="no longer processing"), state.transaction() as db:
+        batches.move(db, first, BatchStatus.FAILED, NOW, "x")
+    with pytest.raises(AssertionError, match="no arrow"), state.transaction() as db:
+        batches.move(db, uploaded, BatchStatus.RECONCILED, NOW, "x")
+    with pytest.raises(sqlite3.IntegrityError), state.transaction() as db:  # submitting without a marker
+        batches.move(db, uploaded, BatchStatus.SUBMITTING, NOW, "x")
+    with state.transaction() as db:
+        failed = batches.move(db, uploaded, BatchStatus.FAILED, NOW, "x")
+    assert failed.final_at == NOW
+    moves = state.db.execute("SELECT from_status, to_status FROM transitions WHERE what = 'batch'").fetchall()
+    assert moves == [(None, "processing"), ("processing", "uploaded"), ("uploaded", "failed")]
+
+
+def test_a_remote_batch_belongs_to_one_batch_only(state: State) -> None:
+    add(state, "a", "b")
+    for tag in ("one", "two"):
+        claimed = batch(state, tag, limit=1)
+        with state.transaction() as db:
+            claimed = batches.move(db, claimed, BatchStatus.SUBMITTING, NOW, "x", marker="{}")
+        if tag == "one":
+            with state.transaction() as db:
+                batches.move(db, claimed, BatchStatus.SUBMITTED, NOW, "x", remote_id="r")
+        else:
+            with pytest.raises(sqlite3.IntegrityError), state.transaction() as db:
+                batches.move(db, claimed, BatchStatus.SUBMITTED, NOW, "x", remote_id="r")
+    assert batches.known(state.db, "p", "r")
+    assert not batches.known(state.db, "q", "r")
+
+
+# --- answers
+
+
+def settle(state: State, found: batches.Batch, *settled: Settled) -> None:
+    with state.transaction() as db:
+        answers.settle(db, found.lane_id, found.id, settled, NOW, "x")
+
+
+def test_settling_keeps_answers_attempts_and_totals(state: State) -> None:
+    one, two, three = add(state, "a", "b", "c")
+    claimed = batch(state)
+    failure = Failure(ErrorKind.PROVIDER_ERROR, "m", "c", 500)
+    settle(
+        state,
+        claimed,
+        Settled(one, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Spent(10, 4, 5, 100, 200)),
+        Settled(two, False, TaskStatus.PENDING, 1, NOW + 9, failure, None, Spent(cost=None, list_cost=None)),
+    )
+    assert answers.open_tasks(state.db, claimed.id, [one, two, three]) == {three: answers.Open(0, False)}
+    assert answers.attempted(state.db, claimed.id, [one, two, three]) == {one, two}
+    assert answers.totals(state.db)[1] == (10, 4, 5, 100, 200, 1)
+    (row,) = answers.read(state.db)
+    assert (row.task_id, row.status, row.key, row.body) == (one, "completed", '"a"', b"{}")
+    assert answers.spending(state.db, [one, two]) == {one: (10, 4, 5, 100, 200), two: (0, 0, 0, None, None)}
+    assert answers.of_key(state.db, "w", "a") == one
+    counted(state)
+
+
+def test_late_lines_are_billed_once(state: State) -> None:
+    (one,) = add(state, "a")
+    claimed = batch(state)
+    for _ in range(2):
+        with state.transaction() as db:
+            answers.late(db, 1, claimed.id, [(one, Spent(7, 0, 1, 5, 10))], NOW)
+    assert answers.totals(state.db)[1].input_tokens == 7
+    with state.transaction() as db:
+        assert answers.late(db, 1, claimed.id, [(one, Spent(7, 0, 1, 5, 10))], NOW, "stray") == 1
+
+
+def test_reading_pages_by_seq(state: State) -> None:
+    ids = add(state, *"abcdefg")
+    claimed = batch(state)
+    settle(
+        state, claimed, *(Settled(i, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Spent()) for i in reversed(ids))
+    )
+    rows = list(answers.read(state.db, page=2))
+    assert [row.seq for row in rows] == list(range(1, 8))
+    assert [row.task_id for row in rows] == ids[::-1]
+    assert [row.seq for row in answers.read(state.db, after=5, page=2)] == [6, 7]
+    assert list(answers.read(state.db, workloads=["other"])) == []
+    assert list(answers.read(state.db, since=NOW + 1)) == []
+
+
+# --- runs
+
+
+def test_a_lasting_trouble_is_said_at_its_onset_and_at_intervals(state: State) -> None:
+    def say(at: int, stage: str = "poll") -> bool:
+        return runs.trouble(state.db, stage, "outage:p", "down", NOW + at, 100)
+
+    assert [say(0), say(50), say(99), say(100), say(150)] == [True, False, False, True, False]
+    assert say(151, "dispatch") is False  # another stage met the same outage
+    assert say(-5000) is True  # a clock set back
+    runs.over(state.db, "poll", set())
+    runs.over(state.db, "dispatch", set())
+    assert say(160) is True
+
+
+def test_a_run_keeps_when_it_last_ended_well(state: State) -> None:
+    runs.started(state.db, "poll", NOW, 1)
+    runs.ended(state.db, "poll", NOW + 1, 0, None)
+    runs.started(state.db, "poll", NOW + 5, 2)
+    assert runs.runs(state.db)["poll"] == ("poll", NOW + 5, 2, None, NOW + 1, None, None)
+    runs.ended(state.db, "poll", NOW + 6, 75, "down")
+    assert runs.runs(state.db)["poll"][3:] == (NOW + 6, NOW + 1, 75, "down")
+
+
+def test_a_route_nothing_is_known_of_leaves_no_row(state: State) -> None:
+    route = runs.route(state.db, "p", "e", "m")
+    runs.learn(state.db, route._replace(strikes=2, why="x"))
+    assert runs.route(state.db, "p", "e", "m").strikes == 2
+    runs.learn(state.db, route)
+    assert runs.routes(state.db) == []
+
+
+# --- whatever is done in whatever order
+
+
+class Moves(RuleBasedStateMachine):
+    """Random moves of tasks and batches; the counts stay true, and no task is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = State(Path(f"/dev/shm/nura-test-{os.getpid()}-{id(self)}.db"))
+        self.keys = 0
+        self.tags = 0
+        self.inserted = 0
+
+    def teardown(self) -> None:
+        self.state.close()
+        for path in self.state.path.parent.glob(self.state.path.name + "*"):
+            path.unlink()
+
+    @rule(n=st.integers(1, 5))
+    def enqueue(self, n: int) -> None:
+        add(self.state, *(f"k{self.keys + i}" for i in range(n)))
+        self.keys += n
+        self.inserted += n
+
+    @rule(n=st.integers(1, 4))
+    def claim(self, n: int) -> None:
+        if self.keys:
+            self.tags += 1
+            batch(self.state, f"tag{self.tags}", n)
+
+    @rule(pick=st.integers(0, 100))
+    def replace(self, pick: int) -> None:
+        if self.keys:
+            key = f"k{pick % self.keys}"
+            with self.state.transaction() as db:
+                old = tasks.current(db, 1, [key])[key].task_id
+                tasks.replace(db, 1, tasks.NewTask(1, f'"{key}"', key, b"new", b"{}"), old, NOW)
+            self.inserted += 1
+
+    @rule(to=st.sampled_from([TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.PENDING]), n=st.integers(1, 3))
+    def settle(self, to: TaskStatus, n: int) -> None:
+        for found in batches.under_way(self.state.db)[:1]:
+            left = answers.unaccounted(self.state.db, found.id, n)
+            failure = None if to is TaskStatus.COMPLETED else Failure(ErrorKind.MISSING, "x")
+            settled = [
+                Settled(i, task.superseded, TaskStatus.FAILED if task.superseded else to, 1, 0, failure or Failure(ErrorKind.MISSING, "x") if task.superseded else failure, None, Spent())
+                for i, task in left.items()
+            ]  # fmt: skip
+            settle(self.state, found, *settled)
+
+    @rule()
+    def release(self) -> None:
+        for found in batches.under_way(self.state.db)[:1]:
+            with self.state.transaction() as db:
+                tasks.release(db, found.id, NOW, "x")
+                batches.move(db, found, BatchStatus.FAILED, NOW, "x")
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        counted(self.state)
+        assert sum(tasks.counts(self.state.db).values()) == self.inserted
+
+
+Moves.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+TestMoves = Moves.TestCase

@@ -1,0 +1,397 @@
+"""The pure decisions: lines, keys, prompts, packing, retries, refusals, verdicts, prices, exit codes, states."""
+
+import ast
+import io
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nura_cli import clock
+from nura_cli.config import WorkloadConfig
+from nura_cli.errors import ConfigError, InputError
+from nura_cli.pipeline import lines, packing, poll, retry
+from nura_cli.pipeline.judge import Judge, schema_check, shorten
+from nura_cli.pipeline.render import Prompt, revision, spec_of
+from nura_cli.pipeline.report import Trouble, exit_code
+from nura_cli.pricing import Prices, Usage, decimal_dollars
+from nura_cli.providers import dialect
+from nura_cli.providers.base import Fault, Limits, ResultLine, Spec
+from nura_cli.state import schema
+from nura_cli.state.answers import Failure
+from nura_cli.state.runs import Route
+from nura_cli.states import BATCH_ARROWS, RETRYABLE, TASK_ARROWS, BatchStatus, ErrorKind, TaskStatus
+
+PACKAGE = Path(lines.__file__).parents[1]
+
+
+# --- lines and keys
+
+
+@settings(max_examples=300)
+@given(st.binary() | st.text().map(str.encode))
+def test_a_document_is_strict_json_or_an_input_error(data: bytes) -> None:
+    try:
+        lines.document(data)
+    except InputError:
+        return
+    json.loads(data)
+
+
+@given(st.lists(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\n\r"), max_size=30), max_size=20))
+def test_lines_are_split_on_newlines_alone_and_keep_their_numbers(texts: list[str]) -> None:
+    stream = io.BytesIO("\n".join(texts).encode())
+    found = {line.number: line.data.decode() for line in lines.split(stream, 1000)}
+    expected = dict(enumerate(texts, 1))
+    if expected.get(1, "").startswith("\ufeff"):
+        expected[1] = expected[1][1:]
+    kept = {n: text.strip(" \t\r\n") for n, text in expected.items()}
+    assert found == {n: text for n, text in kept.items() if text}
+
+
+def test_an_endless_line_is_cut_and_read_past() -> None:
+    found = list(lines.split(io.BytesIO(b"x" * 100 + b"\n" + b"y\n" + b"z" * 11), 10))
+    assert [(line.number, line.data, line.whole) for line in found] == [
+        (1, b"x" * 10, False), (2, b"y", True), (3, b"z" * 10, False),
+    ]  # fmt: skip
+
+
+def test_one_and_its_text_are_one_key_and_arrays_are_composite() -> None:
+    assert lines.key_of(1).identity == lines.key_of("1").identity == "1"
+    assert (lines.key_of(1).json, lines.key_of("1").json) == ("1", '"1"')
+    assert lines.key_of(["a", 1]).identity == lines.key_of(["a", "1"]).identity
+    assert lines.key_of('["a","1"]').identity != lines.key_of(["a", "1"]).identity
+    assert lines.key_of(5, "x-").json == '"x-5"'
+
+
+@pytest.mark.parametrize("value", [None, True, 1.5, "", {}, [], [[1]], [None], "a\nb", "\x1ek", "x" * 600])
+def test_what_is_no_key(value: Any) -> None:
+    with pytest.raises(InputError, match="key"):
+        lines.key_of(value)
+
+
+# --- prompts
+
+
+def test_a_prompt_names_what_it_needs() -> None:
+    source = "{{ a }} {{ b.c }} {{ d | default('x') }} {% if e is defined %}{{ f }}{% endif %} {% for g in h %}{{ g }}{% endfor %}"
+    assert Prompt(source, "w").names == {"a", "b", "f", "h"}
+    assert Prompt("{{ record['odd name'] }}", "w").render({"odd name": 5}) == "5"
+    assert Prompt("{{ range(3) | list }}\n", "w").render({}) == "[0, 1, 2]\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ a.b.c }}",
+        "{{ a.__class__ }}",
+        "{{ a.append(1) }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ 1 // 0 }}",
+        "{{ nothing }}",
+    ],
+)
+def test_a_prompt_that_fails_on_a_record_says_why(source: str) -> None:
+    with pytest.raises(InputError, match="cannot be rendered"):
+        Prompt(source, "w").render({"a": [1]})
+
+
+def test_a_template_with_a_mistake_is_a_matter_of_the_configuration() -> None:
+    with pytest.raises(ConfigError, match="line 2"):
+        Prompt("fine\n{{ not closed", "w")
+
+
+def test_a_revision_changes_with_all_that_is_rendered() -> None:
+    base = {"provider": "p", "model": "m", "prompt": "x"}
+    variants = [
+        base,
+        {**base, "prompt": "y"},
+        {**base, "system": "s"},
+        {**base, "params": {"n": 1}},
+        {**base, "schema": {}},
+    ]
+    specs = [spec_of(WorkloadConfig.model_validate(one), dialect("openai")) for one in variants]
+    assert len({revision(spec)[0] for spec in specs}) == len(variants)
+    assert revision(specs[0]) == revision(spec_of(WorkloadConfig.model_validate(base), dialect("openai")))
+
+
+# --- packing
+
+
+@pytest.mark.parametrize(
+    ("waiting", "oldest", "due"),
+    [(0, None, False), (4, 900, False), (5, 999, True), (1, 400, True), (1, 401, False), (1, 2000, True)],
+)
+def test_when_a_workload_is_due(waiting: int, oldest: int | None, due: bool) -> None:
+    assert packing.due(waiting, oldest, min_requests=5, max_wait=600, now=1000) is due
+
+
+def test_limits_can_be_lowered_and_never_raised() -> None:
+    vendor = Limits(100, 1000, 50, 400)
+    assert packing.lowered(vendor, 10, 300, 5) == Limits(10, 300, 5, 300)
+    assert packing.lowered(vendor, 1000, 10**9, 500) == vendor
+    assert packing.lowered(vendor._replace(inputs=None), None, None, 5).inputs is None
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_room_for_tokens_is_never_negative(cap: int, waiting: int) -> None:
+    room = packing.token_room(cap, waiting)
+    assert room == max(0, cap * 4 - waiting)
+    assert packing.token_room(None, waiting) is None
+
+
+def test_listing_goes_on_while_it_may_cost_less_than_asking_one_by_one() -> None:
+    assert poll.listing_pays(1000, 100, 0, 1000)
+    assert poll.listing_pays(10, 100, 9, 1000)
+    assert not poll.listing_pays(2, 100, 0, 2)
+    assert not poll.listing_pays(50, 100, 2, 50 // 10)
+
+
+# --- retries
+
+
+@given(st.integers(1, 60), st.floats(0, 1))
+def test_backoff_grows_and_is_bounded(strikes: int, jitter: float) -> None:
+    pause = retry.backoff(60, strikes, 3600, jitter)
+    assert 45 <= pause <= 3600
+    assert pause <= retry.backoff(60, strikes + 1, 3600, 0)
+
+
+@pytest.mark.parametrize("kind", list(ErrorKind))
+def test_the_fate_of_each_kind_of_failure(kind: ErrorKind) -> None:
+    failure = Failure(kind, "x")
+    first = retry.fate(failure, 1, 3, superseded=False, now=1000, jitter=0)
+    assert first.to is (TaskStatus.PENDING if kind in RETRYABLE else TaskStatus.FAILED)
+    assert (first.not_before > 1000) is (kind in RETRYABLE)
+    assert retry.fate(failure, 3, 3, superseded=False, now=1000, jitter=0).to is TaskStatus.FAILED
+    assert retry.fate(failure, 1, 3, superseded=True, now=1000, jitter=0).to is TaskStatus.FAILED
+    assert retry.fate(None, 1, 3, superseded=True, now=1000, jitter=0).to is TaskStatus.COMPLETED
+
+
+def test_a_pause_further_away_than_any_backoff_is_over() -> None:
+    assert retry.until(1500, 1000) == 1500
+    assert retry.until(900, 1000) == 0
+    assert retry.until(1000 + retry.LONGEST_BACKOFF + 1, 1000) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "n", "verdict"),
+    [
+        ("token_limit_exceeded", None, 10, retry.Verdict(pause=True, smaller=True)),
+        ("token_limit_exceeded", None, 1, retry.Verdict(pause=True)),
+        ("model_not_found", None, 10, retry.Verdict(pause=True)),
+        ("invalid_json_line", 4, 10, retry.Verdict(line=4)),
+        ("invalid_json_line", 40, 10, retry.Verdict(smaller=True)),
+        ("something_new", None, 10, retry.Verdict(smaller=True)),
+        ("something_new", None, 1, retry.Verdict(fail_all=True)),
+        (None, None, 2, retry.Verdict(smaller=True)),
+    ],
+)
+def test_what_a_refused_batch_tells(code: str | None, line: int | None, n: int, verdict: retry.Verdict) -> None:
+    assert retry.refused((Fault(code, "m", line),), n) == verdict
+
+
+def test_routes_pause_longer_and_recover() -> None:
+    route = Route("p", "e", "m", 0, 0, None, None)
+    pauses = []
+    for _ in range(6):
+        route = retry.after_refusal(route, retry.Verdict(pause=True, smaller=True), 100, "why", 0, 0)
+        pauses.append(route.paused_until // 60)
+    assert pauses == [5, 10, 20, 40, 80, 80]
+    assert route.cap == 50
+    assert retry.after_accept(route, 50) == route
+    rested = retry.after_success(route, 50)
+    assert (rested.paused_until, rested.strikes, rested.cap) == (0, 0, 100)
+    assert retry.after_success(rested._replace(cap=30_000), 30_000).cap is None
+    assert retry.after_outage(Route("p", "", "", 0, 0, None, None), "w", 5000, 0, 0).paused_until == 5000
+
+
+# --- judging
+
+
+def judge(spec: Spec) -> Judge:
+    return Judge(dialect("openai"), spec, Prices("openai"))
+
+
+def chat(text: str, **more: Any) -> ResultLine:
+    choice = {"message": {"content": text}, "finish_reason": more.get("reason", "stop")}
+    body = {"model": "gpt-4.1-mini", "choices": [choice], "usage": {"prompt_tokens": 1000, "completion_tokens": 100}}
+    return ResultLine("t-1", json.dumps(body).encode(), None, 200)
+
+
+def test_an_answer_is_priced_by_the_model_that_gave_it() -> None:
+    found = judge(Spec(dialect="openai", endpoint="/v1/chat/completions", model="gpt-4.1-mini-2025-04-14")).judge(
+        chat("x")
+    )
+    assert found.failure is None
+    assert (found.spent.cost, found.spent.list_cost) == (280_000_000, 560_000_000)
+
+
+def test_a_schema_names_the_place_that_is_wrong_and_no_pattern_hangs() -> None:
+    properties = {"a": {"type": "array", "items": {"type": "integer"}}, "s": {"type": "string", "pattern": "^(a+)+$"}}
+    check = schema_check({"type": "object", "properties": properties})
+    assert check('{"a": [1, "x"]}') is not None
+    assert "/a/1" in str(check('{"a": [1, "x"]}'))
+    assert "not JSON" in str(check("nonsense"))
+    assert check('{"a": [1], "s": "aaa"}') is None
+    assert check(json.dumps({"s": "a" * 50_000 + "!"})) is not None
+
+
+def test_what_models_say_is_shortened_to_one_harmless_line() -> None:
+    assert shorten("a\x1b[31m\nb\u202ec") == "a [31m b c"
+    assert len(shorten("x" * 10_000)) == 500
+
+
+# --- prices
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "gpt-4.1-mini"),
+        ("openai", "gpt-5.4"),
+        ("openai", "o4-mini"),
+        ("anthropic", "claude-sonnet-4-5"),
+        ("anthropic", "claude-haiku-4-5"),
+    ],
+)
+@settings(max_examples=25)
+@given(tokens=st.integers(0, 400_000), cached=st.floats(0, 1), output=st.integers(0, 50_000))
+def test_rates_agree_with_the_price_list(provider: str, model: str, tokens: int, cached: float, output: int) -> None:
+    import genai_prices
+
+    usage = Usage(tokens, int(tokens * cached), 0, output)
+    found = Prices(provider).cost(model, usage)
+    assert found is not None
+    theirs = genai_prices.Usage(
+        input_tokens=usage.input_tokens, cache_read_tokens=usage.cached_input_tokens, output_tokens=output
+    )
+    for ours, context in ((found.list, None), (found.paid, {"processing": "batch"})):
+        if context and usage.cached_input_tokens:
+            continue  # the list has no batch price for some models' cached tokens; the vendors halve these, too
+        price = genai_prices.calc_price(theirs, model, provider_id=provider, price_context=context).total_price
+        assert abs(ours - int(price * 10**12)) <= 1
+    assert found.paid <= found.list
+
+
+def test_cached_tokens_are_half_price_too() -> None:
+    found = Prices("openai").cost("gpt-4.1-mini", Usage(1000, 1000))
+    assert found is not None
+    assert found.paid * 2 == found.list
+
+
+def test_prices_known_by_the_vendors_half_and_not_at_all() -> None:
+    embedding = Prices("openai").cost("text-embedding-3-small", Usage(10**6))
+    assert embedding is not None
+    assert embedding.paid * 2 == embedding.list
+    assert Prices("openai").cost("home-made", Usage(5)) is None
+    assert Prices("openai").cost("gpt-4.1-mini", Usage(5, 10)) is None
+    assert Prices("openai", "http://gateway.internal/v1").cost("gpt-4.1-mini", Usage(5)) is not None
+    groq = Prices("openai", "https://api.groq.com/openai/v1").cost("llama-3.3-70b-versatile", Usage(1000))
+    assert groq is not None
+
+
+@given(st.integers(0, 10**18))
+def test_dollars_are_plain_decimals(pico: int) -> None:
+    text = decimal_dollars(pico)
+    assert text is not None
+    assert Decimal(text) == Decimal(pico) / 10**12
+    assert "E" not in text
+    assert len(text.partition(".")[2]) >= 2
+
+
+# --- exit codes, states, times
+
+
+def test_exit_codes() -> None:
+    def codes(*found: int, worked: bool = False) -> int:
+        return exit_code([Trouble("k", "m", code) for code in found], worked)
+
+    assert codes() == 0
+    assert codes(75) == 75
+    assert codes(75, worked=True) == 3
+    assert codes(75, 77) == 3
+    assert codes(77) == 77
+    assert codes(78) == 78
+    assert codes(3, 1) == 1
+
+
+def test_every_arrow_leads_from_a_state_to_a_state_and_finals_have_none() -> None:
+    assert set(TASK_ARROWS) == set(TaskStatus)
+    assert set(BATCH_ARROWS) == set(BatchStatus)
+    finals = {state for state, arrows in BATCH_ARROWS.items() if not arrows}
+    assert finals == {BatchStatus.RECONCILED, BatchStatus.FAILED}
+    for column, kind in (("status", TaskStatus), ("status", BatchStatus), ("error_kind", ErrorKind)):
+        listed = ", ".join(repr(str(value)) for value in kind)
+        assert f"CHECK ({column} IN ({listed}))" in schema.FIRST
+
+
+@freeze_time("2026-03-29T01:30:00Z")
+def test_times_are_utc_and_readable() -> None:
+    assert clock.rfc3339(clock.now()) == "2026-03-29T01:30:00Z"
+    assert clock.parse("2026-03-29T03:30:00+02:00") == clock.now()
+    assert clock.parse("2026-03-29") == clock.now() - 5400
+    assert [clock.span(n) for n in (-5, 59, 60, 3661, 90000, 86400)] == ["0s", "59s", "1m", "1h 1m", "1d 1h", "1d"]
+
+
+# --- who may import whom
+
+LAYERS = {
+    "cli": {
+        "pipeline",
+        "state",
+        "providers",
+        "pricing",
+        "config",
+        "config_file",
+        "errors",
+        "states",
+        "clock",
+        "sandbox",
+        "cli",
+    },
+    "pipeline": {"state", "providers", "pricing", "states", "config", "errors", "clock", "pipeline"},
+    "state": {"states", "errors", "state"},
+    "providers": {"states", "config", "errors", "pricing", "providers", "sandbox"},
+    "sandbox": {"sandbox"},
+    "config": {"config_file", "errors"},
+    "config_file": {"errors"},
+    "pricing": set[str](),
+    "errors": set[str](),
+    "states": set[str](),
+    "clock": set[str](),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the parts of nura that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inside = node.module == "nura_cli"
+            names = [f"nura_cli.{alias.name}" for alias in node.names] if inside else [node.module]
+        found |= {name.split(".")[1] for name in names if name.startswith("nura_cli.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    allowed = LAYERS.get(part, set())
+    assert imports(path) - {"__version__"} <= allowed | {part}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_state_package_speaks_sql_to_the_state_file(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0]
+    if part in ("state", "sandbox"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not node.value.startswith(("SELECT ", "INSERT ", "UPDATE ", "DELETE ")), node.value

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -268,14 +267,6 @@ class AnthropicProvider:
                 timeout=wire.READ_SECONDS,
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close connections, and the embedded server, if there is one."""
         self._client.close()
@@ -325,20 +316,9 @@ class AnthropicProvider:
             what, lambda: self._client.messages.batches.with_raw_response.list(limit=self.page_size, **after)
         )
         document = self._caller.document(what, raw)
-        listed = document.get("data")
-        rows = [row for row in (listed if isinstance(listed, list) else []) if isinstance(row, dict)]
-        found = [remote for row in rows if (remote := remote_batch(row))]
+        found = [remote for row in wire.rows(document) if (remote := remote_batch(row))]
         more = document.get("has_more") is True
-        last = wire.text(document.get("last_id")) or (found[-1].id if found else None)
-        stuck = more and (last is None or last == cursor or cursor in [remote.id for remote in found])
-        headers = raw.http_response.headers
-        return Page(
-            found,
-            last if more and not stuck else None,
-            wire.http_date(headers.get("date", "")),
-            wire.text(headers.get("anthropic-organization-id")),
-            stuck,
-        )
+        return wire.page(found, more, cursor, raw.http_response.headers, "anthropic-organization-id")
 
     def retrieve(self, remote_id: str) -> RemoteBatch:
         """Return one batch."""

@@ -250,7 +250,7 @@ class Upload(NamedTuple):
 
 
 class Provider(Protocol):
-    """One account at one provider, over the vendor's SDK. A context manager: leaving it closes its connections."""
+    """One account at one provider, over the vendor's SDK. Close it when done."""
 
     name: str
     dialect: Dialect

@@ -6,8 +6,7 @@ Facts from the OpenAI Batch guide and API reference, and from the public reports
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -409,14 +408,6 @@ class OpenAIProvider:
                 timeout=wire.READ_SECONDS,
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close connections, and the embedded server, if there is one."""
         self._client.close()
@@ -463,20 +454,10 @@ class OpenAIProvider:
             what, lambda: self._client.batches.with_raw_response.list(limit=self.page_size, **after)
         )
         document = self._caller.document(what, raw)
-        listed = document.get("data")
-        rows = [row for row in (listed if isinstance(listed, list) else []) if isinstance(row, dict)]
-        found = [remote for row in rows if (remote := remote_batch(row))]
+        rows = wire.rows(document)
         more = document.get("has_more", len(rows) >= self.page_size) is True
-        last = found[-1].id if found else None
-        stuck = more and (last is None or last == cursor or cursor in [remote.id for remote in found])
-        headers = raw.http_response.headers
-        return Page(
-            found,
-            last if more and not stuck else None,
-            wire.http_date(headers.get("date", "")),
-            wire.text(headers.get("openai-organization")),
-            stuck,
-        )
+        found = [remote for row in rows if (remote := remote_batch(row))]
+        return wire.page(found, more, cursor, raw.http_response.headers, "openai-organization")
 
     def retrieve(self, remote_id: str) -> RemoteBatch:
         """Return one batch."""
@@ -513,11 +494,10 @@ class OpenAIProvider:
             lambda: self._client.files.with_raw_response.list(purpose="batch", limit=1000, order="desc", **after),
         )
         document = self._caller.document(what, raw)
-        listed = document.get("data")
         uploads = [
             Upload(row["id"], row["filename"], wire.whole(row.get("created_at")))
-            for row in (listed if isinstance(listed, list) else [])
-            if isinstance(row, dict) and wire.text(row.get("id")) and wire.text(row.get("filename"))
+            for row in wire.rows(document)
+            if wire.text(row.get("id")) and wire.text(row.get("filename"))
         ]
         more = document.get("has_more") is True and uploads and uploads[-1].id != cursor
         return uploads, uploads[-1].id if more else None

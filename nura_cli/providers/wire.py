@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from nura_cli.errors import KeyRefused, NotFound, RateLimited, Refused, StateError, Unconfirmed, Unreachable
-from nura_cli.providers.base import Download
+from nura_cli.providers.base import Download, Page, RemoteBatch
 
 READ_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
@@ -239,6 +239,26 @@ def whole(value: Any) -> int | None:
 def text(value: Any) -> str | None:
     """Return a vendor's word, or None where it is no text."""
     return value if isinstance(value, str) and value else None
+
+
+def rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the objects in the ``data`` of a list."""
+    listed = document.get("data")
+    return [row for row in (listed if isinstance(listed, list) else []) if isinstance(row, dict)]
+
+
+def page(found: list[RemoteBatch], more: bool, cursor: str | None, headers: Any, account: str) -> Page:
+    """Return one page of a list: where it goes on, whether its cursor is stuck, whose it is and when it was read.
+
+    Args:
+        more: whether the server says that there are older ones.
+        cursor: what this page was asked for with; a page that holds it, or ends with it, has not advanced.
+        account: the header in which the vendor names the account that asks.
+    """
+    last = found[-1].id if found else None
+    stuck = more and (last is None or cursor in [remote.id for remote in found])
+    onward = last if more and not stuck else None
+    return Page(found, onward, http_date(headers.get("date", "")), text(headers.get(account)), stuck)
 
 
 def settled(caller: Caller, what: str, call: Callable[[], Any]) -> None:

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from nura_cli.pipeline.accounts import Accounts
     from nura_cli.state import State
 
-_EMPTY = {"tasks": dict.fromkeys(("completed", "failed", "retried", "missing", "late"), 0)}
+_EMPTY = {
+    "tasks": dict.fromkeys(("completed", "failed", "retried", "missing", "late"), 0),
+    "rows": dict.fromkeys(("written", "skipped", "delayed", "failed"), 0),
+    "events": dict.fromkeys(("sent", "delayed", "dead"), 0),
+}
 
 
 @with_session

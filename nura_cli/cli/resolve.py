@@ -31,5 +31,8 @@ def command(
 
         return resolve.run(state, accounts, clock.now, batch, adopt)
 
-    session.command = "dispatch"  # the same lock: only dispatch and a person move an unconfirmed batch
-    stage(session, work, lambda report: f"batch {', '.join(batch)}: {report.result['done']}", {"done": None})
+    def summary(report: Report) -> str:
+        return f"batch {', '.join(batch)}: {report.result['done']}"
+
+    # Under dispatch's lock: only dispatch and a person move an unconfirmed batch.
+    stage(session, work, summary, {"done": None}, lock="dispatch")

@@ -204,10 +204,13 @@ def _end(session: Session, error: NuraError) -> None:
 Work = Callable[[State, "Config", "Accounts"], Report]
 
 
-def stage(session: Session, work: Work, summary: Callable[[Report], str], empty: Mapping[str, Any]) -> None:
+def stage(
+    session: Session, work: Work, summary: Callable[[Report], str], empty: Mapping[str, Any], lock: str | None = None
+) -> None:
     """Run a stage under its lock, with its start written before the work and its end after.
 
     Args:
+        lock: the stage whose lock it takes; None for its own.
         summary: puts a report into one line, for a terminal.
         empty: the fields of the report of a run that was skipped.
 
@@ -219,7 +222,7 @@ def stage(session: Session, work: Work, summary: Callable[[Report], str], empty:
     config = session.config()
     with State(config.state) as state:
         try:
-            with locks.lock(state.lock_path(session.command), clock.now()):
+            with locks.lock(state.lock_path(lock or session.command), clock.now()):
                 with state.transaction() as db:
                     runs.started(db, session.command, clock.now(), os.getpid())
                 with Accounts(config, config.state, state.state_id) as accounts:

@@ -1,6 +1,4 @@
-"""Pure decisions of dispatch: when a workload is due, and what still fits into a batch."""
-
-from typing import NamedTuple
+"""Pure decisions of dispatch: when a workload is due, and how much goes into a batch."""
 
 from nura_cli.providers.base import Limits
 
@@ -30,21 +28,6 @@ def lowered(vendor: Limits, requests: int | None, size: int | None, inputs: int 
         inputs=vendor.inputs if vendor.inputs is None else min(vendor.inputs, inputs or vendor.inputs),
         line_bytes=min(vendor.line_bytes, most),
     )
-
-
-class Room(NamedTuple):
-    """What is left of a batch's limits while its file is written."""
-
-    bytes: int
-    inputs: int | None
-
-    def fits(self, size: int, inputs: int) -> bool:
-        """Return whether a request of ``size`` bytes (separator included) and ``inputs`` embedding inputs fits."""
-        return size <= self.bytes and (self.inputs is None or inputs <= self.inputs)
-
-    def less(self, size: int, inputs: int) -> "Room":
-        """Return the room left after such a request."""
-        return Room(self.bytes - size, None if self.inputs is None else self.inputs - inputs)
 
 
 def token_room(cap: int | None, under_way_bytes: int) -> int | None:

@@ -101,7 +101,13 @@ def _report(job: Reconcile) -> Report:
                 "results", f"{count(n, 'result line was', 'result lines were')} {what}, and not applied", EX_PARTIAL
             )
         )
-    return Report({"tasks": {name: job.tasks[name] for name in names}}, job.troubles, worked=True)
+    result = {
+        "tasks": {name: job.tasks[name] for name in names},
+        # Nothing is written back, and no event is sent, by this version: the fields are part of the contract.
+        "rows": dict.fromkeys(("written", "skipped", "delayed", "failed"), 0),
+        "events": dict.fromkeys(("sent", "delayed", "dead"), 0),
+    }
+    return Report(result, job.troubles, worked=True)
 
 
 def _reconcile(job: Reconcile, batch: Batch) -> None:

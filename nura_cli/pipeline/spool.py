@@ -2,16 +2,20 @@
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from nura_cli.errors import InputError
-from nura_cli.pipeline.packing import Room
 from nura_cli.providers.base import Dialect, Limits
 from nura_cli.state.file import publish
 
-_WRITE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
+_AHEAD = 16
+_SYNC_BYTES = 32 * 1024 * 1024
 
 
 class Sealed(NamedTuple):
@@ -55,58 +59,97 @@ def write(
     """
     part = target.with_name(target.name + ".part")
     frame = dialect.frame
-    sha = hashlib.sha256()
     failed: list[tuple[int, str]] = []
-    requests = size = last_id = 0
+    requests = last_id = 0
     most = limits.bytes - len(frame.head) - len(frame.tail) - len(frame.separator)
-    room = Room(min(most, aim or most), limits.inputs)
-    counts_inputs = limits.inputs is not None
+    longest = min(limits.line_bytes, most)
+    bytes_left, inputs_left = min(most, aim or most), limits.inputs
     prefix = tag.encode()
-    buffer, buffered = [frame.head], len(frame.head)
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb", buffering=0) as file:
+    with _Writer(part) as writer:
+        writer.put(frame.head)
         for task_id, line in rows:
             try:
                 content = body(line)
-                inputs = dialect.inputs(endpoint, content) if counts_inputs else 0
+                inputs = dialect.inputs(endpoint, content) if limits.inputs is not None else 0
                 if limits.inputs is not None and inputs > limits.inputs:
                     raise InputError(f"carries {inputs:,} inputs; a batch takes {limits.inputs:,}")
                 request = dialect.request(b"%b-%d" % (prefix, task_id), endpoint, content)
-                if len(request) > min(limits.line_bytes, most):
+                if len(request) > longest:
                     raise InputError(f"its request has {len(request):,} bytes; {limits.line_bytes:,} are allowed")
             except InputError as error:
                 failed.append((task_id, error.message))
                 last_id = task_id
                 continue
             length = len(request) + len(frame.separator)
-            if requests and not room.fits(length, inputs):
+            if requests and (length > bytes_left or (inputs_left is not None and inputs > inputs_left)):
                 break
-            room = room.less(length, inputs)
+            bytes_left -= length
+            inputs_left = None if inputs_left is None else inputs_left - inputs
             if requests:
-                buffer.append(frame.separator)
-            buffer.append(request)
-            buffered += length
+                writer.put(frame.separator)
+            writer.put(request)
             requests += 1
             last_id = task_id
-            if buffered >= _WRITE_BYTES:
-                size += _flush(file.write, sha.update, buffer)
-                buffer, buffered = [], 0
-        buffer.append(frame.tail)
-        size += _flush(file.write, sha.update, buffer)
+        writer.put(frame.tail)
     if not requests:
         part.unlink()
         return Sealed(0, 0, "", last_id, failed)
     publish(part, target)
-    return Sealed(requests, size, sha.hexdigest(), last_id, failed)
+    return Sealed(requests, writer.size, writer.sha.hexdigest(), last_id, failed)
 
 
-def _flush(write: Callable[[bytes], int | None], update: Callable[[bytes], None], buffer: list[bytes]) -> int:
-    data = b"".join(buffer)
-    update(data)
-    left = memoryview(data)
-    while left:
-        left = left[write(left) or 0 :]  # type: ignore[arg-type]  # a raw file takes any buffer
-    return len(data)
+class _Writer:
+    """Hashes and writes in a thread of its own, while the next requests are rendered; what fails there is raised here.
+
+    At most :data:`_AHEAD` pieces wait to be written, so that memory stays bounded. The file is synced as it grows: a last
+    sync of 200 MB would be waited for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.size = 0
+        self.sha = hashlib.sha256()
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._waiting: deque[Future[None]] = deque()
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._flush()
+                while self._waiting:
+                    self._waiting.popleft().result()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+            os.close(self._fd)
+
+    def put(self, data: bytes) -> None:
+        """Add bytes to the file."""
+        self._buffer.append(data)
+        self._buffered += len(data)
+        if self._buffered >= _PIECE_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._waiting.append(self._thread.submit(self._write, b"".join(self._buffer)))
+        self._buffer, self._buffered = [], 0
+        while len(self._waiting) > _AHEAD:
+            self._waiting.popleft().result()
+
+    def _write(self, data: bytes) -> None:
+        self.sha.update(data)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._fd, left) :]
+        before, self.size = self.size, self.size + len(data)
+        if self.size // _SYNC_BYTES > before // _SYNC_BYTES:
+            os.fdatasync(self._fd)
 
 
 def sweep(folder: Path, keep: set[str]) -> int:

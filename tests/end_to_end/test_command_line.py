@@ -67,7 +67,7 @@ def test_common_options_stand_before_or_after_the_command(folder: Path) -> None:
         (["enqueue", "echo"], {"enqueued", "duplicates", "conflicts", "replaced", "rejected"}),
         (["dispatch"], {"batches", "requests", "not_due", "unconfirmed"}),
         (["poll"], {"checked", "batches"}),
-        (["reconcile"], {"tasks"}),
+        (["reconcile"], {"tasks", "rows", "events"}),
         (["status"], {"tasks", "workloads", "batches", "stages", "paused", "deliveries", "usage", "cost"}),
     ],
 )

@@ -87,11 +87,12 @@ def test_killed_at_any_call_that_writes_it_loses_nothing_and_pays_once(
             arguments = prepared(spool, stage)
             inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
             done = subprocess.run(
-                [strace, "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", *inject, *arguments],
+                [strace, "-f", "-qq", "-o", "/dev/null", *inject, *arguments],
                 cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
             )  # fmt: skip
             recovered(spool)
         if done.returncode == 0:
+            assert n > 1 or call != "pwrite64", "every stage writes to the state file: the kill did not happen"
             return
         assert done.returncode == -signal.SIGKILL, done.stderr
         kills.append(f"{stage} {call}")

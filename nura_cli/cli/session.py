@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nura_cli import __version__, clock, config_file
-from nura_cli.errors import EX_TEMPFAIL, EX_UNEXPECTED, Busy, ConfigError, NuraError, UsageError
+from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, UsageError
 from nura_cli.pipeline.report import Report, Trouble, trouble
 from nura_cli.state import State, locks, runs
 
@@ -296,18 +296,3 @@ def check_workloads(config: "Config", names: list[str]) -> list[str]:
                 f"no workload {name} in {config.path}", hint=f"there is {', '.join(config.workloads) or 'none'}"
             )
     return names
-
-
-__all__ = [
-    "EX_TEMPFAIL",
-    "ConfigError",
-    "Session",
-    "Stopped",
-    "check_workloads",
-    "plain",
-    "remember_common",
-    "run",
-    "stage",
-    "stop_politely",
-    "with_session",
-]

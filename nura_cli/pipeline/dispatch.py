@@ -210,7 +210,7 @@ def _send_lane(
             hint=f"set its provider to one that speaks {lane.dialect}",
             workload=workload.name,
         )
-    if bool(lane.dialect) == (workload.prompt is not None or workload.prompt_file is not None):
+    if bool(lane.dialect) == workload.has_prompt:
         kind = "ready lines" if lane.dialect else "records"
         raise ConfigError(
             f"workload {workload.name}: {kind} wait in it, and with its prompt {'set' if lane.dialect else 'gone'} they cannot be sent",

@@ -45,7 +45,10 @@ class Judge:
         if answer.refusal:
             why = shorten(answer.text or "the model declined to answer")
             return Verdict(Failure(ErrorKind.REFUSAL, why, answer.finish_reason, line.http_status), body, spent)
-        if answer.text is None and answer.value is None and answer.finish_reason is None:
+        says_nothing = answer.text is None and answer.value is None and answer.finish_reason is None
+        if (
+            says_nothing and self._spec.endpoint in self._dialect.endpoints
+        ):  # other endpoints have answers of other forms
             why = "the response holds no answer"
             return Verdict(Failure(ErrorKind.INVALID_OUTPUT, why, None, line.http_status), body, spent)
         wrong = self._check(answer.text) if self._check else None

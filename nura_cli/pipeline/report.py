@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nura_cli.clock import rfc3339
-from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, NuraError
+from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError
 from nura_cli.state.batches import Batch
 
 _OUTAGES = frozenset({"unreachable", "rate_limited"})
@@ -75,7 +75,6 @@ class Report:
 
     Attributes:
         worked: whether any part of the work was done or found in order, so that a failure is one of a part.
-        changed: whether there is anything to tell on a terminal.
     """
 
     result: dict[str, Any] = field(default_factory=dict)
@@ -91,8 +90,8 @@ class Report:
 def exit_code(troubles: Iterable[Trouble], worked: bool) -> int:
     """Return the exit code of a run with these troubles.
 
-    One kind of trouble and nothing else done: its own code. Part done and part not: 3, unless a person has to act (a
-    refused key alone, or the configuration), which a partial success must not hide.
+    One kind of trouble and nothing else done: its own code. Part done and part not, or troubles of several kinds: 3. What
+    nobody expected is 1 whatever else was done.
     """
     codes = {trouble.exit_code for trouble in troubles}
     if not codes:
@@ -135,17 +134,3 @@ def batch_dict(batch: Batch) -> dict[str, Any]:
 def batch_dicts(batches: Sequence[Batch]) -> list[dict[str, Any]]:
     """Return several batches in that shape."""
     return [batch_dict(batch) for batch in batches]
-
-
-__all__ = [
-    "EX_CONFIG",
-    "EX_NOPERM",
-    "EX_TEMPFAIL",
-    "Report",
-    "Trouble",
-    "batch_dict",
-    "batch_dicts",
-    "count",
-    "exit_code",
-    "trouble",
-]

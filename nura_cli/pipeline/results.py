@@ -46,7 +46,7 @@ class Documents:
             "status": row.status,
             "text": answer.text if answered else None,
             "json": self._json(row, answer) if answered else None,
-            "response": msgspec.Raw(row.body) if row.body else None,
+            "response": _one_line(row.body) if row.body else None,
             "finish_reason": answer.finish_reason,
             "usage": _usage(spent),
             "cost": decimal_dollars(spent.cost) if spent else "0.00",
@@ -76,7 +76,7 @@ class Documents:
             return None
         if row.revision not in self._specs:
             self._specs[row.revision] = msgspec.json.decode(batches.spec(self._state.db, row.revision), type=Spec)
-        return msgspec.Raw(answer.text.encode()) if self._specs[row.revision].answer_schema is not None else None
+        return _one_line(answer.text.encode()) if self._specs[row.revision].answer_schema is not None else None
 
     def _record(self, row: Row) -> dict[str, Any]:
         names = self._keep.get(row.workload)
@@ -84,6 +84,11 @@ class Documents:
             return {}
         record = msgspec.json.decode(row.line, type=dict[str, msgspec.Raw])
         return {name: record[name] for name in names if name in record}
+
+
+def _one_line(document: bytes) -> msgspec.Raw:
+    """Return a JSON document as it is, but on one line: a model may well answer with an indented one."""
+    return msgspec.Raw(msgspec.json.format(document, indent=-1) if b"\n" in document else document)
 
 
 def _usage(spent: Spending | None) -> dict[str, int]:

@@ -136,11 +136,6 @@ def clean(db: sqlite3.Connection, batch: Batch, at: int) -> None:
     db.execute("UPDATE batches SET cleaned_at = ? WHERE id = ? AND final_at IS NOT NULL", (at, batch.id))
 
 
-def recent(db: sqlite3.Connection, since: int) -> list[Batch]:
-    """Return the batches made at ``since`` or later, oldest first."""
-    return [_batch(row) for row in db.execute(f"{_SELECT} WHERE created_at >= ? ORDER BY id", (since,))]
-
-
 def by_tag(db: sqlite3.Connection, tag: str) -> Batch | None:
     """Return the batch that carries a tag, or None."""
     row = db.execute(f"{_SELECT} WHERE tag = ?", (tag,)).fetchone()

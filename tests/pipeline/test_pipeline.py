@@ -3,8 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from nura_cli import config as configuration
+from nura_cli.pipeline import results
+from nura_cli.state import State
 from tests.conftest import START, Spool
 
 
@@ -144,6 +148,39 @@ def test_ready_lines_keep_their_custom_ids_and_bodies(openai_spool: Spool) -> No
     assert "hello there" in answers["a/1"]["text"]
     assert "good day" in answers["b 2"]["text"]
     assert len(answers["c"]["json"]) == 2
+
+
+def test_ready_lines_of_endpoints_that_nura_does_not_render_keep_their_whole_response(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.workloads["raw"] = {"provider": "main"}
+    spool.write_config()
+    body = {"model": "omni-moderation-latest", "input": "a fine day"}
+    spool.enqueue({"custom_id": "m", "method": "POST", "url": "/v1/moderations", "body": body}, workload="raw")
+    spool.round()
+    (answer,) = spool.results()
+    assert (answer["status"], answer["text"]) == ("completed", None)
+    assert answer["response"]["results"][0]["flagged"] is False
+
+
+def test_an_indented_answer_is_still_one_line_of_results(openai_spool: Spool) -> None:
+    spool = openai_spool
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    spool.workloads["strict"] = spool.workload(schema=schema)
+    spool.write_config()
+    spool.enqueue({"id": 1, "text": "x"}, workload="strict")
+    spool.round()
+    body = {"choices": [{"message": {"content": '{\n  "n": 1\n}'}, "finish_reason": "stop"}]}
+    spool.rows("UPDATE answers SET body = ?", json.dumps(body, indent=2).encode())
+    config = configuration.load(spool.path)
+    with State(config.state) as state:
+        (line,) = [msgspec.json.encode(document) for document in results.stream(state, config)]
+    assert b"\n" not in line
+    assert json.loads(line)["json"] == {"n": 1}
 
 
 def test_ready_lines_of_one_anthropic_batch_may_mix_models(anthropic_spool: Spool) -> None:

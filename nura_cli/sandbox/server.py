@@ -146,8 +146,8 @@ class _Server(ThreadingHTTPServer):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is its own affair; anything else is a mistake of the sandbox's, and is shown."""
-        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError) and not self.stopping.is_set():
+        """A client that goes away, or a full disk, is no mistake of the sandbox's; anything else is one, and is shown."""
+        if not isinstance(sys.exc_info()[1], OSError) and not self.stopping.is_set():
             super().handle_error(request, client_address)
 
 

@@ -33,10 +33,10 @@ def crontab_lines(config: Path, log: Path) -> str:
 
 
 # A cron of the test's own, in namespaces of its own: it sees no crontab but ours, nobody else sees ours, and with its first
-# process all of it ends.
+# process all of it ends. /dev/shm too: faketime names a semaphore there by its process id, which is always 1 in here.
 ISOLATED = """
 set -e
-for folder in /run /var/spool/cron/crontabs /etc/cron.d; do mount -t tmpfs none $folder; done
+for folder in /run /dev/shm /var/spool/cron/crontabs /etc/cron.d; do mount -t tmpfs none $folder; done
 mount --bind /dev/null /etc/crontab
 crontab "$1"
 exec faketime -f '+0 x60' cron -f

@@ -284,12 +284,11 @@ class _Rows:
             self._job.troubles.append(Trouble("row", text, EX_PARTIAL, hint, workload=self._workload.name))
 
 
-def decoded(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document with plain values where it holds JSON as it came."""
-    return {
-        name: msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
-        for name, value in document.items()
-    }
+def decoded(value: Any) -> Any:
+    """Return a document (or what stands in one) with plain values where it holds JSON as it came."""
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value)
+    return {name: decoded(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 class _Events:

@@ -3,14 +3,15 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nura_cli.pipeline.deliver import MOST_TRIES
 from tests.conftest import Spool
+from tests.receiver import SECRET, Receiver
 
 WRITE_BACK = {"database": "app", "table": "articles", "where": {"id": "key"}, "set": {"summary": "text"}}
 
@@ -271,3 +272,226 @@ def test_the_document_that_expressions_look_at_is_a_line_of_results(openai_spool
     want = [line[name] for name in ("workload", "status", "provider", "model", "finish_reason")]
     assert app.summaries()[0].split("|")[:5] == want
     assert json.loads(app.summaries()[0].split("|")[5]) == line["record"]
+
+
+# --- events
+
+
+def told(spool: Spool) -> list[dict[str, Any]]:
+    """Return what the command was told, in order."""
+    path = spool.folder / "told.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def told_spool(ended: Spool) -> Spool:
+    """The spool with ten downloaded answers, and a command that is told of everything."""
+    script = ended.folder / "tell"
+    script.write_text(
+        f"#!/bin/sh\nif [ -e {ended.folder}/no ]; then echo no >&2; exit 1; fi\ncat >> {ended.folder}/told.jsonl\n"
+    )
+    script.chmod(0o755)
+    types = ["task.completed", "task.failed", "batch.completed", "batch.failed"]
+    ended.set(events=[{"types": types, "command": ["./tell"]}], keep=["text"])
+    return ended
+
+
+def test_each_event_is_told_after_its_row_was_written(told_spool: Spool, app: App) -> None:
+    app.run("DELETE FROM articles WHERE id = 4")
+    report = told_spool.reconcile()
+    assert report.result["events"] == {"sent": 11, "delayed": 0, "dead": 0}
+    events = told(told_spool)
+    assert len({event["id"] for event in events}) == 11
+    tasks = {event["data"]["key"]: event for event in events if event["type"] == "task.completed"}
+    assert {key: event["data"]["row"] for key, event in tasks.items()} == {
+        n: "gone" if n == 4 else "written" for n in range(10)
+    }
+    data = tasks[2]["data"]
+    assert data["workload"] == "echo"
+    assert data["status"] == "completed"
+    assert data["batch_id"] == 1
+    assert data["record"] == {"text": "record number 2"}
+    assert data["error"] is None
+    assert "text" not in data
+    assert events[0]["type"] == "batch.completed" or events[-1]["type"] == "batch.completed"
+    assert told_spool.reconcile().result["events"]["sent"] == 0
+
+
+def test_a_receiver_that_says_no_is_asked_again_later_and_less_and_less_often(told_spool: Spool) -> None:
+    (told_spool.folder / "no").touch()
+    report = told_spool.reconcile()
+    assert report.exit_code == 3
+    assert report.result["events"] == {"sent": 0, "delayed": 11, "dead": 0}
+    assert report.result["rows"]["written"] == 10
+    assert "ended with exit code 1: no" in report.troubles[0].message
+    waits = set()
+    for tries in range(1, 5):
+        [(most,)] = told_spool.rows("SELECT max(not_before) FROM deliveries WHERE tries = ?", tries)
+        waits.add(most - told_spool.clock.time)
+        told_spool.clock.advance(most - told_spool.clock.time)
+        told_spool.reconcile()
+    assert len(waits) == 4
+    assert max(waits) > 4 * min(waits)
+    (told_spool.folder / "no").unlink()
+    told_spool.clock.advance(7 * 3600)
+    assert told_spool.reconcile().result["events"] == {"sent": 11, "delayed": 0, "dead": 0}
+    assert len(told(told_spool)) == 11
+
+
+def test_an_event_refused_for_a_day_is_a_dead_letter_and_the_rest_gets_through(told_spool: Spool) -> None:
+    script = told_spool.folder / "tell"
+    script.write_text(
+        '#!/bin/sh\nread -r all; lines=$(cat; echo); case "$all$lines" in *\'"key":6,\'*) echo not six >&2; exit 1;; esac\n'
+        f'printf \'%s\\n%s\' "$all" "$lines" | grep . >> {told_spool.folder}/told.jsonl\n'
+    )
+    dead = 0
+    for _ in range(MOST_TRIES + 8):
+        dead += told_spool.reconcile().result["events"]["dead"]
+        told_spool.clock.advance(7 * 3600)
+    assert dead == 1
+    keys = [event["data"]["key"] for event in told(told_spool)]
+    assert sorted(key for key in keys if key is not None) == [n for n in range(10) if n != 6]
+    status = told_spool.status()
+    assert status["deliveries"]["echo"]["events"] == {"pending": 0, "dead": 1}
+    assert "1 event was given up, the last: ended with exit code 1: not six" in status["attention"][0]["message"]
+
+
+def test_a_receiver_that_can_take_nothing_now_rests_and_loses_no_try(told_spool: Spool) -> None:
+    (told_spool.folder / "tell").rename(told_spool.folder / "tell.away")
+    for _ in range(MOST_TRIES + 2):
+        report = told_spool.reconcile()
+        assert report.result["events"] == {"sent": 0, "delayed": 11, "dead": 0}
+        told_spool.clock.advance(7 * 3600)
+    assert "cannot be started: No such file" in report.troubles[0].message
+    (told_spool.folder / "tell.away").rename(told_spool.folder / "tell")
+    assert told_spool.reconcile().result["events"] == {"sent": 11, "delayed": 0, "dead": 0}
+    assert told_spool.status()["paused"] == []
+
+
+def test_a_receiver_that_rests_is_not_asked_and_status_says_so(told_spool: Spool) -> None:
+    (told_spool.folder / "tell").rename(told_spool.folder / "tell.away")
+    told_spool.reconcile()
+    (told_spool.folder / "tell.away").rename(told_spool.folder / "tell")
+    assert told_spool.reconcile().result["events"]["delayed"] == 11
+    [paused] = told_spool.status()["paused"]
+    assert "cannot be started" in paused["why"]
+    assert told_spool.status()["deliveries"]["echo"]["events"]["pending"] == 11
+
+
+def test_one_receiver_that_fails_does_not_hold_up_another(told_spool: Spool) -> None:
+    ok = told_spool.folder / "ok"
+    ok.write_text(f"#!/bin/sh\ncat >> {told_spool.folder}/other.jsonl\n")
+    ok.chmod(0o755)
+    failing = {"types": ["task.completed"], "command": ["./not-there"]}
+    told_spool.set(events=[failing, {"types": ["task.completed"], "command": ["./ok"]}])
+    assert told_spool.reconcile().result["events"] == {"sent": 10, "delayed": 10, "dead": 0}
+    assert len((told_spool.folder / "other.jsonl").read_text().splitlines()) == 10
+
+
+def test_the_event_of_a_superseded_task_is_never_told(told_spool: Spool) -> None:
+    (told_spool.folder / "no").touch()
+    told_spool.reconcile()
+    told_spool.enqueue({"id": 3, "text": "record number 3, in its second form"}, replace=True)
+    (told_spool.folder / "no").unlink()
+    told_spool.clock.advance(7 * 3600)
+    assert told_spool.reconcile().result["events"]["sent"] == 10
+    assert 3 not in [event["data"]["key"] for event in told(told_spool)]
+    told_spool.round()
+    [event] = [event for event in told(told_spool) if event["data"]["key"] == 3]
+    assert event["data"]["record"]["text"] == "record number 3, in its second form"
+
+
+def test_events_wait_for_rows_that_wait_for_their_database(told_spool: Spool, app: App) -> None:
+    with lock(app):
+        report = told_spool.reconcile()
+    assert report.result["events"]["sent"] == 0
+    assert told(told_spool) == []
+    told_spool.clock.advance(3600)
+    assert told_spool.reconcile().result["events"]["sent"] == 11
+
+
+def test_without_write_back_an_event_says_that_there_was_no_row(openai_spool: Spool) -> None:
+    tell = openai_spool.folder / "tell"
+    tell.write_text(f"#!/bin/sh\ncat >> {openai_spool.folder}/told.jsonl\n")
+    tell.chmod(0o755)
+    openai_spool.set(events=[{"types": ["task.completed", "task.failed"], "command": ["./tell"], "answers": True}])
+    openai_spool.fill(2)
+    openai_spool.control.fault("rows", match="number 1", status=400, message="your prompt is too long", times=-1)
+    openai_spool.round()
+    good, bad = sorted((event["data"] for event in told(openai_spool)), key=lambda data: data["key"])
+    assert good["row"] is None
+    assert "record number 0" in good["text"]
+    assert (bad["status"], bad["error"]["kind"], bad["error"]["message"]) == (
+        "failed",
+        "refused",
+        "your prompt is too long",
+    )
+    assert bad["text"] is None
+
+
+def test_a_refused_batch_is_told_of(openai_spool: Spool) -> None:
+    tell = openai_spool.folder / "tell"
+    tell.write_text(f"#!/bin/sh\ncat >> {openai_spool.folder}/told.jsonl\n")
+    tell.chmod(0o755)
+    openai_spool.set(events=[{"types": ["batch.failed", "batch.completed"], "command": ["./tell"]}])
+    openai_spool.fill(2)
+    openai_spool.control.fault("refuse", code="token_limit_exceeded", message="enqueued token limit reached")
+    openai_spool.settle()
+    refused, *ended = told(openai_spool)
+    assert refused["type"] == "batch.failed"
+    assert "token_limit_exceeded" in refused["data"]["error"]["message"]
+    assert {event["type"] for event in ended} == {"batch.completed"}
+    assert sum(event["data"]["completed"] for event in ended) == 2
+
+
+def test_a_webhook_gets_signed_events_under_ids_that_stay_the_same(ended: Spool) -> None:
+    (ended.folder / "hook.key").write_text(SECRET)
+    with Receiver() as receiver:
+        receiver.answers = [500] * 4
+        ended.set(events=[{"types": ["task.completed"], "webhook": receiver.url, "secret_file": "hook.key"}])
+        report = ended.reconcile()
+        assert report.result["events"] == {"sent": 6, "delayed": 4, "dead": 0}
+        assert "secret-token" not in str(report.troubles)
+        ended.clock.advance(3600)
+        assert ended.reconcile().result["events"] == {"sent": 4, "delayed": 0, "dead": 0}
+    assert sorted(post.event["data"]["key"] for post in receiver.got) == list(range(10))
+    assert set(receiver.got[0].event) == {"type", "timestamp", "data"}
+    names = ended.rows(
+        "SELECT b.tag || '-' || d.task_id FROM deliveries d JOIN batches b ON b.id = d.batch_id WHERE d.kind = 'event'"
+    )
+    assert {post.id for post in receiver.got} == {f"evt_{name}" for (name,) in names}
+
+
+def test_a_webhook_that_asks_to_wait_is_left_alone_for_as_long(ended: Spool) -> None:
+    (ended.folder / "hook.key").write_text(SECRET)
+    with Receiver({"Retry-After": "900"}) as receiver:
+        receiver.answers = [429] * 10
+        ended.set(events=[{"types": ["task.completed"], "webhook": receiver.url, "secret_file": "hook.key"}])
+        assert ended.reconcile().result["events"]["delayed"] == 10
+        asked = receiver.refused
+        ended.clock.advance(600)
+        ended.reconcile()
+        assert receiver.refused == asked
+        receiver.answers = []
+        ended.clock.advance(301)
+        assert ended.reconcile().result["events"]["sent"] == 10
+
+
+def test_no_secret_of_a_receiver_is_in_the_state_file(ended: Spool) -> None:
+    (ended.folder / "hook.key").write_text(SECRET)
+    with Receiver() as receiver:
+        receiver.answers = [500] * 10
+        ended.set(events=[{"types": ["task.completed"], "webhook": receiver.url, "secret_file": "hook.key"}])
+        ended.reconcile()
+    ended.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    kept = ended.state_path.read_bytes()
+    assert b"secret-token" not in kept
+    assert SECRET[6:].encode() not in kept
+
+
+def test_a_receiver_without_its_secret_is_a_matter_of_configuration(ended: Spool) -> None:
+    hook = {"types": ["task.completed"], "webhook": "http://127.0.0.1:1/", "secret_file": "not-there.key"}
+    ended.set(events=[hook])
+    report = ended.reconcile()
+    assert report.result["events"]["delayed"] == 10
+    assert [trouble.exit_code for trouble in report.troubles] == [78]

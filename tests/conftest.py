@@ -118,6 +118,16 @@ class Spool:
 
         return self._run(work)
 
+    def enqueue_from_source(self, workload: str = "echo") -> Report:
+        """Enqueue what the workload's own source gives."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            chosen = config.workloads[workload]
+            rows = enqueue.from_source(chosen, config)
+            return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [rows], self.clock)
+
+        return self._run(work)
+
     def fill(self, n: int, workload: str = "echo") -> None:
         """Enqueue n records, with keys from 0 on."""
         self.enqueue(*({"id": i, "text": f"record number {i}"} for i in range(n)), workload=workload)

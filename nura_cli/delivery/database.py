@@ -189,12 +189,26 @@ def transaction(engine: "Engine", reads: bool = False) -> Iterator["Connection"]
             yield connection
 
 
+@contextmanager
+def read_only(engine: "Engine") -> Iterator["Connection"]:
+    """Give a connection within one transaction in which nothing can be changed; what it reads may take its time."""
+    with engine.connect().execution_options(reads=True) as connection:
+        with connection.begin():
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA query_only = ON")
+            else:
+                connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            yield connection
+
+
 def names_wrong(error: BaseException) -> bool:
     """Whether a driver's error is about names, types or rights: a person must act, time alone will not help."""
     said = getattr(error, "orig", None) or error
     state = getattr(said, "sqlstate", None)
     if isinstance(state, str):
         return state.startswith("42")
+    if getattr(said, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return True
     return type(said).__name__ == "ProgrammingError" or (bool(said.args) and said.args[0] in _MYSQL_RIGHTS)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nura_cli.errors import ConfigError
 from nura_cli.pipeline.deliver import MOST_TRIES
 from tests.conftest import Spool
 from tests.receiver import SECRET, Receiver
@@ -495,3 +496,35 @@ def test_a_receiver_without_its_secret_is_a_matter_of_configuration(ended: Spool
     report = ended.reconcile()
     assert report.result["events"]["delayed"] == 10
     assert [trouble.exit_code for trouble in report.troubles] == [78]
+
+
+# --- from the database, too
+
+
+def test_every_article_without_a_summary_is_worked_on_once(openai_spool: Spool, app: App) -> None:
+    query = "SELECT id, 'record number ' || id AS text FROM articles WHERE summary IS NULL"
+    openai_spool.set(source={"database": "app", "query": query})
+    assert openai_spool.enqueue_from_source().result["enqueued"] == 10
+    assert openai_spool.enqueue_from_source().result["duplicates"] == 10
+    openai_spool.dispatch()
+    assert openai_spool.enqueue_from_source().result["duplicates"] == 10
+    openai_spool.poll()
+    openai_spool.reconcile()
+    assert sum(openai_spool.enqueue_from_source().result.values()) == 0
+    app.run("INSERT INTO articles (id) VALUES (10)")
+    assert openai_spool.enqueue_from_source().result["enqueued"] == 1
+    openai_spool.round()
+    assert len(app.summaries()) == 11
+
+
+def test_a_source_that_fails_half_way_keeps_what_it_gave(openai_spool: Spool, app: App) -> None:
+    query = "SELECT id, CASE WHEN id = 6 THEN x'00' ELSE 'record number' END AS text FROM articles ORDER BY id"
+    openai_spool.set(source={"database": "app", "query": query})
+    with pytest.raises(ConfigError, match="column text"):
+        openai_spool.enqueue_from_source()
+    assert openai_spool.counts()["pending"] == 6
+
+
+def test_a_workload_without_a_source_says_so(openai_spool: Spool) -> None:
+    with pytest.raises(ConfigError, match="has no source"):
+        openai_spool.enqueue_from_source()

@@ -451,11 +451,25 @@ def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) ->
             yield (option, "database"), f"no database {name}{_like(name, databases)}"
         if option == "write_back" and isinstance(given, dict) and not given.get("set") and not given.get("set_failed"):
             yield (option,), "give set, set_failed, or both"
+    yield from _record_rules(options)
     events = options.get("events")
     for n, event in enumerate(events if isinstance(events, list) else ()):
         if isinstance(event, dict):
             for where, why in _event_rules({option: value for option, value in event.items() if value is not None}):
                 yield ("events", n, *where), why
+
+
+def _record_rules(options: Mapping[str, Any]) -> Found:
+    """Find fields of the record that write-back looks at and that do not travel: they would be null in every answer."""
+    keep, given = options.get("keep", []), options.get("write_back")
+    for option in ("where", "only_if", "set", "set_failed"):
+        columns = given.get(option) if isinstance(given, dict) else None
+        for column, expression in columns.items() if isinstance(columns, dict) else ():
+            for name in re.findall(
+                r"\brecord\.([A-Za-z_][A-Za-z0-9_]*)", expression if isinstance(expression, str) else ""
+            ):
+                if isinstance(keep, list) and name not in keep:
+                    yield ("write_back", option, column), f"record has no {name}: name {name} under keep"
 
 
 def _event_rules(event: Mapping[str, Any]) -> Found:

@@ -49,6 +49,11 @@ def database(tmp_path: Path, options: str) -> DatabaseConfig:
             "write_back.sets",
             "did you mean set",
         ),
+        (
+            "write_back: {database: app, table: t, where: {id: record.no}, set: {s: text}}",
+            "write_back.where.id",
+            "name no under keep",
+        ),
         ("source: {database: nope, query: SELECT 1}", "source.database", "no database nope"),
         ("source: {database: app}", "source.query", "is required"),
         ("events: [{types: [task.completed]}]", "events.0", "give one of command and webhook"),

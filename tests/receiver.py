@@ -18,6 +18,10 @@ class Post(NamedTuple):
     body: bytes
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 64  # the five of the library are fewer than the connections that come at once
+
+
 class Receiver:
     """A context manager; ``got`` are the POSTs whose signature was good, ``answers`` the statuses to give next (then 204)."""
 
@@ -27,7 +31,7 @@ class Receiver:
         self.answers: list[int] = []
         self.headers = headers or {}
         self._lock = threading.Lock()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook?token=secret-token"
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:

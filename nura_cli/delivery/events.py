@@ -205,32 +205,24 @@ class Webhook:
         self._timeout = timeout
         self._signer = _signer(secret)
         self._resting: Outcome | None = None
+        self._runner = asyncio.Runner()
 
     def send(self, events: Sequence[Event]) -> list[Outcome]:
         """Send events, several at a time; once the receiver can take nothing, those not begun are left for later."""
         self._resting = None
-        return asyncio.run(self._send(events))
+        return self._runner.run(self._send(events))
 
     async def _send(self, events: Sequence[Event]) -> list[Outcome]:
-        import httpx2
-
         turns = asyncio.Semaphore(_AT_ONCE)
-        async with httpx2.AsyncClient(
-            verify=self._trust,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=self._timeout,
-            limits=httpx2.Limits(max_connections=_AT_ONCE),
-        ) as client:
 
-            async def one(event: Event) -> Outcome:
-                async with turns:
-                    outcome = self._resting or await self._post(client, event)
-                if outcome.kind == "later":
-                    self._resting = outcome
-                return outcome
+        async def one(event: Event) -> Outcome:
+            async with turns:
+                outcome = self._resting or await self._post(self._client, event)
+            if outcome.kind == "later":
+                self._resting = outcome
+            return outcome
 
-            return await asyncio.gather(*(one(event) for event in events))
+        return await asyncio.gather(*(one(event) for event in events))
 
     async def _post(self, client: "httpx2.AsyncClient", event: Event) -> Outcome:
         import httpx2
@@ -257,13 +249,24 @@ class Webhook:
         }
 
     @cached_property
-    def _trust(self) -> Any:
+    def _client(self) -> "httpx2.AsyncClient":
         import ssl
 
-        return ssl.create_default_context()
+        import httpx2
+
+        return httpx2.AsyncClient(
+            verify=ssl.create_default_context(),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self._timeout,
+            limits=httpx2.Limits(max_connections=_AT_ONCE),
+        )
 
     def close(self) -> None:
-        """Nothing stays open between calls."""
+        """Close the connections."""
+        if "_client" in self.__dict__:
+            self._runner.run(self._client.aclose())
+        self._runner.close()
 
 
 def _signer(secret: str) -> Any:
@@ -284,16 +287,21 @@ def _signer(secret: str) -> Any:
 
 
 async def _outcome(answer: "httpx2.Response") -> Outcome:
-    """Return what an answer means; of its body, only the beginning is read, to be shown to a person."""
+    """Return what an answer means; of its body, only the beginning is read, to be shown to a person.
+
+    A body that was read to its end lets the connection be used again.
+    """
     status = answer.status_code
+    body = b""
+    async for chunk in answer.aiter_raw(_ANSWER_BYTES):
+        body += chunk
+        if len(body) >= _ANSWER_BYTES:
+            break
     if 200 <= status < 300:
         return SENT
     if 300 <= status < 400:
         return Outcome("refused", f"answered with status {status}, and redirects are not followed")
-    said = ""
-    async for chunk in answer.aiter_raw(_ANSWER_BYTES):
-        said = " ".join(chunk[:_ANSWER_BYTES].decode("utf-8", "replace").split())
-        break
+    said = " ".join(body[:_ANSWER_BYTES].decode("utf-8", "replace").split())
     message = plain(f"answered with status {status}{': ' if said else ''}{said}", _SAID)
     if status in (429, 503):
         return Outcome("later", message, retry_after(answer.headers, time.time()))

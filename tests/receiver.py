@@ -2,6 +2,7 @@
 
 import http.server
 import threading
+import time
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -23,7 +24,10 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class Receiver:
-    """A context manager; ``got`` are the POSTs whose signature was good, ``answers`` the statuses to give next (then 204)."""
+    """A context manager; ``got`` are the POSTs whose signature was good, ``answers`` the statuses to give next (then 204).
+
+    An answer of -5 is none, for 5 seconds.
+    """
 
     def __init__(self, headers: dict[str, str] | None = None) -> None:
         self.got: list[Post] = []
@@ -43,6 +47,9 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 status = receiver._take(dict(self.headers), body)
+                if status < 0:
+                    time.sleep(-status)
+                    return
                 self.send_response(status)
                 for name, value in receiver.headers.items():
                     self.send_header(name, value)
@@ -71,5 +78,9 @@ class Receiver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Be there no longer."""
         self._server.shutdown()
         self._server.server_close()

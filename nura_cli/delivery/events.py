@@ -129,7 +129,7 @@ class Command:
                 )
         except (OSError, ValueError) as error:
             return Outcome("later", f"cannot be started: {getattr(error, 'strerror', None) or error}")
-        said = _Tail(child.stderr)
+        said = _Tail(child.stderr)  # type: ignore[arg-type]  # it is a pipe
         try:
             code = child.wait(self._timeout)
         except subprocess.TimeoutExpired:
@@ -138,8 +138,6 @@ class Command:
         except BaseException:  # we are told to stop: so is what we started
             _kill(child)
             raise
-        finally:
-            said.close()
         if code == 0:
             return SENT
         ended = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
@@ -152,28 +150,21 @@ class Command:
 class _Tail:
     """The end of what a child writes to a pipe, read as it comes so that the child is never held up."""
 
-    def __init__(self, pipe: IO[bytes] | None) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: IO[bytes]) -> None:
         self._kept = bytearray()
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(pipe,), daemon=True)
         self._thread.start()
 
-    def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while self._pipe is not None and (chunk := self._pipe.read1(1 << 16)):  # type: ignore[attr-defined]  # a buffered pipe has it
+    def _read(self, pipe: IO[bytes]) -> None:
+        with pipe, contextlib.suppress(OSError):
+            while chunk := os.read(pipe.fileno(), 1 << 16):
                 self._kept += chunk
                 del self._kept[: -4 * _SAID]
 
-    def close(self) -> None:
-        """Wait a moment for what is still on its way; a grandchild may hold the pipe open for as long as it likes."""
-        self._thread.join(_GRACE_SECONDS)
-        if self._pipe is not None and not self._thread.is_alive():
-            self._pipe.close()
-
     def after(self, first: str) -> str:
-        """Return a message with the end of what the child said."""
+        """Return a message with the end of what the child said; a grandchild may hold the pipe open for ever."""
         self._thread.join(_GRACE_SECONDS)
-        text = " ".join(self._kept.decode("utf-8", "replace").split())
+        text = " ".join(bytes(self._kept).decode("utf-8", "replace").split())
         return plain(f"{first}: {text[-(_SAID - len(first) - 2) :]}" if text else first, _SAID)
 
 

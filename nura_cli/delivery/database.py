@@ -50,6 +50,8 @@ def open_engine(url: str) -> "Engine":
         if parsed.get_backend_name() != "sqlite":
             # A miss is looked at again after the update: in a snapshot from before it, it would look like a hit.
             options["isolation_level"] = "READ COMMITTED"
+        if parsed.get_backend_name() in ("mysql", "mariadb"):
+            options["paramstyle"] = "format"  # values by position, as each row's statement has them
         engine = sa.create_engine(parsed, **options)
     except sa.exc.ArgumentError as error:
         raise ConfigError("the database's URL cannot be read", hint="such as postgresql://user@host/name") from error
@@ -130,9 +132,9 @@ def _instant(value: Any) -> Any:
 
 
 def _same_json(left: Any, right: Any) -> bool:
-    """Whether two texts are the same JSON document."""
+    """Whether two values are the same JSON document; SQLite turns a text that is a number into one."""
     try:
-        return bool(left == right or (None not in (left, right) and json.loads(left) == json.loads(right)))
+        return bool(left == right or (None not in (left, right) and json.loads(str(left)) == json.loads(str(right))))
     except (TypeError, ValueError):
         return False
 

@@ -1,0 +1,620 @@
+"""Write-back, held to one behaviour on SQLite and on a real PostgreSQL: types, keys, guards, refusals, hostile input, outages."""
+
+import json
+import multiprocessing
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from nura_cli.delivery.write_back import RowOutcome, WriteBack
+from nura_cli.errors import ConfigError, DatabaseDown
+from tests import postgres
+
+NOW = 1_800_000_000
+BOTH = ("sqlite", "postgresql")
+
+
+class Database:
+    """A database of the application's, and a way to run a statement in it as the application does."""
+
+    def __init__(self, kind: str, url: str, run: Callable[[str], list[tuple[Any, ...]]]) -> None:
+        self.kind = kind
+        self.url = url
+        self.run = run
+
+    def write_back(self, **options: Any) -> WriteBack:
+        """Return a write-back of ``text`` into ``t.a`` by ``id``, with other options put in."""
+        return WriteBack(self.url, **({"table": "t", "where": {"id": "key"}, "set_": {"a": "text"}} | options))
+
+    def write(self, *documents: dict[str, Any], **options: Any) -> list[RowOutcome]:
+        """Write documents; return what became of each."""
+        with self.write_back(**options) as table:
+            table.check()
+            return table.write(documents, NOW)
+
+    def kinds(self, *documents: dict[str, Any], **options: Any) -> list[str]:
+        """Write documents; return the kinds of what became of each."""
+        return [outcome.kind for outcome in self.write(*documents, **options)]
+
+
+@pytest.fixture(params=BOTH)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if request.param == "postgresql":
+        with postgres.database() as (url, connection):
+
+            def run(statement: str) -> list[tuple[Any, ...]]:
+                cursor = connection.execute(statement.encode())
+                return cursor.fetchall() if cursor.description else []
+
+            yield Database(request.param, url, run)
+        return
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None, timeout=30)) as db:
+        yield Database(
+            request.param, f"sqlite:///{tmp_path}/app.db?timeout=0.2", lambda text: db.execute(text).fetchall()
+        )
+
+
+@pytest.fixture
+def table(database: Database) -> Database:
+    """A table of five rows."""
+    database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT, n INTEGER NOT NULL DEFAULT 0)")
+    database.run("INSERT INTO t (id) VALUES (0), (1), (2), (3), (4)")
+    return database
+
+
+def answer(key: Any, text: str | None = "done", status: str = "completed", **more: Any) -> dict[str, Any]:
+    """Return an answer document."""
+    document = {"seq": 1, "workload": "w", "key": key, "status": status, "text": text, "json": None, "record": {}}
+    return document | {"error": None if status == "completed" else {"kind": "refused", "message": "too long"}} | more
+
+
+# --- what is written, and what is said of it
+
+
+def test_each_answer_goes_into_its_row_and_no_other(table: Database) -> None:
+    assert table.kinds(answer(1, "one"), answer(3, "three")) == ["written", "written"]
+    assert table.run("SELECT id, a FROM t ORDER BY id") == [(0, None), (1, "one"), (2, None), (3, "three"), (4, None)]
+
+
+def test_written_again_it_is_the_same_as_written_once(table: Database) -> None:
+    table.run("CREATE TABLE effects (id INTEGER)")
+    trigger(table, "AFTER UPDATE ON t", "INSERT INTO effects VALUES (new.id)")
+    assert table.kinds(answer(1), answer(2)) == ["written", "written"]
+    assert table.kinds(answer(1), answer(2)) == ["unchanged", "unchanged"]
+    assert table.run("SELECT count(*) FROM effects") == [(2,)]
+
+
+def trigger(table: Database, when: str, statement: str) -> None:
+    """Make a trigger that does something for each row."""
+    if table.kind == "sqlite":
+        table.run(f"CREATE TRIGGER x {when} BEGIN {statement}; END")
+        return
+    table.run(f"CREATE FUNCTION x() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN new; END $$")
+    table.run(f"CREATE TRIGGER x {when} FOR EACH ROW EXECUTE FUNCTION x()")
+
+
+def test_a_deleted_row_is_gone_and_is_not_invented(table: Database) -> None:
+    table.run("DELETE FROM t WHERE id = 2")
+    assert table.kinds(answer(1), answer(2), answer(77)) == ["written", "gone", "gone"]
+    assert table.run("SELECT count(*) FROM t") == [(4,)]
+
+
+def test_documents_of_one_key_are_written_in_their_order(table: Database) -> None:
+    assert table.kinds(answer(1, "first"), answer(2), answer(1, "second")) == ["written"] * 3
+    assert table.run("SELECT a FROM t WHERE id = 1") == [("second",)]
+
+
+def test_many_answers_take_few_statements(table: Database) -> None:
+    if table.kind != "postgresql":
+        return  # no network lies between: a statement a row is the fastest
+    table.run("INSERT INTO t (id) SELECT generate_series(5, 1999)")
+    with table.write_back() as write_back:
+        write_back.check()
+        before = table.run("SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database")
+        assert {outcome.kind for outcome in write_back.write([answer(i) for i in range(2000)], NOW)} == {"written"}
+        after = table.run("SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database")
+    assert after[0][0] - before[0][0] < 20
+    [(transactions,)] = table.run("SELECT count(DISTINCT xmin::text) FROM t")
+    assert transactions < 10
+
+
+# --- guards
+
+
+def test_an_edit_made_meanwhile_is_left_as_it_is(table: Database) -> None:
+    guard = {"n": "record.n"}
+    table.run("UPDATE t SET n = 5, a = 'by hand' WHERE id = 2")
+    outcomes = table.kinds(answer(1, record={"n": 0}), answer(2, record={"n": 0}), only_if=guard)
+    assert outcomes == ["written", "changed"]
+    assert table.run("SELECT a FROM t WHERE id = 2") == [("by hand",)]
+
+
+def test_a_row_that_holds_our_values_already_is_no_conflict(table: Database) -> None:
+    table.run("UPDATE t SET n = 5, a = 'done' WHERE id = 2")
+    assert table.kinds(answer(2, record={"n": 0}), only_if={"n": "record.n"}) == ["unchanged"]
+
+
+def test_a_guard_may_be_null(table: Database) -> None:
+    table.run("UPDATE t SET b = 'edited' WHERE id = 2")
+    outcomes = table.kinds(answer(1, record={"b": None}), answer(2, record={"b": None}), only_if={"b": "record.b"})
+    assert outcomes == ["written", "changed"]
+
+
+def test_a_write_that_changes_its_own_guard_is_still_idempotent(table: Database) -> None:
+    options: dict[str, Any] = {"only_if": {"a": "record.a"}}
+    assert table.kinds(answer(1, record={"a": None}), **options) == ["written"]
+    assert table.kinds(answer(1, record={"a": None}), **options) == ["unchanged"]
+
+
+# --- failed tasks, nulls
+
+
+def test_failed_tasks_are_written_where_set_failed_says(table: Database) -> None:
+    documents = answer(1), answer(2, None, "failed")
+    assert table.kinds(*documents, set_failed={"b": "error.message"}) == ["written", "written"]
+    assert table.run("SELECT a, b FROM t WHERE id IN (1, 2) ORDER BY id") == [("done", None), (None, "too long")]
+
+
+def test_without_set_failed_nothing_is_written_for_them(table: Database) -> None:
+    assert table.kinds(answer(1, None, "failed")) == ["skipped"]
+
+
+def test_a_null_fails_unless_it_was_declared(table: Database) -> None:
+    [outcome] = table.write(answer(1, None))
+    assert (outcome.kind, outcome.reason) == ("failed", "set.a: text is null (list a under nullable)")
+    assert table.kinds(answer(1, None), nullable=["a"], set_={"a": "text", "b": "status"}) == ["written"]
+
+
+def test_what_the_database_refuses_fails_alone(table: Database) -> None:
+    table.run("CREATE UNIQUE INDEX one_b ON t (b)")
+    outcomes = table.write(*(answer(i, "same" if i in (1, 3) else f"text {i}") for i in range(5)), set_={"b": "text"})
+    assert sorted(outcome.kind for outcome in outcomes) == ["failed", *["written"] * 4]
+    assert "unique" in next(outcome.reason for outcome in outcomes if outcome.reason).lower()
+
+
+def test_a_null_in_a_column_that_forbids_it_fails_alone(table: Database) -> None:
+    outcomes = table.kinds(answer(1, "1"), answer(2, None), set_={"n": "text"}, nullable=["n"])
+    assert outcomes == ["written", "failed"]
+
+
+def test_a_trigger_may_refuse_a_row(table: Database) -> None:
+    refuse = (
+        "SELECT RAISE(ABORT, 'not on Sundays') WHERE new.id = 2"
+        if table.kind == "sqlite"
+        else "IF new.id = 2 THEN RAISE EXCEPTION 'not on Sundays'; END IF"
+    )
+    trigger(table, "BEFORE UPDATE ON t", refuse)
+    outcomes = table.write(*map(answer, range(5)))
+    assert [outcome.kind for outcome in outcomes] == ["written", "written", "failed", "written", "written"]
+    assert "not on Sundays" in (outcomes[2].reason or "")
+
+
+# --- types: column type, value, what is in the column then (None: it does not fit)
+
+FITS = [
+    ("INTEGER", 3, 3),
+    ("INTEGER", 3.0, 3),
+    ("INTEGER", "42", 42),
+    ("INTEGER", True, 1),
+    ("INTEGER", 3.7, None),
+    ("INTEGER", "many", None),
+    ("INTEGER", [1], None),
+    ("BIGINT", 2**63 - 1, 2**63 - 1),
+    ("BIGINT", 2**63, None),
+    ("FLOAT", 0.5, 0.5),
+    ("FLOAT", "2.5e3", 2500.0),
+    ("FLOAT", 7, 7.0),
+    ("FLOAT", "NaN", None),
+    ("FLOAT", "high", None),
+    ("BOOLEAN", True, True),
+    ("BOOLEAN", 0, False),
+    ("BOOLEAN", "yes", None),
+    ("BOOLEAN", 2, None),
+    ("TEXT", "plain", "plain"),
+    ("TEXT", 1.5, "1.5"),
+    ("TEXT", True, "true"),
+    ("TEXT", {"a": [1, "é"]}, '{"a":[1,"é"]}'),
+    ("VARCHAR(5)", "12345", "12345"),
+    ("VARCHAR(5)", "123456", None),
+    ("DATE", "2026-03-29", "2026-03-29"),
+    ("DATE", "2026-03-29T00:00:00Z", "2026-03-29"),
+    ("DATE", "2026-03-29T01:30:00Z", None),
+    ("DATE", "tomorrow", None),
+    ("TIMESTAMP", "2026-03-29T02:30:00+02:00", "2026-03-29 00:30:00"),
+    ("TIMESTAMP", "2026-03-29 02:30:00", "2026-03-29 02:30:00"),
+    ("TIMESTAMP", 1774744200, None),
+    ("JSON", {"b": [1, None, "x"]}, {"b": [1, None, "x"]}),
+    ("JSON", "text", "text"),
+    ("JSON", 1.5, 1.5),
+]
+POSTGRESQL = [
+    ("SMALLINT", 32767, 32767),
+    ("SMALLINT", 32768, None),
+    ("INTEGER", 2**31, None),
+    ("NUMERIC(6,2)", 12.345, "12.35"),
+    ("NUMERIC(6,2)", 12345.6, None),
+    ("NUMERIC", "0.12345678901234567890123456789", "0.12345678901234567890123456789"),
+    ("TIMESTAMPTZ", "2026-03-29T02:30:00+02:00", "2026-03-29 00:30:00+00:00"),
+    ("TIME", "23:59:59", "23:59:59"),
+    ("JSONB", {"b": [1, None, "x"]}, {"b": [1, None, "x"]}),
+    ("JSONB", {"nul": "a\0b"}, None),
+    ("UUID", "00000000-0000-0000-0000-00000000000A", "00000000-0000-0000-0000-00000000000a"),
+    ("UUID", "no", None),
+    ("INTEGER[]", [1, None, 3], [1, None, 3]),
+    ("TEXT[]", ['a"b', "c\\d", "{e}", "NULL", ""], ['a"b', "c\\d", "{e}", "NULL", ""]),
+    ("TEXT[]", "no array", None),
+    ("BYTEA", "text", None),
+    ("INET", "10.0.0.1", "10.0.0.1"),
+    ("INET", "10.0.0.256", None),
+]
+
+
+def stored(database: Database, column: str) -> Any:
+    """Return what is in the column, as plain as the type allows."""
+    [(value,)] = database.run("SELECT v FROM typed")
+    if database.kind == "sqlite":
+        return json.loads(str(value)) if column == "JSON" else bool(value) if column == "BOOLEAN" else value
+    return value if isinstance(value, int | float | str | list | dict) else str(value)
+
+
+@pytest.mark.parametrize(("column", "value", "there"), FITS)
+def test_a_value_becomes_what_its_column_takes_or_fails(
+    database: Database, column: str, value: Any, there: Any
+) -> None:
+    put(database, column, value, there)
+
+
+@pytest.mark.parametrize(("column", "value", "there"), POSTGRESQL)
+def test_the_types_of_postgresql(column: str, value: Any, there: Any) -> None:
+    with postgres.database() as (url, connection):
+
+        def run(statement: str) -> list[tuple[Any, ...]]:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+        run("SET TIME ZONE 'UTC'")
+        put(Database("postgresql", url, run), column, value, there)
+
+
+def put(database: Database, column: str, value: Any, there: Any) -> None:
+    """Write a value into a column of a type, and look at what is there: twice, since the second time it is there already."""
+    database.run(f"CREATE TABLE typed (id INTEGER PRIMARY KEY, v {column})")
+    database.run("INSERT INTO typed (id) VALUES (1)")
+    options: dict[str, Any] = {"table": "typed", "set_": {"v": "json.v"}}
+    [outcome] = database.write(answer(1, json={"v": value}), **options)
+    if there is None:
+        assert outcome.kind == "failed"
+        assert outcome.reason
+        assert database.run("SELECT v FROM typed") == [(None,)]
+        return
+    assert outcome == RowOutcome("written")
+    assert stored(database, column) == there
+    assert database.kinds(answer(1, json={"v": value}), **options) == ["unchanged"]
+
+
+# --- keys
+
+
+def test_keys_may_be_text_or_composite(database: Database) -> None:
+    database.run("CREATE TABLE k (tenant TEXT, n INTEGER, a TEXT, PRIMARY KEY (tenant, n))")
+    database.run("INSERT INTO k (tenant, n) VALUES ('x', 1), ('x', 2), ('y', 1)")
+    options: dict[str, Any] = {"table": "k", "where": {"tenant": "key[0]", "n": "key[1]"}}
+    assert database.kinds(answer(["x", 1], "x1"), answer(["y", 1], "y1"), answer(["y", 2]), **options) == [
+        "written",
+        "written",
+        "gone",
+    ]
+    assert database.run("SELECT tenant, n, a FROM k ORDER BY 1, 2") == [("x", 1, "x1"), ("x", 2, None), ("y", 1, "y1")]
+
+
+def test_a_key_may_be_written_as_text_or_as_a_number(table: Database) -> None:
+    assert table.kinds(answer("1"), answer(2), answer("three")) == ["written", "written", "failed"]
+
+
+def test_a_key_that_is_null_finds_no_row_and_never_all_of_them(table: Database) -> None:
+    [outcome] = table.write(answer(None))
+    assert outcome.kind == "failed"
+    assert table.run("SELECT count(*) FROM t WHERE a IS NOT NULL") == [(0,)]
+
+
+# --- hostile names and answers
+
+NAMES = [
+    'quo"te',
+    "semi; DROP TABLE t --",
+    "select",
+    "per%cent",
+    "per%(x)s",
+    "co:lon",
+    "ünïcode",
+    "with space",
+    "v0",
+    "dot.ted",
+    "new\nline",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_names_are_only_names(database: Database, name: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    database.run(f'CREATE TABLE {quoted} ({quoted} INTEGER PRIMARY KEY, {quoted[:-1]}2" TEXT)')
+    database.run(f"INSERT INTO {quoted} ({quoted}) VALUES (1)")
+    options: dict[str, Any] = {"table": name, "where": {name: "key"}, "set_": {f"{name}2": "text"}}
+    assert database.kinds(answer(1, "here"), **options) == ["written"]
+    assert database.run(f'SELECT {quoted[:-1]}2" FROM {quoted}') == [("here",)]
+
+
+TEXTS = [
+    "'; DROP TABLE t; --",
+    '"quoted"',
+    "\x1b[31mred\x1b[0m",
+    "back\\slash",
+    "%s %(a)s :a ?",
+    "line\r\n\u2028",
+    "𝄞 é",
+    "x" * 1_000_000,
+    "",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:12]))
+def test_hostile_answers_are_only_text(table: Database, text: str) -> None:
+    assert table.kinds(answer(1, text)) == ["written"]
+    assert table.run("SELECT a FROM t WHERE id = 1") == [(text,)]
+    assert table.run("SELECT count(*) FROM t") == [(5,)]
+
+
+def test_characters_that_no_text_can_hold_fail_alone(table: Database) -> None:
+    outcomes = table.write(answer(1), answer(2, "nul\0"), answer(3, "half \ud800"))
+    nul = "written" if table.kind == "sqlite" else "failed"
+    assert [outcome.kind for outcome in outcomes] == ["written", nul, "failed"]
+    assert "surrogate" in (outcomes[2].reason or "")
+
+
+def test_a_reason_shows_nothing_of_a_terminals(table: Database) -> None:
+    [outcome] = table.write(answer(1, "\x1b[2J" + "y" * 5000), set_={"n": "text"})
+    assert outcome.kind == "failed"
+    assert (outcome.reason or "").isprintable()
+    assert len(outcome.reason or "") < 400
+
+
+# --- what is wrong is found before anything is sent
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"table": "tt"}, "write_back.table: the database has no table tt, did you mean t"),
+        ({"set_": {"aa": "text"}}, "write_back.set.aa: table t has no column aa"),
+        ({"where": {"idd": "key"}}, "write_back.where.idd: table t has no column idd, did you mean id"),
+        ({"only_if": {"x": "key"}}, "write_back.only_if.x"),
+        (
+            {"set_": {"a": "txt"}},
+            "write_back.set.a: txt begins at txt, and an answer has no such field, did you mean text",
+        ),
+        ({"set_": {"a": "json.[["}}, "write_back.set.a: json.[[ is not JMESPath"),
+        ({"set_": {"a": "shout(text)"}}, "calls shout(), and JMESPath has no such function"),
+        ({"nullable": ["b"]}, "write_back.nullable: b is not set"),
+        ({"where": {}}, "without it every row would be written"),
+        ({"set_": {}}, "name at least one column to write"),
+        ({"ledger": "log"}, "write_back.ledger: no table log; create it with: CREATE TABLE log"),
+        ({"ledger": "t"}, "needs the columns uid and written_at"),
+    ],
+)
+def test_a_typing_error_is_found_at_its_option(table: Database, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        table.write(answer(1), **options)
+    assert said in str(caught.value)
+    assert table.run("SELECT count(*) FROM t WHERE a IS NOT NULL") == [(0,)]
+
+
+def test_a_column_that_the_database_computes_cannot_be_set(table: Database) -> None:
+    kind = "STORED" if table.kind == "postgresql" else "VIRTUAL"
+    table.run(f"ALTER TABLE t ADD COLUMN twice INTEGER GENERATED ALWAYS AS (n * 2) {kind}")
+    with pytest.raises(ConfigError, match="the database computes this column itself"):
+        table.write(answer(1), set_={"twice": "key"})
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///nowhere/app.db", "no database at"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("nonsense", "URL cannot be read"),
+        ("oracle+nope://host/db", "cannot be read"),
+    ],
+)
+def test_a_database_that_cannot_be_is_a_matter_of_configuration(url: str, said: str) -> None:
+    with (
+        pytest.raises(ConfigError, match=said),
+        WriteBack(url, table="t", where={"id": "key"}, set_={"a": "text"}) as table,
+    ):
+        table.check()
+    assert not Path("nowhere").exists()
+
+
+def test_checking_writes_nothing(table: Database) -> None:
+    with table.write_back() as write_back:
+        write_back.check()
+    assert table.run("SELECT count(*) FROM t WHERE a IS NULL") == [(5,)]
+
+
+def test_a_view_that_can_be_written_is_as_good_as_a_table(table: Database) -> None:
+    table.run("CREATE VIEW seen AS SELECT id, a FROM t")
+    if table.kind == "sqlite":
+        table.run(
+            "CREATE TRIGGER through INSTEAD OF UPDATE ON seen BEGIN UPDATE t SET a = new.a WHERE id = old.id; END"
+        )
+        with (
+            pytest.raises((ConfigError, AssertionError))
+            if False
+            else closing(table.write_back(table="seen")) as write_back
+        ):
+            write_back.write([answer(1, "through")], NOW)
+    else:
+        assert table.kinds(answer(1, "through"), table="seen") == ["written"]
+    assert table.run("SELECT a FROM t WHERE id = 1") == [("through",)]
+
+
+# --- the ledger: exactly once
+
+
+@pytest.fixture
+def counted(table: Database) -> Database:
+    """The table, a ledger, and a trigger that counts the writes of each row."""
+    stamp = "TIMESTAMPTZ" if table.kind == "postgresql" else "TEXT"
+    table.run(f"CREATE TABLE log (uid VARCHAR(255) PRIMARY KEY, written_at {stamp} NOT NULL)")
+    table.run("CREATE TABLE effects (id INTEGER)")
+    trigger(table, "AFTER UPDATE ON t", "INSERT INTO effects VALUES (new.id)")
+    return table
+
+
+def test_with_a_ledger_a_delivery_that_was_made_is_made_no_second_time(counted: Database) -> None:
+    documents = [answer(i, delivery_id=f"d{i}") for i in range(3)]
+    assert counted.kinds(*documents, ledger="log") == ["written"] * 3
+    counted.run("UPDATE t SET a = 'edited since' WHERE id = 1")
+    assert counted.kinds(*documents, ledger="log") == ["unchanged"] * 3
+    assert counted.run("SELECT a FROM t WHERE id = 1") == [("edited since",)]
+    assert counted.run("SELECT count(*) FROM log") == [(3,)]
+
+
+def test_what_was_not_written_is_not_in_the_ledger(counted: Database) -> None:
+    documents = [answer(1, delivery_id="d1"), answer(99, delivery_id="d99"), answer(2, None, delivery_id="d2")]
+    assert counted.kinds(*documents, ledger="log") == ["written", "gone", "failed"]
+    assert counted.run("SELECT uid FROM log") == [("d1",)]
+
+
+def _writer(url: str, start: Any, n: int, ledger: str | None) -> None:
+    start.wait(30)
+    with WriteBack(url, table="t", where={"id": "key"}, set_={"a": "text"}, ledger=ledger) as table:
+        for _ in range(3):
+            try:
+                table.write([answer(i, f"text {i}", delivery_id=f"d{i}") for i in range(n)], NOW)
+            except DatabaseDown:
+                continue
+
+
+@pytest.mark.parametrize("ledger", [None, "log"])
+def test_two_runs_at_once_leave_what_one_leaves(counted: Database, ledger: str | None) -> None:
+    context = multiprocessing.get_context("spawn")
+    start = context.Event()
+    url = counted.url.replace("timeout=0.2", "timeout=20")
+    runs = [context.Process(target=_writer, args=(url, start, 5, ledger)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    start.set()
+    for run in runs:
+        run.join(60)
+        assert run.exitcode == 0
+    assert counted.run("SELECT id, a FROM t ORDER BY id") == [(i, f"text {i}") for i in range(5)]
+    assert counted.run("SELECT count(*) FROM effects") == [(5,)]
+
+
+# --- a database that cannot be used now
+
+
+def test_a_row_that_somebody_holds_delays_the_chunk_and_writes_nothing_of_it(table: Database) -> None:
+    with table.write_back() as write_back:
+        write_back.check()
+        table.run("BEGIN IMMEDIATE" if table.kind == "sqlite" else "BEGIN")
+        table.run("UPDATE t SET n = 1 WHERE id = 2")
+        with pytest.raises(DatabaseDown), table.write_back() as other:
+            other.write([answer(1), answer(2)], NOW)
+        table.run("ROLLBACK")
+        assert table.run("SELECT count(*) FROM t WHERE a IS NOT NULL") == [(0,)]
+        assert [outcome.kind for outcome in write_back.write([answer(1), answer(2)], NOW)] == ["written", "written"]
+
+
+def test_a_full_database_delays_the_chunk(table: Database) -> None:
+    if table.kind == "sqlite":
+        pages = table.run("PRAGMA page_count")[0][0]
+        with table.write_back() as write_back:
+            write_back.check()
+            limited(write_back, pages)
+            with pytest.raises(DatabaseDown, match="full"):
+                write_back.write([answer(i, "x" * 100_000) for i in range(5)], NOW)
+    else:
+        table.run("CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$")
+        table.run("CREATE TRIGGER no_room BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no_room()")
+        with pytest.raises(DatabaseDown):
+            table.write(answer(1))
+        table.run("DROP TRIGGER no_room ON t")
+    assert table.run("SELECT count(*) FROM t WHERE a IS NOT NULL") == [(0,)]
+    assert table.kinds(*(answer(i) for i in range(5))) == ["written"] * 5
+
+
+def limited(write_back: WriteBack, pages: int) -> None:
+    """Let the database grow no further: its own limit, in the connections of this write-back."""
+    from sqlalchemy import event
+
+    engine = write_back._engine
+    engine.dispose()
+    event.listen(engine, "connect", lambda connection, record: connection.execute(f"PRAGMA max_page_count = {pages}"))
+
+
+def test_a_server_that_stops_and_comes_back_loses_nothing() -> None:
+    server = postgres.server()
+    with postgres.database() as (url, connection):
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        connection.execute("INSERT INTO t (id) VALUES (1), (2)")
+        connection.close()
+        with WriteBack(url, table="t", where={"id": "key"}, set_={"a": "text"}) as table:
+            table.check()
+            server.stop()
+            with pytest.raises(DatabaseDown):
+                table.write([answer(1)], NOW)
+            server.start()
+            assert [outcome.kind for outcome in table.write([answer(1), answer(2)], NOW)] == ["written", "written"]
+
+
+def test_a_connection_that_is_cut_in_the_middle_writes_nothing_of_the_chunk() -> None:
+    with postgres.database() as (url, connection):
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        connection.execute("INSERT INTO t (id) SELECT generate_series(1, 100)")
+        connection.execute(
+            "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF new.id = 50 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN new; END $$"
+        )
+        connection.execute("CREATE TRIGGER cut BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION cut()")
+        with WriteBack(url, table="t", where={"id": "key"}, set_={"a": "text"}) as table:
+            with pytest.raises(DatabaseDown):
+                table.write([answer(i) for i in range(1, 101)], NOW)
+            assert connection.execute("SELECT count(*) FROM t WHERE a IS NOT NULL").fetchone() == (0,)
+            connection.execute("DROP TRIGGER cut ON t")
+            assert {outcome.kind for outcome in table.write([answer(i) for i in range(1, 101)], NOW)} == {"written"}
+
+
+def test_a_password_is_in_no_message(tmp_path: Path) -> None:
+    url = f"postgresql://me:hunter2-secret@/none?host={tmp_path}"
+    with (
+        WriteBack(url, table="t", where={"id": "key"}, set_={"a": "text"}) as table,
+        pytest.raises(DatabaseDown) as caught,
+    ):
+        table.check()
+    assert "hunter2" not in repr(caught.value) + str(caught.value) + repr(caught.value.__cause__)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(f"host={tmp_path}", connect_timeout=1)
+
+
+# --- MySQL and MariaDB: the same code, as far as it can be seen without a server
+
+
+def test_the_statements_for_mysql_can_be_made() -> None:
+    import sqlalchemy as sa
+
+    from nura_cli.delivery.database import open_engine
+    from nura_cli.delivery.statements import EachRow, Slot
+
+    engine = open_engine("mysql://user@127.0.0.1/app")
+    columns = sa.Column("id", sa.Integer), sa.Column("a%", sa.Text), sa.Column("n", sa.Integer)
+    slot = {name: Slot(name, lambda document: None) for name in ("id", "a%", "n")}
+    writer = EachRow(engine, sa.Table("t", sa.MetaData(), *columns), [slot["id"]], [slot["n"]], [slot["a%"]])
+    assert writer._update.startswith("UPDATE t SET `a%%`=%s WHERE t.id = %s")
+    assert "<=>" in writer._update
+    assert writer._update_values((1, 2, 3)) == (3, 1, 2, 3)

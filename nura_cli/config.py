@@ -439,6 +439,10 @@ def _prompt_rules(options: Mapping[str, Any], dialect: Any) -> Found:
     given = params.keys() if isinstance(params, dict) else set[str]()
     for option in sorted(given & (_OURS | (_SCHEMA_OURS if "schema" in options else set()))):
         yield ("params", option), "nura sets this itself"
+    if isinstance(options.get("schema"), dict) and rendered:
+        from nura_cli import schemas
+
+        yield from ((("schema", *place), why) for place, why in schemas.problems(options["schema"], dialect))
     if dialect == "anthropic" and "max_tokens" not in given:
         yield ("params",), "Anthropic requires max_tokens"
 

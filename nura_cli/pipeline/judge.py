@@ -1,10 +1,8 @@
 """Pure decisions about one result line: is it an answer, does it fit the schema, what did it cost."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import msgspec
-
+from nura_cli import schemas
 from nura_cli.pricing import Prices
 from nura_cli.providers.base import Dialect, ResultLine, Spec
 from nura_cli.state.answers import Failure, Spent
@@ -21,10 +19,6 @@ class Verdict(NamedTuple):
     spent: Spent
 
 
-Check = Callable[[Any], str | None]
-"""Returns None for a document that fits, else the place in it that does not, and why."""
-
-
 class Judge:
     """Judges the result lines of one batch, by the spec it was rendered with."""
 
@@ -32,7 +26,7 @@ class Judge:
         self._dialect = dialect
         self._spec = spec
         self._prices = prices
-        self._check = schema_check(spec.answer_schema) if spec.answer_schema is not None else None
+        self._check = schemas.check(spec.answer_schema) if spec.answer_schema is not None else None
 
     def judge(self, line: ResultLine) -> Verdict:
         """Return what becomes of the task that a result line is about."""
@@ -69,31 +63,6 @@ class Judge:
             cost = self._prices.cost(self._spec.model, usage)
         paid, listed = cost or (None, None)
         return Spent(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
-
-
-def schema_check(schema: dict[str, Any]) -> Check:
-    """Return a check of an answer's text against a JSON schema.
-
-    The pattern engine runs in linear time, so that no pattern in a schema can hang the run.
-    """
-    import jsonschema_rs
-
-    validator = jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
-
-    def check(text: str | None) -> str | None:
-        if text is None:
-            return "the answer has no text"
-        try:
-            document = msgspec.json.decode(text)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            return f"the answer is not JSON: {error}"
-        wrong = next(validator.iter_errors(document), None)
-        if wrong is None:
-            return None
-        place = "/".join(str(part) for part in wrong.instance_path)
-        return f"at /{place}: {wrong.message}"
-
-    return check
 
 
 def shorten(text: str) -> str:

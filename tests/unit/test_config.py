@@ -248,7 +248,10 @@ def test_a_base_url_is_an_address_without_credentials(tmp_path: Path, address: s
             "provider: box, model: m, prompt: a, params: {messages: [], stream: true}",
             {".params.messages", ".params.stream"},
         ),
-        ("provider: box, model: m, prompt: a, schema: {}, params: {response_format: {}}", {".params.response_format"}),
+        (
+            "provider: box, model: m, prompt: a, schema: {type: object, additionalProperties: false}, params: {response_format: {}}",
+            {".params.response_format"},
+        ),
         ("provider: claude, model: m, prompt: a", {".params"}),
         ("provider: claude, model: m, prompt: a, params: {max_tokens: 9}, endpoint: /v1/responses", {".endpoint"}),
         ("provider: box, model: m, prompt: a, key: 5", {".key"}),

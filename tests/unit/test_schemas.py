@@ -1,0 +1,234 @@
+"""Answer schemas: what each vendor's strict mode would refuse is found at load, and answers are held to what is left."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nura_cli import config, schemas
+from nura_cli.errors import ConfigError
+from nura_cli.sandbox import strict
+
+VENDORS = ("openai", "anthropic")
+GOOD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "section": {"type": "string", "enum": ["world", "sports"], "description": "where it belongs"},
+        "names": {"type": "array", "items": {"$ref": "#/$defs/name"}},
+        "when": {"type": ["string", "null"], "format": "date"},
+        "score": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+    },
+    "required": ["section", "names", "when", "score"],
+    "additionalProperties": False,
+    "$defs": {
+        "name": {
+            "type": "object",
+            "properties": {"first": {"type": "string"}},
+            "required": ["first"],
+            "additionalProperties": False,
+        }
+    },
+}
+
+
+def schema(**properties: Any) -> dict[str, Any]:
+    """Return a strict schema with these properties."""
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+def said(given: dict[str, Any], vendor: str) -> dict[str, str]:
+    """Return what is said of a schema, by place."""
+    return {".".join(map(str, place)): why for place, why in schemas.problems(given, vendor)}
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_what_both_vendors_take_is_taken(vendor: str) -> None:
+    assert said(GOOD, vendor) == {}
+    assert getattr(strict, vendor)(GOOD) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"type": "objekt"}, "type"),
+        ({"type": "object", "required": "x"}, "required"),
+        (schema(a={"type": "string", "pattern": "(a"}), "properties.a.pattern"),
+        (schema(a={"type": "string", "pattern": "(?=x)y"}), "properties.a.pattern"),
+        (schema(a={"$ref": "#/$defs/none"}), ""),
+        (schema(a={"$ref": "http://127.0.0.1:1/x.json"}), ""),
+        (schema(a={"$ref": "file:///etc/passwd"}), ""),
+    ],
+)
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_what_is_no_json_schema_is_refused(given: dict[str, Any], place: str, vendor: str) -> None:
+    assert "is not JSON Schema" in said(given, vendor)[place]
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "words"),
+    [
+        ({"type": "array", "items": {"type": "string"}}, "", "type: object at the root"),
+        (schema() | {"anyOf": [schema()]}, "", "no anyOf there"),
+        (schema(a={"type": "object", "properties": {}, "required": []}), "properties.a", "additionalProperties: false"),
+        (schema(a={"type": "string"}) | {"additionalProperties": True}, "", "additionalProperties: false"),
+        (schema(a={"type": "string"}) | {"required": []}, "required", "a is not; one that may be absent"),
+        (schema(a={"allOf": [{"type": "string"}]}), "properties.a.allOf", "has no allOf"),
+        (schema(a={"oneOf": [{"type": "string"}]}), "properties.a.oneOf", "has no oneOf"),
+        (schema(a={"not": {"type": "string"}}), "properties.a.not", "has no not"),
+        (schema(a={"type": "array", "items": {"type": "object"}}), "properties.a.items", "additionalProperties: false"),
+        (schema(a={"type": "string", "enum": [f"v{n}" for n in range(1001)]}), "", "1,001 enum values"),
+        (schema(**{f"p{n}": {"type": "string"} for n in range(5001)}), "", "5,001 properties"),
+        (schema(a={"type": "string", "enum": ["x" * 120_001]}), "", "characters in names and enum values"),
+    ],
+)
+def test_what_openai_would_refuse_is_said_at_its_place(given: dict[str, Any], place: str, words: str) -> None:
+    assert words in said(given, "openai")[place]
+
+
+def test_openai_takes_ten_levels() -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(10):
+        deep = schema(a=deep)
+    assert said(deep, "openai") == {}
+    assert "11 levels of nesting" in said(schema(a=deep), "openai")[""]
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "words"),
+    [
+        (
+            schema(a={"type": "integer", "minimum": 1}),
+            "properties.a.minimum",
+            "has no minimum; say it in the description",
+        ),
+        (schema(a={"type": "integer", "maximum": 1}), "properties.a.maximum", "has no maximum"),
+        (schema(a={"type": "string", "minLength": 1}), "properties.a.minLength", "has no minLength"),
+        (
+            schema(a={"type": "array", "items": {"type": "string"}, "maxItems": 3}),
+            "properties.a.maxItems",
+            "has no maxItems",
+        ),
+        (
+            schema(a={"type": "array", "items": {"type": "string"}, "minItems": 2}),
+            "properties.a.minItems",
+            "takes 0 or 1",
+        ),
+        (schema(a={"type": "object", "properties": {}}), "properties.a", "additionalProperties: false for Anthropic"),
+        (schema(a={"type": "string", "format": "phone"}), "properties.a.format", "knows date, date-time"),
+        (schema(a={"enum": [{"x": 1}]}), "properties.a.enum", "plain values"),
+        (schema(a={"$ref": "#"}), "", "refers to itself"),
+        (
+            schema(a={"$ref": "#/$defs/tree"}) | {"$defs": {"tree": schema(left={"$ref": "#/$defs/tree"})}},
+            "",
+            "refers to itself",
+        ),
+    ],
+)
+def test_what_anthropic_would_refuse_is_said_at_its_place(given: dict[str, Any], place: str, words: str) -> None:
+    assert words in said(given, "anthropic")[place]
+
+
+def test_what_one_vendor_refuses_the_other_may_take() -> None:
+    assert said(schema(a={"type": "integer", "minimum": 1}), "openai") == {}
+    assert said(schema(a={"type": "string"}) | {"required": []}, "anthropic") == {}
+    assert said(schema(a={"$ref": "#"}), "openai") == {}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        schema(a={"type": "integer", "minimum": 1}),
+        schema(a={"type": "string"}) | {"required": []},
+        schema(a={"type": "string"}) | {"additionalProperties": True},
+        schema(a={"type": "array", "items": {"type": "string"}, "minItems": 2}),
+        schema(a={"type": "string"}),
+        {"type": "array", "items": {"type": "string"}},
+    ],
+)
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_whatever_the_sandbox_refuses_is_found_at_load(given: dict[str, Any], vendor: str) -> None:
+    if getattr(strict, vendor)(given) is not None:
+        assert said(given, vendor) != {}
+    elif vendor == "anthropic":
+        assert said(given, vendor) == {}
+
+
+def test_the_configuration_says_it_with_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "nura.yaml"
+    path.write_text(
+        """\
+providers: {box: {kind: sandbox, protocol: anthropic}}
+workloads:
+  w:
+    provider: box
+    model: m
+    prompt: "{{ a }}"
+    params: {max_tokens: 10}
+    schema:
+      type: object
+      properties:
+        n: {type: integer, minimum: 1}
+      required: [n]
+"""
+    )
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert [(found.where, found.line) for found in caught.value.problems] == [
+        ("workloads.w.schema", 8),
+        ("workloads.w.schema.properties.n.minimum", 11),
+    ]
+
+
+# --- each answer is held to it
+
+CHECK = schemas.check(
+    {
+        "type": "object",
+        "properties": {
+            "a": {"type": "array", "items": {"type": "integer"}},
+            "s": {"type": "string", "pattern": "^(a+)+$"},
+            "x/y~z": {"type": "string"},
+        },
+        "additionalProperties": False,
+    }
+)
+
+
+def test_an_answer_that_fits_is_taken() -> None:
+    assert CHECK('{"a": [1, 2], "s": "aaa"}') is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no text"),
+        ("", "not JSON"),
+        ("nonsense", "not JSON"),
+        ('```json\n{"a": []}\n```', "not JSON"),
+        ('{"a": [1]} and more', "not JSON"),
+        ('{"a": NaN}', "not JSON"),
+        ('{"a": [1e999]}', "not JSON"),
+        ('{"s": "\\ud800"}', "not JSON"),
+        ('{"s": "half', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"a": [1, "x"]}', "at /a/1: "),
+        ('{"x/y~z": 1}', "at /x~1y~0z: "),
+        ("[]", "at /: "),
+        ('{"b": 1}', "at /: "),
+        (json.dumps({"s": "a" * 50_000 + "!"}), "at /s: "),
+        (json.dumps({"a": ["y" * 1_000_000]}), "at /a/0: "),
+        ('{"a": [' + "9" * 5000 + ".5]}", ""),
+        ('{"s": ' + '{"s":' * 900 + "1" + "}" * 900 + "}", "cannot be checked"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_whatever_is_wrong_is_said_and_never_raised(text: str | None, words: str) -> None:
+    found = CHECK(text)
+    assert found is not None
+    assert words in found
+    assert len(found) < 1000
+
+
+def test_a_number_past_64_bits_is_a_number() -> None:
+    assert CHECK('{"a": [123456789012345678901234567890]}') is None

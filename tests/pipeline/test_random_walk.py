@@ -27,8 +27,8 @@ from tests.conftest import PROTOCOLS, Spool
 from tests.pipeline.forks import Command, Ended
 
 SOAK = os.environ.get("NURA_WALK")
-WALKS = int(SOAK or "3")
-STEPS = 40 if SOAK else 20
+WALKS = int(SOAK or "8")
+STEPS = 40 if SOAK else 25
 SEED = int(os.environ.get("NURA_WALK_SEED") or secrets.randbelow(2**32))
 PATIENCE = 0.4
 STAGES = ("dispatch", "poll", "reconcile")
@@ -135,10 +135,11 @@ class Walk(RuleBasedStateMachine):
             assert result["replaced"] + result["duplicates"] == 1
             self.accepted += 1
 
-    @rule(fault=st.sampled_from(FAULTS), skip=st.integers(0, 3))
-    def trouble(self, fault: dict[str, Any], skip: int) -> None:
-        """Something is about to go wrong, once."""
-        self.server.arm({**fault, "skip": skip if "route" in fault else 0})
+    @rule(faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 3)), min_size=1, max_size=3))
+    def trouble(self, faults: list[tuple[dict[str, Any], int]]) -> None:
+        """Something is about to go wrong, once, at the next occasion or after some."""
+        for fault, skip in faults:
+            self.server.arm({**fault, "skip": skip if "route" in fault else 0})
 
     @rule(seconds=st.sampled_from([0, 0, 600, 7200, 30 * 3600]))
     def the_provider_takes(self, seconds: int) -> None:
@@ -150,9 +151,11 @@ class Walk(RuleBasedStateMachine):
         """Cron runs a stage."""
         self.ended(self.start(stage))
 
-    @rule()
-    def cron(self) -> None:
-        """Cron runs the stages one after the other."""
+    @rule(faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 2)), max_size=2), hours=st.integers(0, 7))
+    def cron(self, faults: list[tuple[dict[str, Any], int]], hours: int) -> None:
+        """Cron runs the stages one after the other, and troubles may strike them."""
+        self.trouble(faults)
+        self.spool.clock.advance(hours * 3600)
         for stage in STAGES:
             self.ended(self.start(stage))
 
@@ -255,8 +258,7 @@ class Walk(RuleBasedStateMachine):
 
     def _calm_down(self) -> None:
         for _ in range(40):
-            for stage in STAGES:
-                self.ended(self.start(stage, patience=None))
+            self.spool.round()
             under_way = self.spool.rows("SELECT count(*) FROM batches WHERE final_at IS NULL")[0][0]
             waiting = self.spool.counts()["pending"]
             if not under_way + waiting + self.spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL")[0][0]:

@@ -21,7 +21,20 @@ from nura_cli.cli import dispatch, enqueue, poll, reconcile, resolve  # noqa: F4
 from nura_cli.providers import wire
 
 _REACHING_OUT = frozenset(
-    "execute executemany fsync rename replace unlink remove write send sendall recv recv_into connect flock ftruncate".split()
+    {
+        "execute",
+        "executemany",
+        "connect",
+        "flock",
+        "write",
+        "fsync",
+        "rename",
+        "replace",
+        "unlink",
+        "send",
+        "sendall",
+        "recv",
+    }
 )
 _SECONDS = 60.0
 _context = multiprocessing.get_context("forkserver")

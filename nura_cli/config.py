@@ -96,6 +96,21 @@ def _address(value: str) -> str:
     return value
 
 
+def _without_password(value: str) -> str:
+    """Refuse a password where SQLAlchemy would find one: between the user's name and @, or in the query."""
+    if re.match(r"[^:/]*://[^:/@]*:[^@]*@", value) or re.search(r"[?&](password|passwd|pwd|sslpassword)=", value, re.I):
+        raise ValueError("must be a URL without a password; one with a password goes into url_env or url_file")
+    if not re.match(r"[A-Za-z][A-Za-z0-9_+]*://", value):
+        raise ValueError("must be a SQLAlchemy URL such as sqlite:///app.db or postgresql://user@host/name")
+    return value
+
+
+def _receiver(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/@\s?#]+([/?][^\s#]*)?", value):
+        raise ValueError("must be an http:// or https:// address without credentials")
+    return value
+
+
 def _field_names(value: Any) -> Any:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -181,8 +196,83 @@ class RetryConfig(_Options):
     max_attempts: Positive = Field(3, description="attempts, the first included")
 
 
+class DatabaseConfig(_Options):
+    """A database of the application's, by SQLAlchemy URL."""
+
+    url: Annotated[str, AfterValidator(_without_password)] | None = Field(
+        None, description="SQLAlchemy URL without a password, such as sqlite:///app.db"
+    )
+    url_env: Annotated[str, AfterValidator(_variable)] | None = Field(
+        None, description="environment variable that holds the URL"
+    )
+    url_file: File | None = Field(None, description="file that holds the URL")
+
+    _config: Path = PrivateAttr(Path())
+
+    def secret(self) -> str:
+        """Return the URL, read now from where the configuration says; a SQLite file is relative to the configuration.
+
+        Raises:
+            ConfigError: it is not there, or is empty; names the option, never a value.
+        """
+        url = self.url if self.url is not None else _secret("url", self.url_env, self.url_file, None)
+        scheme, slashes, rest = url.partition(":///")
+        if not re.fullmatch(r"sqlite(\+[a-z]+)?", scheme) or not slashes or rest.startswith((":", "file:")) or not rest:
+            return url
+        path, mark, query = rest.partition("?")
+        return f"{scheme}:///{beside(self._config, path)}{mark}{query}"
+
+
+class WriteBackConfig(_Options):
+    """Where answers go in the application's database. Values are JMESPath over the fields of a line of ``nura results``."""
+
+    database: str = Field(description="one of databases:")
+    table: str = Field(description="table, or schema.table", min_length=1)
+    where: dict[str, str] = Field(min_length=1, description="column: expression; together they name the row")
+    set_: dict[str, str] = Field({}, alias="set", description="column: expression, for a completed task")
+    set_failed: dict[str, str] = Field({}, description="column: expression, for a failed task")
+    only_if: dict[str, str] = Field({}, description="column: expression; write only while the row still holds this")
+    nullable: list[str] = Field([], description="columns of set and set_failed that may become NULL")
+    ledger: str | None = Field(None, description="table that notes each delivery in the same transaction: exactly once")
+
+
+EventType = Literal["task.completed", "task.failed", "batch.completed", "batch.failed"]
+
+
+class EventConfig(_Options):
+    """One receiver of events: a command or a webhook."""
+
+    types: list[EventType] = Field(min_length=1, description="which events it gets")
+    command: Annotated[list[str], Field(min_length=1), AfterValidator(_program)] | None = Field(
+        None, description="program and arguments (no shell); events on stdin as JSON Lines"
+    )
+    env: list[Annotated[str, AfterValidator(_variable)]] = Field(
+        [], description="environment variables passed on to the command"
+    )
+    webhook: Annotated[str, AfterValidator(_receiver)] | None = Field(
+        None, description="address that gets a signed POST for each event (Standard Webhooks)"
+    )
+    secret_env: Annotated[str, AfterValidator(_variable)] | None = Field(
+        None, description="environment variable that holds the webhook's secret"
+    )
+    secret_file: File | None = Field(None, description="file that holds the webhook's secret")
+    answers: bool = Field(False, description="whether events carry the answer: text and json")
+    timeout: Annotated[Seconds, Field(gt=0, le=600)] = Field(30, description="how long one call may take")
+
+    def secret(self) -> str:
+        """Return the webhook's secret. Raises ConfigError like :meth:`ProviderConfig.secret`."""
+        return _secret("secret", self.secret_env, self.secret_file, None)
+
+
+class SourceConfig(_Options):
+    """Where ``nura enqueue --from-source`` reads its records."""
+
+    database: str = Field(description="one of databases:")
+    query: str = Field(description="a SELECT; each row becomes a record", min_length=1)
+
+
 class WorkloadConfig(_Options):
-    """One kind of work: its prompt and its provider."""
+    """One kind of work: its prompt, its provider, and where its answers go."""
 
     provider: str = Field(description="one of providers:")
     endpoint: str | None = Field(None, description="default /v1/chat/completions, or /v1/messages (Anthropic)")
@@ -201,6 +291,9 @@ class WorkloadConfig(_Options):
     keep: list[str] = Field([], description="fields of the record that travel to results and events")
     dispatch: DispatchConfig = Field(default_factory=DispatchConfig, description="when waiting tasks are sent")
     retry: RetryConfig = Field(default_factory=RetryConfig, description="how often a task is tried")
+    source: SourceConfig | None = Field(None, description="where enqueue --from-source reads")
+    write_back: WriteBackConfig | None = Field(None, description="the application's table that gets the answers")
+    events: list[EventConfig] = Field([], description="who is told")
 
     _name: str = PrivateAttr("")
 
@@ -225,6 +318,7 @@ class Config(_Options):
     )
     remind: Seconds = Field(6 * 3600, description="how often a lasting trouble is said again")
     providers: dict[str, ProviderConfig] = Field(description="accounts, by a name of your choice")
+    databases: dict[str, DatabaseConfig] = Field({}, description="the application's databases, by name")
     workloads: dict[str, WorkloadConfig] = Field({}, description="kinds of work, by name")
 
     _path: Path = PrivateAttr(Path())
@@ -252,6 +346,8 @@ def load(path: Path) -> Config:
     config._path = path
     for name, workload in config.workloads.items():
         workload._name = name
+    for database in config.databases.values():
+        database._config = path
     return config
 
 
@@ -262,7 +358,7 @@ RENDERED = {
 _OURS = {"model", "messages", "input", "instructions", "system", "stream", "store"}
 _SCHEMA_OURS = {"response_format", "text", "output_config"}
 _KEYS = ("api_key_env", "api_key_file", "api_key_command")
-_RENDERED_ONLY = ("model", "system", "system_file", "params", "endpoint", "key")
+_RENDERED_ONLY = ("model", "system", "system_file", "params", "endpoint", "key", "source")
 
 Found = Iterator[tuple[tuple[Any, ...], str]]
 """Places in the document, each with what is wrong there."""
@@ -271,7 +367,8 @@ Found = Iterator[tuple[tuple[Any, ...], str]]
 def _rules(document: Mapping[str, Any]) -> Found:
     """Find what options mean for each other, in a document that may have any other fault as well."""
     providers = dict(_entries(document, "providers"))
-    for section in ("providers", "workloads"):
+    databases = dict(_entries(document, "databases"))
+    for section in ("providers", "databases", "workloads"):
         named = document.get(section)
         for name in named if isinstance(named, dict) else ():
             if not re.fullmatch(NAME, name):
@@ -282,8 +379,11 @@ def _rules(document: Mapping[str, Any]) -> Found:
         for where, why in _provider_rules(options):
             yield ("providers", name, *where), why
     for name, options in _entries(document, "workloads"):
-        for where, why in _workload_rules(options, providers):
+        for where, why in [*_workload_rules(options, providers), *_delivery_rules(options, databases)]:
             yield ("workloads", name, *where), why
+    for name, options in databases.items():
+        if len(options.keys() & {"url", "url_env", "url_file"}) != 1:
+            yield ("databases", name), "give one of url, url_env, url_file"
 
 
 def _entries(document: Mapping[str, Any], section: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -343,6 +443,48 @@ def _prompt_rules(options: Mapping[str, Any], dialect: Any) -> Found:
         yield ("params",), "Anthropic requires max_tokens"
 
 
+def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) -> Found:
+    for option in ("source", "write_back"):
+        given = options.get(option)
+        name = given.get("database") if isinstance(given, dict) else None
+        if isinstance(name, str) and name not in databases:
+            yield (option, "database"), f"no database {name}{_like(name, databases)}"
+        if option == "write_back" and isinstance(given, dict) and not given.get("set") and not given.get("set_failed"):
+            yield (option,), "give set, set_failed, or both"
+    yield from _record_rules(options)
+    events = options.get("events")
+    for n, event in enumerate(events if isinstance(events, list) else ()):
+        if isinstance(event, dict):
+            for where, why in _event_rules({option: value for option, value in event.items() if value is not None}):
+                yield ("events", n, *where), why
+
+
+def _record_rules(options: Mapping[str, Any]) -> Found:
+    """Find fields of the record that write-back looks at and that do not travel: they would be null in every answer."""
+    keep, given = options.get("keep", []), options.get("write_back")
+    for option in ("where", "only_if", "set", "set_failed"):
+        columns = given.get(option) if isinstance(given, dict) else None
+        for column, expression in columns.items() if isinstance(columns, dict) else ():
+            for name in re.findall(
+                r"\brecord\.([A-Za-z_][A-Za-z0-9_]*)", expression if isinstance(expression, str) else ""
+            ):
+                if isinstance(keep, list) and name not in keep:
+                    yield ("write_back", option, column), f"record has no {name}: name {name} under keep"
+
+
+def _event_rules(event: Mapping[str, Any]) -> Found:
+    if ("command" in event) == ("webhook" in event):
+        yield (), "give one of command and webhook"
+    elif "webhook" in event:
+        if ("secret_env" in event) == ("secret_file" in event):
+            yield (), "a webhook needs one of secret_env and secret_file"
+        if "env" in event:
+            yield ("env",), "is for a command"
+    else:
+        for option in sorted(event.keys() & {"secret_env", "secret_file"}):
+            yield (option,), "is for a webhook"
+
+
 def _like(name: str, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known) or 'none'}"
@@ -388,8 +530,19 @@ def _suggestion(where: tuple[Any, ...]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {"providers": ProviderConfig, "workloads": WorkloadConfig}
-_INNER: dict[str, type[BaseModel]] = {"limits": LimitsConfig, "dispatch": DispatchConfig, "retry": RetryConfig}
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "providers": ProviderConfig,
+    "databases": DatabaseConfig,
+    "workloads": WorkloadConfig,
+}
+_INNER: dict[str, type[BaseModel]] = {
+    "limits": LimitsConfig,
+    "dispatch": DispatchConfig,
+    "retry": RetryConfig,
+    "source": SourceConfig,
+    "write_back": WriteBackConfig,
+    "events": EventConfig,
+}
 
 
 def _options_at(where: tuple[Any, ...]) -> list[str]:

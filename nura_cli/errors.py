@@ -11,6 +11,7 @@
     ├── StateError                     75  the state file cannot be used now: locked, disk full, read-only
     │   ├── StateCorrupt               1   it is damaged
     │   └── StateNewer                 78  a newer nura wrote it
+    ├── DatabaseDown                   75  the application's database cannot be used now: down, locked, full
     └── ProviderError                  75  a provider could not be spoken to, or said no
         ├── Unreachable                75  nothing of the request left, or a read had no usable answer
         ├── Refused                    3   it answered, and the answer is a certain no
@@ -144,6 +145,13 @@ class StateNewer(StateError):
 
     exit_code = EX_CONFIG
     kind = "state_newer"
+
+
+class DatabaseDown(NuraError):
+    """The application's database cannot be used now; what is due there waits, and the same again works once it is back."""
+
+    exit_code = EX_TEMPFAIL
+    kind = "database"
 
 
 class ProviderError(NuraError):

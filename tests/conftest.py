@@ -62,6 +62,7 @@ class Spool:
         self.clock = Clock(self.control)
         (folder / "key").write_text("sk-test-1\n")
         self.providers: dict[str, Any] = {"main": self.provider()}
+        self.databases: dict[str, Any] = {}
         self.workloads: dict[str, Any] = {"echo": self.workload()}
         self.path = folder / "nura.yaml"
         self.write_config()
@@ -83,8 +84,18 @@ class Spool:
 
     def write_config(self) -> None:
         """Write the configuration file anew."""
-        document = {"state": "nura.db", "providers": self.providers, "workloads": self.workloads}
+        document = {
+            "state": "nura.db",
+            "providers": self.providers,
+            "databases": self.databases,
+            "workloads": self.workloads,
+        }
         self.path.write_text(json.dumps(document))
+
+    def set(self, workload: str = "echo", **options: Any) -> None:
+        """Give a workload more options."""
+        self.workloads[workload] = {**self.workloads.get(workload, self.workload()), **options}
+        self.write_config()
 
     @property
     def state_path(self) -> Path:
@@ -104,6 +115,16 @@ class Spool:
         def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
             chosen = config.workloads[workload]
             return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [source], self.clock, **options)
+
+        return self._run(work)
+
+    def enqueue_from_source(self, workload: str = "echo") -> Report:
+        """Enqueue what the workload's own source gives."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            chosen = config.workloads[workload]
+            rows = enqueue.from_source(chosen, config)
+            return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [rows], self.clock)
 
         return self._run(work)
 

@@ -5,13 +5,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nura_cli import clock
 from nura_cli.cli.session import Session, check_workloads, plain, with_session
 from nura_cli.errors import EX_PARTIAL, InputError, UsageError
+
+if TYPE_CHECKING:
+    from nura_cli.config import Config
 
 
 @with_session
@@ -21,6 +24,9 @@ def command(
     files: Annotated[
         list[Path] | None, typer.Argument(help="JSON Lines; - or nothing for standard input.", show_default=False)
     ] = None,
+    source: Annotated[
+        bool, typer.Option("--from-source", help="Read the records by the workload's own source: a query.")
+    ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="A key enqueued with other content gets the new one.")
     ] = False,
@@ -45,7 +51,9 @@ def command(
     chosen = config.workloads[workload]
     dialect = dialect_of(config.providers[chosen.provider].dialect)
     with contextlib.ExitStack() as stack:
-        sources = [_source(stack, file) for file in files or [Path("-")]]
+        if source and files:
+            raise UsageError("--from-source goes without files")
+        sources = _sources(stack, chosen, config, files, source)
         if dry_run:
             _preview(session, chosen, dialect, sources, limit, key_prefix)
             return
@@ -57,6 +65,16 @@ def command(
     counts = report.result
     session.say(", ".join(f"{n:,} {name}" for name, n in counts.items() if n or name == "enqueued"))
     session.finish(report)
+
+
+def _sources(
+    stack: contextlib.ExitStack, workload: Any, config: "Config", files: list[Path] | None, source: bool
+) -> list[Any]:
+    from nura_cli.pipeline import enqueue
+
+    if source:
+        return [enqueue.from_source(workload, config)]
+    return [_source(stack, file) for file in files or [Path("-")]]
 
 
 def _source(stack: contextlib.ExitStack, file: Path) -> Any:

@@ -33,4 +33,11 @@ def command(session: Session) -> None:
 
 
 def _summary(report: Report) -> str:
-    return ", ".join(f"{n:,} {name}" for name, n in report.result["tasks"].items() if n) or "nothing to account for"
+    words = {"rows": "rows ", "events": "events "}
+    parts = [
+        f"{n:,} {words.get(part, '')}{name}"
+        for part in ("tasks", "rows", "events")
+        for name, n in report.result[part].items()
+        if n
+    ]
+    return ", ".join(parts) or "nothing to account for"

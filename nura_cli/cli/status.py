@@ -43,9 +43,14 @@ def _show(found: dict[str, Any]) -> None:
         ended = "still running, or was stopped" if stage["exit_code"] is None else f"exit code {stage['exit_code']}"
         message = f": {plain(stage['message'])}" if stage["message"] else ""
         console.print(Text(f"{name}: last run {stage['started_at']}, {ended}{message}"))
+    for workload, left in found["deliveries"].items():
+        waiting = [f"{left[kind]['pending']:,} {kind}" for kind in ("rows", "events") if left[kind]["pending"]]
+        if waiting:
+            console.print(Text(f"{workload}: still to be delivered: {' and '.join(waiting)}"))
     for route in found["paused"]:
-        where = " ".join(part for part in (route["provider"], route["endpoint"], route["model"]) if part)
-        console.print(Text(f"paused until {route['until']}: {where}: {plain(route['why'] or '')}"))
+        names = (route["provider"], route["endpoint"], route["model"], plain(route["why"] or ""))
+        where = " ".join(part for part in names[:3] if part)
+        console.print(Text(f"paused until {route['until']}: {': '.join(part for part in (where, names[3]) if part)}"))
     for need in found["attention"]:
         console.print(Text(f"needs you: {plain(need['message'])}\n  type: {need['hint']}"))
     console.print(Text(_money(found)))

@@ -2,8 +2,9 @@
 
 Takes pending tasks; leaves each in a batch that the provider confirmed, or pending again. In order: undo what a crash
 left half claimed, resolve what an earlier run left unconfirmed (:mod:`nura_cli.pipeline.recovery`), then, for each
-workload that is due, claim → write the request file → upload (OpenAI) → note the intent → create → note the answer.
-Every arrow is a commit, and no transaction is open while the network is spoken to.
+workload that is due, see that its answers will have somewhere to go, and claim → write the request file → upload (OpenAI)
+→ note the intent → create → note the answer. Every arrow is a commit, and no transaction is open while the network is
+spoken to.
 
 What can go wrong: a provider that is down, or refuses the key, pauses itself and nothing else; a batch refused for
 certain gives its tasks back; a create without an answer stays ``submitting`` until the provider says what became of it.
@@ -27,6 +28,7 @@ from nura_cli.config import Config, WorkloadConfig
 from nura_cli.errors import (
     EX_TEMPFAIL,
     ConfigError,
+    DatabaseDown,
     InputError,
     KeyRefused,
     NotFound,
@@ -37,7 +39,7 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import packing, recovery, retry, settle, spool
+from nura_cli.pipeline import deliver, packing, recovery, retry, settle, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, count, trouble
@@ -173,6 +175,11 @@ def _send_workload(job: Dispatch, workload: WorkloadConfig, progress: Callable[[
         _hold(job, "backoff", lanes)
         text = f"{workload.provider} is left alone until {rfc3339(rest.paused_until)}: {rest.why}"
         job.troubles.append(Trouble("unreachable", text, EX_TEMPFAIL, provider=workload.provider))
+        return
+    try:
+        deliver.checked(job.state, workload, job.config)
+    except (ConfigError, DatabaseDown) as error:
+        job.fail(error, workload=workload.name)
         return
     upto = tasks.last_id(job.state.db)
     for lane in lanes:
@@ -323,7 +330,7 @@ def _write(
     )
     with job.state.transaction() as db:
         now = job.clock()
-        settle.fail_unrendered(db, batch, sealed.failed, now)
+        settle.fail_unrendered(db, batch, sealed.failed, deliver.plan_of(job.config, batch.workload), now)
         if sealed.last_id:
             tasks.release(db, batch.id, now, "did not fit into the batch", after=sealed.last_id)
         if not sealed.requests:
@@ -447,8 +454,9 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
         return Sent.STOP
     code = "request_too_large" if error.http_status == 413 else error.code
     faults = (Fault(code, error.message, None),)
+    plan = deliver.plan_of(job.config, batch.workload)
     with job.state.transaction() as db:
-        settle.refused_batch(db, batch, faults, job.clock(), random.random())  # noqa: S311 - jitter
+        settle.refused_batch(db, batch, faults, plan, job.clock(), random.random())  # noqa: S311 - jitter
     return Sent.STOP if retry.refused(faults, batch.requests).pause else Sent.REFUSED
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from nura_cli.clock import Clock
-from nura_cli.config import WorkloadConfig, prompt_text
-from nura_cli.errors import EX_PARTIAL, InputError
+from nura_cli.config import Config, WorkloadConfig, prompt_text
+from nura_cli.errors import EX_PARTIAL, ConfigError, DatabaseDown, InputError
 from nura_cli.pipeline import lines
 from nura_cli.pipeline.render import Prompt
 from nura_cli.pipeline.report import Report, Trouble
@@ -36,6 +36,37 @@ class Source:
 
     name: str
     stream: BinaryIO
+
+    def lines(self, limit: int) -> Iterator[lines.Line]:
+        """Yield its lines, none longer than ``limit`` bytes."""
+        return lines.split(self.stream, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Records that are no file: each is one JSON document on one line, without its line end."""
+
+    name: str
+    rows: Iterable[bytes]
+
+    def lines(self, limit: int) -> Iterator[lines.Line]:
+        """Yield its records, none longer than ``limit`` bytes."""
+        for number, row in enumerate(self.rows, 1):
+            yield lines.Line(number, row[:limit], len(row) <= limit)
+
+
+def from_source(workload: WorkloadConfig, config: Config) -> Rows:
+    """Return the records that a workload's own ``source`` names, read as they are asked for.
+
+    Raises:
+        ConfigError: it has none; reading them raises it where the query is wrong, and DatabaseDown.
+    """
+    from nura_cli.delivery import source
+
+    if workload.source is None:
+        raise ConfigError(f"workload {workload.name} has no source", hint="give it a database and a query")
+    url = config.databases[workload.source.database].secret()
+    return Rows("source", source.rows(url, workload.source.query))
 
 
 class Reader:
@@ -121,7 +152,7 @@ def run(
     state: State,
     workload: WorkloadConfig,
     dialect: Dialect,
-    sources: Iterable[Source],
+    sources: Iterable[Source | Rows],
     clock: Clock,
     *,
     replace: bool = False,
@@ -139,17 +170,22 @@ def run(
         The counts ``enqueued``, ``duplicates``, ``conflicts``, ``replaced`` and ``rejected``.
 
     Raises:
-        ConfigError: the workload's prompt cannot be used.
+        ConfigError: the workload's prompt, or its source, cannot be used.
+        DatabaseDown: its source cannot be read now.
         StateError: the state file cannot be written; run it again.
     """
     reader = Reader(workload, dialect, key_prefix)
     intake = _Intake(state, workload.name, clock, replace, rejects, progress)
-    for source in sources:
-        for line in lines.split(source.stream, reader.limit):
-            try:
-                intake.take(Numbered(source.name, line.number, reader.read(line)))
-            except InputError as error:
-                intake.refuse("rejected", source.name, line.number, line.data, error.message)
+    try:
+        for source in sources:
+            for line in source.lines(reader.limit):
+                try:
+                    intake.take(Numbered(source.name, line.number, reader.read(line)))
+                except InputError as error:
+                    intake.refuse("rejected", source.name, line.number, line.data, error.message)
+    except (ConfigError, DatabaseDown):  # the source failed half-way: what it gave is kept
+        intake.flush()
+        raise
     intake.flush()
     return intake.report()
 
@@ -268,7 +304,12 @@ class _Intake:
 
 
 def preview(
-    workload: WorkloadConfig, spec: Spec, dialect: Dialect, sources: Iterable[Source], limit: int, key_prefix: str = ""
+    workload: WorkloadConfig,
+    spec: Spec,
+    dialect: Dialect,
+    sources: Iterable[Source | Rows],
+    limit: int,
+    key_prefix: str = "",
 ) -> Iterator[bytes | InputError]:
     """Yield the requests that the first ``limit`` lines would become, or why a line would be rejected; stores nothing."""
     reader = Reader(workload, dialect, key_prefix)
@@ -276,7 +317,7 @@ def preview(
     body = dialect.body(spec) if prompt else None
     shown = 0
     for source in sources:
-        for line in lines.split(source.stream, reader.limit):
+        for line in source.lines(reader.limit):
             if shown >= limit:
                 return
             shown += 1

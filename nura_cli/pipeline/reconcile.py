@@ -3,7 +3,8 @@
 Takes ``completed`` batches and the results that poll left in the spool; leaves each of their tasks settled or waiting for
 another attempt, and the batch ``reconciled``. Lines come in any order; a line is applied only when it bears the batch's
 tag and names a task that belongs to the batch now. One transaction holds a chunk's task changes, answers and outgoing
-deliveries; the last one also makes the batch final, so a crash in between is simply run again.
+deliveries; the last one also makes the batch final, so a crash in between is simply run again. Then what is due in the
+outbox is delivered (:mod:`nura_cli.pipeline.deliver`).
 
 What can go wrong: a spool file gone or damaged sends its batch back to be fetched again; a line that cannot be read is
 counted and logged; a database or a receiver that fails delays its own deliveries and nothing else. It holds the
@@ -16,20 +17,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config
 from nura_cli.errors import EX_PARTIAL, NuraError
-from nura_cli.pipeline import poll, retry, settle
+from nura_cli.pipeline import deliver, poll, retry, settle
 from nura_cli.pipeline.judge import Judge, Verdict
 from nura_cli.pipeline.report import Report, Trouble, count, trouble
 from nura_cli.pricing import Prices
 from nura_cli.providers import dialect as dialect_of
 from nura_cli.providers.base import Dialect, Fault, ResultLine, Spec
-from nura_cli.state import State, answers, batches
+from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
@@ -85,10 +86,10 @@ def run(
     for stray, spooled in batches.strays(state.db):
         if spooled is not None:
             _count_stray(job, stray, json.loads(spooled))
-    return _report(job)
+    return _report(job, deliver.run(state, config, clock))
 
 
-def _report(job: Reconcile) -> Report:
+def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
     names = ("completed", "failed", "retried", "missing", "late")
     for workload, kinds in job.failures.items():
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
@@ -103,11 +104,11 @@ def _report(job: Reconcile) -> Report:
         )
     result = {
         "tasks": {name: job.tasks[name] for name in names},
-        # Nothing is written back, and no event is sent, by this version: the fields are part of the contract.
-        "rows": dict.fromkeys(("written", "skipped", "delayed", "failed"), 0),
-        "events": dict.fromkeys(("sent", "delayed", "dead"), 0),
+        "rows": {name: delivered.rows[name] for name in ("written", "skipped", "delayed", "failed")},
+        "events": {name: delivered.events[name] for name in ("sent", "delayed", "dead")},
     }
-    return Report(result, job.troubles, worked=True)
+    worked = bool(job.tasks or delivered.rows["written"] or delivered.events["sent"])
+    return Report(result, [*job.troubles, *delivered.troubles], worked)
 
 
 def _reconcile(job: Reconcile, batch: Batch) -> None:
@@ -144,7 +145,8 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
 def _refused(job: Reconcile, batch: Batch) -> None:
     faults = tuple(msgspec.json.decode(batch.faults or "[]", type=list[Fault]))
     with job.state.transaction() as db:
-        settled = settle.refused_batch(db, batch, faults, job.clock(), random.random())  # noqa: S311 - jitter
+        plan = deliver.plan_of(job.config, batch.workload)
+        settled = settle.refused_batch(db, batch, faults, plan, job.clock(), random.random())  # noqa: S311 - jitter
     _tally(job, batch, settled)
     text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
     hint = "its other tasks wait again" if settled else "its tasks wait again"
@@ -177,6 +179,7 @@ class Settling:
         spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
         self._judge = Judge(self._dialect, spec, job.prices_of(batch))
         workload = job.config.workloads.get(batch.workload)
+        self._plan = deliver.plan_of(job.config, batch.workload)
         self._max_attempts = workload.retry.max_attempts if workload else _DEFAULT_ATTEMPTS
         self._answered: Counter[str] = Counter()
 
@@ -196,7 +199,7 @@ class Settling:
             settled = [
                 self._settled(task_id, task, self._judge.judge(lines[task_id]), now) for task_id, task in found.items()
             ]
-            answers.settle(db, batch.lane_id, batch.id, settled, now, "its result came")
+            settle.settle_tasks(db, batch, settled, self._plan, now, "its result came")
             left = lines.keys() - found.keys()
             late = self._late(db, {task_id: lines[task_id] for task_id in left}, now) if left else 0
         _tally(job, batch, settled)
@@ -251,7 +254,7 @@ class Settling:
             with job.state.transaction() as db:
                 left = answers.unaccounted(db, batch.id, CHUNK_LINES)
                 settled = [self._settled(task_id, task, nothing, now) for task_id, task in left.items()]
-                answers.settle(db, batch.lane_id, batch.id, settled, now, failure.message)
+                settle.settle_tasks(db, batch, settled, self._plan, now, failure.message)
                 if len(left) < CHUNK_LINES:
                     self._final(db, now)
             _tally(job, batch, settled)
@@ -263,6 +266,8 @@ class Settling:
         batch = batches.get(db, self._batch.id) or self._batch
         counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
         batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
+        kind: Literal["batch.completed", "batch.failed"] = "batch.failed" if batch.reason else "batch.completed"
+        outbox.ended(db, batch.lane_id, batch.id, kind, self._plan, now)
 
 
 def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:

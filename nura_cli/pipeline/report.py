@@ -9,7 +9,7 @@ from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError
 from nura_cli.state.batches import Batch
 
 _OUTAGES = frozenset({"unreachable", "rate_limited"})
-_LASTING = _OUTAGES | {"key_refused", "config", "provider", "unconfirmed", "busy", "state"}
+_LASTING = _OUTAGES | {"key_refused", "config", "provider", "unconfirmed", "busy", "state", "database", "receiver"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Trouble:
         kind: the error's kind, a closed list (:mod:`nura_cli.errors`).
         message, hint: for a person; without secrets.
         exit_code: what the run would end with, were this all.
-        scope: what it is about, so that one that lasts is not said by every run.
+        about: what tells it from another trouble of its kind, where provider, workload and batch do not.
     """
 
     kind: str
@@ -30,6 +30,7 @@ class Trouble:
     provider: str | None = None
     workload: str | None = None
     batch_id: int | None = None
+    about: str | None = None
 
     @property
     def lasting(self) -> bool:
@@ -41,7 +42,9 @@ class Trouble:
         """What the trouble is about: the same in the next run, if it lasts."""
         if self.kind in _OUTAGES:
             return f"outage:{self.provider}"
-        return ":".join(str(part or "") for part in (self.kind, self.provider, self.workload, self.batch_id))
+        return ":".join(
+            str(part or "") for part in (self.kind, self.provider, self.workload, self.batch_id, self.about)
+        )
 
     @property
     def line(self) -> str:

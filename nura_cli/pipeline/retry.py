@@ -1,9 +1,10 @@
 """Pure decisions after a failure: who is tried again, when, and what a refused batch tells about its tasks."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from nura_cli.providers.base import Fault
 from nura_cli.state.answers import Failure
+from nura_cli.state.outbox import Rest
 from nura_cli.state.runs import Route
 from nura_cli.states import RETRYABLE, TaskStatus
 
@@ -141,8 +142,11 @@ def after_success(route: Route, requests: int) -> Route:
     return route._replace(paused_until=0, strikes=0, cap=cap, why=route.why if cap else None)
 
 
-def after_outage(route: Route, why: str, retry_after: int | None, now: int, jitter: float) -> Route:
-    """Return what is known of a provider that could not be reached, or that asks to wait ``retry_after`` seconds."""
+Pausing = TypeVar("Pausing", Route, Rest)
+
+
+def after_outage(route: Pausing, why: str, retry_after: int | None, now: int, jitter: float) -> Pausing:
+    """Return what is known of a provider, database or receiver that could take nothing, or that asks to wait ``retry_after`` seconds."""
     strikes = route.strikes + 1
     pause = backoff(OUTAGE_BACKOFF, strikes, OUTAGE_LONGEST, jitter)
     if retry_after is not None:

@@ -7,14 +7,31 @@ import msgspec
 
 from nura_cli.pipeline import retry
 from nura_cli.providers.base import Fault
-from nura_cli.state import answers, batches, runs, tasks
+from nura_cli.state import answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Failure, Settled, Spent
 from nura_cli.state.batches import Batch
+from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
 
+def settle_tasks(
+    db: sqlite3.Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, now: int, why: str
+) -> None:
+    """Apply what became of tasks of a batch, and note whom the application is to be told; nobody of superseded ones."""
+    answers.settle(db, batch.lane_id, batch.id, settled, now, why)
+    told = [(one.task_id, one.to) for one in settled if one.to is not TaskStatus.PENDING and not one.superseded]
+    outbox.settled(db, batch.lane_id, batch.id, told, plan, now)
+
+
 def fail_tasks(
-    db: sqlite3.Connection, batch: Batch, failures: Sequence[tuple[int, Failure]], now: int, why: str, *, attempt: bool
+    db: sqlite3.Connection,
+    batch: Batch,
+    failures: Sequence[tuple[int, Failure]],
+    plan: Plan,
+    now: int,
+    why: str,
+    *,
+    attempt: bool,
 ) -> list[Settled]:
     """Fail tasks of a batch for good; with ``attempt`` it counts as one of theirs. Returns what was settled."""
     found = answers.open_tasks(db, batch.id, [task_id for task_id, _ in failures])
@@ -32,18 +49,20 @@ def fail_tasks(
         for task_id, failure in failures
         if task_id in found
     ]
-    answers.settle(db, batch.lane_id, batch.id, settled, now, why)
+    settle_tasks(db, batch, settled, plan, now, why)
     return settled
 
 
-def fail_unrendered(db: sqlite3.Connection, batch: Batch, failed: Sequence[tuple[int, str]], now: int) -> list[Settled]:
+def fail_unrendered(
+    db: sqlite3.Connection, batch: Batch, failed: Sequence[tuple[int, str]], plan: Plan, now: int
+) -> list[Settled]:
     """Fail the tasks whose prompts could not be rendered. They were never sent: no attempt counts."""
     failures = [(task_id, Failure(ErrorKind.RENDER, why)) for task_id, why in failed]
-    return fail_tasks(db, batch, failures, now, "could not be rendered", attempt=False) if failures else []
+    return fail_tasks(db, batch, failures, plan, now, "could not be rendered", attempt=False) if failures else []
 
 
 def refused_batch(
-    db: sqlite3.Connection, batch: Batch, faults: tuple[Fault, ...], now: int, jitter: float
+    db: sqlite3.Connection, batch: Batch, faults: tuple[Fault, ...], plan: Plan, now: int, jitter: float
 ) -> list[Settled]:
     """Undo a batch the provider refused whole: the task to blame fails, the others wait again, the route learns.
 
@@ -59,13 +78,14 @@ def refused_batch(
     if culprit is not None:
         fault = next((fault for fault in faults if fault.line == verdict.line), faults[0])
         failure = Failure(ErrorKind.REFUSED, fault.message or why, fault.code)
-        settled = fail_tasks(db, batch, [(culprit, failure)], now, f"refused: {why}", attempt=True)
+        settled = fail_tasks(db, batch, [(culprit, failure)], plan, now, f"refused: {why}", attempt=True)
     tasks.release(db, batch.id, now, f"its batch was refused: {why}")
     route = runs.route(db, batch.provider, batch.endpoint, batch.model)
     runs.learn(db, retry.after_refusal(route, verdict, batch.requests, why, now, jitter))
     batches.move(
         db, batch, BatchStatus.FAILED, now, f"refused: {why}", reason=why, faults=msgspec.json.encode(faults).decode()
     )
+    outbox.ended(db, batch.lane_id, batch.id, "batch.failed", plan, now)
     return settled
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nura_cli.clock import rfc3339, span
-from nura_cli.pipeline.report import Report, batch_dicts
+from nura_cli.pipeline.report import Report, batch_dicts, count
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import State, answers, batches, runs, tasks
+from nura_cli.state import State, answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch
 from nura_cli.states import BatchStatus, TaskStatus
@@ -34,6 +34,7 @@ def run(state: State, workloads: Iterable[str], now: int) -> Report:
     counts = tasks.counts(state.db)
     totals = answers.totals(state.db)
     under_way = batches.under_way(state.db)
+    left = outbox.left(state.db)
     names = list(dict.fromkeys([*workloads, *(lane.workload for lane in lanes)]))
     by_workload = {}
     for name in names:
@@ -50,11 +51,36 @@ def run(state: State, workloads: Iterable[str], now: int) -> Report:
         "batches": batch_dicts(under_way),
         "stages": _stages(state),
         "paused": _paused(state, now),
-        "deliveries": {},
-        "attention": attention(under_way, now),
+        "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
+        "attention": [*attention(under_way, now), *given_up(left)],
         **_spent(list(totals.values())),
     }
     return Report(result, worked=True)
+
+
+def deliveries(left: Iterable[outbox.Left]) -> dict[str, dict[str, int]]:
+    """Return how many of a workload's deliveries wait (``pending``), and how many were refused for good."""
+    found = {"rows": {"pending": 0, "failed": 0}, "events": {"pending": 0, "dead": 0}}
+    for one in left:
+        word = one.status if one.status == "pending" else {"row": "failed", "event": "dead"}[one.kind]
+        found[f"{one.kind}s"][word] += one.n
+    return found
+
+
+def given_up(left: Iterable[outbox.Left]) -> list[dict[str, Any]]:
+    """Return the deliveries that were refused for good, as what needs a person."""
+    what = {"row": ("row was not written", "rows were not written"), "event": ("event was", "events were")}
+    end = {"row": "", "event": " given up"}
+    return [
+        {
+            "batch_id": None,
+            "provider": None,
+            "message": f"{one.workload}: {count(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
+            "hint": f"nura results {one.workload}",
+        }
+        for one in left
+        if one.status == "dead"
+    ]
 
 
 def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> dict[str, int]:
@@ -95,7 +121,7 @@ def _stages(state: State) -> dict[str, Any]:
 
 
 def _paused(state: State, now: int) -> list[dict[str, Any]]:
-    return [
+    routes = [
         {
             "provider": route.provider,
             "endpoint": route.endpoint or None,
@@ -106,6 +132,12 @@ def _paused(state: State, now: int) -> list[dict[str, Any]]:
         for route in runs.routes(state.db)
         if route.paused_until > now
     ]
+    receivers = [
+        {"provider": None, "endpoint": None, "model": None, "until": rfc3339(rest.paused_until), "why": rest.why}
+        for rest in outbox.rests(state.db)
+        if rest.paused_until > now
+    ]
+    return routes + receivers
 
 
 def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:

@@ -206,12 +206,13 @@ class Row(NamedTuple):
     dialect: str | None
     endpoint: str | None
     model: str | None
+    tag: str | None
 
 
 _ROWS = (
     "SELECT a.seq, a.task_id, w.name, r.key, r.line, a.status, a.finished_at, r.enqueued_at, a.attempts, a.error_kind,"
     " a.error_code, a.http_status, a.error_message, a.body, a.batch_id, b.revision, b.provider, b.dialect, b.endpoint,"
-    " b.model FROM answers a JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id"
+    " b.model, b.tag FROM answers a JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id"
     " JOIN workloads w ON w.id = l.workload_id JOIN records r ON r.task_id = a.task_id"
     " LEFT JOIN batches b ON b.id = a.batch_id"
 )

@@ -228,7 +228,9 @@ CREATE TABLE routes (
     PRIMARY KEY (provider, endpoint, model)
 ) STRICT, WITHOUT ROWID;
 
--- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook.
+-- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook; target
+-- says which of the workload's receivers. seq: the answer it is about; another answer since then overtakes it. row and
+-- row_error, of an event: what became of the row that was written before it. Done deliveries stand in no index.
 CREATE TABLE deliveries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL CHECK (kind IN ('row', 'event')),
@@ -236,20 +238,32 @@ CREATE TABLE deliveries (
     target TEXT NOT NULL,
     type TEXT NOT NULL,
     task_id INTEGER,
-    batch_id INTEGER,
+    batch_id INTEGER NOT NULL,
     seq INTEGER,
-    status TEXT NOT NULL CHECK (status IN ('pending', 'done', 'dead')),
+    "row" TEXT,
+    row_error TEXT,
+    status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'done', 'dead')),
     outcome TEXT,
     tries INTEGER NOT NULL DEFAULT 0,
     not_before INTEGER NOT NULL DEFAULT 0,
     said TEXT,
     created_at INTEGER NOT NULL,
-    done_at INTEGER
+    done_at INTEGER,
+    CHECK ((task_id IS NULL) = (seq IS NULL)),
+    CHECK ((status = 'pending') = (done_at IS NULL))
 ) STRICT;
-CREATE INDEX deliveries_due ON deliveries (workload_id, kind, target, not_before, id) WHERE status = 'pending';
-CREATE INDEX deliveries_task ON deliveries (task_id, kind, id) WHERE task_id IS NOT NULL;
-CREATE INDEX deliveries_batch ON deliveries (batch_id, kind) WHERE status = 'pending';
-CREATE INDEX deliveries_dead ON deliveries (workload_id, id) WHERE status = 'dead';
+CREATE INDEX deliveries_due ON deliveries (workload_id, kind, target, id) WHERE status = 'pending';
+CREATE INDEX deliveries_task ON deliveries (task_id, kind, target, id) WHERE status = 'pending' AND task_id IS NOT NULL;
+CREATE INDEX deliveries_batch ON deliveries (batch_id) WHERE status = 'pending' AND kind = 'row';
+CREATE INDEX deliveries_dead ON deliveries (workload_id, kind, target) WHERE status = 'dead';
+
+-- A database or receiver that cannot take anything now rests as a whole.
+CREATE TABLE receivers (
+    target TEXT PRIMARY KEY,
+    paused_until INTEGER NOT NULL,
+    strikes INTEGER NOT NULL,
+    why TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 
 

@@ -5,15 +5,19 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from nura_cli.states import BATCH_ARROWS
 from tests.end_to_end.test_command_line import NURA
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-def steps() -> list[tuple[str, str]]:
-    """Return the tour's commands and the output the README shows for each."""
-    (block,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+
+
+def steps(block: str) -> list[tuple[str, str]]:
+    """Return the commands of a block and the output the README shows for each."""
     found: list[tuple[str, str]] = []
     inside = False
     for line in block.splitlines():
@@ -31,18 +35,19 @@ def steps() -> list[tuple[str, str]]:
 def steady(text: str) -> str:
     """Return output without what differs from run to run: times, ids, amounts of white space."""
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
-    text = re.sub(r"[0-9a-f]{24,}", "ID", text)
+    text = re.sub(r"(evt_)?[0-9a-f]{20,}", "ID", text)
     return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
 
 
-def test_the_tour_shows_what_really_happens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", BLOCKS, ids=["tour", "tutorial"])
+def test_what_it_shows_is_what_really_happens(tmp_path: Path, block: str) -> None:
     env = {**os.environ, "PATH": f"{NURA.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
-    for command, expected in steps():
+    for command, expected in steps(block):
         done = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
         )
         assert steady(done.stdout + done.stderr) == steady(expected), command
-    assert len(steps()) > 8
+    assert len(steps(block)) > 8
 
 
 def diagram() -> str:

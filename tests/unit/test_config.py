@@ -8,7 +8,18 @@ import pytest
 from pydantic import BaseModel
 
 from nura_cli import config
-from nura_cli.config import Config, DispatchConfig, LimitsConfig, ProviderConfig, RetryConfig, WorkloadConfig
+from nura_cli.config import (
+    Config,
+    DatabaseConfig,
+    DispatchConfig,
+    EventConfig,
+    LimitsConfig,
+    ProviderConfig,
+    RetryConfig,
+    SourceConfig,
+    WorkloadConfig,
+    WriteBackConfig,
+)
 from nura_cli.errors import EX_CONFIG, ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
@@ -281,10 +292,15 @@ def options(model: type[BaseModel], where: str = "") -> list[str]:
     """Return every option of a model, as dotted paths."""
     inner: dict[str, type[BaseModel]] = {
         "providers": ProviderConfig,
+        "databases": DatabaseConfig,
         "workloads": WorkloadConfig,
         "limits": LimitsConfig,
+        "dispatch": DispatchConfig,
+        "retry": RetryConfig,
+        "source": SourceConfig,
+        "write_back": WriteBackConfig,
+        "events": EventConfig,
     }
-    inner |= {"dispatch": DispatchConfig, "retry": RetryConfig}
     found = []
     for name, field in model.model_fields.items():
         option = field.alias or name
@@ -321,7 +337,10 @@ def test_what_the_example_has_in_comments_is_valid_too(tmp_path: Path) -> None:
 
 
 def test_every_option_is_described() -> None:
-    models: tuple[Any, ...] = (Config, ProviderConfig, LimitsConfig, WorkloadConfig, DispatchConfig, RetryConfig)
+    models: tuple[Any, ...] = (
+        *(Config, ProviderConfig, LimitsConfig, DatabaseConfig, WorkloadConfig, DispatchConfig, RetryConfig),
+        *(SourceConfig, WriteBackConfig, EventConfig),
+    )
     bare = [
         f"{model.__name__}.{name}"
         for model in models

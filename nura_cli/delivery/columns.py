@@ -1,0 +1,303 @@
+"""What a JSON value becomes in a column of a given type; what does not fit exactly is refused, never bent.
+
+================  ==========================================================================================
+column            takes
+================  ==========================================================================================
+text              a string as it is; a number, true or false as JSON writes it; an object or array as compact
+                  JSON; no more characters than the column declares
+integer           a whole number in the column's range (3.0 is one, 3.7 is not), a string of one, true and false
+                  as 1 and 0
+numeric, float    a number, or a string of one; rounded to the column's declared places, as SQL does
+boolean           true and false, 1 and 0
+date, time        an RFC 3339 string; a date and time without an offset is UTC; a date takes a time only at midnight
+JSON              any value
+uuid, enum        a string of one
+array             an array whose items fit (PostgreSQL)
+any other         a string as it is, anything else as text
+================  ==========================================================================================
+
+A null is never given to a converter.
+"""
+
+import json
+import math
+import re
+import uuid
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from nura_cli.delivery.database import plain
+
+if TYPE_CHECKING:
+    from sqlalchemy.types import TypeEngine
+
+Convert = Callable[[Any], Any]
+_NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?")
+_WIDE = Context(prec=1100)
+_BITS = {"SmallInteger": 16, "Integer": 32, "BigInteger": 64}
+
+
+def converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
+    """Return the function that turns a JSON value (never null) into what a column takes.
+
+    Args:
+        column_type: the column's type, as SQLAlchemy reflects it.
+        dialect: ``postgresql``, where every value becomes the text that its column's type reads; any other gets the
+            driver's own values.
+
+    The function raises ValueError, with why, when the value does not fit.
+    """
+    exact = _exact(column_type, dialect)
+    if dialect == "postgresql":
+        return lambda value: _postgresql_text(exact(value))
+    return lambda value: _driver_value(exact(value), dialect)
+
+
+def _exact(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
+    """Return the function that turns a JSON value into the Python value of a column type, exactly."""
+    from sqlalchemy import types
+    from sqlalchemy.dialects.postgresql import DOMAIN
+
+    match column_type:
+        case types.Enum(enums=names):
+            return lambda value: _one_of(value, names)
+        case types.String(length=length):
+            return _text_of(length, dialect)
+        case types.Boolean():
+            return _boolean
+        case types.Integer():
+            return _integer_of(_bits(column_type) if dialect == "postgresql" else 64)
+        case types.Numeric(precision=precision, scale=scale):
+            return lambda value: _decimal(value, precision, scale)
+        case types.Float():
+            return _float
+        case types.DateTime(timezone=timezone):
+            return lambda value: _moment(value, bool(timezone) and dialect == "postgresql")
+        case types.Date():
+            return _date
+        case types.Time():
+            return _time
+        case types.JSON():
+            return lambda value: _json(value, dialect)
+        case types.Uuid():
+            return _uuid
+        case types.ARRAY(item_type=item_type):
+            item = converter(item_type, dialect)
+            return lambda value: _array(value, item)
+        case types.LargeBinary():
+            return _binary
+        case DOMAIN(data_type=data_type):
+            return _exact(data_type, dialect)
+        case _:
+            return _text_of(None, dialect) if dialect == "postgresql" else _any
+
+
+def _bits(column_type: "TypeEngine[Any]") -> int:
+    names = (base.__name__ for base in type(column_type).__mro__)
+    return next(_BITS[name] for name in names if name in _BITS)
+
+
+def _show(value: Any) -> str:
+    return plain(json.dumps(value, ensure_ascii=False, default=str), 60)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _text_of(length: int | None, dialect: str) -> Convert:
+    no_nul = dialect == "postgresql"
+
+    def text(value: Any) -> str:
+        if type(value) is not str:
+            value = _compact(value)
+        if not value.isascii():
+            _encodable(value)
+        if length is not None and len(value) > length:
+            raise ValueError(f"{len(value)} characters, and the column takes {length}")
+        if no_nul and "\0" in value:
+            raise ValueError("a NUL character, which PostgreSQL stores in no text")
+        return str(value)
+
+    return text
+
+
+def _encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which is no character") from None
+
+
+def _any(value: Any) -> Any:
+    """Return the value for a column without a type that is known here, as SQLite allows."""
+    if isinstance(value, str):
+        _encodable(value)
+        return value
+    return _integer_of(64)(value) if isinstance(value, int) else _compact(value) if _nested(value) else value
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _boolean(value: Any) -> bool:
+    if value is True or value is False or (type(value) is int and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f"{_show(value)} is neither true nor false")
+
+
+def _integer_of(bits: int) -> Convert:
+    limit = 1 << (bits - 1)
+
+    def integer(value: Any) -> int:
+        number = value if isinstance(value, int) else _whole(value)
+        if not -limit <= number < limit:
+            raise ValueError(f"{_show(value)} is out of the range of the column ({bits} bits)")
+        return int(number)
+
+    return integer
+
+
+def _whole(value: Any) -> int:
+    number = _number(value, "whole number")
+    if number != number.to_integral_value():
+        raise ValueError(f"{_show(value)} is not a whole number")
+    return int(number) if abs(number) < 10**30 else 10**30
+
+
+def _number(value: Any, wanted: str = "number") -> Decimal:
+    """Return a JSON number, or a string of one, as the decimal it was written as."""
+    if isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value):
+        return Decimal(repr(value))
+    if isinstance(value, Decimal) and value.is_finite():
+        return value
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return Decimal(value)
+    raise ValueError(f"{_show(value)} is not a {wanted}")
+
+
+def _decimal(value: Any, precision: int | None, scale: int | None) -> Decimal:
+    number = _number(value)
+    if precision is None:
+        return number
+    places = scale or 0
+    try:
+        number = number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, _WIDE)
+    except InvalidOperation:  # more digits than any column has
+        number = Decimal("Infinity")
+    if abs(number) >= Decimal(10) ** (precision - places):
+        raise ValueError(f"{_show(value)} has more digits than the column takes ({precision}, {places})")
+    return number
+
+
+def _float(value: Any) -> float:
+    number = float(_number(value))
+    if not math.isfinite(number):
+        raise ValueError(f"{_show(value)} is out of the range of the column")
+    return number
+
+
+def _moment(value: Any, aware: bool) -> datetime:
+    """Return a point in time, in UTC: with its offset, or naive for columns that keep none."""
+    moment = _parsed(datetime, value, "date and time")
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else _in_utc(moment, value)
+    return moment if aware else moment.replace(tzinfo=None)
+
+
+def _in_utc(moment: datetime, value: Any) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{_show(value)} is out of the range of dates") from None
+
+
+def _date(value: Any) -> date:
+    if isinstance(value, str) and len(value) > 10:
+        moment: datetime = _parsed(datetime, value, "date")
+        if moment.time() != time():
+            raise ValueError(f"{_show(value)} has a time of day, and the column takes a date alone")
+        return moment.date()
+    day: date = _parsed(date, value, "date")
+    return day
+
+
+def _time(value: Any) -> time:
+    moment: time = _parsed(time, value, "time of day")
+    return moment
+
+
+def _parsed(kind: Any, value: Any, name: str) -> Any:
+    try:
+        return kind.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{_show(value)} is not a {name} such as RFC 3339 has it") from None
+
+
+def _uuid(value: Any) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"{_show(value)} is not a UUID") from None
+
+
+def _one_of(value: Any, names: list[str]) -> str:
+    if isinstance(value, str) and value in names:
+        return value
+    raise ValueError(f"{_show(value)} is none of {_show(names)}")
+
+
+def _json(value: Any, dialect: str) -> str:
+    text = _compact(value)
+    _encodable(text)
+    if dialect == "postgresql" and "\\u0000" in text and _has_nul(value):
+        raise ValueError("a NUL character, which PostgreSQL stores in no JSON")
+    return text
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
+    return any(map(_has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value
+
+
+def _array(value: Any, item: Convert) -> str:
+    """Return PostgreSQL's own notation of an array: each item quoted, or NULL."""
+    if not isinstance(value, list):
+        raise ValueError(f"{_show(value)} is not an array")
+    items = ("NULL" if one is None else _quoted(item(one)) for one in value)
+    return "{" + ",".join(items) + "}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _binary(value: Any) -> Any:
+    raise ValueError("the column is binary, and an answer is text")
+
+
+def _postgresql_text(value: Any) -> str:
+    """Return the text that PostgreSQL reads a value from."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _driver_value(value: Any, dialect: str) -> Any:
+    """Return the value for the drivers of SQLite and MySQL: times as SQL writes them, and as CURRENT_TIMESTAMP does."""
+    if isinstance(value, str | int | float):
+        return int(value) if isinstance(value, bool) else value
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if dialect == "sqlite":  # has no decimals: a whole number, or the nearest double
+        return int(value) if value == value.to_integral_value() and abs(value) < 2**63 else float(value)
+    return str(value)

@@ -1,0 +1,237 @@
+"""The application's database: opened carefully, and its errors told apart.
+
+Three things can go wrong with a statement, and they call for different things: the *configuration* names something that
+is not there (a person must act), the *database* cannot be used now (everything waits), or the database refuses one *row*
+(that row has failed, the others go on).
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from nura_cli.errors import ConfigError, DatabaseDown
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine
+
+CONNECT_SECONDS = 10
+LOCK_SECONDS = 5
+STATEMENT_SECONDS = 120
+_DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+_DRIVERS["mariadb"] = "mariadb+pymysql"
+_EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
+# MySQL's and MariaDB's numbers for "this row will not do", whatever class the driver gives them (1644: a trigger's SIGNAL).
+_MYSQL_ROW = {1048, 1264, 1265, 1292, 1366, 1406, 1644, 3819, 4025}
+_MYSQL_RIGHTS = {1044, 1142, 1143, 1227}
+
+
+class RowRefused(Exception):
+    """The database refuses the values of this statement, and would again; ``str`` of it says why."""
+
+
+def open_engine(url: str) -> "Engine":
+    """Return an engine for a database that exists; it connects when it is first used.
+
+    Raises:
+        ConfigError: the URL is none, its driver is not installed, or its SQLite file does not exist.
+    """
+    import sqlalchemy as sa
+
+    try:
+        parsed = sa.make_url(url)
+        parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+        options: dict[str, Any] = {"hide_parameters": True, "connect_args": _connect_args(parsed)}
+        if parsed.get_backend_name() != "sqlite":
+            # A miss is looked at again after the update: in a snapshot from before it, it would look like a hit.
+            options["isolation_level"] = "READ COMMITTED"
+        engine = sa.create_engine(parsed, **options)
+    except sa.exc.ArgumentError as error:
+        raise ConfigError("the database's URL cannot be read", hint="such as postgresql://user@host/name") from error
+    except ImportError as error:
+        extra = _EXTRAS.get(str(error.name))
+        hint = f"pip install 'nura[{extra}]'" if extra else None
+        raise ConfigError(f"the driver of the database is not installed: {error.name}", hint=hint) from error
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine, parsed)
+    return engine
+
+
+def _connect_args(url: "URL") -> dict[str, Any]:
+    """Return what bounds every wait for a server, save what the URL says itself."""
+    if url.drivername.endswith("+psycopg"):
+        # Without a server-side name for statements, a pooler such as PgBouncer may stand in between.
+        bounds: dict[str, Any] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "keepalives_idle": 30,
+            "tcp_user_timeout": 60_000,
+            "prepare_threshold": None,
+        }
+    elif url.drivername.endswith("+pymysql"):
+        strict = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')"
+        bounds = {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": STATEMENT_SECONDS,
+            "write_timeout": STATEMENT_SECONDS,
+            "init_command": f"{strict}, SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}",
+        }
+    else:
+        bounds = {}
+    return {name: value for name, value in bounds.items() if name not in url.query}
+
+
+def _prepare_sqlite(engine: "Engine", url: "URL") -> None:
+    """Open only a file that exists, take the write lock at once, and hold the file to its declared constraints."""
+    from sqlalchemy import event
+
+    name = url.database or ""
+    if name.startswith("file:"):
+        raise ConfigError("a SQLite database is named by its plain path, without file:")
+    if name in ("", ":memory:"):
+        raise ConfigError("the database is SQLite in memory, which is empty each time", hint="name a file")
+    if not Path(name).is_file():
+        raise ConfigError(f"no database at {name}", hint="nura writes into tables that exist and creates none")
+
+    @event.listens_for(engine, "do_connect")
+    def _(dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        arguments[0] = f"file:{quote(os.path.abspath(name))}?mode=rw"  # noqa: PTH100 - a link stays a link
+        options |= {"uri": True, "timeout": float(options.get("timeout", LOCK_SECONDS)), "isolation_level": None}
+
+    @event.listens_for(engine, "connect")
+    def _(connection: sqlite3.Connection, record: Any) -> None:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.create_function("nura_same_time", 2, _same_time, deterministic=True)
+        connection.create_function("nura_same_json", 2, _same_json, deterministic=True)
+
+    @event.listens_for(engine, "begin")
+    def _(connection: "Connection") -> None:
+        # A deferred transaction that reads first is refused the write lock at once when another has written.
+        connection.exec_driver_sql(
+            "BEGIN IMMEDIATE" if not connection.get_execution_options().get("reads") else "BEGIN"
+        )
+
+
+def _same_time(left: Any, right: Any) -> bool:
+    """Whether two times are the same instant, however they are written; SQLite has text for times, not a type."""
+    return left == right or (None not in (left, right) and _instant(left) == _instant(right))
+
+
+def _instant(value: Any) -> Any:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return value
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _same_json(left: Any, right: Any) -> bool:
+    """Whether two texts are the same JSON document."""
+    try:
+        return bool(left == right or (None not in (left, right) and json.loads(left) == json.loads(right)))
+    except (TypeError, ValueError):
+        return False
+
+
+def errors_of(engine: "Engine") -> tuple[type[Exception], ...]:
+    """Return what SQLAlchemy, the driver underneath and its conversions raise, for an ``except``."""
+    import sqlalchemy as sa
+
+    return sa.exc.SQLAlchemyError, getattr(engine.dialect.loaded_dbapi, "Error", sa.exc.DBAPIError), OverflowError
+
+
+def refusal(engine: "Engine", error: Exception) -> str:
+    """Return why the database refuses the values of a statement.
+
+    Raises:
+        DatabaseDown: it is not about the values: the database cannot be used now.
+    """
+    said = getattr(error, "orig", None) or error
+    if refuses_row(said):
+        return wording(said)
+    engine.dispose()
+    raise DatabaseDown(f"the database cannot be used now: {wording(said)}") from error
+
+
+@contextmanager
+def speaking(engine: "Engine") -> Iterator[None]:
+    """Turn what a database says within this block into one of our errors.
+
+    Raises:
+        RowRefused: the values will not do.
+        DatabaseDown: anything else: it cannot be used now.
+    """
+    try:
+        yield
+    except errors_of(engine) as error:
+        raise RowRefused(refusal(engine, error)) from error
+
+
+@contextmanager
+def transaction(engine: "Engine", reads: bool = False) -> Iterator["Connection"]:
+    """Give a connection within one transaction that waits for nothing for long; it ends with the block.
+
+    Args:
+        reads: it only reads, so that SQLite takes no write lock.
+    """
+    with engine.connect().execution_options(reads=reads) as connection:
+        with connection.begin():
+            if engine.dialect.name == "postgresql":
+                limits = (
+                    f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"
+                )
+                # A deferred constraint would refuse the whole transaction at its end, without saying for which row.
+                connection.exec_driver_sql(f"{limits}; SET CONSTRAINTS ALL IMMEDIATE")
+            yield connection
+
+
+@contextmanager
+def read_only(engine: "Engine") -> Iterator["Connection"]:
+    """Give a connection within one transaction in which nothing can be changed; what it reads may take its time."""
+    with engine.connect().execution_options(reads=True) as connection:
+        with connection.begin():
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA query_only = ON")
+            else:
+                connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            yield connection
+
+
+def names_wrong(error: BaseException) -> bool:
+    """Whether a driver's error is about names, types or rights: a person must act, time alone will not help."""
+    said = getattr(error, "orig", None) or error
+    state = getattr(said, "sqlstate", None)
+    if isinstance(state, str):
+        return state.startswith("42")
+    if getattr(said, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return True
+    return type(said).__name__ == "ProgrammingError" or (bool(said.args) and said.args[0] in _MYSQL_RIGHTS)
+
+
+def refuses_row(error: BaseException) -> bool:
+    """Whether a driver's error is about the values of a statement, so that the same would fail again."""
+    state = getattr(error, "sqlstate", None)
+    if isinstance(
+        state, str
+    ):  # PostgreSQL: data, integrity, a view's check, a trigger's RAISE, a limit on one row's size
+        return state[:2] in ("22", "23", "44", "54") or state == "P0001"
+    if type(error).__module__.startswith("pymysql") and error.args and error.args[0] in _MYSQL_ROW:
+        return True
+    return type(error).__name__ in ("IntegrityError", "DataError", "OverflowError")
+
+
+def wording(error: BaseException) -> str:
+    """Return a driver's error as one plain line of at most 300 characters."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    text = primary or (str(error.args[-1]) if error.args else type(error).__name__)
+    return plain(" ".join(text.split()), 300)
+
+
+def plain(text: str, limit: int) -> str:
+    """Return text without control characters, cut to ``limit`` characters."""
+    clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
+    return clean if len(text) <= limit else clean[: limit - 1] + "…"

@@ -1,0 +1,314 @@
+"""Events: tells the application's commands and webhooks what became of its work.
+
+Takes events that are due and gives, for each, whether the receiver has it (``sent``), said no to it (``refused``), or could
+not take anything now (``later``). At least once: what was told and not confirmed is told again, under the same id, by a
+later call. Nothing here retries.
+
+A command gets JSON Lines on its standard input: no shell, a bare environment, a time limit for it and all it started. A
+webhook gets one POST for each event, signed as the Standard Webhooks specification says
+(https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md); no redirect is followed, and
+what it answers is read to a small bound.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from nura_cli.delivery.database import plain
+from nura_cli.errors import EX_TEMPFAIL, ConfigError
+
+if TYPE_CHECKING:
+    import httpx2
+
+COMMAND_EVENTS = 100
+"""Events that one run of a command gets at most."""
+WEBHOOK_EVENTS = 64
+"""Events of one call to a webhook's :meth:`Webhook.send`, at most."""
+_AT_ONCE = 8
+_SAID = 2000
+_ANSWER_BYTES = 500
+_GRACE_SECONDS = 2.0
+
+
+class Event(NamedTuple):
+    """One event.
+
+    Attributes:
+        id: the same however often it is sent.
+        body: one JSON object on one line, in UTF-8.
+    """
+
+    id: str
+    body: bytes
+
+
+class Outcome(NamedTuple):
+    """What a receiver made of an event.
+
+    Attributes:
+        kind: ``sent``; ``refused``: it answered no to this event (or to all of the call); ``later``: it can take nothing now.
+        message: why, without control characters and secrets, at most 2,000 characters.
+        retry_after: seconds to wait, where the receiver said so.
+    """
+
+    kind: Literal["sent", "refused", "later"]
+    message: str = ""
+    retry_after: int | None = None
+
+
+SENT = Outcome("sent")
+
+
+class Receiver(Protocol):
+    """Who is told of events."""
+
+    @property
+    def most(self) -> int:
+        """Events that one call takes at most."""
+
+    def send(self, events: Sequence[Event]) -> list[Outcome]:
+        """Send events; return what became of each, in their order."""
+
+    def close(self) -> None:
+        """Give back what was opened."""
+
+
+class Command:
+    """A program that gets events as JSON Lines on its standard input, several at a time.
+
+    It ends with 0 where it has them all; with 75 (``EX_TEMPFAIL``) where it can take nothing now; with anything else, or not
+    in time, where it refuses them. What it writes to standard error is kept with what was refused, standard output is not.
+
+    Args:
+        argv: the program and its arguments.
+        env_names: variables of our environment that it gets, besides PATH, HOME and a UTF-8 locale.
+        timeout: seconds it may take, with all that it starts.
+        cwd: the folder it runs in.
+    """
+
+    most = COMMAND_EVENTS
+
+    def __init__(
+        self, argv: Sequence[str], env_names: Sequence[str] = (), timeout: int = 30, cwd: Path | None = None
+    ) -> None:
+        self._argv = list(argv)
+        self._timeout = timeout
+        self._cwd = cwd
+        bare = {"PATH": os.environ.get("PATH") or os.defpath, "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
+        self._env = bare | {name: os.environ[name] for name in env_names if name in os.environ}
+
+    def send(self, events: Sequence[Event]) -> list[Outcome]:
+        """Run the program once, for all of the events."""
+        return [self._run(b"".join(event.body + b"\n" for event in events))] * len(events)
+
+    def _run(self, given: bytes) -> Outcome:
+        try:
+            # A file, not a pipe: a program that reads slowly, or not at all, holds nothing up.
+            with tempfile.TemporaryFile() as stdin:
+                stdin.write(given)
+                stdin.seek(0)
+                child = subprocess.Popen(  # noqa: S603 - the operator's own command, without a shell
+                    self._argv,
+                    stdin=stdin,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=self._env,
+                    cwd=self._cwd,
+                    start_new_session=True,
+                )
+        except (OSError, ValueError) as error:
+            return Outcome("later", f"cannot be started: {getattr(error, 'strerror', None) or error}")
+        said = _Tail(child.stderr)  # type: ignore[arg-type]  # it is a pipe
+        try:
+            code = child.wait(self._timeout)
+        except subprocess.TimeoutExpired:
+            _kill(child)
+            return Outcome("refused", said.after(f"did not end within {self._timeout} seconds"))
+        except BaseException:  # we are told to stop: so is what we started
+            _kill(child)
+            raise
+        if code == 0:
+            return SENT
+        ended = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+        return Outcome("later" if code == EX_TEMPFAIL else "refused", said.after(ended))
+
+    def close(self) -> None:
+        """Nothing stays open between calls."""
+
+
+class _Tail:
+    """The end of what a child writes to a pipe, read as it comes so that the child is never held up."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._kept = bytearray()
+        self._thread = threading.Thread(target=self._read, args=(pipe,), daemon=True)
+        self._thread.start()
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with pipe, contextlib.suppress(OSError):
+            while chunk := os.read(pipe.fileno(), 1 << 16):
+                self._kept += chunk
+                del self._kept[: -4 * _SAID]
+
+    def after(self, first: str) -> str:
+        """Return a message with the end of what the child said; a grandchild may hold the pipe open for ever."""
+        self._thread.join(_GRACE_SECONDS)
+        text = " ".join(bytes(self._kept).decode("utf-8", "replace").split())
+        return plain(f"{first}: {text[-(_SAID - len(first) - 2) :]}" if text else first, _SAID)
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    """End a child and all of its group: politely, then for certain."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_SECONDS)
+
+
+class Webhook:
+    """An address that gets a signed POST for each event.
+
+    Args:
+        url: http or https; it may hold a secret, so no message shows more of it than the caller does.
+        secret: base64, with or without ``whsec_`` before it.
+        timeout: seconds that one POST may take in all.
+
+    Raises:
+        ConfigError: the secret is not base64, or empty.
+    """
+
+    most = WEBHOOK_EVENTS
+
+    def __init__(self, url: str, secret: str, timeout: int = 30) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._signer = _signer(secret)
+        self._resting: Outcome | None = None
+        self._runner = asyncio.Runner()
+
+    def send(self, events: Sequence[Event]) -> list[Outcome]:
+        """Send events, several at a time; once the receiver can take nothing, those not begun are left for later."""
+        self._resting = None
+        return self._runner.run(self._send(events))
+
+    async def _send(self, events: Sequence[Event]) -> list[Outcome]:
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(event: Event) -> Outcome:
+            async with turns:
+                outcome = self._resting or await self._post(self._client, event)
+            if outcome.kind == "later":
+                self._resting = outcome
+            return outcome
+
+        return await asyncio.gather(*(one(event) for event in events))
+
+    async def _post(self, client: "httpx2.AsyncClient", event: Event) -> Outcome:
+        import httpx2
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                async with client.stream("POST", self._url, content=event.body, headers=self._headers(event)) as answer:
+                    return await _outcome(answer)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            return Outcome("later", plain(f"cannot be reached: {_why(error)}", _SAID))
+        except (TimeoutError, httpx2.TimeoutException):
+            return Outcome("refused", f"gave no answer within {self._timeout} seconds")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return Outcome("refused", plain(f"gave no answer: {_why(error)}", _SAID))
+
+    def _headers(self, event: Event) -> dict[str, str]:
+        now = datetime.now(UTC)
+        return {
+            "content-type": "application/json",
+            "user-agent": "nura",
+            "webhook-id": event.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(event.id, now, event.body.decode()),
+        }
+
+    @cached_property
+    def _client(self) -> "httpx2.AsyncClient":
+        import ssl
+
+        import httpx2
+
+        return httpx2.AsyncClient(
+            verify=ssl.create_default_context(),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self._timeout,
+            limits=httpx2.Limits(max_connections=_AT_ONCE),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_client" in self.__dict__:
+            self._runner.run(self._client.aclose())
+        self._runner.close()
+
+
+def _signer(secret: str) -> Any:
+    import base64
+    import binascii
+
+    from standardwebhooks import Webhook as Signer
+
+    text = secret.removeprefix("whsec_").rstrip("=")
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        hint = "it is whsec_ and 24 to 64 random bytes in base64"
+        raise ConfigError("the webhook's secret is not base64, or empty", hint=hint)
+    return Signer(key)
+
+
+async def _outcome(answer: "httpx2.Response") -> Outcome:
+    """Return what an answer means; of its body, only the beginning is read, to be shown to a person.
+
+    A body that was read to its end lets the connection be used again.
+    """
+    status = answer.status_code
+    body = b""
+    async for chunk in answer.aiter_raw(_ANSWER_BYTES):
+        body += chunk
+        if len(body) >= _ANSWER_BYTES:
+            break
+    if 200 <= status < 300:
+        return SENT
+    if 300 <= status < 400:
+        return Outcome("refused", f"answered with status {status}, and redirects are not followed")
+    said = " ".join(body[:_ANSWER_BYTES].decode("utf-8", "replace").split())
+    message = plain(f"answered with status {status}{': ' if said else ''}{said}", _SAID)
+    if status in (429, 503):
+        return Outcome("later", message, retry_after(answer.headers, time.time()))
+    return Outcome("refused", message)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> int | None:
+    """Return the seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3: seconds, or an HTTP date), or None."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return int(text[:9])
+    try:
+        return max(0, int(parsedate_to_datetime(text).timestamp() - now))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,97 @@
+"""JMESPath expressions over an answer document: compiled once, and their typing errors found before anything is sent."""
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+Pick = Callable[[Mapping[str, Any]], Any]
+
+FIELDS = (
+    *(
+        "seq",
+        "workload",
+        "key",
+        "status",
+        "text",
+        "json",
+        "response",
+        "finish_reason",
+        "usage",
+        "cost",
+        "error",
+        "model",
+    ),
+    *("provider", "batch_id", "revision", "attempts", "record", "enqueued_at", "finished_at"),
+)
+"""The fields of an answer document: those of a line of ``nura results``."""
+_FROM_THEIR_FIRST = {
+    *("subexpression", "index_expression", "pipe", "flatten", "or_expression", "and_expression"),
+    *("projection", "value_projection", "filter_projection"),
+}
+_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
+
+
+def like(name: str, known: Collection[str]) -> str:
+    """Return ``, did you mean summary`` for the known name that is nearest to a mistyped one, or nothing."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f", did you mean {near[0]}" if near else ""
+
+
+def compiled(expression: str) -> Pick:
+    """Return the function that evaluates a JMESPath expression over an answer document.
+
+    Raises:
+        ValueError: it is no JMESPath, calls a function that does not exist, or begins at a field no answer has. The
+            function that is returned raises it when a value is not what a JMESPath function takes.
+    """
+    import jmespath
+    from jmespath.exceptions import JMESPathError
+
+    try:
+        parsed = jmespath.compile(expression)
+    except JMESPathError as error:
+        why = " ".join(str(error).split()).split(", for expression")[0]
+        raise ValueError(f"is not JMESPath: {why}") from None
+    for problem in _mistyped(parsed.parsed):
+        raise ValueError(problem)
+    if _PATH.fullmatch(expression):
+        return _path(expression.split("."))
+
+    def pick(document: Mapping[str, Any]) -> Any:
+        try:
+            return parsed.search(document)
+        except JMESPathError as error:
+            raise ValueError(" ".join(str(error).split())) from None
+
+    return pick
+
+
+def _path(names: list[str]) -> Pick:
+    """Return what JMESPath does for ``a.b.c``, several times as fast: nearly every expression is one of these."""
+
+    def pick(document: Any) -> Any:
+        for name in names:
+            if not isinstance(document, dict):
+                return None
+            document = document.get(name)
+        return document
+
+    return pick
+
+
+def _mistyped(tree: Any) -> Iterator[str]:
+    """Find functions that do not exist, and a first field that no answer has."""
+    from jmespath.functions import Functions
+
+    first = tree
+    while first["type"] in _FROM_THEIR_FIRST:
+        first = first["children"][0]
+    if first["type"] == "field" and first["value"] not in FIELDS:
+        yield f"begins at {first['value']}, and an answer has no such field{like(first['value'], FIELDS)}"
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if node["type"] == "function_expression" and node["value"] not in Functions.FUNCTION_TABLE:
+            yield f"calls {node['value']}(), and JMESPath has no such function"
+        waiting += [child for child in node.get("children", ()) if isinstance(child, dict)]

@@ -1,0 +1,371 @@
+"""Write-back: answers into the rows of the application's own table that they were asked for.
+
+Takes a chunk of answer documents (the fields of a line of ``nura results``) and writes each into its row, in one
+transaction; leaves the table with our values, and says of each document what became of it. At least once and idempotent:
+the same chunk again, after a crash or by a second run at the same time, leaves the same rows. With a ledger, exactly once.
+
+What can go wrong: an answer does not fit its column, or the database refuses that row (``failed``, alone); the row was
+deleted (``gone``) or edited since (``changed``); the database is down, locked or full (DatabaseDown: nothing of the chunk
+was written, all of it is to be tried again).
+"""
+
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nura_cli.clock import rfc3339
+from nura_cli.delivery.columns import converter
+from nura_cli.delivery.database import (
+    RowRefused,
+    errors_of,
+    names_wrong,
+    open_engine,
+    refusal,
+    speaking,
+    transaction,
+    wording,
+)
+from nura_cli.delivery.expressions import Pick, compiled, like
+from nura_cli.delivery.statements import SKIPPED, UNCHANGED, EachRow, Row, RowOutcome, Slot, Together, Writer, groups
+from nura_cli.errors import ConfigError, DatabaseDown, Problem
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, Connection, Engine, Table, TableClause
+
+__all__ = ["RowOutcome", "WriteBack"]
+_RACES = 3
+_LEDGER_COLUMNS = ("uid", "written_at")
+
+
+class _Raced(Exception):
+    """The ledger took no entry: most likely another run has delivered one of these at this very moment."""
+
+
+class _Prepared(NamedTuple):
+    """What is known once the table was looked at."""
+
+    writers: Mapping[str, Writer]
+    """By the status of the answers they write."""
+    ledger: "TableClause | None"
+    written_at: Any
+    """Turns an RFC 3339 time into what the ledger's column takes."""
+
+
+class WriteBack:
+    """A table of the application, and how answers map to its columns.
+
+    Args:
+        url: a SQLAlchemy URL; the database and, for SQLite, its file exist already.
+        table: its name, or ``schema.name``.
+        where: key column → JMESPath over the answer document; a row must match all of them.
+        set_: column → JMESPath, for completed tasks (none: nothing is written for them).
+        only_if: column → JMESPath of what the row must still hold.
+        set_failed: column → JMESPath, for failed tasks.
+        nullable: columns that may be set to null.
+        ledger: a table ``(uid, written_at)`` that makes each delivery happen exactly once.
+        path: the option's place in the configuration, for messages.
+
+    Nothing is opened before the first call. Use it as a context manager, or close it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        table: str,
+        where: Mapping[str, str],
+        set_: Mapping[str, str],
+        only_if: Mapping[str, str] | None = None,
+        set_failed: Mapping[str, str] | None = None,
+        nullable: Collection[str] = (),
+        ledger: str | None = None,
+        path: str = "write_back",
+    ) -> None:
+        self._url = url
+        self._table = table
+        self._where = where
+        self._only_if = only_if or {}
+        self._sets = {"set": set_, "set_failed": set_failed or {}}
+        self._nullable = nullable
+        self._ledger = ledger
+        self._path = path
+
+    def __enter__(self) -> "WriteBack":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_engine" in self.__dict__:
+            self._engine.dispose()
+
+    def wants(self, status: str) -> bool:
+        """Whether anything is written for tasks of a status (``completed`` or ``failed``)."""
+        return bool(self._sets["set" if status == "completed" else "set_failed"])
+
+    def check(self) -> None:
+        """See that everything named here exists and works together, without writing.
+
+        Raises:
+            ConfigError: with every problem, each at its option.
+            DatabaseDown: the database cannot be asked now.
+        """
+        writers = self._prepared.writers.values()
+        try:
+            with transaction(self._engine, reads=True) as connection:
+                for writer in writers:
+                    writer.rehearse(connection)
+                connection.rollback()
+        except errors_of(self._engine) as error:
+            raise self._as_ours(error) from error
+
+    def write(self, documents: Sequence[Mapping[str, Any]], now: int) -> list[RowOutcome]:
+        """Write a chunk of answers in one transaction; the documents of one key are written in their order.
+
+        Args:
+            documents: with the fields of a line of ``nura results``, decoded, and with a ledger ``delivery_id``: a
+                string that stays the same however often this is tried.
+            now: unix seconds, for the ledger.
+
+        Returns:
+            What became of each, in the order of the documents.
+
+        Raises:
+            DatabaseDown: the database cannot be used now; nothing was written.
+            ConfigError: the table no longer is what it was when it was checked; nothing was written.
+        """
+        outcomes = [SKIPPED] * len(documents)
+        rows: list[Row] = []
+        for position, document in enumerate(documents):
+            writer = self._prepared.writers.get(document["status"])
+            if writer is not None:
+                try:
+                    rows.append(writer.row(position, document))
+                except ValueError as error:
+                    outcomes[position] = RowOutcome("failed", str(error))
+        for row, outcome in self._transact(rows, now):
+            outcomes[row.position] = outcome
+        return outcomes
+
+    def _transact(self, rows: Sequence[Row], now: int) -> list[tuple[Row, RowOutcome]]:
+        """Deliver rows in one transaction; one that is refused as a whole is halved until the row is found."""
+        if not rows:
+            return []
+        reason = ""
+        for _ in range(_RACES):
+            try:
+                with speaking(self._engine), transaction(self._engine) as connection:
+                    return list(self._deliver(connection, rows, now))
+            except _Raced as race:
+                reason = str(race)
+            except RowRefused as error:
+                if len(rows) == 1:
+                    return [(rows[0], RowOutcome("failed", str(error)))]
+                middle = len(rows) // 2
+                return self._transact(rows[:middle], now) + self._transact(rows[middle:], now)
+        raise DatabaseDown(f"the ledger takes no entry: {reason}")
+
+    def _deliver(self, connection: "Connection", rows: Sequence[Row], now: int) -> Iterator[tuple[Row, RowOutcome]]:
+        known = self._known(connection, rows)
+        yield from ((row, UNCHANGED) for row in rows if row.delivery in known)
+        done: list[Row] = []
+        for writer, group in groups([row for row in rows if row.delivery not in known] if known else rows):
+            for row, outcome in writer.write(connection, group):
+                if outcome.kind in ("written", "unchanged"):
+                    done.append(row)
+                yield row, outcome
+        self._enter(connection, done, now)
+
+    def _known(self, connection: "Connection", rows: Sequence[Row]) -> set[str | None]:
+        """Return the deliveries that the ledger has already."""
+        import sqlalchemy as sa
+
+        ledger = self._prepared.ledger
+        known: set[str | None] = set()
+        for start in range(0, len(rows) if ledger is not None else 0, 1000):
+            uids = [row.delivery for row in rows[start : start + 1000]]
+            uid = ledger.columns["uid"]  # type: ignore[union-attr]  # the loop is empty without a ledger
+            known.update(connection.scalars(sa.select(uid).where(uid.in_(uids))))
+        return known
+
+    def _enter(self, connection: "Connection", rows: Sequence[Row], now: int) -> None:
+        """Enter deliveries into the ledger."""
+        ledger = self._prepared.ledger
+        if ledger is None or not rows:
+            return
+        at = self._prepared.written_at(rfc3339(now))
+        try:
+            connection.execute(ledger.insert(), [{"uid": row.delivery, "written_at": at} for row in rows])
+        except errors_of(self._engine) as error:
+            raise _Raced(refusal(self._engine, error)) from error
+
+    @cached_property
+    def _engine(self) -> "Engine":
+        try:
+            return open_engine(self._url)
+        except ConfigError as error:
+            raise self._config_error([("database", error.message)], error.hint) from error
+
+    @cached_property
+    def _prepared(self) -> _Prepared:
+        """Look at the table and the ledger, and make the statements.
+
+        Raises:
+            ConfigError: with every problem, each at its option.
+            DatabaseDown: the database cannot be asked now.
+        """
+        import sqlalchemy as sa
+
+        problems: list[tuple[str, str]] = []
+        try:
+            with transaction(self._engine, reads=True) as connection:
+                table = self._reflected(connection, "table", self._table, problems)
+                ledger = self._reflected(connection, "ledger", self._ledger, problems) if self._ledger else None
+                types = _type_names(connection, table) if table is not None else {}
+        except errors_of(self._engine) as error:
+            raise self._as_ours(error) from error
+        slots = {
+            option: list(self._slots(option, mapping, table, problems))
+            for option, mapping in {"where": self._where, "only_if": self._only_if, **self._sets}.items()
+        }
+        problems += self._rules()
+        if problems or table is None:
+            raise self._config_error(problems)
+        writers = {
+            status: self._writer(table, slots["where"], slots["only_if"], slots[option], types)
+            for status, option in (("completed", "set"), ("failed", "set_failed"))
+            if slots[option]
+        }
+        if ledger is None:
+            return _Prepared(writers, None, None)
+        at = converter(ledger.columns["written_at"].type, self._engine.dialect.name)
+        # Without the types of its columns: what comes is converted already.
+        bare = sa.table(ledger.name, *(sa.column(column) for column in _LEDGER_COLUMNS), schema=ledger.schema)
+        return _Prepared(writers, bare, at)
+
+    def _writer(
+        self, table: "Table", where: list[Slot], guards: list[Slot], sets: list[Slot], types: Mapping[str, str]
+    ) -> Writer:
+        if self._engine.dialect.name == "postgresql":
+            return Together(self._engine, table, where, guards, sets, types)
+        return EachRow(self._engine, table, where, guards, sets)
+
+    def _reflected(
+        self, connection: "Connection", option: str, named: str, problems: list[tuple[str, str]]
+    ) -> "Table | None":
+        """Return a table as it is in the database, or note that it is not there."""
+        import sqlalchemy as sa
+
+        inspector = sa.inspect(connection)
+        schema, name = None, named
+        if "." in named and not inspector.has_table(named):
+            schema, name = named.split(".", 1)
+        known = schema is None or schema in inspector.get_schema_names()
+        if known and inspector.has_table(name, schema=schema):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", sa.exc.SAWarning)  # types it does not know are no concern of ours
+                table = sa.Table(name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+            if option == "ledger" and not set(_LEDGER_COLUMNS) <= set(table.columns.keys()):
+                problems.append((option, f"table {named} needs the columns {' and '.join(_LEDGER_COLUMNS)}"))
+                return None
+            return table
+        there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)] if known else []
+        if option == "ledger":
+            problems.append((option, f"no table {named}; create it with: {_create_ledger(connection, schema, name)}"))
+        else:
+            problems.append((option, f"the database has no table {named}{like(name, there)}"))
+        return None
+
+    def _slots(
+        self, option: str, mapping: Mapping[str, str], table: "Table | None", problems: list[tuple[str, str]]
+    ) -> Iterator[Slot]:
+        """Yield the slots of an option, and note what is wrong with it."""
+        for name, expression in mapping.items():
+            place = f"{option}.{name}"
+            try:
+                pick = compiled(expression)
+            except ValueError as error:
+                problems.append((place, f"{expression} {error}"))
+                continue
+            column = table.columns.get(name) if table is not None else None
+            if table is not None and column is None:
+                near = like(name, [*table.columns.keys()])
+                problems.append((place, f"table {self._table} has no column {name}{near}"))
+            elif column is not None and column.computed is not None and option.startswith("set"):
+                problems.append((place, "the database computes this column itself"))
+            elif column is not None:
+                null = {"where": False, "only_if": True}.get(option, name in self._nullable)
+                yield Slot(name, self._take(place, expression, pick, column, null))
+
+    def _take(self, place: str, expression: str, pick: Pick, column: "Column[Any]", null: bool) -> Any:
+        """Return the function that takes a column's value from a document."""
+        convert = converter(column.type, self._engine.dialect.name)
+        advice = f"list {column.name} under nullable" if place.startswith("set") else "it names the row"
+
+        def take(document: Mapping[str, Any]) -> Any:
+            try:
+                value = pick(document)
+                if value is not None:
+                    return convert(value)
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
+            if not null:
+                raise ValueError(f"{place}: {expression} is null ({advice})")
+            return None
+
+        return take
+
+    def _rules(self) -> Iterator[tuple[str, str]]:
+        """Find what is wrong with the options, whatever the database holds."""
+        if not self._where:
+            yield "where", "name the column that finds the row: without it every row would be written"
+        if not any(self._sets.values()):
+            yield "set", "name at least one column to write"
+        named = {column for columns in self._sets.values() for column in columns}
+        for column in self._nullable:
+            if column not in named:
+                yield "nullable", f"{column} is not set{like(column, sorted(named))}"
+
+    def _config_error(self, problems: Sequence[tuple[str, str]], hint: str | None = None) -> ConfigError:
+        found = [Problem(f"{self._path}.{option}", None, message) for option, message in problems]
+        return ConfigError("\n".join(f"{one.where}: {one.message}" for one in found), problems=found, hint=hint)
+
+    def _as_ours(self, error: Exception) -> ConfigError | DatabaseDown:
+        """Return the error to raise for what the database said when it was only asked."""
+        if names_wrong(error):
+            return self._config_error([("table", wording(getattr(error, "orig", None) or error))])
+        self._engine.dispose()
+        said = wording(getattr(error, "orig", None) or error)
+        return DatabaseDown(f"the database cannot be asked now: {said}")
+
+
+def _create_ledger(connection: "Connection", schema: str | None, name: str) -> str:
+    """Return the statement that makes a ledger."""
+    import sqlalchemy as sa
+
+    columns = (
+        sa.Column("uid", sa.String(255), primary_key=True),
+        sa.Column("written_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    statement = sa.schema.CreateTable(sa.Table(name, sa.MetaData(), *columns, schema=schema))
+    return " ".join(str(statement.compile(dialect=connection.dialect)).split())
+
+
+def _type_names(connection: "Connection", table: "Table") -> dict[str, str]:
+    """Return PostgreSQL's own names of the columns' types, without lengths: a cast to varchar(5) would cut silently."""
+    import sqlalchemy as sa
+
+    if connection.dialect.name != "postgresql":
+        return {}
+    quoted = ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name) if part)
+    statement = sa.text(
+        "SELECT attname, format_type(atttypid, -1) FROM pg_attribute"
+        " WHERE attrelid = CAST(:named AS regclass) AND attnum > 0 AND NOT attisdropped"
+    )
+    return {name: kind for name, kind in connection.execute(statement, {"named": quoted})}  # noqa: C416 - rows, not pairs

@@ -1,0 +1,235 @@
+"""The outbox: what the application is still to be told, and which receivers rest.
+
+Deliveries are added in the transaction that settles their tasks. A task's events are added when its row is written, or
+with its settling where no row is to be. Every writing function runs inside the caller's transaction.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from nura_cli.states import TaskStatus
+
+Kind = Literal["row", "event"]
+
+
+class Plan(NamedTuple):
+    """What a workload's answers set off.
+
+    Attributes:
+        rows: the statuses (``completed``, ``failed``) for which a row is written.
+        events: event type → the receivers that get it.
+    """
+
+    rows: frozenset[str] = frozenset()
+    events: Mapping[str, tuple[str, ...]] = {}
+
+
+class Delivery(NamedTuple):
+    """One delivery that is due.
+
+    Attributes:
+        task_id: None for an event about a batch.
+        row: of an event: what became of the row before it (None where there is none, or it was refused).
+        row_error: of an event: why that row was refused.
+        overtaken: the task is superseded, or has another answer by now: nothing is to be delivered.
+        bytes: of the task's record and answer, roughly.
+    """
+
+    id: int
+    type: str
+    task_id: int | None
+    batch_id: int
+    tries: int
+    row: str | None
+    row_error: str | None
+    created_at: int
+    overtaken: bool
+    bytes: int
+
+
+def settled(
+    db: sqlite3.Connection, lane: int, batch_id: int, tasks: Iterable[tuple[int, TaskStatus]], plan: Plan, at: int
+) -> None:
+    """Add what the settling of tasks of one lane sets off: their rows, or at once their events."""
+    with_row = []
+    without = []
+    for task_id, status in tasks:
+        kind = f"task.{status}"
+        if status in plan.rows:
+            with_row.append(("row", "", kind, batch_id, at, lane, task_id))
+        else:
+            without += [("event", target, kind, batch_id, at, lane, task_id) for target in plan.events.get(kind, ())]
+    db.executemany(
+        "INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, created_at)"
+        " SELECT ?1, l.workload_id, ?2, ?3, a.task_id, ?4, a.seq, ?5 FROM answers a JOIN lanes l ON l.id = ?6"
+        " WHERE a.task_id = ?7",
+        [*with_row, *without],
+    )
+
+
+def ended(
+    db: sqlite3.Connection,
+    lane: int,
+    batch_id: int,
+    kind: Literal["batch.completed", "batch.failed"],
+    plan: Plan,
+    at: int,
+) -> None:
+    """Add the events about a batch that is final."""
+    db.executemany(
+        "INSERT INTO deliveries (kind, workload_id, target, type, batch_id, created_at)"
+        " SELECT 'event', workload_id, ?, ?, ?, ? FROM lanes WHERE id = ?",
+        [(target, kind, batch_id, at, lane) for target in plan.events.get(kind, ())],
+    )
+
+
+# A task's next event waits for the one before it, and a batch's for all its rows.
+_DUE = (
+    "SELECT d.id, d.type, d.task_id, d.batch_id, d.tries, d.row, d.row_error, d.created_at,"
+    " d.task_id IS NOT NULL AND (t.superseded_by IS NOT NULL OR a.seq IS NOT d.seq),"
+    " coalesce(length(a.body), 0) + coalesce(length(r.line), 0)"
+    " FROM deliveries d JOIN workloads w ON w.id = d.workload_id LEFT JOIN tasks t ON t.id = d.task_id"
+    " LEFT JOIN answers a ON a.task_id = d.task_id LEFT JOIN records r ON r.task_id = d.task_id"
+    " WHERE d.status = 'pending' AND w.name = :workload AND d.kind = :kind AND d.target = :target AND d.id > :after"
+    " AND (d.not_before <= :now OR d.not_before > :horizon)"
+    " AND NOT EXISTS (SELECT 1 FROM deliveries e WHERE e.status = 'pending' AND e.task_id = d.task_id"
+    " AND e.kind = d.kind AND e.target = d.target AND e.id < d.id)"
+    " AND NOT (d.task_id IS NULL AND EXISTS (SELECT 1 FROM deliveries e WHERE e.status = 'pending' AND e.kind = 'row'"
+    " AND e.batch_id = d.batch_id))"
+    " ORDER BY d.id LIMIT :limit"
+)
+
+
+def due(
+    db: sqlite3.Connection,
+    workload: str,
+    kind: Kind,
+    target: str,
+    *,
+    now: int,
+    horizon: int,
+    after: int = 0,
+    limit: int,
+) -> list[Delivery]:
+    """Return deliveries that are due, by id, none of them of one task with another.
+
+    Args:
+        horizon: a ``not_before`` beyond this unix second comes from a wrong clock, and is due now.
+        after: only those with a higher id.
+    """
+    values = {"workload": workload, "kind": kind, "target": target, "now": now, "horizon": horizon}
+    rows = db.execute(_DUE, {**values, "after": after, "limit": limit})
+    return [Delivery(*row)._replace(overtaken=bool(row[8])) for row in rows]
+
+
+def waiting(db: sqlite3.Connection, workload: str, kind: Kind, target: str) -> int:
+    """Return how many deliveries are still to be made to a target, due or not."""
+    row = db.execute(
+        "SELECT count(*) FROM deliveries d JOIN workloads w ON w.id = d.workload_id"
+        " WHERE d.status = 'pending' AND w.name = ? AND d.kind = ? AND d.target = ?",
+        (workload, kind, target),
+    ).fetchone()
+    return int(row[0])
+
+
+def done(db: sqlite3.Connection, outcomes: Sequence[tuple[int, str]], at: int) -> None:
+    """Note deliveries that were made, each with its outcome."""
+    db.executemany(
+        "UPDATE deliveries SET status = 'done', outcome = ?, done_at = ? WHERE id = ? AND status = 'pending'",
+        [(outcome, at, delivery) for delivery, outcome in outcomes],
+    )
+
+
+def dead(db: sqlite3.Connection, refused: Sequence[tuple[int, str]], at: int) -> None:
+    """Note deliveries that are given up, each with what the receiver said last."""
+    db.executemany(
+        "UPDATE deliveries SET status = 'dead', tries = tries + 1, said = ?, done_at = ? WHERE id = ? AND status = 'pending'",
+        [(said, at, delivery) for delivery, said in refused],
+    )
+
+
+def put_off(db: sqlite3.Connection, refused: Sequence[tuple[int, str, int]]) -> None:
+    """Note deliveries that were refused once more, each with what the receiver said and when to try again."""
+    db.executemany(
+        "UPDATE deliveries SET tries = tries + 1, said = ?, not_before = ? WHERE id = ? AND status = 'pending'",
+        [(said, not_before, delivery) for delivery, said, not_before in refused],
+    )
+
+
+def after_rows(
+    db: sqlite3.Connection, rows: Iterable[tuple[Delivery, str | None, str | None]], plan: Plan, at: int
+) -> None:
+    """Add the events that waited for rows: each row's delivery, what became of it, and why it was refused, if it was."""
+    db.executemany(
+        'INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, "row", row_error, created_at)'
+        " SELECT 'event', workload_id, ?, type, task_id, batch_id, seq, ?, ?, ? FROM deliveries WHERE id = ?",
+        [(target, word, why, at, one.id) for one, word, why in rows for target in plan.events.get(one.type, ())],
+    )
+
+
+class Left(NamedTuple):
+    """Deliveries of one workload and target that wait or were given up, and what was said of the newest of them."""
+
+    workload: str
+    kind: Kind
+    target: str
+    status: Literal["pending", "dead"]
+    n: int
+    said: str | None
+
+
+def left(db: sqlite3.Connection) -> list[Left]:
+    """Return what waits, and what was given up, by workload and target."""
+    rows = [
+        row
+        for status in ("pending", "dead")
+        for row in db.execute(
+            f"SELECT w.name, d.kind, d.target, '{status}', count(*), max(d.id) FROM deliveries d"
+            f" JOIN workloads w ON w.id = d.workload_id WHERE d.status = '{status}'"
+            " GROUP BY d.workload_id, d.kind, d.target"
+        )
+    ]
+    said = "SELECT said FROM deliveries WHERE id = ?"
+    return [Left(*row)._replace(said=db.execute(said, (row[5],)).fetchone()[0]) for row in rows]
+
+
+class Rest(NamedTuple):
+    """A database or receiver that could not take anything: until when it is left alone, how often in a row, and why."""
+
+    target: str
+    paused_until: int
+    strikes: int
+    why: str
+
+
+def rests(db: sqlite3.Connection) -> list[Rest]:
+    """Return every target that rests."""
+    return [Rest(*row) for row in db.execute("SELECT * FROM receivers ORDER BY target")]
+
+
+def rest(db: sqlite3.Connection, target: str) -> Rest:
+    """Return what is known of a target; one never heard of does not rest."""
+    row = db.execute("SELECT * FROM receivers WHERE target = ?", (target,)).fetchone()
+    return Rest(*row) if row else Rest(target, 0, 0, "")
+
+
+def pause(db: sqlite3.Connection, rest: Rest) -> None:
+    """Let a target rest."""
+    db.execute("INSERT OR REPLACE INTO receivers VALUES (?, ?, ?, ?)", rest)
+
+
+def resume(db: sqlite3.Connection, target: str) -> None:
+    """Forget that a target rested."""
+    db.execute("DELETE FROM receivers WHERE target = ?", (target,))
+
+
+def known_good(db: sqlite3.Connection, name: str) -> str | None:
+    """Return the digest of the options under a name that were last found right, or None."""
+    row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def remember_good(db: sqlite3.Connection, name: str, digest: str) -> None:
+    """Note that options were found right."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, digest))

@@ -1,0 +1,182 @@
+"""The records to work on, out of the application's database: every value as JSON has it, nothing changed, nothing kept."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nura_cli.delivery import source
+from nura_cli.errors import ConfigError, DatabaseDown
+from tests import postgres
+
+Run = Callable[[str], list[tuple[Any, ...]]]
+
+
+class Database:
+    """A database of the application's: its URL, and a way to run a statement in it as the application does."""
+
+    def __init__(self, kind: str, url: str, run: Run) -> None:
+        self.kind = kind
+        self.url = url
+        self.run = run
+
+    def records(self, query: str) -> list[dict[str, Any]]:
+        """Return what the source gives."""
+        return [json.loads(line) for line in source.rows(self.url, query)]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if request.param == "postgresql":
+        with postgres.database() as (url, connection):
+
+            def run(statement: str) -> list[tuple[Any, ...]]:
+                cursor = connection.execute(statement.encode())
+                return cursor.fetchall() if cursor.description else []
+
+            yield Database(request.param, url, run)
+        return
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as db:
+        yield Database(
+            request.param, f"sqlite:///{tmp_path}/app.db", lambda statement: db.execute(statement).fetchall()
+        )
+
+
+@pytest.fixture
+def articles(database: Database) -> Database:
+    database.run("CREATE TABLE articles (id INTEGER PRIMARY KEY, title TEXT, score FLOAT, summary TEXT)")
+    database.run("INSERT INTO articles VALUES (1, 'Ünïcode \"quoted\"', 0.5, NULL), (2, 'two\nlines', NULL, 'done')")
+    return database
+
+
+def test_each_row_is_a_record_by_the_names_of_its_columns(articles: Database) -> None:
+    assert articles.records("SELECT id, title, score FROM articles WHERE summary IS NULL") == [
+        {"id": 1, "title": 'Ünïcode "quoted"', "score": 0.5}
+    ]
+
+
+def test_a_record_is_one_line_whatever_is_in_it(articles: Database) -> None:
+    lines = list(source.rows(articles.url, "SELECT title FROM articles ORDER BY id"))
+    assert len(lines) == 2
+    assert all(b"\n" not in line for line in lines)
+
+
+def test_signs_that_mean_something_to_a_driver_are_the_querys_own(articles: Database) -> None:
+    query = "SELECT id AS \"a:b\", 'x % y %s :name ?' AS text FROM articles WHERE title LIKE '%line%'"
+    assert articles.records(query) == [{"a:b": 2, "text": "x % y %s :name ?"}]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM articles",
+        "UPDATE articles SET title = ''",
+        "DROP TABLE articles",
+        "INSERT INTO articles (id) VALUES (9) RETURNING id",
+    ],
+)
+def test_nothing_can_be_changed(articles: Database, statement: str) -> None:
+    with pytest.raises(ConfigError):
+        articles.records(statement)
+    assert len(articles.run("SELECT * FROM articles WHERE title <> ''")) == 2
+
+
+@pytest.mark.parametrize("query", ["SELEC 1", "SELECT nope FROM articles", "SELECT 1 FROM nowhere", ""])
+def test_a_wrong_query_is_a_matter_of_configuration(articles: Database, query: str) -> None:
+    with pytest.raises(ConfigError, match="query"):
+        articles.records(query)
+
+
+def test_two_columns_of_one_name_are_refused(articles: Database) -> None:
+    with pytest.raises(ConfigError, match="2 columns named id"):
+        articles.records("SELECT a.id, b.id FROM articles a JOIN articles b ON a.id = b.id")
+
+
+def test_what_json_has_no_form_for_is_refused_by_its_column(database: Database) -> None:
+    literal = "x'ff00'" if database.kind == "sqlite" else "'\\xff00'::bytea"
+    with pytest.raises(ConfigError, match="column raw") as caught:
+        database.records(f"SELECT {literal} AS raw")
+    assert "CAST(raw AS TEXT)" in str(caught.value.hint)
+
+
+def test_an_infinite_number_is_refused(database: Database) -> None:
+    literal = "9e999" if database.kind == "sqlite" else "'Infinity'::float8"
+    with pytest.raises(ConfigError, match="column much"):
+        database.records(f"SELECT {literal} AS much")
+
+
+def test_the_types_of_postgresql_become_what_json_has(database: Database) -> None:
+    if database.kind != "postgresql":
+        assert database.records("SELECT 1 AS a, 2.5 AS b, 'c' AS c, NULL AS d") == [
+            {"a": 1, "b": 2.5, "c": "c", "d": None}
+        ]
+        return
+    query = (
+        "SELECT true AS yes, 12.50::numeric AS price, date '2026-03-29' AS day, timestamp '2026-03-29 02:30' AS local,"
+        " '{\"a\": [1]}'::jsonb AS doc, ARRAY[1,2] AS list, '00000000-0000-0000-0000-000000000001'::uuid AS id,"
+        " 9223372036854775807 AS large"
+    )
+    [line] = source.rows(database.url, query)
+    assert b'"price":12.50' in line
+    assert json.loads(line) == {
+        "yes": True,
+        "price": 12.5,
+        "day": "2026-03-29",
+        "local": "2026-03-29T02:30:00",
+        "doc": {"a": [1]},
+        "list": [1, 2],
+        "id": "00000000-0000-0000-0000-000000000001",
+        "large": 9223372036854775807,
+    }
+
+
+def test_a_database_that_is_not_there_now_is_told_from_a_wrong_query(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseDown):
+        list(source.rows(f"postgresql://nobody@/none?host={tmp_path}", "SELECT 1"))
+    (tmp_path / "broken.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(DatabaseDown):
+        list(source.rows(f"sqlite:///{tmp_path}/broken.db", "SELECT * FROM sqlite_schema"))
+    with pytest.raises(ConfigError, match="no database at"):
+        list(source.rows(f"sqlite:///{tmp_path}/absent.db", "SELECT 1"))
+
+
+def test_reading_does_not_hold_up_a_writer_of_the_application(articles: Database) -> None:
+    if articles.kind == "sqlite":
+        articles.run("PRAGMA journal_mode = WAL")
+    reading = source.rows(articles.url, "SELECT id FROM articles")
+    next(reading)
+    articles.run("UPDATE articles SET title = 'meanwhile'")
+    reading.close()
+    assert articles.run("SELECT count(*) FROM articles WHERE title = 'meanwhile'") == [(2,)]
+
+
+_PEAK = """
+import re, sys
+from nura_cli.delivery import source
+n = sum(1 for _ in source.rows(sys.argv[1], sys.argv[2]))
+print(n, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+def test_memory_stays_flat_however_many_rows_there_are(database: Database) -> None:
+    numbers = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {0}) SELECT i, '{1}' AS text FROM n"
+        if database.kind == "sqlite"
+        else "SELECT i, '{1}' AS text FROM generate_series(1, {0}) AS i"
+    )
+    peaks = []
+    for n in (2_000, 100_000):
+        query = numbers.format(n, "x" * 1000)
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, database.url, query], capture_output=True, text=True, check=True, timeout=120
+        )
+        count, peak = done.stdout.split()
+        assert int(count) == n
+        peaks.append(int(peak))
+    assert peaks[1] < peaks[0] + 15_000  # KiB; the rows together have 100,000

@@ -215,6 +215,27 @@ def test_a_list_that_cannot_be_read_to_its_end_proves_nothing(spool: Spool) -> N
     assert spool.control.billing()["requests"] == 2 + 3
 
 
+def test_a_list_that_fails_half_way_proves_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nura_cli.providers.openai.OpenAIProvider.page_size", 5)
+    monkeypatch.setattr("nura_cli.providers.anthropic.AnthropicProvider.page_size", 5)
+    spool.fill(2)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(7):  # more than a page of others' batches, newer than ours
+        spool.control.foreign(1, protocol=spool.protocol, key="sk-test-1")
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        fault = spool.control.fault("status", "list", status=500, skip=1, times=-1)
+        assert spool.dispatch().exit_code == 75
+        (seen,) = [found["seen"] for found in spool.control.faults() if found["id"] == fault]
+        assert seen > 1
+        assert spool.batches() == [(1, "submitting")]
+        spool.control.clear(fault)
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 2
+
+
 def test_a_clock_that_jumps_here_does_not_shorten_the_wait(spool: Spool) -> None:
     spool.fill(2)
     spool.control.fault("drop_before", "create")

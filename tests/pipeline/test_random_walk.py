@@ -236,7 +236,9 @@ class Walk(RuleBasedStateMachine):
         reasons = Counter(
             dict(
                 self.spool.rows(
-                    "SELECT task_id, count(*) FROM attempts WHERE outcome IN ('missing', 'lost') GROUP BY 1"
+                    "SELECT task_id, count(*) FROM attempts a JOIN batches b ON b.id = a.batch_id"
+                    " WHERE outcome IN ('missing', 'lost') AND coalesce(b.reason, '') NOT LIKE '%no longer knows it%'"
+                    " GROUP BY 1"  # no batch is ever forgotten here
                 )
             )
         )

@@ -249,6 +249,48 @@ def test_a_clock_that_jumps_here_does_not_shorten_the_wait(spool: Spool) -> None
     assert spool.batches() == [(1, "submitting")]
 
 
+def test_a_clock_that_jumps_here_makes_no_batch_lost(spool: Spool) -> None:
+    spool.control.settings(delay=7200)
+    spool.fill(2)
+    spool.dispatch()
+    spool.clock.time += 5 * 86400  # only this machine's clock
+    spool.control.fault("status", "retrieve", status=404)
+    report = spool.poll()
+    assert report.exit_code == 3
+    assert "does not know" in report.troubles[0].message
+    assert spool.batches() == [(1, "submitted")]
+    spool.control.advance(7200)
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+    assert spool.control.billing()["requests"] == 2
+
+
+def test_a_batch_the_provider_has_forgotten_is_lost_an_hour_past_its_deadline(spool: Spool) -> None:
+    spool.control.settings(delay=7200)
+    spool.fill(2)
+    spool.dispatch()
+    spool.control.fault("status", "retrieve", status=404, times=-1)
+    hidden = spool.control.fault("hide")
+    spool.clock.advance(24 * 3600)
+    spool.poll()
+    assert spool.batches() == [(1, "submitted")]
+    spool.clock.advance(3600)
+    spool.control.clear(hidden)
+    spool.poll()
+    assert spool.batches() == [(1, "submitted")]  # the list still has it
+    spool.control.fault("hide")
+    (spool.folder / "key").write_text("sk-somebody-else\n")
+    spool.poll()
+    assert spool.batches() == [(1, "submitted")]  # another account's list proves nothing
+    (spool.folder / "key").write_text("sk-test-1\n")
+    spool.poll()
+    assert spool.batches() == [(1, "completed")]
+    spool.control.clear()
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+    assert {outcome for (outcome,) in spool.rows("SELECT outcome FROM attempts")} == {"lost", "answered"}
+
+
 def test_hold_waits_for_a_person_who_adopts(spool: Spool) -> None:
     spool.providers["main"] = spool.provider(on_unconfirmed="hold")
     spool.write_config()

@@ -188,6 +188,7 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
             try:
                 got = fetch(provider, part_id, result_file(job.state, batch, part))
             except NotFound:
+                _believe_gone(job, batch, part)
                 reason = f"the provider no longer has its {part} file"
                 continue
             spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
@@ -206,8 +207,27 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
             spooled=json.dumps(spooled),
             faults=faults,
             reason=reason,
+            absent_at=None,
             ended_at=remote.ended_at or now,
         )
+
+
+def _believe_gone(job: Poll, batch: Batch, part: str) -> None:
+    """Return once results were not found twice, a quarter of an hour apart: sending again on one 404 could pay twice.
+
+    Raises:
+        NotFound: it is too early to tell.
+    """
+    now = job.clock()
+    first = batch.absent_at
+    if first is not None and now - first >= recovery.SETTLING_SECONDS:
+        return
+    if first is None or now < first:
+        with job.state.transaction() as db:
+            batches.note(db, batch, absent_at=now)
+    raise NotFound(
+        f"batch {batch.id}: {batch.provider} does not find its {part} file", hint="it is asked again in 15 minutes"
+    )
 
 
 def result_file(state: State, batch: Batch, part: str) -> Path:

@@ -191,6 +191,7 @@ def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -
             submitted_at=remote.created_at or now,
             expires_at=remote.expires_at,
             held=None,
+            absent_at=None,
             input_file_id=batch.input_file_id or remote.input_file_id,
         )
 

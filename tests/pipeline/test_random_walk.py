@@ -41,6 +41,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"what": "status", "route": "create", "status": 503},
     {"what": "status", "route": "*", "status": 401},
     {"what": "status", "route": "retrieve", "status": 404},
+    {"what": "status", "route": "download", "status": 404},
     {"what": "html", "route": "*"},
     {"what": "html", "route": "create", "after": True},
     {"what": "latency", "route": "*", "seconds": 2 * PATIENCE},

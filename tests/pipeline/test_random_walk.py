@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from tests.conftest import PROTOCOLS, Spool
 from tests.pipeline.forks import Command, Ended
 
 SOAK = os.environ.get("NURA_WALK")
-WALKS = int(SOAK or "6")
+WALKS = int(SOAK or "5")
 STEPS = 40 if SOAK else 25
 SEED = int(os.environ.get("NURA_WALK_SEED") or secrets.randbelow(2**32))
 PATIENCE = 0.4
@@ -72,6 +73,8 @@ tally: Counter[str] = Counter()
 """What all walks together did; printed at the end."""
 
 kill_points = st.none() | st.integers(1, 120)
+chances = st.randoms(use_true_random=True)
+"""Dice for what is to be as likely in each case: hypothesis alone would rather repeat itself."""
 
 
 class Walk(RuleBasedStateMachine):
@@ -134,10 +137,11 @@ class Walk(RuleBasedStateMachine):
             assert result["replaced"] + result["duplicates"] == 1
             self.accepted += 1
 
-    @rule(faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 3)), min_size=1, max_size=3))
-    def trouble(self, faults: list[tuple[dict[str, Any], int]]) -> None:
-        """Something is about to go wrong, once, at the next occasion or after some."""
-        for fault, skip in faults:
+    @rule(chance=chances)
+    def trouble(self, chance: Random) -> None:
+        """One or two things are about to go wrong, once, at the next occasion or a little later."""
+        for fault in chance.sample(FAULTS, chance.choice([1, 1, 2])):
+            skip = chance.randint(0, 5 if fault.get("route") == "*" else 1)
             self.server.arm({**fault, "skip": skip if "route" in fault else 0})
 
     @rule(seconds=st.sampled_from([0, 0, 600, 7200, 30 * 3600]))
@@ -145,33 +149,33 @@ class Walk(RuleBasedStateMachine):
         """From now on a batch takes this long; past 24 hours it expires."""
         self.spool.control.settings(delay=seconds)
 
-    @rule(stage=st.sampled_from(STAGES))
-    def run(self, stage: str) -> None:
-        """Cron runs a stage."""
-        self.ended(self.start(stage))
+    @rule(chance=chances)
+    def cron(self, chance: Random) -> None:
+        """New records, some trouble, and cron runs the stages one after the other; any of them may be killed half-way."""
+        self.enqueue(chance.randint(1, 4), None)
+        self.trouble(chance)
+        for stage in STAGES:
+            kill_at = chance.choice([None, None, chance.randint(1, 150)])
+            self.ended(self.start(stage, kill_at=kill_at), killed=True)
 
-    @rule(faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 2)), max_size=2), hours=st.integers(0, 7))
-    def cron(self, faults: list[tuple[dict[str, Any], int]], hours: int) -> None:
-        """Cron runs the stages one after the other, and troubles may strike them."""
-        self.trouble(faults)
-        self.spool.clock.advance(hours * 3600)
+    @rule(chance=chances)
+    def cron_goes_on(self, chance: Random) -> None:
+        """Cron runs the stages some hours later, and nothing new goes wrong."""
+        self.spool.clock.advance(chance.randint(0, 7 * 3600))
         for stage in STAGES:
             self.ended(self.start(stage))
 
-    @rule(stage=st.sampled_from(STAGES), kill_at=st.integers(1, 150))
-    def killed(self, stage: str, kill_at: int) -> None:
-        """A stage is killed half-way."""
-        self.ended(self.start(stage, kill_at=kill_at), killed=True)
-
-    @rule(stages=st.lists(st.sampled_from(STAGES), min_size=2, max_size=4))
-    def at_once(self, stages: list[str]) -> None:
-        """Several runs start at the same moment, some of them of one stage."""
-        for command in [self.start(stage) for stage in stages]:
+    @rule(chance=chances)
+    def at_once(self, chance: Random) -> None:
+        """Several runs start at the same moment, some of them of one stage, while something goes wrong."""
+        self.trouble(chance)
+        for command in [self.start(stage) for stage in chance.choices(STAGES, k=chance.randint(2, 4))]:
             self.ended(command)
 
     @rule(stage=st.sampled_from(["dispatch", "poll"]), skip=st.integers(0, 6), after=st.booleans(), kill=st.booleans())
     def overtaken(self, stage: str, skip: int, after: bool, kill: bool) -> None:
         """The provider holds one exchange of a run; all stages start meanwhile; then it is killed, or goes on."""
+        self.enqueue(1, None)
         since = max((entry["id"] for entry in self.spool.control.log()), default=0)
         number = self.spool.control.fault("hold", "*", skip=skip, after=after, seconds=50)
         first = self.start(stage, patience=None)

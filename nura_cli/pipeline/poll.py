@@ -144,7 +144,7 @@ def _ask(job: Poll, provider: Provider, group: Sequence[Batch]) -> None:
         try:
             _see(job, provider, batch, provider.retrieve(str(batch.remote_id)))
         except NotFound:
-            _not_found(job, batch)
+            _not_found(job, provider, batch)
 
 
 def listing_pays(waiting: int, page_size: int, pages: int, total: int) -> bool:
@@ -188,6 +188,7 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
             try:
                 got = fetch(provider, part_id, result_file(job.state, batch, part))
             except NotFound:
+                _believe_gone(job, batch, part)
                 reason = f"the provider no longer has its {part} file"
                 continue
             spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
@@ -206,8 +207,27 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
             spooled=json.dumps(spooled),
             faults=faults,
             reason=reason,
+            absent_at=None,
             ended_at=remote.ended_at or now,
         )
+
+
+def _believe_gone(job: Poll, batch: Batch, part: str) -> None:
+    """Return once results were not found twice, a quarter of an hour apart: sending again on one 404 could pay twice.
+
+    Raises:
+        NotFound: it is too early to tell.
+    """
+    now = job.clock()
+    first = batch.absent_at
+    if first is not None and now - first >= recovery.SETTLING_SECONDS:
+        return
+    if first is None or now < first:
+        with job.state.transaction() as db:
+            batches.note(db, batch, absent_at=now)
+    raise NotFound(
+        f"batch {batch.id}: {batch.provider} does not find its {part} file", hint="it is asked again in 15 minutes"
+    )
 
 
 def result_file(state: State, batch: Batch, part: str) -> Path:
@@ -274,21 +294,30 @@ def intact(path: Path, expected: dict[str, object]) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == expected["sha256"]
 
 
-def _not_found(job: Poll, batch: Batch) -> None:
+def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
     """A batch the provider does not know (yet): transient after a create, and final only past its deadline."""
     job.checked += 1
     now = job.clock()
     deadline = batch.expires_at or (batch.submitted_at or batch.created_at) + 24 * 3600
-    if now < deadline + LOST_AFTER:
-        if now - (batch.submitted_at or now) > recovery.SETTLING_SECONDS:
-            lost = NotFound(f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again")
-            job.fail(lost, provider=batch.provider, workload=batch.workload, batch=batch.id)
-        return
-    with job.state.transaction() as db:
-        why = f"{batch.provider} no longer knows it, {(now - deadline) // 60} minutes past its deadline"
-        job.moved[batch.id] = batches.move(
-            db, batch, BatchStatus.COMPLETED, now, why, parts="{}", spooled="{}", reason=why, ended_at=now
-        )
+    if now >= deadline + LOST_AFTER and _forgotten(job, provider, batch, deadline):
+        with job.state.transaction() as db:
+            why = f"{batch.provider} no longer knows it, {(now - deadline) // 60} minutes past its deadline"
+            job.moved[batch.id] = batches.move(
+                db, batch, BatchStatus.COMPLETED, now, why, parts="{}", spooled="{}", reason=why, ended_at=now
+            )
+    elif now - (batch.submitted_at or now) > recovery.SETTLING_SECONDS:
+        lost = NotFound(f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again")
+        job.fail(lost, provider=batch.provider, workload=batch.workload, batch=batch.id)
+
+
+def _forgotten(job: Poll, provider: Provider, batch: Batch, deadline: int) -> bool:
+    """Return whether a batch is gone for good: the provider's list lacks it too, read as the same account, and by the
+    server's clock its time is over. Sending its tasks again on less could pay for them twice.
+    """
+    seen = recovery.marker_of(batch)._replace(id=None)  # the batch before it may long be deleted; its date will do
+    scan = recovery.read_list(provider, seen, job.accounts.fingerprint(provider.name))
+    listed = any(remote.id == batch.remote_id for remote in scan.batches)
+    return not listed and scan.doubt is None and (scan.date or job.clock()) >= deadline + LOST_AFTER
 
 
 def _sweep(state: State) -> None:

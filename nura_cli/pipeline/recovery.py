@@ -107,7 +107,7 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
     provider = accounts.provider(batch.provider)
     if not accounts.adopts(batch.provider):
         raise _hold(state, batch, "on_unconfirmed: hold is set for its provider")
-    scan = read_list(provider, _marker(batch), accounts.fingerprint(batch.provider))
+    scan = read_list(provider, marker_of(batch), accounts.fingerprint(batch.provider))
     if scan.doubt:
         raise _hold(state, batch, scan.doubt)
     found = identify(provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id))
@@ -130,7 +130,8 @@ def _worth(remote: RemoteBatch) -> tuple[int, int]:
     return -(remote.completed or 0), remote.created_at or 0
 
 
-def _marker(batch: Batch) -> Marker:
+def marker_of(batch: Batch) -> Marker:
+    """Return the marker that was stored with a batch's intent."""
     return Marker(**json.loads(batch.marker or "{}"))
 
 
@@ -190,6 +191,7 @@ def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -
             submitted_at=remote.created_at or now,
             expires_at=remote.expires_at,
             held=None,
+            absent_at=None,
             input_file_id=batch.input_file_id or remote.input_file_id,
         )
 
@@ -316,7 +318,7 @@ def watch_given_up(state: State, accounts: Accounts, provider: Provider, clock: 
     for batch in batches.given_up(state.db, provider.name, clock() - GIVEN_UP_WATCH):
         if batch.address != accounts.address(provider.name):
             continue
-        scan = read_list(provider, _marker(batch), accounts.fingerprint(provider.name))
+        scan = read_list(provider, marker_of(batch), accounts.fingerprint(provider.name))
         found = identify(
             provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id)
         )

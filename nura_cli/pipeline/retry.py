@@ -86,15 +86,16 @@ _SETTINGS = frozenset(
 )
 
 
-def refused(faults: tuple[Fault, ...], requests: int) -> Verdict:
+def refused(faults: tuple[Fault, ...], requests: int, *, alone: bool = True) -> Verdict:
     """Decide what a refused batch of ``requests`` requests tells about its tasks.
 
     The vendors' lists of codes are open (OpenAI Batch guide, errors): an unknown one is taken to be about the content,
-    and the culprit is found by halving.
+    and the culprit is found by halving. A limit on what is enqueued says nothing about the size of this batch unless it
+    was ``alone``: with others under way on its route, a rest is what helps.
     """
     codes = {fault.code for fault in faults}
     if codes & _TOO_MUCH:
-        return Verdict(pause=True, smaller=requests > 1)
+        return Verdict(pause=True, smaller=alone and requests > 1)
     if codes & _SETTINGS:
         return Verdict(pause=True)
     lines = [fault.line for fault in faults if fault.line is not None and 1 <= fault.line <= requests]
@@ -108,10 +109,17 @@ def refused(faults: tuple[Fault, ...], requests: int) -> Verdict:
 
 
 def after_refusal(route: Route, verdict: Verdict, requests: int, why: str, now: int, jitter: float) -> Route:
-    """Return what is known of a route after a batch of ``requests`` requests on it was refused."""
-    strikes = route.strikes + 1 if verdict.pause else route.strikes
-    pause = now + backoff(ROUTE_BACKOFF, strikes, ROUTE_LONGEST, jitter) if verdict.pause else route.paused_until
-    cap = max(1, requests // 2) if verdict.smaller else route.cap
+    """Return what is known of a route after a batch of ``requests`` requests on it was refused.
+
+    One refused while the route rests was sent before it did: it makes the rest no longer.
+    """
+    strikes, pause, cap = route.strikes, route.paused_until, route.cap
+    if verdict.pause and not until(pause, now):
+        strikes += 1
+        pause = now + backoff(ROUTE_BACKOFF, strikes, ROUTE_LONGEST, jitter)
+    if verdict.smaller:
+        half = max(1, requests // 2)
+        cap = min(cap, half) if cap else half
     return route._replace(paused_until=pause, strikes=strikes, cap=cap, why=why)
 
 

@@ -68,7 +68,9 @@ def refused_batch(
 
     Returns what was settled for good.
     """
-    verdict = retry.refused(faults, batch.requests)
+    beside = batches.under_way(db, BatchStatus.SUBMITTED)
+    alone = not any((other.provider, other.model) == (batch.provider, batch.model) for other in beside)
+    verdict = retry.refused(faults, batch.requests, alone=alone)
     why = describe(faults)
     line = 1 if verdict.fail_all else verdict.line
     culprit = tasks.nth(db, batch.id, line) if line is not None else None

@@ -21,7 +21,8 @@ class Batch(NamedTuple):
         spooled: what lies in the spool, part name → {bytes, sha256}.
         marker: the newest page of the provider's list before the create: {id, created_at, date, account}.
         sent_at: the server's clock when the create was sent, as well as it is known.
-        absent_at: the server's clock when the list was first read down to the marker without it.
+        absent_at: when it was first looked for in vain: before it is confirmed, the server's clock when the list was first
+            read down to the marker without it; after that, the clock here when its results were first not found.
         held: why a person has to decide, or None.
         completed, failed: requests, as the provider counts them; as nura counted them once reconciled.
         answered: tasks that an answer of this batch completed.

@@ -27,6 +27,7 @@ STAGES = ("enqueue", "dispatch", "poll", "reconcile")
 RECORDS = 5
 MOST = 400
 SAMPLE = (1, 3)
+pytestmark = pytest.mark.timeout(3600 if WHOLE else 300)
 
 
 def prepared(spool: Spool, stage: str) -> list[str]:

@@ -506,10 +506,25 @@ def test_a_damaged_spool_file_is_fetched_again(spool: Spool) -> None:
 def test_results_the_provider_has_lost_are_asked_for_again_by_a_new_batch(spool: Spool) -> None:
     spool.fill(4)
     spool.control.fault("lost")
+    _, home, settled = spool.round()
+    assert home.exit_code == 3
+    assert "does not find" in home.troubles[0].message
+    assert settled.result["tasks"]["retried"] == 0
+    spool.clock.advance(900)
     _, _, settled = spool.round()
     assert settled.result["tasks"]["retried"] == 4
     spool.settle()
     assert spool.counts()["completed"] == 4
+
+
+def test_results_that_are_not_found_once_are_not_lost(spool: Spool) -> None:
+    spool.fill(4)
+    spool.control.fault("status", "download", status=404)
+    spool.round()
+    assert spool.batches() == [(1, "submitted")]
+    spool.round()
+    assert spool.counts()["completed"] == 4
+    assert spool.control.billing()["requests"] == 4
 
 
 def test_a_late_line_is_billed_and_not_applied(spool: Spool) -> None:

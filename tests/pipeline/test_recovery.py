@@ -215,6 +215,27 @@ def test_a_list_that_cannot_be_read_to_its_end_proves_nothing(spool: Spool) -> N
     assert spool.control.billing()["requests"] == 2 + 3
 
 
+def test_a_list_that_fails_half_way_proves_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nura_cli.providers.openai.OpenAIProvider.page_size", 5)
+    monkeypatch.setattr("nura_cli.providers.anthropic.AnthropicProvider.page_size", 5)
+    spool.fill(2)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(7):  # more than a page of others' batches, newer than ours
+        spool.control.foreign(1, protocol=spool.protocol, key="sk-test-1")
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        fault = spool.control.fault("status", "list", status=500, skip=1, times=-1)
+        assert spool.dispatch().exit_code == 75
+        (seen,) = [found["seen"] for found in spool.control.faults() if found["id"] == fault]
+        assert seen > 1
+        assert spool.batches() == [(1, "submitting")]
+        spool.control.clear(fault)
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 2
+
+
 def test_a_clock_that_jumps_here_does_not_shorten_the_wait(spool: Spool) -> None:
     spool.fill(2)
     spool.control.fault("drop_before", "create")
@@ -226,6 +247,48 @@ def test_a_clock_that_jumps_here_does_not_shorten_the_wait(spool: Spool) -> None
     spool.clock.time -= 30 * 86400
     spool.dispatch()
     assert spool.batches() == [(1, "submitting")]
+
+
+def test_a_clock_that_jumps_here_makes_no_batch_lost(spool: Spool) -> None:
+    spool.control.settings(delay=7200)
+    spool.fill(2)
+    spool.dispatch()
+    spool.clock.time += 5 * 86400  # only this machine's clock
+    spool.control.fault("status", "retrieve", status=404)
+    report = spool.poll()
+    assert report.exit_code == 3
+    assert "does not know" in report.troubles[0].message
+    assert spool.batches() == [(1, "submitted")]
+    spool.control.advance(7200)
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+    assert spool.control.billing()["requests"] == 2
+
+
+def test_a_batch_the_provider_has_forgotten_is_lost_an_hour_past_its_deadline(spool: Spool) -> None:
+    spool.control.settings(delay=7200)
+    spool.fill(2)
+    spool.dispatch()
+    spool.control.fault("status", "retrieve", status=404, times=-1)
+    hidden = spool.control.fault("hide")
+    spool.clock.advance(24 * 3600)
+    spool.poll()
+    assert spool.batches() == [(1, "submitted")]
+    spool.clock.advance(3600)
+    spool.control.clear(hidden)
+    spool.poll()
+    assert spool.batches() == [(1, "submitted")]  # the list still has it
+    spool.control.fault("hide")
+    (spool.folder / "key").write_text("sk-somebody-else\n")
+    spool.poll()
+    assert spool.batches() == [(1, "submitted")]  # another account's list proves nothing
+    (spool.folder / "key").write_text("sk-test-1\n")
+    spool.poll()
+    assert spool.batches() == [(1, "completed")]
+    spool.control.clear()
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+    assert {outcome for (outcome,) in spool.rows("SELECT outcome FROM attempts")} == {"lost", "answered"}
 
 
 def test_hold_waits_for_a_person_who_adopts(spool: Spool) -> None:

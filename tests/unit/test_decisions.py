@@ -196,14 +196,26 @@ def test_what_a_refused_batch_tells(code: str | None, line: int | None, n: int, 
     assert retry.refused((Fault(code, "m", line),), n) == verdict
 
 
+def test_a_limit_on_what_is_enqueued_says_nothing_about_the_size_of_a_batch_that_was_not_alone() -> None:
+    faults = (Fault("token_limit_exceeded", "m", None),)
+    assert retry.refused(faults, 3, alone=False) == retry.Verdict(pause=True)
+
+
 def test_routes_pause_longer_and_recover() -> None:
     route = Route("p", "e", "m", 0, 0, None, None)
+    refusal = retry.Verdict(pause=True, smaller=True)
     pauses = []
+    now = 0
     for _ in range(6):
-        route = retry.after_refusal(route, retry.Verdict(pause=True, smaller=True), 100, "why", 0, 0)
-        pauses.append(route.paused_until // 60)
+        route = retry.after_refusal(route, refusal, 100, "why", now, 0)
+        assert (
+            retry.after_refusal(route, refusal, 100, "why", now + 9, 0) == route
+        )  # sent before the pause, like the first
+        pauses.append((route.paused_until - now) // 60)
+        now = route.paused_until
     assert pauses == [5, 10, 20, 40, 80, 80]
     assert route.cap == 50
+    assert retry.after_refusal(route, refusal, 500, "why", now, 0).cap == 50
     assert retry.after_accept(route, 50) == route
     rested = retry.after_success(route, 50)
     assert (rested.paused_until, rested.strikes, rested.cap) == (0, 0, 100)

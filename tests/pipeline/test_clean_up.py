@@ -1,0 +1,45 @@
+"""What is left at the provider is deleted when it is due, by ids and names of this state file alone."""
+
+import openai
+import pytest
+
+from tests.conftest import Spool
+
+
+def kept(spool: Spool) -> list[str]:
+    """Return the names of the files that the provider still keeps."""
+    return [file["filename"] for file in spool.control.files()]
+
+
+def test_an_upload_that_a_crashed_dispatch_left_is_deleted_by_its_exact_name(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.providers["main"] = spool.provider(cleanup_after="7d")
+    spool.write_config()
+    spool.fill(2)
+    spool.control.fault("drop_after", "upload")
+    assert spool.dispatch().exit_code == 75
+    (orphan,) = kept(spool)
+    theirs = f"{orphan.removesuffix('.jsonl')}-theirs.jsonl"
+    with openai.OpenAI(api_key="sk-test-1", base_url=spool.server.openai_base_url, max_retries=0) as gpt:
+        gpt.files.create(file=(theirs, b'{"custom_id": "x"}\n'), purpose="batch")
+    spool.settle()
+    assert {orphan, theirs} < set(kept(spool))
+    spool.clock.advance(8 * 86400)
+    spool.poll()
+    assert kept(spool) == [theirs]
+    assert spool.counts()["completed"] == 2
+
+
+@pytest.mark.parametrize(("after", "remain"), [("0", False), ("never", True)])
+def test_clean_up_may_be_at_once_or_never(spool: Spool, after: str, remain: bool) -> None:
+    spool.providers["main"] = spool.provider(cleanup_after=after)
+    spool.write_config()
+    spool.fill(2)
+    spool.settle()
+    spool.poll()
+    left = spool.control.files() if spool.protocol == "openai" else spool.control.batches()
+    assert bool(left) is remain
+    spool.clock.advance(25 * 86400)
+    spool.poll()
+    left = spool.control.files() if spool.protocol == "openai" else spool.control.batches()
+    assert bool(left) is remain

@@ -1,0 +1,175 @@
+"""Trouble stays where it is: the others go on, and the exit code and one line say what failed."""
+
+import json
+from datetime import datetime
+
+import pytest
+
+from nura_cli.pipeline import retry
+from tests.conftest import START, Spool
+from tests.pipeline.forks import Command, Ended
+
+BATCHES = 100
+
+
+def run(spool: Spool, stage: str) -> Ended:
+    """Run a stage as cron does."""
+    return Command(spool.folder, spool.clock(), stage).end()
+
+
+def hundred(spool: Spool) -> None:
+    """Make a hundred batches of one request each."""
+    spool.providers["main"] = spool.provider(limits={"requests": 1})
+    spool.write_config()
+    spool.fill(BATCHES)
+
+
+def test_one_batch_of_100_whose_results_cannot_be_read_stops_no_other(spool: Spool) -> None:
+    hundred(spool)
+    assert run(spool, "dispatch") == (0, "")
+    spool.control.fault("html", "download", skip=41)
+    code, said = run(spool, "poll")
+    assert code == 3
+    assert said.count("\n") == 1
+    (poisoned,) = spool.rows("SELECT id FROM batches WHERE status = 'submitted'")[0]
+    (path,) = [entry["path"] for entry in spool.control.log() if "html" in (entry["fault"] or "")]
+    spool.control.fault("html", path=path.partition("?")[0], times=-1)
+    for _ in range(3):
+        assert run(spool, "reconcile") == (0, "")
+        spool.clock.advance(3600)
+        assert run(spool, "poll").code in (3, 75)
+    assert spool.rows("SELECT id FROM batches WHERE final_at IS NULL") == [(poisoned,)]
+    assert spool.counts()["completed"] == BATCHES - 1
+    spool.control.clear()
+    spool.settle()
+    assert spool.counts()["completed"] == BATCHES
+    assert spool.control.billing()["requests"] == BATCHES
+    spool.check()
+
+
+def test_one_batch_of_100_that_is_refused_stops_no_other(spool: Spool) -> None:
+    hundred(spool)
+    text = {"match": "record number 41", "code": "invalid_request", "message": "a poisoned request"}
+    spool.control.fault("refuse", times=-1, **text)
+    ended = [run(spool, stage) for stage in ("dispatch", "poll", "reconcile")]
+    assert sorted(code for code, _ in ended) == [0, 0, 3]
+    (said,) = [said for _, said in ended if said]
+    (line,) = [line for line in said.splitlines() if "a poisoned request" in line]
+    assert "batch 42 " in line or spool.protocol == "anthropic"
+    assert spool.counts()["completed"] == BATCHES - 1
+    (failed,) = spool.results(statuses=["failed"])
+    assert (failed["key"], failed["error"]["kind"]) == (41, "refused")
+    spool.check()
+
+
+def test_a_provider_that_is_down_a_refused_key_and_a_wrong_workload_stop_no_other(spool: Spool) -> None:
+    spool.control.settings(accept_keys=["sk-test-1"])
+    (spool.folder / "refused-key").write_text("sk-refused\n")
+    (spool.folder / "prompt.txt").write_text("Repeat: {{ text }}")
+    main = spool.providers["main"]
+    spool.providers |= {
+        "down": main | {"base_url": "http://127.0.0.1:9/v1"},
+        "refused": main | {"api_key_file": "refused-key"},
+    }
+    wrong = {name: value for name, value in spool.workload().items() if name != "prompt"}
+    # The troubled ones come first.
+    spool.workloads = {
+        "on_down": spool.workload(provider="down"),
+        "on_refused": spool.workload(provider="refused"),
+        "wrong": wrong | {"prompt_file": "prompt.txt"},
+        **spool.workloads,
+    }
+    spool.write_config()
+    for name in spool.workloads:
+        spool.fill(3, workload=name)
+    (spool.folder / "prompt.txt").unlink()
+    code, said = run(spool, "dispatch")
+    assert code == 3
+    lines = said.splitlines()
+    assert len(lines) == 3, said
+    for line, words in zip(lines, ("down: ", "refused: ", "workloads.wrong.prompt_file: "), strict=True):
+        assert words in line
+    assert run(spool, "poll") == (0, "")
+    assert run(spool, "reconcile") == (0, "")
+    by_workload = {name: found["tasks"] for name, found in spool.status()["workloads"].items()}
+    assert by_workload.pop("echo")["completed"] == 3
+    assert [tasks["pending"] for tasks in by_workload.values()] == [3, 3, 3]
+    assert spool.rows("SELECT max(attempts) FROM tasks WHERE status = 'pending'") == [(0,)]
+    # The same commands work once the causes are gone.
+    (spool.folder / "prompt.txt").write_text("Repeat: {{ text }}")
+    (spool.folder / "refused-key").write_text("sk-test-1\n")
+    spool.providers["down"] = main
+    spool.write_config()
+    spool.settle()
+    assert spool.counts()["completed"] == 12
+    spool.check()
+
+
+def test_one_refused_key_alone_ends_with_77_and_one_wrong_workload_alone_with_78(spool: Spool) -> None:
+    spool.fill(1)
+    spool.control.settings(accept_keys=["sk-other"])
+    assert run(spool, "dispatch").code == 77
+    spool.control.settings(accept_keys=[])
+    spool.workloads["echo"] = {k: v for k, v in spool.workload().items() if k != "prompt"} | {"prompt_file": "gone"}
+    spool.write_config()
+    assert run(spool, "dispatch").code == 78
+
+
+def test_token_limits_pause_for_longer_each_time_and_batches_get_smaller(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(40)
+    spool.control.fault("refuse", code="token_limit_exceeded", message="Enqueued token limit reached", times=-1)
+    sizes, pauses = [], []
+    for _ in range(5):
+        sent, _, _ = spool.round()
+        sizes.append([batch["requests"] for batch in sent.result["batches"]])
+        (paused,) = spool.status()["paused"]
+        pauses.append(int(datetime.fromisoformat(paused["until"]).timestamp()) - spool.clock())
+        assert spool.counts()["pending"] == 40
+        assert spool.dispatch().result["not_due"]["paused"] == 40
+        spool.clock.advance(pauses[-1])
+    spool.control.clear()
+    for minutes, pause in zip((5, 10, 20, 40, 80), pauses, strict=True):
+        assert minutes * 45 <= pause <= minutes * 60
+    assert sizes == [[40], [20] * 2, [10] * 4, [5] * 8, [2] * 20]
+    spool.settle()
+    assert spool.counts()["completed"] == 40
+    assert spool.rows("SELECT max(attempts) FROM tasks") == [(1,)]
+    spool.check()
+
+
+def test_a_pause_that_reaches_further_than_any_backoff_is_over(spool: Spool) -> None:
+    spool.fill(1)
+    spool.control.fault("status", "list", status=503)
+    spool.clock.time = START + 400 * 86400  # a clock that ran ahead
+    assert spool.dispatch().exit_code == 75
+    assert spool.dispatch().result["not_due"]["backoff"] == 1
+    spool.clock.time = START
+    assert spool.dispatch().result["requests"] == 1
+
+
+def test_a_provider_cannot_ask_for_a_longer_rest_than_the_longest_backoff(spool: Spool) -> None:
+    spool.fill(1)
+    spool.control.fault("status", "list", status=429, retry_after=10**7)
+    code, said = Command(spool.folder, spool.clock(), "dispatch", "--json").end()
+    assert code == 75
+    assert [error["kind"] for error in json.loads(said)["errors"]] == ["rate_limited"]
+    spool.clock.advance(retry.LONGEST_BACKOFF - 60)
+    assert spool.dispatch().result["not_due"]["backoff"] == 1
+    spool.clock.advance(60)
+    assert spool.dispatch().result["requests"] == 1
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_failed_row_waits_longer_after_each_attempt_and_not_exactly(spool: Spool, attempt: int) -> None:
+    spool.workloads["echo"] = spool.workload(retry={"max_attempts": 5})
+    spool.write_config()
+    spool.fill(20)
+    spool.control.fault("rows", status=500, times=attempt)
+    for _ in range(attempt):
+        spool.round()
+        waits = [at - spool.clock() for (at,) in spool.rows("SELECT not_before FROM tasks")]
+        spool.clock.advance(max(waits))
+    longest = retry.TASK_BACKOFF * 2 ** (attempt - 1)
+    assert all(longest * 3 / 4 <= wait <= longest for wait in waits)
+    assert len(set(waits)) > 5

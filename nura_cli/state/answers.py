@@ -246,8 +246,12 @@ def read(
         where.append("a.status IN (SELECT value FROM json_each(:statuses))")
         values["statuses"] = json.dumps(list(statuses))
     if since is not None:
-        where.append("a.finished_at >= :since")
+        where.append("+a.finished_at >= :since")  # by seq, not by this column's index
         values["since"] = since
+        first = db.execute("SELECT min(seq) FROM answers WHERE finished_at >= ?", (since,)).fetchone()[0]
+        if first is None:
+            return
+        after = max(after, first - 1)
     query = f"{_ROWS} WHERE {' AND '.join(where)} ORDER BY a.seq LIMIT :page"
     while True:
         rows = [Row(*row) for row in db.execute(query, {**values, "after": after})]

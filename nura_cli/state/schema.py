@@ -7,12 +7,16 @@ sqlite-utils runs the migrations, and is imported only when one is due (``PRAGMA
 """
 
 import sqlite3
+from collections.abc import Callable
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
+if TYPE_CHECKING:
+    import sqlite_utils
+
 APPLICATION_ID = 0x6E757261  # "nura"
-VERSION = 1
 PAGE_SIZE = 16384
 
 
@@ -228,6 +232,34 @@ CREATE TABLE routes (
     PRIMARY KEY (provider, endpoint, model)
 ) STRICT, WITHOUT ROWID;
 
+-- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook.
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL CHECK (kind IN ('row', 'event')),
+    workload_id INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    type TEXT NOT NULL,
+    task_id INTEGER,
+    batch_id INTEGER,
+    seq INTEGER,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'done', 'dead')),
+    outcome TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL DEFAULT 0,
+    said TEXT,
+    created_at INTEGER NOT NULL,
+    done_at INTEGER
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (workload_id, kind, target, not_before, id) WHERE status = 'pending';
+CREATE INDEX deliveries_task ON deliveries (task_id, kind, id) WHERE task_id IS NOT NULL;
+CREATE INDEX deliveries_batch ON deliveries (batch_id, kind) WHERE status = 'pending';
+CREATE INDEX deliveries_dead ON deliveries (workload_id, id) WHERE status = 'dead';
+"""
+
+SECOND = """
+-- Before this version nothing was delivered: the table is empty.
+DROP TABLE deliveries;
+
 -- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook; target
 -- says which of the workload's receivers. seq: the answer it is about; another answer since then overtakes it. row and
 -- row_error, of an event: what became of the row that was written before it. Done deliveries stand in no index.
@@ -264,7 +296,14 @@ CREATE TABLE receivers (
     strikes INTEGER NOT NULL,
     why TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- "nura results --since" looks at what is new, however much there is.
+CREATE INDEX answers_finished ON answers (finished_at);
 """
+
+STEPS = (FIRST, SECOND)
+"""The migrations, in their order. One that was released is never changed: a file says how many of them it has had."""
+VERSION = len(STEPS)
 
 
 def migrate(db: sqlite3.Connection, state_id: str) -> None:
@@ -275,17 +314,24 @@ def migrate(db: sqlite3.Connection, state_id: str) -> None:
     import sqlite_utils
 
     migrations = sqlite_utils.Migrations("nura")
+    for number, script in enumerate(STEPS, 1):
+        migrations(name=f"{number:04}")(_step(number, script, state_id))
+    migrations.apply(sqlite_utils.Database(db))
 
-    @migrations(name="0001")
-    def first(target: sqlite_utils.Database) -> None:
+
+def _step(number: int, script: str, state_id: str) -> "Callable[[sqlite_utils.Database], None]":
+    """Return the function that takes a file from version ``number - 1`` to ``number``."""
+
+    def step(target: "sqlite_utils.Database") -> None:
         statement = ""
-        for line in FIRST.splitlines(keepends=True):
+        for line in script.splitlines(keepends=True):
             statement += line
             if sqlite3.complete_statement(statement):
                 target.conn.execute(statement)
                 statement = ""
-        target.conn.execute("INSERT INTO meta VALUES ('state_id', ?)", (state_id,))
-        target.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        target.conn.execute("PRAGMA user_version = 1")
+        if number == 1:
+            target.conn.execute("INSERT INTO meta VALUES ('state_id', ?)", (state_id,))
+            target.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        target.conn.execute(f"PRAGMA user_version = {number}")
 
-    migrations.apply(sqlite_utils.Database(db))
+    return step

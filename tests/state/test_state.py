@@ -1,11 +1,13 @@
 """The state file: opened safely, moved by guarded updates, counted as it really is."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from nura_cli.errors import StateCorrupt, StateError, StateNewer
-from nura_cli.state import State, answers, batches, file, locks, runs, schema, tasks
+from nura_cli.state import State, answers, batches, file, locks, outbox, runs, schema, tasks
 from nura_cli.state.answers import Failure, Settled, Spent
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
@@ -109,6 +111,34 @@ def test_what_cannot_be_a_state_file_is_said_plainly(tmp_path: Path) -> None:
         State(tmp_path / "no" / "folder" / "n.db")
     assert caught.value.exit_code == 75
     assert "folder" in str(caught.value.hint)
+
+
+def described(db: sqlite3.Connection) -> set[tuple[Any, ...]]:
+    """Return what a file's tables and indexes are, without their comments and spacing."""
+    rows = db.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    return {(kind, name, " ".join(re.sub(r"--.*", "", sql).replace('"', "").split())) for kind, name, sql in rows}
+
+
+def test_a_file_of_each_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Each was dumped from a file that the nura of its time had written: settled, sent, waiting and replaced records."""
+    earlier = sorted(Path(__file__).parent.glob("version_*.sql"))
+    assert [path.stem for path in earlier] == [f"version_{n}" for n in range(1, schema.VERSION)]
+    with State(tmp_path / "new.db") as new:
+        wanted = described(new.db)
+    for dump in earlier:
+        with closing(sqlite3.connect(tmp_path / dump.stem)) as db:
+            db.executescript(dump.read_text())
+        with State(tmp_path / dump.stem) as state:
+            assert state.db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+            assert state.state_id == "7dec9d25a5863144"
+            assert described(state.db) == wanted
+            assert state.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            counted(state)
+            assert [row.key for row in answers.read(state.db)] == ["0", "1"]
+            assert [batch.status for batch in batches.under_way(state.db)] == [BatchStatus.SUBMITTED]
+            with state.transaction() as db:
+                outbox.settled(db, 1, 1, [(1, TaskStatus.COMPLETED)], outbox.Plan(frozenset({"completed"})), NOW)
+            assert outbox.waiting(state.db, "echo", "row", "") == 1
 
 
 def test_a_file_of_a_newer_nura_is_left_alone(state: State) -> None:

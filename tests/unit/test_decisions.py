@@ -343,6 +343,7 @@ def test_times_are_utc_and_readable() -> None:
 # --- who may import whom
 
 LAYERS = {
+    "__init__": {"pipeline", "providers", "state", "config", "config_file", "clock"},
     "cli": {
         "pipeline",
         "state",

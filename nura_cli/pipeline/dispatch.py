@@ -76,7 +76,7 @@ class Dispatch:
     troubles: list[Trouble] = field(default_factory=list)
     blocked: set[str] = field(default_factory=set)
     not_due: dict[str, int] = field(default_factory=lambda: {"threshold": 0, "backoff": 0, "paused": 0})
-    seen: dict[str, recovery.Marker] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
     worked: bool = False
 
     def fail(
@@ -282,8 +282,9 @@ def _open(
     if not tasks.due_count(job.state.db, lane.id, now, horizon, 1):
         return None
     if provider.name not in job.seen:
-        job.seen[provider.name] = recovery.look(job.state, provider, job.accounts, job.clock)
+        recovery.survey(job.state, job.accounts, provider, job.clock)
         recovery.watch_given_up(job.state, job.accounts, provider, job.clock)
+        job.seen.add(provider.name)
     name, text = revision(spec)
     with job.state.transaction() as db:
         batch_id = batches.add(

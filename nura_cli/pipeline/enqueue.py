@@ -64,12 +64,30 @@ class Objects:
     records: Iterable[Mapping[str, Any]]
 
     def lines(self, limit: int) -> Iterator[lines.Line]:
-        """Yield its records as JSON, none longer than ``limit`` bytes."""
-        for number, record in enumerate(self.records, 1):
+        """Yield its records as JSON, none longer than ``limit`` bytes.
+
+        Raises:
+            GiverFailed: whatever the records' own iterator raised; it is no failure of the state file.
+        """
+        for number, record in enumerate(self._given(), 1):
             try:
                 yield lines.bounded(number, json.dumps(record, allow_nan=False).encode(), limit)
             except (TypeError, ValueError, RecursionError) as error:
                 yield lines.Line(number, b"", f"has no form in JSON: {error}")
+
+    def _given(self) -> Iterator[Mapping[str, Any]]:
+        try:
+            yield from self.records
+        except Exception as error:
+            raise GiverFailed(error) from error
+
+
+class GiverFailed(Exception):
+    """Who gives the records failed half-way; ``error`` is what was raised."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 Input = Source | Rows | Objects

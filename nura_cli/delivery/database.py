@@ -146,7 +146,7 @@ def errors_of(engine: "Engine") -> tuple[type[Exception], ...]:
     return sa.exc.SQLAlchemyError, getattr(engine.dialect.loaded_dbapi, "Error", sa.exc.DBAPIError), OverflowError
 
 
-def refusal(engine: "Engine", error: Exception) -> str:
+def refusal(error: Exception) -> str:
     """Return why the database refuses the values of a statement.
 
     Raises:
@@ -155,22 +155,26 @@ def refusal(engine: "Engine", error: Exception) -> str:
     said = getattr(error, "orig", None) or error
     if refuses_row(said):
         return wording(said)
-    engine.dispose()
     raise DatabaseDown(f"the database cannot be used now: {wording(said)}") from error
 
 
 @contextmanager
 def speaking(engine: "Engine") -> Iterator[None]:
-    """Turn what a database says within this block into one of our errors.
+    """Turn what a database says within this block into one of our errors; a transaction stands within it, whole.
 
     Raises:
         RowRefused: the values will not do.
         DatabaseDown: anything else: it cannot be used now.
     """
     try:
-        yield
-    except errors_of(engine) as error:
-        raise RowRefused(refusal(engine, error)) from error
+        try:
+            yield
+        except errors_of(engine) as error:
+            raise RowRefused(refusal(error)) from error
+    except DatabaseDown:
+        # The connections kept are as dead as this one. Not before it was given back: it would outlive them all.
+        engine.dispose()
+        raise
 
 
 @contextmanager

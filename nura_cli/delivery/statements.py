@@ -159,7 +159,7 @@ class EachRow(Writer):
                     found = cursor.fetchone()
                     yield row, _OF_MISSES[found[0] if found else None]
                 except self._errors as error:
-                    reason = refusal(self._engine, error)
+                    reason = refusal(error)
                     if not getattr(connection.connection.dbapi_connection, "in_transaction", True):
                         raise RowRefused(reason) from error  # a trigger's RAISE(ROLLBACK)
                     yield row, RowOutcome("failed", reason)
@@ -211,7 +211,7 @@ class Together(Writer):
             with connection.begin_nested():
                 hits = {int(index) for (index,) in connection.execute(self._update, self._arrays(rows))}
         except self._errors as error:
-            reason = refusal(self._engine, error)
+            reason = refusal(error)
             if len(rows) == 1:
                 yield rows[0], RowOutcome("failed", reason)
             else:

@@ -203,7 +203,7 @@ class WriteBack:
         try:
             connection.execute(ledger.insert(), [{"uid": row.delivery, "written_at": at} for row in rows])
         except errors_of(self._engine) as error:
-            raise _Raced(refusal(self._engine, error)) from error
+            raise _Raced(refusal(error)) from error
 
     @cached_property
     def _engine(self) -> "Engine":

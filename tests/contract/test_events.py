@@ -344,7 +344,8 @@ class RawServer:
         self.sent = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/hook"
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         while True:
@@ -363,6 +364,9 @@ class RawServer:
                     continue
 
     def close(self) -> None:
+        """Be gone when this returns: an accept that outlives its socket takes the connections of whoever gets its number next."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._socket.close()
 
 
@@ -404,11 +408,13 @@ def test_an_answer_that_comes_drop_by_drop_is_out_of_time_all_the_same() -> None
                     return
                 connection.sendall(b"X-%d: y\r\n" % n)
 
-    threading.Thread(target=drip, daemon=True).start()
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
     sender = Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", SECRET, timeout=1)
     assert sender.send([event(1)]) == [Outcome("refused", "gave no answer within 1 seconds")]
     sender.close()
     stop.set()
+    thread.join()
     server.close()
 
 

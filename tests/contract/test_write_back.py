@@ -3,8 +3,9 @@
 import json
 import multiprocessing
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ class Database:
     def kinds(self, *documents: dict[str, Any], **options: Any) -> list[str]:
         """Write documents; return the kinds of what became of each."""
         return [outcome.kind for outcome in self.write(*documents, **options)]
+
+    def open_connections(self) -> int:
+        """Return how many connections there are to it, this one included."""
+        if self.kind == "sqlite":
+            links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+            return sum(str(link.readlink()).endswith("app.db") for link in links)
+        return int(self.run("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")[0][0])
 
 
 @pytest.fixture(params=BOTH)
@@ -547,6 +555,31 @@ def test_a_full_database_delays_the_chunk(table: Database) -> None:
         table.run("DROP TRIGGER no_room ON t")
     assert table.run("SELECT count(*) FROM t WHERE a IS NOT NULL") == [(0,)]
     assert table.kinds(*(answer(i) for i in range(5))) == ["written"] * 5
+
+
+def test_no_connection_stays_open_whatever_went_wrong(table: Database) -> None:
+    no_room = (
+        "SELECT RAISE(ABORT, 'no') WHERE new.id = 1"
+        if table.kind == "sqlite"
+        else "IF new.id = 1 THEN RAISE disk_full; END IF"
+    )
+    trigger(table, "BEFORE UPDATE ON t", no_room)
+    before = table.open_connections()
+    wrong: dict[str, Any] = {"a table that is not there": {"table": "tt"}, "no ledger": {"ledger": "log"}}
+    for options in wrong.values():
+        with pytest.raises(ConfigError):
+            table.write(answer(1), **options)
+    with table.write_back() as write_back, suppress(DatabaseDown):
+        write_back.write([answer(0), answer(1)], NOW)
+    table.run("BEGIN IMMEDIATE" if table.kind == "sqlite" else "BEGIN")
+    table.run("UPDATE t SET n = 1 WHERE id = 2")
+    with table.write_back() as write_back, pytest.raises(DatabaseDown):
+        write_back.write([answer(2)], NOW)
+    table.run("ROLLBACK")
+    deadline = time.monotonic() + 30
+    while table.open_connections() > before and time.monotonic() < deadline:
+        time.sleep(0.02)  # a server notices a moment later that a connection was closed
+    assert table.open_connections() == before
 
 
 def limited(write_back: WriteBack, pages: int) -> None:

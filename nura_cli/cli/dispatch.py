@@ -1,12 +1,11 @@
 """nura dispatch."""
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, stage, with_session
+from nura_cli.cli.session import Session, output, stage, with_session
 from nura_cli.pipeline.report import Report, count
 
 if TYPE_CHECKING:
@@ -59,13 +58,17 @@ def _plan(session: Session, names: list[str]) -> None:
     with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
         report = dispatch.plan(state, config, accounts.dialect, clock.now, names)
     if not session.json:
-        for batch in report.result["batches"]:
-            due = "due" if batch["due"] else "not due yet"
-            cost = f", about ${batch['estimated_cost']} for its input" if batch["estimated_cost"] else ""
-            print(
-                f"{batch['workload']}: {batch['requests']:,} requests, {batch['bytes']:,} bytes,"
-                f" about {batch['estimated_tokens']:,} tokens{cost}, to {batch['provider']}"
-                f" ({batch['model'] or 'their own models'}), {due}"
-            )
-        sys.stdout.flush()
+        with output():
+            _show(report.result["batches"])
     session.finish(report)
+
+
+def _show(planned: list[dict[str, Any]]) -> None:
+    for batch in planned:
+        due = "due" if batch["due"] else "not due yet"
+        cost = f", about ${batch['estimated_cost']} for its input" if batch["estimated_cost"] else ""
+        print(
+            f"{batch['workload']}: {batch['requests']:,} requests, {batch['bytes']:,} bytes,"
+            f" about {batch['estimated_tokens']:,} tokens{cost}, to {batch['provider']}"
+            f" ({batch['model'] or 'their own models'}), {due}"
+        )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, plain, with_session
+from nura_cli.cli.session import Session, output, with_session
 from nura_cli.errors import EX_PARTIAL, InputError, UsageError
+from nura_cli.state.disk import on_disk
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -98,12 +99,16 @@ class _Rejects:
         self._file: Any = None
 
     def __call__(self, source: str, number: int, line: bytes, why: str) -> None:
-        try:
-            if self._file is None:
-                fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-                self._file = self._stack.enter_context(open(fd, "wb"))
+        if self._file is None:
+            self._stack.enter_context(on_disk(self._path))  # what is left to write is written when it is closed
+            self._file = self._stack.enter_context(open(self._made(), "wb"))
+        with on_disk(self._path):
             self._file.write(line + b"\n")
-        except OSError as error:
+
+    def _made(self) -> int:
+        try:
+            return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
             raise UsageError(f"--rejects {self._path}: {error.strerror}") from error
 
 
@@ -116,12 +121,12 @@ def _preview(session: Session, workload: Any, dialect: Any, sources: list[Any], 
     for request in enqueue.preview(workload, spec_of(workload, dialect), dialect, sources, limit, prefix):
         if isinstance(request, InputError):
             failed.append(request)
-            print(f"nura enqueue: {plain(request.message)}", file=sys.stderr)
+            session.tell(request.message)
         elif session.json:
             shown.append(request.decode())
         else:
-            sys.stdout.buffer.write(request + b"\n")
-    sys.stdout.flush()
+            with output() as out:
+                out.write(request + b"\n")
     if session.json:
         from nura_cli.pipeline.report import Report, trouble
 

@@ -1,7 +1,6 @@
 """nura results."""
 
 import json
-import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, with_session
+from nura_cli.cli.session import Session, output, with_session
 from nura_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,10 +69,14 @@ def command(
             out += line
             out += b"\n"
             if len(out) >= _FLUSH_BYTES:
-                sys.stdout.buffer.write(out)
+                _put(out)
                 out.clear()
-        sys.stdout.buffer.write(out)
-    sys.stdout.flush()
+        _put(out)
+
+
+def _put(lines: bytes | bytearray) -> None:
+    with output() as out:
+        out.write(lines)
 
 
 def _lines(state: "State", config: "Config", form: Form, wanted: "Wanted") -> Iterator[bytes]:

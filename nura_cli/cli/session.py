@@ -1,28 +1,29 @@
 """What every command shares: the common options, the state file and lock, how a report becomes output and an exit code."""
 
+import contextlib
 import functools
 import inspect
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nura_cli import __version__, clock, config_file
-from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError
+from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, StateError
 from nura_cli.pipeline.report import Report, Trouble, trouble
-from nura_cli.state import State, locks, runs
+from nura_cli.state import State, disk, locks, runs
+from nura_cli.state.file import explained
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
     from nura_cli.pipeline.accounts import Accounts
 
-_REMIND = 6 * 3600
 _COMMON = "Common options"
 
 ConfigOption = Annotated[
@@ -84,7 +85,14 @@ class Session:
     def say(self, text: str) -> None:
         """Say what is going on: on a terminal, or with ``-v``."""
         if (self.terminal or self.verbose) and not self.quiet:
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """Write a line to standard error. Where that cannot be (a log on a full disk), work and exit code are as ever."""
+        try:
             print(f"nura {self.command}: {plain(text)}", file=sys.stderr, flush=True)
+        except OSError:
+            _silence(sys.stderr)
 
     def finish(self, report: Report, *, skipped: str | None = None, said: list[Trouble] | None = None) -> None:
         """Print a report, and exit with its code.
@@ -95,12 +103,34 @@ class Session:
         if self.json:
             head = {"command": self.command, "exit_code": report.exit_code, "skipped": skipped}
             errors = [found.as_dict() for found in report.troubles]
-            print(json.dumps({**head, "errors": errors, **report.result}, ensure_ascii=False, default=str))
+            with output():
+                print(json.dumps({**head, "errors": errors, **report.result}, ensure_ascii=False, default=str))
         else:
             for found in report.troubles if said is None else said:
-                print(f"nura {self.command}: {plain(found.line)}", file=sys.stderr)
+                self.tell(found.line)
         if report.exit_code:
             raise typer.Exit(report.exit_code)
+
+
+@contextlib.contextmanager
+def output() -> Iterator[IO[bytes]]:
+    """Give the block standard output, and flush it at its end.
+
+    Raises:
+        StateError: it cannot be written: it goes to a file, and the disk is full.
+    """
+    try:
+        with disk.on_disk("standard output"):
+            yield sys.stdout.buffer
+            sys.stdout.flush()
+    except StateError:
+        _silence(sys.stdout)
+        raise
+
+
+def _silence(stream: IO[str]) -> None:
+    """Let what a stream still holds go nowhere: the interpreter would try again to write it, and give a code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def plain(text: str) -> str:
@@ -176,28 +206,26 @@ def run(session: Session, work: Callable[[], None]) -> None:
     except (typer.Exit, Stopped):
         raise
     except BrokenPipeError:  # the reader of our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         raise typer.Exit from None
     except NuraError as error:
         _end(session, error)
     except Exception as error:
-        if session.verbose:
+        known = disk.trouble(error) if isinstance(error, OSError) else None
+        if known is None and session.verbose:
             raise
         what = f"unexpected {type(error).__name__}: {error}"
-        _end(
-            session, NuraError(what, hint="this is a bug of nura's; -v shows where; the same command may be run again")
-        )
+        hint = "this is a bug of nura's; -v shows where; the same command may be run again"
+        _end(session, known or NuraError(what, hint=hint))
 
 
 def _end(session: Session, error: NuraError) -> None:
-    found = trouble(error)
     if session.json:
-        report = Report(troubles=[found])
-        session.finish(report)
-    lines = error.message.split("\n")
+        with contextlib.suppress(StateError):  # standard output cannot be written; standard error may be
+            session.finish(Report(troubles=[trouble(error)]))
     hint = f" ({error.hint})" if error.hint else ""
-    for n, line in enumerate(lines):
-        print(f"nura {session.command}: {plain(line)}{hint if n == len(lines) - 1 else ''}", file=sys.stderr)
+    for line in f"{error.message}{hint}".split("\n"):
+        session.tell(line)
     raise typer.Exit(error.exit_code or EX_UNEXPECTED)
 
 
@@ -229,7 +257,7 @@ def stage(
                     report = _recorded(session, state, lambda: work(state, config, accounts))
                 said = _troubles(session, state, report, config.remind)
         except locks.Held as held:
-            _skipped(session, state, held, empty)
+            _skipped(session, state, held, empty, config.remind)
             return
     session.say(summary(report))
     session.finish(report, said=said)
@@ -237,23 +265,32 @@ def stage(
 
 def _recorded(session: Session, state: State, work: Callable[[], Report]) -> Report:
     """Do the work; write down how it ended, whichever way."""
-    code, message = EX_UNEXPECTED, "ended unexpectedly"
+
+    def ended(code: int, message: str | None) -> None:
+        with state.transaction() as db:
+            runs.ended(db, session.command, clock.now(), code, message)
+
     try:
-        report = work()
-        code, message = report.exit_code, report.troubles[0].message if report.troubles else ""
-    except NuraError as error:
-        code, message = error.exit_code, error.message
-        raise
-    except Stopped as stopped:
-        code, message = stopped.exit_code, "told to stop"
-        raise
-    finally:
+        with explained(state.path):
+            report = work()
+    except BaseException as error:
+        code, message = _end_of(error)
         try:
-            with state.transaction() as db:
-                runs.ended(db, session.command, clock.now(), code, message or None)
+            ended(code, message)
         except Exception:  # noqa: BLE001 - the failure of the work itself is the one to tell
             session.say("how this run ended could not be written down")
+        raise
+    ended(report.exit_code, report.troubles[0].message if report.troubles else None)
     return report
+
+
+def _end_of(error: BaseException) -> tuple[int, str]:
+    """Return the exit code that an exception means, and what is written down of it."""
+    if isinstance(error, NuraError):
+        return error.exit_code, error.message
+    if isinstance(error, Stopped):
+        return error.exit_code, "told to stop"
+    return EX_UNEXPECTED, "ended unexpectedly"
 
 
 def _troubles(session: Session, state: State, report: Report, remind: int) -> list[Trouble]:
@@ -270,7 +307,7 @@ def _troubles(session: Session, state: State, report: Report, remind: int) -> li
     return said
 
 
-def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[str, Any]) -> None:
+def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[str, Any], remind: int) -> None:
     holder = held.holder
     since = clock.rfc3339(holder.since) if holder else "just now"
     pid = holder.pid if holder else "unknown"
@@ -279,9 +316,9 @@ def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[st
             f"already running (pid {pid}, since {since}): longer than a run can take",
             hint=f"look at it with: ps -fp {pid}; if it hangs, kill {pid}: nothing is lost",
         )
-        found = trouble(error)
+        found = trouble(error, about=session.command)
         with state.transaction() as db:
-            say = runs.trouble(db, session.command, found.scope, found.message, clock.now(), _REMIND)
+            say = runs.trouble(db, session.command, found.scope, found.message, clock.now(), remind)
         said = [found] if say or session.terminal else []
         session.finish(Report(dict(empty), [found]), skipped="locked", said=said)
     session.say(f"already running (pid {pid}, since {since})")

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from nura_cli import clock, config_file
-from nura_cli.cli.session import Session, plain, with_session
+from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.pipeline import status
 from nura_cli.state import State
 
@@ -24,7 +24,8 @@ def command(session: Session) -> None:
     with State(path) as state:
         report = status.run(state, workloads, clock.now())
     if not session.json:
-        _show(report.result)
+        with output():
+            _show(report.result)
     session.finish(report)
 
 

@@ -47,6 +47,7 @@ from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.providers.base import Dialect, Fault, Limits, Provider, Spec
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
+from nura_cli.state.disk import on_disk
 from nura_cli.states import BatchStatus
 
 _PAGE = 1000
@@ -388,7 +389,8 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
     path = request_file(job.state, batch)
     try:
         if provider.uploads:
-            file_id = provider.upload(path, path.name)
+            with on_disk(path):
+                file_id = provider.upload(path, path.name)
             with job.state.transaction() as db:
                 batch = batches.move(
                     db, batch, BatchStatus.UPLOADED, job.clock(), "request file uploaded", input_file_id=file_id
@@ -422,7 +424,8 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         )
     job.sent.append(batch.id)
     try:
-        remote = provider.create(source, endpoint=batch.endpoint, tag=batch.tag, state_id=job.state.state_id)
+        with on_disk(request_file(job.state, batch)):
+            remote = provider.create(source, endpoint=batch.endpoint, tag=batch.tag, state_id=job.state.state_id)
     except Unconfirmed as error:  # the one doubtful outcome: recovery finds out, in a later run
         job.blocked.add(batch.provider)
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)

@@ -24,6 +24,7 @@ from nura_cli.pipeline.render import Prompt
 from nura_cli.pipeline.report import Report, Trouble
 from nura_cli.providers.base import Dialect, Spec
 from nura_cli.state import State, tasks
+from nura_cli.state.disk import on_disk
 
 CHUNK_LINES = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -39,8 +40,9 @@ class Source:
     stream: BinaryIO
 
     def lines(self, limit: int) -> Iterator[lines.Line]:
-        """Yield its lines, none longer than ``limit`` bytes."""
-        return lines.split(self.stream, limit)
+        """Yield its lines, none longer than ``limit`` bytes. Raises StateError: it cannot be read."""
+        with on_disk("standard input" if self.name == "-" else self.name):
+            yield from lines.split(self.stream, limit)
 
 
 @dataclass(frozen=True, slots=True)

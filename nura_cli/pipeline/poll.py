@@ -9,6 +9,7 @@ batch or results the provider has lost, whose tasks are then sent again. It hold
 that writes and sweeps ``results/``.
 """
 
+import errno
 import hashlib
 import json
 import time
@@ -35,7 +36,7 @@ from nura_cli.pipeline.report import Report, Trouble, batch_dicts, trouble
 from nura_cli.providers.base import Download, Phase, Provider, RemoteBatch
 from nura_cli.state import State, batches, runs
 from nura_cli.state.batches import Batch, Stray
-from nura_cli.state.file import publish
+from nura_cli.state.disk import on_disk, part_of, publish
 from nura_cli.states import BatchStatus
 
 _WAIT_SECONDS = (0.2, 30.0)
@@ -120,7 +121,6 @@ def _round(job: Poll) -> None:
     for name, group in by_provider.items():
         try:
             _ask(job, job.accounts.provider(name), group)
-            job.worked = True
         except (ProviderError, KeyRefused, ConfigError) as error:
             job.fail(error, provider=name)
 
@@ -170,10 +170,10 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> No
         with job.state.transaction() as db:
             batch = batches.note(db, batch, **told)
         job.moved[batch.id] = batch
-    if remote.phase is Phase.RUNNING:
-        return
     try:
-        job.moved[batch.id] = _bring_home(job, provider, batch, remote)
+        if remote.phase is not Phase.RUNNING:
+            job.moved[batch.id] = _bring_home(job, provider, batch, remote)
+        job.worked = True
     except (ProviderError, StateError) as error:
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
 
@@ -244,23 +244,22 @@ def fetch(provider: Provider, part_id: str, target: Path) -> Download:
     Raises:
         Unreachable: it came short; the next run tries again.
         NotFound: the provider no longer has it.
-        StateError: there is no room for it on the disk.
+        StateError: there is no room for it on the disk, or the disk fails.
     """
-    part = target.with_name(target.name + ".part")
-    got = provider.download(part_id, part)
-    if got.announced is None:
-        again = target.with_name(target.name + ".again.part")
-        second = provider.download(part_id, again)
-        again.unlink()
-        if second.sha256 != got.sha256:
-            raise Unreachable(f"two downloads of {part_id} differ; it is fetched again by the next run")
-    elif got.bytes != got.announced:
-        raise Unreachable(
-            f"{part_id}: {got.bytes:,} of {got.announced:,} bytes came; it is fetched again by the next run"
-        )
-    if not ends_whole(part):
-        raise Unreachable(f"{part_id}: its last line is cut; it is fetched again by the next run")
-    publish(part, target)
+    with part_of(target) as part:
+        got = provider.download(part_id, part)
+        if got.announced is None:
+            with part_of(part) as again:
+                second = provider.download(part_id, again)
+            if second.sha256 != got.sha256:
+                raise Unreachable(f"two downloads of {part_id} differ; it is fetched again by the next run")
+        elif got.bytes != got.announced:
+            raise Unreachable(
+                f"{part_id}: {got.bytes:,} of {got.announced:,} bytes came; it is fetched again by the next run"
+            )
+        if not ends_whole(part):
+            raise Unreachable(f"{part_id}: its last line is cut; it is fetched again by the next run")
+        publish(part, target)
     return got
 
 
@@ -287,11 +286,21 @@ def ends_whole(path: Path) -> bool:
 
 
 def intact(path: Path, expected: dict[str, object]) -> bool:
-    """Return whether a spool file is still what was downloaded: its length and sha256."""
-    if not path.is_file() or path.stat().st_size != expected["bytes"]:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == expected["sha256"]
+    """Return whether a spool file is still what was downloaded: its length and sha256. One the disk cannot read is not.
+
+    Raises:
+        StateError: it may not be read, or the disk does not say.
+    """
+    with on_disk(path):
+        if not path.is_file() or path.stat().st_size != expected["bytes"]:
+            return False
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == expected["sha256"]
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return False
 
 
 def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
@@ -342,7 +351,7 @@ def _follow_strays(job: Poll) -> None:
         except NotFound:
             with job.state.transaction() as db:
                 batches.counted(db, stray, job.clock())
-        except (ProviderError, KeyRefused, ConfigError) as error:
+        except (ProviderError, KeyRefused, ConfigError, StateError) as error:
             job.fail(error, provider=stray.provider, batch=stray.batch_id)
 
 

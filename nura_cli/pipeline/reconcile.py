@@ -33,6 +33,7 @@ from nura_cli.providers.base import Dialect, Fault, ResultLine, Spec
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.disk import on_disk
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
 CHUNK_LINES = 2000
@@ -84,8 +85,11 @@ def run(
             job.troubles.append(trouble(error, provider=batch.provider, workload=batch.workload, batch=batch.id))
         progress(sum(job.tasks[name] for name in ("completed", "failed", "retried")), total)
     for stray, spooled in batches.strays(state.db):
-        if spooled is not None:
-            _count_stray(job, stray, json.loads(spooled))
+        try:
+            if spooled is not None:
+                _count_stray(job, stray, json.loads(spooled))
+        except NuraError as error:
+            job.troubles.append(trouble(error, provider=stray.provider, batch=stray.batch_id))
     return _report(job, deliver.run(state, config, clock))
 
 
@@ -135,7 +139,7 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
         return
     settling = Settling(job, batch)
     for path in paths.values():
-        with path.open("rb") as file:
+        with on_disk(path), path.open("rb") as file:
             for chunk in chunks(file):
                 settling.apply(chunk)
                 job.state.give_way()
@@ -305,7 +309,7 @@ class StrayBill:
 
     def bill(self, path: Path) -> None:
         """Add the usage of each answered line of a file to the ledger."""
-        with path.open("rb") as file:
+        with on_disk(path), path.open("rb") as file:
             for chunk in chunks(file):
                 billed = [line for raw in chunk if (line := self._line(raw))]
                 with self._job.state.transaction() as db:

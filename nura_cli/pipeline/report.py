@@ -58,7 +58,12 @@ class Trouble:
 
 
 def trouble(
-    error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
+    error: NuraError,
+    *,
+    provider: str | None = None,
+    workload: str | None = None,
+    batch: int | None = None,
+    about: str | None = None,
 ) -> Trouble:
     """Return an error as a trouble of the run; what the error does not say of itself is given here."""
     return Trouble(
@@ -69,6 +74,7 @@ def trouble(
         provider=error.provider or provider,
         workload=error.workload or workload,
         batch_id=error.batch_id or batch,
+        about=about,
     )
 
 

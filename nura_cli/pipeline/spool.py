@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from nura_cli.errors import InputError
 from nura_cli.providers.base import Dialect, Limits
-from nura_cli.state.file import publish
+from nura_cli.state.disk import part_of, publish
 
 _PIECE_BYTES = 1 << 20
 _AHEAD = 16
@@ -48,16 +48,15 @@ def write(
     """Write the requests of ``rows`` (task id, line; by id) to ``target``, up to the limits in bytes and inputs.
 
     The file is written beside itself as ``.part``, synced and renamed, and its folder synced. Where no row became a
-    request, nothing is left.
+    request, or it could not be written, nothing is left.
 
     Args:
         body: from a line to a request's body; an :class:`InputError` of its concerns that task alone.
         aim: bytes to stay under where that is possible; a first request goes in even so.
 
     Raises:
-        OSError: the disk is full, or fails.
+        StateError: the disk is full, or fails.
     """
-    part = target.with_name(target.name + ".part")
     frame = dialect.frame
     failed: list[tuple[int, str]] = []
     requests = last_id = 0
@@ -65,36 +64,37 @@ def write(
     longest = min(limits.line_bytes, most)
     bytes_left, inputs_left = min(most, aim or most), limits.inputs
     prefix = tag.encode()
-    with _Writer(part) as writer:
-        writer.put(frame.head)
-        for task_id, line in rows:
-            try:
-                content = body(line)
-                inputs = dialect.inputs(endpoint, content) if limits.inputs is not None else 0
-                if limits.inputs is not None and inputs > limits.inputs:
-                    raise InputError(f"carries {inputs:,} inputs; a batch takes {limits.inputs:,}")
-                request = dialect.request(b"%b-%d" % (prefix, task_id), endpoint, content)
-                if len(request) > longest:
-                    raise InputError(f"its request has {len(request):,} bytes; {limits.line_bytes:,} are allowed")
-            except InputError as error:
-                failed.append((task_id, error.message))
+    with part_of(target) as part:
+        with _Writer(part) as writer:
+            writer.put(frame.head)
+            for task_id, line in rows:
+                try:
+                    content = body(line)
+                    inputs = dialect.inputs(endpoint, content) if limits.inputs is not None else 0
+                    if limits.inputs is not None and inputs > limits.inputs:
+                        raise InputError(f"carries {inputs:,} inputs; a batch takes {limits.inputs:,}")
+                    request = dialect.request(b"%b-%d" % (prefix, task_id), endpoint, content)
+                    if len(request) > longest:
+                        raise InputError(f"its request has {len(request):,} bytes; {limits.line_bytes:,} are allowed")
+                except InputError as error:
+                    failed.append((task_id, error.message))
+                    last_id = task_id
+                    continue
+                length = len(request) + len(frame.separator)
+                if requests and (length > bytes_left or (inputs_left is not None and inputs > inputs_left)):
+                    break
+                bytes_left -= length
+                inputs_left = None if inputs_left is None else inputs_left - inputs
+                if requests:
+                    writer.put(frame.separator)
+                writer.put(request)
+                requests += 1
                 last_id = task_id
-                continue
-            length = len(request) + len(frame.separator)
-            if requests and (length > bytes_left or (inputs_left is not None and inputs > inputs_left)):
-                break
-            bytes_left -= length
-            inputs_left = None if inputs_left is None else inputs_left - inputs
-            if requests:
-                writer.put(frame.separator)
-            writer.put(request)
-            requests += 1
-            last_id = task_id
-        writer.put(frame.tail)
+            writer.put(frame.tail)
+        if requests:
+            publish(part, target)
     if not requests:
-        part.unlink()
         return Sealed(0, 0, "", last_id, failed)
-    publish(part, target)
     return Sealed(requests, writer.size, writer.sha.hexdigest(), last_id, failed)
 
 

@@ -4,7 +4,6 @@ No process that has it open may touch the file by other means: opening and closi
 SQLite's POSIX locks. So it is made (0600) before SQLite sees it, and locks are files of their own.
 """
 
-import errno
 import os
 import sqlite3
 import time
@@ -15,7 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from nura_cli.errors import StateCorrupt, StateError, StateNewer
-from nura_cli.state import locks, schema
+from nura_cli.state import disk, locks, schema
+from nura_cli.state.disk import sync_folder
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for its turn before it gives up with exit 75."""
@@ -27,8 +27,8 @@ _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "smbfs",
 class State:
     """One open state file and the spool folder beside it. Use it as a context manager.
 
-    Inside the block any ``sqlite3.Error``, and any ``OSError`` of a full or read-only disk, comes out as a
-    :class:`StateError` that names the file, the cause and the next step.
+    Inside the block any ``sqlite3.Error``, and any ``OSError``, comes out as a :class:`StateError` that names the file, the
+    cause and the next step. On a file system that is mounted read-only it can be read, and every write fails so.
 
     Attributes:
         path: the state file.
@@ -50,7 +50,7 @@ class State:
         self.path = path
         with explained(path):
             _refuse_network(path)
-            if create:
+            if create and not path.exists():
                 _make(path)
             elif not path.exists():
                 raise StateError(f"{path}: no such state file", hint="nura enqueue makes it with the first record")
@@ -68,7 +68,7 @@ class State:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if error is not None and (explanation := _explain(self.path, error)):
+        if isinstance(error, sqlite3.Error | OSError) and (explanation := _explain(self.path, error)):
             raise explanation from error
 
     def close(self) -> None:
@@ -110,11 +110,11 @@ class State:
         _begin(self.db)
         try:
             yield self.db
+            self.db.execute("COMMIT")
         except BaseException:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
             raise
-        self.db.execute("COMMIT")
 
     def give_way(self) -> None:
         """Between two commits of a long write: leave other writers a gap in which to take their turn."""
@@ -145,29 +145,13 @@ class State:
             schema.migrate(self.db, os.urandom(8).hex())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last: fsync the folder itself."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def publish(part: Path, target: Path) -> None:
-    """Give a written file its lasting name: fsync it, rename it, fsync the folder."""
-    fd = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    part.replace(target)
-    sync_folder(target.parent)
-
-
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the disk's failures inside the block into :class:`StateError`, with the next step to take."""
+    """Turn SQLite's and the disk's failures inside the block into :class:`StateError`, with the next step to take.
+
+    Args:
+        path: the state file. A failure of another file names that one, or none where it is not known which.
+    """
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -176,35 +160,30 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
-_DISK_HINTS = {
-    errno.ENOSPC: "free some room and run the same command again; nothing is lost",
-    errno.EROFS: "mount it writable and run the same command again; nothing is lost",
-    errno.EACCES: "run nura as the user who owns the state file and its folder",
-    errno.ENOENT: "make the folder, or set state: (or --state) to one that exists",
-    errno.EIO: "check the disk; the same command goes on where this one stopped",
-}
-
+_CHECK_MOUNT = "check the owner and mode of the file and its folder, and that the disk is mounted writable"
 _CODES: dict[int, tuple[type[StateError], str, str]] = {
     sqlite3.SQLITE_BUSY: (
         StateError,
         "locked by another process",
         "wait for it, or find it with: fuser -v FILE; then run the same command again",
     ),
-    sqlite3.SQLITE_FULL: (
+    sqlite3.SQLITE_FULL: (StateError, "the disk is full", disk.NO_ROOM),
+    sqlite3.SQLITE_READONLY: (StateError, "cannot be written", _CHECK_MOUNT),
+    sqlite3.SQLITE_CANTOPEN: (
         StateError,
-        "the disk is full",
-        "free some room and run the same command again; nothing is lost",
+        "cannot be opened, or a file beside it",
+        f"{_CHECK_MOUNT} and has room; then run the same command again",
     ),
-    sqlite3.SQLITE_READONLY: (
-        StateError,
-        "cannot be written",
-        "check the owner and mode of the file and its folder, and that the disk is mounted writable",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (StateError, "cannot be opened", "check that its folder exists and may be written"),
     sqlite3.SQLITE_IOERR: (
         StateError,
         "the disk reports an I/O error",
         "check the disk; then run the same command again",
+    ),
+    # SQLite's index of the WAL: one page more of it did not fit, or could not be written. It does not say which.
+    sqlite3.SQLITE_IOERR_SHMSIZE: (
+        StateError,
+        "its index FILE-shm cannot be written: the disk is full, or fails",
+        disk.NO_ROOM,
     ),
     sqlite3.SQLITE_PERM: (StateError, "access denied", "run nura as the user who owns the file"),
     sqlite3.SQLITE_CORRUPT: (
@@ -212,18 +191,21 @@ _CODES: dict[int, tuple[type[StateError], str, str]] = {
         "is damaged",
         "keep a copy, then restore a backup or try: sqlite3 FILE .recover",
     ),
-    sqlite3.SQLITE_NOTADB: (StateCorrupt, "is not an SQLite database", "set state: (or --state) to the right file"),
+    sqlite3.SQLITE_NOTADB: (
+        StateCorrupt,
+        "is not an SQLite database",
+        "set state: (or --state) to the right file; if this is it, it is damaged: restore a backup",
+    ),
 }
 
 
-def _explain(path: Path, error: BaseException) -> StateError | None:
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        kind, what, hint = _CODES.get(code, (StateCorrupt, str(error), "please report this as a bug"))
-        return kind(f"{path}: {what}", hint=hint.replace("FILE", str(path)))
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
-        return StateError(f"{error.filename or path}: {error.strerror}", hint=_DISK_HINTS.get(error.errno))
-    return None
+def _explain(path: Path, error: sqlite3.Error | OSError) -> StateError | None:
+    if isinstance(error, OSError):
+        return disk.trouble(error)
+    code = getattr(error, "sqlite_errorcode", 0)
+    unknown = (StateCorrupt, str(error), "please report this as a bug")
+    kind, what, hint = _CODES.get(code) or _CODES.get(code & 0xFF) or unknown
+    return kind(f"{path}: {what.replace('FILE', str(path))}", hint=hint.replace("FILE", str(path)))
 
 
 def _make(path: Path) -> None:
@@ -235,8 +217,21 @@ def _make(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def _mode(path: Path) -> str:
+    """Return how SQLite is to open the file: for writing, unless its file system is mounted read-only.
+
+    There it cannot make the files it keeps beside a database. Where none is left from before, nobody can be writing, and
+    it may do without them (``immutable``).
+    """
+    if not os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "mode=rw"
+    wal = path.with_name(path.name + "-wal")
+    return "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    uri = f"{path.absolute().as_uri()}?{_mode(path)}"
+    db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         if not db.execute("PRAGMA page_count").fetchone()[0]:
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")

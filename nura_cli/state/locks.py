@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from nura_cli.state.disk import on_disk
+
 HUNG_AFTER = 6 * 3600
 """Seconds after which a run that still holds its lock is taken for hung."""
 
@@ -37,19 +39,25 @@ def lock(path: Path, now: int, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         Held: another process has it (never with ``wait``).
-        OSError: the file cannot be made.
+        StateError: the file cannot be made, or not be written.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with on_disk(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise Held(_holder(fd)) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {now}\n".encode(), 0)
+        with on_disk(path):
+            _take(fd, now, wait)
         yield
     finally:
         os.close(fd)
+
+
+def _take(fd: int, now: int, wait: bool) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        raise Held(_holder(fd)) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()} {now}\n".encode(), 0)
 
 
 def _holder(fd: int) -> Holder | None:

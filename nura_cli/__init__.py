@@ -4,6 +4,197 @@ Records piped into ``nura enqueue`` wait as tasks in one SQLite file; ``nura dis
 provider batches, ``nura poll`` brings the finished batches' results home, ``nura reconcile`` accounts for every task,
 writes the answers back to the application's own records and triggers its events; cron chains the stages, and a crash
 at any point loses nothing and pays for nothing twice.
+
+An application in Python needs two functions: :func:`enqueue` puts its records into the spool, :func:`results` gives the
+answers. Both work beside running stages, from any process and thread; what goes wrong is a
+:class:`nura_cli.errors.NuraError` with a ``message`` and a ``hint``.
 """
 
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+
+if TYPE_CHECKING:
+    from nura_cli.config import Config
+    from nura_cli.pipeline.results import Wanted
+
 __version__ = "0.1.0"
+__all__ = ["Enqueued", "Result", "__version__", "enqueue", "results"]
+
+
+class Error(TypedDict):
+    """One thing that went wrong: an entry of ``errors``, as in ``--json``."""
+
+    kind: str
+    provider: str | None
+    workload: str | None
+    batch_id: int | None
+    message: str
+    hint: str | None
+
+
+class Enqueued(TypedDict):
+    """What became of records: the counts of ``nura enqueue --json``, and why some were not taken (the first 20)."""
+
+    enqueued: int
+    duplicates: int
+    conflicts: int
+    replaced: int
+    rejected: int
+    errors: list[Error]
+
+
+class Usage(TypedDict):
+    """Tokens of all billed attempts; ``input_tokens`` include the cached ones."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+
+
+class Failure(TypedDict):
+    """Why a task has no answer; ``kind`` is one of :class:`nura_cli.states.ErrorKind`."""
+
+    kind: str
+    code: str | None
+    http_status: int | None
+    message: str | None
+
+
+class Result(TypedDict):
+    """One answer: the fields of a line of ``nura results``.
+
+    ``key`` has the type it had in the record. ``text`` is the answer, ``json`` the same as a document where the workload
+    has a schema, ``response`` the vendor's whole body. ``cost`` is in US dollars, as a decimal string, or None where no
+    price is known. ``record`` holds the fields under ``keep``. Times are RFC 3339, UTC. ``seq`` grows with each settling.
+    """
+
+    seq: int
+    workload: str
+    key: Any
+    status: Literal["completed", "failed", "cancelled"]
+    text: str | None
+    json: Any
+    response: Any
+    finish_reason: str | None
+    usage: Usage
+    cost: str | None
+    error: Failure | None
+    model: str | None
+    provider: str | None
+    batch_id: int | None
+    revision: str | None
+    attempts: int
+    record: dict[str, Any]
+    enqueued_at: str
+    finished_at: str
+
+
+def enqueue(
+    workload: str,
+    records: Iterable[Mapping[str, Any]],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    replace: bool = False,
+    key_prefix: str = "",
+) -> Enqueued:
+    """Put records into the spool, like ``nura enqueue``.
+
+    They are read as they are asked for, and committed in chunks: what was counted is in the spool, whatever happens next.
+    After an error, the same records may simply be given again; those that are in already count as duplicates.
+
+    Args:
+        workload: a workload of the configuration.
+        records: mappings that JSON has a form for: records, or ready requests where the workload has no prompt.
+        config: the configuration file; None looks where the command looks.
+        replace: a key that was enqueued with other content gets the new one.
+        key_prefix: put before each key.
+
+    Returns:
+        How many were enqueued, duplicates, conflicts (the key is there with other content), replaced and rejected.
+
+    Raises:
+        UsageError: there is no such workload.
+        ConfigError: the configuration cannot be used.
+        StateError: the state file cannot be written now.
+    """
+    from nura_cli import clock
+    from nura_cli.pipeline import enqueue as stage
+    from nura_cli.providers import dialect
+    from nura_cli.state import State
+
+    loaded = _loaded(config)
+    chosen = loaded.workload(workload)
+    with State(loaded.state) as state:
+        report = stage.run(
+            state,
+            chosen,
+            dialect(loaded.providers[chosen.provider].dialect),
+            [stage.Objects("records", records)],
+            clock.now,
+            replace=replace,
+            key_prefix=key_prefix,
+        )
+    return cast(Enqueued, report.result | {"errors": [found.as_dict() for found in report.troubles]})
+
+
+def results(
+    *workloads: str,
+    status: Literal["completed", "failed", "cancelled"] | None = None,
+    key: str | int | list[str | int] | None = None,
+    since: datetime | None = None,
+    after: int = 0,
+    config: str | os.PathLike[str] | None = None,
+) -> Iterator[Result]:
+    """Return an iterator over answers, oldest settling first, like ``nura results``.
+
+    They are read in pages, as they are asked for and by the thread that asks: memory stays flat, and a slow reader holds up
+    no stage. A reader that remembers the ``seq`` of the last answer it handled goes on from there with ``after``.
+
+    Args:
+        workloads: only these (all, when none is named).
+        status: only tasks that ended so.
+        key: only the record with this key; a list for a composite one.
+        since: only what settled then or later; a time without a zone is UTC.
+        after: only answers with a higher ``seq``.
+        config: the configuration file; None looks where the command looks.
+
+    Raises:
+        UsageError: there never was such a workload.
+        InputError: the key is none.
+        ConfigError: the configuration cannot be used.
+        StateError: the state file cannot be read now.
+    """
+    from nura_cli.pipeline.lines import key_of
+    from nura_cli.pipeline.results import Wanted
+
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    wanted = Wanted(
+        workloads,
+        [status] if status else [],
+        None if since is None else int(since.timestamp()),
+        after,
+        None if key is None else key_of(key).identity,
+    )
+    return _read(_loaded(config), wanted)
+
+
+def _read(loaded: "Config", wanted: "Wanted") -> Iterator[Result]:
+    import msgspec
+
+    from nura_cli.pipeline import results as stage
+    from nura_cli.state import State
+
+    with State(loaded.state) as state:
+        stage.check_known(state, loaded, wanted.workloads)
+        for document in stage.stream(state, loaded, wanted):
+            yield msgspec.json.decode(msgspec.json.encode(document))  # what stands in it as raw JSON is decoded, too
+
+
+def _loaded(path: str | os.PathLike[str] | None) -> "Config":
+    from nura_cli import config, config_file
+
+    return config.load(config_file.find(None if path is None else Path(path), os.environ))

@@ -1,5 +1,6 @@
 """The one clock, and how its times are written: unix seconds (UTC) inside, RFC 3339 with Z outside."""
 
+import functools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ def now() -> int:
     return int(time.time())
 
 
+@functools.lru_cache(maxsize=1024)  # a chunk of tasks has one time
 def rfc3339(at: int | None) -> str | None:
     """Return unix seconds as ``2026-01-02T03:04:05Z``; None stays None."""
     return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

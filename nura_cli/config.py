@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from nura_cli.config_file import Marks, beside, dotted, problems_in, read_yaml
-from nura_cli.errors import ConfigError, Problem
+from nura_cli.errors import ConfigError, Problem, UsageError
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -327,6 +327,14 @@ class Config(_Options):
     def path(self) -> Path:
         """The file it was read from."""
         return self._path
+
+    def workload(self, name: str) -> WorkloadConfig:
+        """Return a workload by its name. Raises UsageError for one that is not configured."""
+        try:
+            return self.workloads[name]
+        except KeyError:
+            hint = f"there is {', '.join(self.workloads) or 'none'}"
+            raise UsageError(f"no workload {name} in {self._path}", hint=hint) from None
 
 
 def load(path: Path) -> Config:

@@ -174,7 +174,9 @@ class Spool:
         """Return the documents of results."""
         config = configuration.load(self.path)
         with State(config.state) as state:
-            encoded = [msgspec.json.encode(document) for document in results.stream(state, config, **options)]
+            encoded = [
+                msgspec.json.encode(document) for document in results.stream(state, config, results.Wanted(**options))
+            ]
         return [json.loads(line) for line in encoded]
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:

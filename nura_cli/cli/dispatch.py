@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, check_workloads, stage, with_session
+from nura_cli.cli.session import Session, stage, with_session
 from nura_cli.pipeline.report import Report, count
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def command(
     def work(state: "State", config: "Config", accounts: "Accounts") -> Report:
         from nura_cli.pipeline import dispatch
 
-        check_workloads(config, names)
         return dispatch.run(state, config, accounts, clock.now, workloads=names, ignore_waits=now, progress=session.say)
 
     stage(session, work, _summary, _EMPTY)
@@ -57,7 +56,6 @@ def _plan(session: Session, names: list[str]) -> None:
     from nura_cli.state import State
 
     config = session.config()
-    check_workloads(config, names)
     with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
         report = dispatch.plan(state, config, accounts.dialect, clock.now, names)
     if not session.json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, check_workloads, plain, with_session
+from nura_cli.cli.session import Session, plain, with_session
 from nura_cli.errors import EX_PARTIAL, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def command(
     from nura_cli.state import State
 
     config = session.config()
-    check_workloads(config, [workload])
-    chosen = config.workloads[workload]
+    chosen = config.workload(workload)
     dialect = dialect_of(config.providers[chosen.provider].dialect)
     with contextlib.ExitStack() as stack:
         if source and files:

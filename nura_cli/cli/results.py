@@ -2,17 +2,19 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, check_workloads, with_session
+from nura_cli.cli.session import Session, with_session
 from nura_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
+    from nura_cli.pipeline.results import Wanted
     from nura_cli.state import State
 
 _FLUSH_BYTES = 1 << 16
@@ -24,6 +26,14 @@ class Final(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class Form(StrEnum):
+    """What a line looks like."""
+
+    NURA = "nura"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
 
 
 @with_session
@@ -41,27 +51,23 @@ def command(
         str | None, typer.Option(help="Settled since then: an RFC 3339 time or date, or how long ago, such as 2h.")
     ] = None,
     after: Annotated[int, typer.Option(help="Only answers with a higher seq.", min=0)] = 0,
+    form: Annotated[
+        Form,
+        typer.Option("--format", help="nura's own lines, or those of the vendor's result files with your custom_id."),
+    ] = Form.NURA,
 ) -> None:
     """Print answers as JSON Lines."""
-    import msgspec
-
     from nura_cli.pipeline import results
     from nura_cli.state import State
 
     config = session.config()
     names = workloads or []
+    wanted = results.Wanted(names, status or [], _moment(since), after, None if key is None else _identity(key))
     with State(config.state) as state:
-        _known(state, config, names)
-        if key is not None:
-            found = _of_key(state, config, names, key)
-            sys.stdout.buffer.write(b"".join(msgspec.json.encode(document) + b"\n" for document in found))
-            return
+        results.check_known(state, config, names)
         out = bytearray()
-        documents = results.stream(
-            state, config, workloads=names, statuses=status or [], since=_moment(since), after=after
-        )
-        for document in documents:
-            out += msgspec.json.encode(document)
+        for line in _lines(state, config, form, wanted):
+            out += line
             out += b"\n"
             if len(out) >= _FLUSH_BYTES:
                 sys.stdout.buffer.write(out)
@@ -70,24 +76,24 @@ def command(
     sys.stdout.flush()
 
 
-def _known(state: "State", config: "Config", names: list[str]) -> None:
-    """A workload that left the configuration still has its answers; one that never was is a typing error."""
-    from nura_cli.state import tasks
+def _lines(state: "State", config: "Config", form: Form, wanted: "Wanted") -> Iterator[bytes]:
+    import msgspec
 
-    past = {lane.workload for lane in tasks.lanes(state.db)}
-    check_workloads(config, [name for name in names if name not in past])
+    from nura_cli.pipeline import results
+
+    if form is not Form.NURA:
+        return results.vendor_lines(state, form, wanted)
+    return map(msgspec.json.encode, results.stream(state, config, wanted))
 
 
-def _of_key(state: "State", config: "Config", names: list[str], key: str) -> list[object]:
+def _identity(key: str) -> str:
     from nura_cli.errors import InputError
-    from nura_cli.pipeline import lines, results
+    from nura_cli.pipeline import lines
 
     try:
-        identity = lines.key_of(json.loads(key) if key.startswith("[") else key).identity
+        return lines.key_of(json.loads(key) if key.startswith("[") else key).identity
     except (ValueError, InputError) as error:
         raise UsageError(f"--key {key}: {error}") from error
-    found = (results.of_key(state, config, name, identity) for name in names or config.workloads)
-    return [document for document in found if document is not None]
 
 
 def _moment(since: str | None) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nura_cli import __version__, clock, config_file
-from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, UsageError
+from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError
 from nura_cli.pipeline.report import Report, Trouble, trouble
 from nura_cli.state import State, locks, runs
 
@@ -286,13 +286,3 @@ def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[st
         session.finish(Report(dict(empty), [found]), skipped="locked", said=said)
     session.say(f"already running (pid {pid}, since {since})")
     session.finish(Report(dict(empty)), skipped="locked")
-
-
-def check_workloads(config: "Config", names: list[str]) -> list[str]:
-    """Return the names. Raises UsageError for one that is not configured."""
-    for name in names:
-        if name not in config.workloads:
-            raise UsageError(
-                f"no workload {name} in {config.path}", hint=f"there is {', '.join(config.workloads) or 'none'}"
-            )
-    return names

@@ -76,7 +76,7 @@ class Dispatch:
     troubles: list[Trouble] = field(default_factory=list)
     blocked: set[str] = field(default_factory=set)
     not_due: dict[str, int] = field(default_factory=lambda: {"threshold": 0, "backoff": 0, "paused": 0})
-    seen: dict[str, recovery.Marker] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
     worked: bool = False
 
     def fail(
@@ -106,7 +106,11 @@ def run(
     Returns:
         ``batches`` sent or settled in this run, ``requests`` in them, ``not_due`` tasks by reason, and ``unconfirmed``
         batches left.
+
+    Raises:
+        UsageError: a workload is not configured; nothing was done.
     """
+    chosen = [config.workload(name) for name in workloads or config.workloads]
     job = Dispatch(state, config, accounts, clock, ignore_waits)
     spool.sweep(state.requests, set())
     _undo_claims(job)
@@ -114,8 +118,8 @@ def run(
     for batch in batches.under_way(state.db, BatchStatus.UPLOADED):
         progress(f"batch {batch.id}: going on from its uploaded file")
         _guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
-    for name in workloads or config.workloads:
-        _send_workload(job, config.workloads[name], progress)
+    for workload in chosen:
+        _send_workload(job, workload, progress)
     return _report(job)
 
 
@@ -278,8 +282,9 @@ def _open(
     if not tasks.due_count(job.state.db, lane.id, now, horizon, 1):
         return None
     if provider.name not in job.seen:
-        job.seen[provider.name] = recovery.look(job.state, provider, job.accounts, job.clock)
+        recovery.survey(job.state, job.accounts, provider, job.clock)
         recovery.watch_given_up(job.state, job.accounts, provider, job.clock)
+        job.seen.add(provider.name)
     name, text = revision(spec)
     with job.state.transaction() as db:
         batch_id = batches.add(
@@ -468,13 +473,12 @@ def plan(
     horizon = now + retry.LONGEST_BACKOFF
     planned: list[dict[str, Any]] = []
     failing: list[Trouble] = []
-    for name in workloads or config.workloads:
-        workload = config.workloads[name]
+    for workload in [config.workload(name) for name in workloads or config.workloads]:
         dialect = dialects(workload.provider)
         prices = Prices(dialect.name, config.providers[workload.provider].base_url)
         set_ = config.providers[workload.provider].limits
         limits = packing.lowered(dialect.limits, set_.requests, set_.bytes, set_.inputs)
-        lanes = [lane for lane in tasks.lanes(state.db) if lane.workload == name]
+        lanes = [lane for lane in tasks.lanes(state.db) if lane.workload == workload.name]
         waiting = sum(
             tasks.due_count(state.db, lane.id, now, horizon, workload.dispatch.min_requests) for lane in lanes
         )

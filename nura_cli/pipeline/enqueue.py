@@ -10,14 +10,15 @@ stage lock, and commits often, so that other stages get their turn.
 """
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig, prompt_text
-from nura_cli.errors import EX_PARTIAL, ConfigError, DatabaseDown, InputError
+from nura_cli.errors import EX_PARTIAL, ConfigError, InputError
 from nura_cli.pipeline import lines
 from nura_cli.pipeline.render import Prompt
 from nura_cli.pipeline.report import Report, Trouble
@@ -44,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Records that are no file: each is one JSON document on one line, without its line end."""
+    """Records out of a database: each is one JSON document on one line, without its line end."""
 
     name: str
     rows: Iterable[bytes]
@@ -52,7 +53,26 @@ class Rows:
     def lines(self, limit: int) -> Iterator[lines.Line]:
         """Yield its records, none longer than ``limit`` bytes."""
         for number, row in enumerate(self.rows, 1):
-            yield lines.Line(number, row[:limit], len(row) <= limit)
+            yield lines.bounded(number, row, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Records that are Python's own mappings."""
+
+    name: str
+    records: Iterable[Mapping[str, Any]]
+
+    def lines(self, limit: int) -> Iterator[lines.Line]:
+        """Yield its records as JSON, none longer than ``limit`` bytes."""
+        for number, record in enumerate(self.records, 1):
+            try:
+                yield lines.bounded(number, json.dumps(record, allow_nan=False).encode(), limit)
+            except (TypeError, ValueError, RecursionError) as error:
+                yield lines.Line(number, b"", f"has no form in JSON: {error}")
+
+
+Input = Source | Rows | Objects
 
 
 def from_source(workload: WorkloadConfig, config: Config) -> Rows:
@@ -94,8 +114,8 @@ class Reader:
         Raises:
             InputError: it cannot be used; says why.
         """
-        if not raw.whole:
-            raise InputError(f"longer than the {self.limit:,} bytes a request may have")
+        if raw.fault:
+            raise InputError(raw.fault)
         line = raw.data
         document = lines.document(line)
         if self._prompt is None:
@@ -152,7 +172,7 @@ def run(
     state: State,
     workload: WorkloadConfig,
     dialect: Dialect,
-    sources: Iterable[Source | Rows],
+    sources: Iterable[Input],
     clock: Clock,
     *,
     replace: bool = False,
@@ -176,18 +196,27 @@ def run(
     """
     reader = Reader(workload, dialect, key_prefix)
     intake = _Intake(state, workload.name, clock, replace, rejects, progress)
-    try:
-        for source in sources:
-            for line in source.lines(reader.limit):
-                try:
-                    intake.take(Numbered(source.name, line.number, reader.read(line)))
-                except InputError as error:
-                    intake.refuse("rejected", source.name, line.number, line.data, error.message)
-    except (ConfigError, DatabaseDown):  # the source failed half-way: what it gave is kept
-        intake.flush()
-        raise
+    for source in sources:
+        for line in _kept(source.lines(reader.limit), intake.flush):
+            try:
+                intake.take(Numbered(source.name, line.number, reader.read(line)))
+            except InputError as error:
+                intake.refuse("rejected", source.name, line.number, line.data, error.message)
     intake.flush()
     return intake.report()
+
+
+def _kept(given: Iterator[lines.Line], flush: Callable[[], None]) -> Iterator[lines.Line]:
+    """Yield lines; where their source fails half-way, what it gave is kept."""
+    try:
+        yield from given
+    except Exception:
+        flush()
+        raise
+
+
+_UNNAMED = {"-": "line", "records": "record"}
+"""Inputs without a name worth giving, and what one of their parts is called."""
 
 
 class _Intake:
@@ -223,7 +252,7 @@ class _Intake:
 
     def refuse(self, kind: str, source: str, number: int, line: bytes, why: str) -> None:
         self._counts[kind] += 1
-        place = f"line {number}" if source == "-" else f"{source}, line {number}"
+        place = f"{_UNNAMED[source]} {number}" if source in _UNNAMED else f"{source}, line {number}"
         if len(self._said) < SAID_AT_MOST:
             self._said.append(f"{place}: {why}")
         if self._rejects:
@@ -307,7 +336,7 @@ def preview(
     workload: WorkloadConfig,
     spec: Spec,
     dialect: Dialect,
-    sources: Iterable[Source | Rows],
+    sources: Iterable[Input],
     limit: int,
     key_prefix: str = "",
 ) -> Iterator[bytes | InputError]:

@@ -19,11 +19,11 @@ _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
 class Line(NamedTuple):
-    """One line: its number in its file (1-based), its bytes without the line end; ``whole`` is off where it was cut."""
+    """One line: its number in its file (1-based), its bytes without the line end, and why it cannot be used, if known."""
 
     number: int
     data: bytes
-    whole: bool
+    fault: str | None = None
 
 
 def split(stream: BinaryIO, limit: int) -> Iterator[Line]:
@@ -45,7 +45,17 @@ def split(stream: BinaryIO, limit: int) -> Iterator[Line]:
             data = data[3:]
         data = data.strip(b" \t\r\n")
         if data:
-            yield Line(number, data if whole else data[:limit], whole)
+            yield bounded(number, data, limit) if whole else Line(number, data[:limit], too_long(limit))
+
+
+def bounded(number: int, data: bytes, limit: int) -> Line:
+    """Return a line of at most ``limit`` bytes; one that was longer says so."""
+    return Line(number, data) if len(data) <= limit else Line(number, data[:limit], too_long(limit))
+
+
+def too_long(limit: int) -> str:
+    """Return why a line of more than ``limit`` bytes cannot be used."""
+    return f"longer than the {limit:,} bytes a request may have"
 
 
 def document(line: bytes) -> Any:

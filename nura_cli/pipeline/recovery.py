@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from nura_cli.clock import Clock
 from nura_cli.errors import ConfigError, NotFound, NuraError, ProviderError
 from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.report import count
 from nura_cli.providers.base import Page, Phase, Provider, RemoteBatch
 from nura_cli.state import State, batches, tasks
 from nura_cli.state.batches import Batch, Stray
@@ -64,25 +65,48 @@ def look(state: State, provider: Provider, accounts: Accounts, clock: Clock) -> 
         ProviderError, KeyRefused: the list cannot be read.
     """
     page = provider.page()
+    _refuse_copies(state, provider, page.batches, clock)
+    return marker(page, accounts.fingerprint(provider.name))
+
+
+def survey(state: State, accounts: Accounts, provider: Provider, clock: Clock) -> None:
+    """Look for batches of another copy of this state file, down to where the list stood when this one last sent.
+
+    In an account that others use too, what a copy sent may no longer be on the newest page. A state file that never sent
+    anything looks back to its first record.
+
+    Raises:
+        ConfigError, ProviderError, KeyRefused: as :func:`look`.
+    """
+    seen = batches.last_marker(state.db, provider.name, accounts.address(provider.name))
+    here = accounts.fingerprint(provider.name)
+    born = tasks.first_at(state.db) - SETTLING_SECONDS
+    since = Marker(None, born, None, None, here) if seen is None else Marker(**json.loads(seen))
+    # Whoever asked then: a key that was changed since does not make the copies unseen.
+    scan = read_list(provider, since._replace(account=None, fingerprint=here), here)
+    _refuse_copies(state, provider, scan.batches, clock)
+
+
+def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatch], clock: Clock) -> None:
+    """Raise ConfigError where a listed batch was sent by another copy of this state file; set doubles of ours aside."""
     strangers = []
-    for remote in page.batches:
+    for remote in listed:
         if remote.state_id != state.state_id or batches.known(state.db, provider.name, remote.id):
             continue
         batch = batches.by_tag(state.db, remote.tag or "")
-        if batch is None or batch.status in (BatchStatus.PROCESSING, BatchStatus.UPLOADED):
+        if batch is None or batch.marker is None:  # this file never got as far as sending it
             strangers.append(remote.id)
         elif batch.status is not BatchStatus.SUBMITTING:
             _set_aside(state, provider, batch, remote, clock())
     if strangers:
         raise ConfigError(
-            f"{provider.name}: {len(strangers)} batches there were sent by another copy of this state file"
-            f" ({', '.join(strangers[:3])}{' …' if len(strangers) > 3 else ''}); sending from this one could pay twice",
+            f"{provider.name}: {count(len(strangers), 'batch', 'batches')} there came from another copy of this state"
+            f" file ({', '.join(strangers[:3])}{' …' if len(strangers) > 3 else ''}); sending from this one could pay twice",
             hint="restore that copy; or accept that their tasks are sent again: nura resolve "
-            + " ".join(strangers[:3])
+            + " ".join(strangers)
             + " --resend",
             provider=provider.name,
         )
-    return marker(page, accounts.fingerprint(provider.name))
 
 
 def _set_aside(state: State, provider: Provider, batch: Batch, remote: RemoteBatch, now: int) -> None:

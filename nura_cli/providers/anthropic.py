@@ -178,10 +178,13 @@ class AnthropicDialect:
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
         """Return a line as the vendor's results have it."""
-        if body is not None and error is None:
-            ending: dict[str, Any] = {"type": "succeeded", "message": msgspec.Raw(body)}
+        ended = {kind: word for word, kind in _ENDINGS.items() if kind is not None}
+        if error is None:
+            ending: dict[str, Any] = {"type": "succeeded", "message": msgspec.Raw(body or b"null")}
+        elif error["kind"] in ended:
+            ending = {"type": ended[error["kind"]]}
         else:
-            inner = {"type": (error or {}).get("code") or "api_error", "message": (error or {}).get("message")}
+            inner = {"type": error.get("code") or error["kind"], "message": error.get("message")}
             ending = {"type": "errored", "error": {"type": "error", "error": inner}}
         return _encode({"custom_id": custom_id, "result": ending})
 

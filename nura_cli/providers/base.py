@@ -164,7 +164,14 @@ class Dialect(Protocol):
         ...
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
-        """Return the vendor's own result line for an answer kept here, under the application's own ``custom_id``."""
+        """Return an answer kept here as a line of the vendor's own result files.
+
+        Args:
+            custom_id: the application's own.
+            body: the response body, on one line, or None without one.
+            error: None for a completed task; else the ``error`` of a line of ``nura results``. What the vendor answered
+                and nura would not take (an answer that breaks its schema, say) is an error of nura's kind here too.
+        """
         ...
 
 

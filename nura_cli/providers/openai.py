@@ -228,9 +228,13 @@ class OpenAIDialect:
             return Answer(None, None, None, False, False, None, None)
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
-        """Return a line as the vendor's output or error file has it."""
-        response = None if body is None else {"status_code": 200, "request_id": "", "body": msgspec.Raw(body)}
-        return _encode({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": error})
+        """Return a line as the vendor's output or error file has it: a refused request has its error in the body."""
+        status = (error or {}).get("http_status") or 200
+        response = None if body is None else {"status_code": status, "request_id": "", "body": msgspec.Raw(body)}
+        told = None
+        if error is not None and (body is None or status < 400):
+            told = {"code": error.get("code") or error["kind"], "message": error.get("message")}
+        return _encode({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": told})
 
 
 def kind_of(status: int | None) -> ErrorKind:

@@ -218,7 +218,7 @@ _ROWS = (
 )
 
 
-def read(
+def pages(
     db: sqlite3.Connection,
     *,
     workloads: Sequence[str] = (),
@@ -226,10 +226,10 @@ def read(
     since: int | None = None,
     after: int = 0,
     page: int = 200,
-) -> Iterator[Row]:
-    """Yield answers of tasks that still stand for their key, by seq.
+) -> Iterator[list[Row]]:
+    """Yield answers of tasks that still stand for their key, by seq, in pages that are not empty.
 
-    Pages by seq, so that no read transaction is held while the caller is slow.
+    No read transaction is held between two pages, however slow the caller is.
 
     Args:
         workloads, statuses: keep only these (all, when empty).
@@ -255,10 +255,19 @@ def read(
     query = f"{_ROWS} WHERE {' AND '.join(where)} ORDER BY a.seq LIMIT :page"
     while True:
         rows = [Row(*row) for row in db.execute(query, {**values, "after": after})]
-        yield from rows
-        if len(rows) < page:
+        if not rows:
             return
+        yield rows
         after = rows[-1].seq
+
+
+def dialects(db: sqlite3.Connection, workloads: Sequence[str] = ()) -> set[str]:
+    """Return the dialects that batches of these workloads (all, when empty) were sent in."""
+    rows = db.execute(
+        "SELECT DISTINCT dialect FROM batches WHERE :all OR workload IN (SELECT value FROM json_each(:workloads))",
+        {"all": not workloads, "workloads": json.dumps(list(workloads))},
+    )
+    return {row[0] for row in rows}
 
 
 def of_tasks(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Row]:
@@ -267,13 +276,14 @@ def of_tasks(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Row]:
     return {row[1]: Row(*row) for row in rows}
 
 
-def of_key(db: sqlite3.Connection, workload: str, key: str) -> int | None:
-    """Return the id of the task that stands for a key (its text form) now, or None."""
-    row = db.execute(
-        "SELECT k.task_id FROM keys k JOIN workloads w ON w.id = k.workload_id WHERE w.name = ? AND k.key = ?",
-        (workload, key),
-    ).fetchone()
-    return int(row[0]) if row else None
+def of_key(db: sqlite3.Connection, workloads: Sequence[str], key: str) -> list[int]:
+    """Return the ids of the tasks that stand for a key (its text form) now, one of each workload (of all, when empty)."""
+    rows = db.execute(
+        "SELECT k.task_id FROM workloads w JOIN keys k ON k.workload_id = w.id AND k.key = :key"
+        " WHERE :all OR w.name IN (SELECT value FROM json_each(:workloads))",
+        {"key": key, "all": not workloads, "workloads": json.dumps(list(workloads))},
+    )
+    return [int(row[0]) for row in rows]
 
 
 class Spending(NamedTuple):

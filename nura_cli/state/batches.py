@@ -143,6 +143,15 @@ def by_tag(db: sqlite3.Connection, tag: str) -> Batch | None:
     return _batch(row) if row else None
 
 
+def last_marker(db: sqlite3.Connection, provider: str, address: str) -> str | None:
+    """Return the marker (JSON) of the newest batch whose create was sent to a provider, or None."""
+    row = db.execute(
+        "SELECT marker FROM batches WHERE provider = ? AND address = ? AND marker IS NOT NULL ORDER BY id DESC LIMIT 1",
+        (provider, address),
+    ).fetchone()
+    return str(row[0]) if row else None
+
+
 def given_up(db: sqlite3.Connection, provider: str, since: int) -> list[Batch]:
     """Return batches taken for absent at ``since`` or later: a create of theirs may still turn up."""
     query = (

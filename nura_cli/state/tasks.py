@@ -268,6 +268,12 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
     return total
 
 
+def first_at(db: sqlite3.Connection) -> int:
+    """Return when the first task came in, unix seconds; 0 when none ever did."""
+    row = db.execute("SELECT enqueued_at FROM records ORDER BY task_id LIMIT 1").fetchone()
+    return int(row[0]) if row else 0
+
+
 def last_id(db: sqlite3.Connection) -> int:
     """Return the highest task id ever given."""
     return next_id(db) - 1

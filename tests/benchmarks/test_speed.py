@@ -12,6 +12,7 @@ import msgspec
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from nura_cli import clock
 from nura_cli import config as configuration
 from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
@@ -262,6 +263,61 @@ def _sha256(path: Path) -> str:
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+READ = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+for key, seq, body in db.execute("SELECT r.key, a.seq, a.body FROM answers a JOIN records r USING (task_id) ORDER BY seq"):
+    sys.stdout.buffer.write(b'{"seq":%d,"key":%b,"response":%b}\\n' % (seq, key.encode(), body))
+"""
+
+
+def fill_answers(state: State, n: int) -> None:
+    """Make n settled tasks with answers of 1.5 KB."""
+    fill_by_sql(state, n)
+    usage = '"usage":{"prompt_tokens":20,"completion_tokens":300}'
+    message = f'"message":{{"role":"assistant","content":"{"word " * 280}"}},"finish_reason":"stop"'
+    body = f'{{"id":"x","model":"gpt-4.1-mini","choices":[{{{message}}}],{usage}}}'
+    series = f"WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < {n})"
+    with state.transaction() as db:
+        batches.add(
+            db, lane_id=1, workload="records", provider="box", address="x", dialect="openai",
+            endpoint="/v1/chat/completions", model="gpt-4.1-mini", revision="r", spec='{"dialect":"openai","endpoint":""}',
+            tag="tag", at=1,
+        )  # fmt: skip
+        db.execute(f"{series} INSERT INTO records SELECT i, 1, i, x'7b7d' FROM s")
+        db.execute(
+            f"{series} INSERT INTO attempts (task_id, batch_id, at, outcome, cost) SELECT i, 1, 1, 'answered', 1 FROM s"
+        )
+        db.execute(
+            f"{series} INSERT INTO answers (task_id, batch_id, status, finished_at, attempts, body)"
+            " SELECT i, 1, 'completed', i, 1, CAST(? AS BLOB) FROM s",
+            (body,),
+        )
+
+
+def test_results(tmp_path: Path) -> None:
+    peaks, seconds, bare = {}, 0.0, 0.0
+    for n in (scaled(100_000), scaled(1_000_000)):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        write_config(folder)
+        with State(folder / "nura.db") as state:
+            fill_answers(state, n)
+        program = Path(sys.executable).with_name("nura")
+        ours = run("sh", "-c", f"exec {program} results > lines", cwd=folder)
+        with (folder / "lines").open("rb") as lines:
+            assert sum(line.startswith(b'{"seq":') for line in lines) == n
+        bare = run("sh", "-c", 'exec "$0" -c "$1" nura.db > lines', sys.executable, READ, cwd=folder).seconds
+        peaks[n], seconds = ours.peak_mb, ours.seconds
+        newest = nura("results", "--since", clock.rfc3339(n - 1) or "", cwd=folder)
+        assert newest.output.count(b"\n") == 2
+        shutil.rmtree(folder)
+    more = f"peak {peaks[scaled(1_000_000)]:.0f} MB ({peaks[scaled(100_000)]:.0f} MB for a tenth), the newest two alone {newest.seconds:.2f} s"
+    tell(
+        f"results of {scaled(1_000_000):,} answers, against a bare SELECT that prints", seconds, bare, "no target", more
+    )
 
 
 EMPTY = "import typer\napp = typer.Typer()\n@app.command()\ndef main(): pass\napp()\n"

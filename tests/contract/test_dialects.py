@@ -237,5 +237,26 @@ def test_a_kept_answer_makes_a_line_of_the_vendors_again(dialect: Dialect) -> No
     found = dialect.result(line)
     assert (found.custom_id, found.error) == ("my/key", None)
     assert json.loads(found.body or b"") == json.loads(bodies[dialect.name])
-    failed = dialect.result(dialect.result_line("my/key", None, {"code": "server_error", "message": "m"}))
-    assert failed.error is not None
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ErrorKind)
+@pytest.mark.parametrize("body", [None, b'{"choices": [], "content": []}'])
+def test_what_failed_is_no_answer_in_a_line_of_the_vendors_either(
+    dialect: Dialect, kind: ErrorKind, body: bytes | None
+) -> None:
+    error = {"kind": kind, "code": None, "http_status": None, "message": "why it failed"}
+    line = dialect.result_line("my/key", body, error)
+    found = dialect.result(line)
+    assert found.custom_id == "my/key"
+    assert found.error is not None
+    if kind not in (ErrorKind.EXPIRED, ErrorKind.CANCELLED):
+        assert "why it failed" in line.decode()
+
+
+def test_openai_refusals_stand_in_the_body_as_they_came() -> None:
+    body = b'{"error":{"message":"too long","type":"invalid_request_error","code":null}}'
+    error = {"kind": "refused", "code": "invalid_request_error", "http_status": 400, "message": "too long"}
+    line = json.loads(OPENAI.result_line("k", body, error))
+    assert line["error"] is None
+    assert line["response"] == {"status_code": 400, "request_id": "", "body": json.loads(body)}

@@ -1,8 +1,10 @@
 """The README: its tour runs as it stands, and what is generated in it is not stale."""
 
+import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from nura_cli.states import BATCH_ARROWS
 from tests.end_to_end.test_command_line import NURA
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 
 
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
@@ -48,6 +51,32 @@ def test_what_it_shows_is_what_really_happens(tmp_path: Path, block: str) -> Non
         )
         assert steady(done.stdout + done.stderr) == steady(expected), command
     assert len(steps(block)) > 8
+
+
+def test_its_python_runs_as_it_stands(tmp_path: Path) -> None:
+    prompt = "Summarise: {{ title }} {{ body }}"
+    workload = {"provider": "box", "model": "gpt-4.1-mini", "prompt": prompt}
+    document = {"providers": {"box": {"kind": "sandbox"}}, "workloads": {"summarize": workload}}
+    (tmp_path / "nura.yaml").write_text(json.dumps(document))
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+    def run(*command: str | Path) -> list[str]:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.splitlines()
+
+    assert run(sys.executable, "-c", code) == ["3 0 []"]
+    for stage in ("dispatch", "poll", "reconcile"):
+        run(NURA, stage)
+    counts, *answers = run(sys.executable, "-c", code)
+    assert counts == "0 3 []"
+    assert sorted(line.split()[:2] for line in answers) == [[str(n), "completed"] for n in range(3)]
+
+
+def test_the_tests_it_names_are_there() -> None:
+    named = set(re.findall(r"`((?:tests/[a-z_]+/)?test_\w+\.py)`", README))
+    assert len(named) > 6
+    for name in named:
+        assert list(ROOT.glob(name if "/" in name else f"tests/*/{name}")), name
 
 
 def diagram() -> str:

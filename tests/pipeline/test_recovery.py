@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from nura_cli.errors import UsageError
+from nura_cli.pipeline import dispatch
 from tests.conftest import Spool
 
 QUARTER = 15 * 60 + 1
@@ -37,6 +40,19 @@ def foreign(spool: Spool, n: int, tag: str = "other") -> str:
         ]
         file = gpt.files.create(file=("theirs.jsonl", "\n".join(lines).encode()), purpose="batch")
         return gpt.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h").id
+
+
+def backed_up(spool: Spool) -> None:
+    """Make a copy of the state file as it is now."""
+    with closing(sqlite3.connect(spool.state_path)) as db, closing(sqlite3.connect(spool.folder / "backup")) as copy:
+        db.backup(copy)
+
+
+def restored(spool: Spool) -> None:
+    """Put the copy of the state file back."""
+    for path in spool.folder.glob("nura.db-*"):
+        path.unlink()
+    shutil.copy(spool.folder / "backup", spool.state_path)
 
 
 @pytest.mark.parametrize("fault", [{"what": "drop_after"}, {"what": "html", "after": True}])
@@ -274,7 +290,7 @@ def test_a_batch_the_provider_has_forgotten_is_lost_an_hour_past_its_deadline(sp
     spool.clock.advance(24 * 3600)
     spool.poll()
     assert spool.batches() == [(1, "submitted")]
-    spool.clock.advance(3600)
+    spool.clock.advance(3660)  # the sandbox's clock goes on while this test runs: a minute to spare
     spool.control.clear(hidden)
     spool.poll()
     assert spool.batches() == [(1, "submitted")]  # the list still has it
@@ -330,11 +346,9 @@ def test_a_restored_state_file_is_noticed_before_it_sends_again(openai_spool: Sp
     spool = openai_spool
     spool.fill(3)
     spool.status()
-    shutil.copy(spool.state_path, spool.folder / "backup")
+    backed_up(spool)
     spool.dispatch()
-    for path in spool.folder.glob("nura.db-*"):
-        path.unlink()
-    shutil.copy(spool.folder / "backup", spool.state_path)
+    restored(spool)
     report = spool.dispatch()
     assert report.exit_code == 78
     (sent,) = [batch["id"] for batch in spool.control.batches()]
@@ -344,6 +358,44 @@ def test_a_restored_state_file_is_noticed_before_it_sends_again(openai_spool: Sp
     spool.resolve(sent)
     spool.settle()
     assert spool.counts()["completed"] == 3
+
+
+def test_what_a_copy_sent_is_found_behind_the_batches_of_others(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(1)
+    spool.dispatch()
+    spool.fill(3)
+    backed_up(spool)
+    spool.dispatch()
+    spool.clock.advance(60)
+    for _ in range(120):  # more than a page of the list
+        spool.control.foreign(1, protocol="openai", key="sk-test-1")
+    restored(spool)
+    report = spool.dispatch()
+    assert report.exit_code == 78
+    assert "came from another copy" in report.troubles[0].message
+    assert creates(spool) == 2
+
+
+def test_a_copy_made_before_the_batch_was_sent_is_noticed_too(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy holds a batch that is being written; the original sends it; the copy must not undo it and send again."""
+    spool = openai_spool
+    spool.fill(3)
+    spool.status()
+
+    def copied(*given: Any) -> Any:
+        backed_up(spool)
+        return real(*given)
+
+    real = dispatch._send
+    monkeypatch.setattr(dispatch, "_send", copied)
+    spool.dispatch()
+    restored(spool)
+    assert spool.batches() == [(1, "processing")]
+    assert spool.dispatch().exit_code == 78
+    assert creates(spool) == 1
 
 
 def test_a_batch_whose_provider_moved_is_held_alone(spool: Spool) -> None:

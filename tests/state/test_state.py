@@ -134,7 +134,7 @@ def test_a_file_of_each_earlier_version_is_brought_up_to_date(tmp_path: Path) ->
             assert described(state.db) == wanted
             assert state.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             counted(state)
-            assert [row.key for row in answers.read(state.db)] == ["0", "1"]
+            assert [row.key for page in answers.pages(state.db) for row in page] == ["0", "1"]
             assert [batch.status for batch in batches.under_way(state.db)] == [BatchStatus.SUBMITTED]
             with state.transaction() as db:
                 outbox.settled(db, 1, 1, [(1, TaskStatus.COMPLETED)], outbox.Plan(frozenset({"completed"})), NOW)
@@ -328,10 +328,10 @@ def test_settling_keeps_answers_attempts_and_totals(state: State) -> None:
     assert answers.open_tasks(state.db, claimed.id, [one, two, three]) == {three: answers.Open(0, False)}
     assert answers.attempted(state.db, claimed.id, [one, two, three]) == {one, two}
     assert answers.totals(state.db)[1] == (10, 4, 5, 100, 200, 1)
-    (row,) = answers.read(state.db)
+    [[row]] = answers.pages(state.db)
     assert (row.task_id, row.status, row.key, row.body) == (one, "completed", '"a"', b"{}")
     assert answers.spending(state.db, [one, two]) == {one: (10, 4, 5, 100, 200), two: (0, 0, 0, None, None)}
-    assert answers.of_key(state.db, "w", "a") == one
+    assert answers.of_key(state.db, ["w"], "a") == answers.of_key(state.db, [], "a") == [one]
     counted(state)
 
 
@@ -352,12 +352,12 @@ def test_reading_pages_by_seq(state: State) -> None:
     settle(
         state, claimed, *(Settled(i, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Spent()) for i in reversed(ids))
     )
-    rows = list(answers.read(state.db, page=2))
+    rows = [row for page in answers.pages(state.db, page=2) for row in page]
     assert [row.seq for row in rows] == list(range(1, 8))
     assert [row.task_id for row in rows] == ids[::-1]
-    assert [row.seq for row in answers.read(state.db, after=5, page=2)] == [6, 7]
-    assert list(answers.read(state.db, workloads=["other"])) == []
-    assert list(answers.read(state.db, since=NOW + 1)) == []
+    assert [[row.seq for row in page] for page in answers.pages(state.db, after=5, page=2)] == [[6, 7]]
+    assert list(answers.pages(state.db, workloads=["other"])) == []
+    assert list(answers.pages(state.db, since=NOW + 1)) == []
 
 
 # --- runs

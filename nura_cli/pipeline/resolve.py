@@ -51,12 +51,12 @@ def _held(state: State, name: str) -> Batch:
 
 def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_id: str) -> None:
     accounts.check(batch)
-    if batches.known(state.db, batch.provider, remote_id):
+    if batches.known(state.db, [remote_id]):
         raise UsageError(f"{remote_id} already belongs to another batch")
     provider = accounts.provider(batch.provider)
     remote = provider.retrieve(remote_id)
-    tag = recovery.tag_of(provider, remote)
-    if tag is not None and tag != batch.tag:
+    tags = recovery.tags_of(provider, remote)
+    if tags is not None and batch.tag not in tags:
         raise UsageError(f"{remote_id} holds other requests than batch {batch.id}: its custom_ids bear another tag")
     recovery.adopt(state, batch, remote, clock(), "adopted by a person")
 

@@ -34,7 +34,11 @@ Of a batch, dealt out when it is first worked on; ``batch`` names the only one i
 
 Standing quirks of compatible services: ``upper_case`` (statuses), ``no_counts``, ``body_string`` (a response's body is a JSON
 string), ``no_usage``, ``no_metadata``, ``empty_error_id``, ``empty_error_file``, ``job_create`` (``{"job": …}``), ``missing_500`` (an
-unknown batch), ``stuck_list`` (the same page for ever), ``hide`` (batches younger than ``seconds`` are not listed).
+unknown batch), ``stuck_list`` (the same page for ever), ``hide`` (batches younger than ``seconds`` are not listed),
+``oldest_first`` (the list), ``ties`` (batches of one second are listed oldest first), ``no_times`` (batches do not say when they
+were created), ``no_input_file`` (nor from which file), ``no_date`` and ``no_account`` (replies without these headers),
+``one_organization`` (every key's account, though each sees its own batches only, as keys of one organization's projects do),
+``one_account`` (every key is of the same account and sees the same batches).
 """
 
 import fnmatch
@@ -63,6 +67,14 @@ QUIRKS = frozenset(
         "missing_500",
         "stuck_list",
         "hide",
+        "oldest_first",
+        "ties",
+        "no_times",
+        "no_input_file",
+        "no_date",
+        "no_account",
+        "one_organization",
+        "one_account",
     }
 )
 _ANY = {"what", "times", "skip", "probability", "seed"}

@@ -1,7 +1,8 @@
 """Batches: made, moved by guarded updates, looked up by what they still need."""
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from nura_cli.errors import StateError
@@ -137,6 +138,12 @@ def clean(db: sqlite3.Connection, batch: Batch, at: int) -> None:
     db.execute("UPDATE batches SET cleaned_at = ? WHERE id = ? AND final_at IS NOT NULL", (at, batch.id))
 
 
+def cleaned(db: sqlite3.Connection, remote_id: str) -> bool:
+    """Return whether what a provider kept of a batch was deleted there by this file's clean-up."""
+    query = "SELECT 1 FROM batches WHERE remote_id = ? AND cleaned_at IS NOT NULL"
+    return db.execute(query, (remote_id,)).fetchone() is not None
+
+
 def by_tag(db: sqlite3.Connection, tag: str) -> Batch | None:
     """Return the batch that carries a tag, or None."""
     row = db.execute(f"{_SELECT} WHERE tag = ?", (tag,)).fetchone()
@@ -160,13 +167,16 @@ def given_up(db: sqlite3.Connection, provider: str, since: int) -> list[Batch]:
     return [_batch(row) for row in db.execute(query, (provider, since))]
 
 
-def known(db: sqlite3.Connection, provider: str, remote_id: str) -> bool:
-    """Return whether a remote id already belongs to a batch, or is a stray, of this provider."""
+def known(db: sqlite3.Connection, remote_ids: Iterable[str]) -> set[str]:
+    """Return which of these remote ids already belong to a batch, or are strays.
+
+    Whatever the provider is called: one account may stand in the configuration under two names, or under a new one.
+    """
     query = (
-        "SELECT 1 FROM batches WHERE provider = :p AND remote_id = :r"
-        " UNION ALL SELECT 1 FROM strays WHERE provider = :p AND remote_id = :r"
+        "SELECT remote_id FROM batches WHERE remote_id IN (SELECT value FROM json_each(:ids))"
+        " UNION SELECT remote_id FROM strays WHERE remote_id IN (SELECT value FROM json_each(:ids))"
     )
-    return db.execute(query, {"p": provider, "r": remote_id}).fetchone() is not None
+    return {row[0] for row in db.execute(query, {"ids": json.dumps(list(remote_ids))})}
 
 
 class Stray(NamedTuple):

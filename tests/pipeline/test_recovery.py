@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from typing import Any
 
@@ -250,6 +251,130 @@ def test_a_list_that_fails_half_way_proves_nothing(spool: Spool, monkeypatch: py
     spool.settle()
     assert creates(spool) == 1
     assert spool.counts()["completed"] == 2
+
+
+@pytest.mark.parametrize("quirk", ["ties", "oldest_first", "no_times"])
+def test_a_list_in_another_order_proves_nothing_before_it_is_read_to_its_end(spool: Spool, quirk: str) -> None:
+    """Batches of one second may be listed in any order, and a compatible service may list oldest first, or tell no times."""
+    spool.control.fault(quirk)
+    spool.control.fault("no_account")
+    spool.fill(1)
+    spool.settle()
+    spool.control.foreign(3, protocol=spool.protocol, key="sk-test-1")
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert creates(spool) == 2
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+    spool.check()
+
+
+def test_a_provider_whose_clocks_disagree_by_seconds_hides_nothing(spool: Spool) -> None:
+    spool.control.foreign(3, protocol=spool.protocol, key="sk-test-1", age=86400)
+    spool.control.foreign(3, protocol=spool.protocol, key="sk-test-1", age=-5)  # made by a server that runs ahead
+    spool.control.fault("ties")  # listed by their times
+    spool.fill(1)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert creates(spool) == 1
+    spool.settle()
+    assert spool.counts()["completed"] == 1
+
+
+def test_a_service_without_a_clock_or_an_account_is_asked_all_the_same(spool: Spool) -> None:
+    for quirk in ("no_date", "no_account"):
+        spool.control.fault(quirk)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.control.fault("drop_before", "create")
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitted"), (2, "submitting")]
+    for _ in range(2):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert spool.batches()[1] == (2, "failed")
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+    assert spool.control.billing()["requests"] == 4
+
+
+def test_a_service_that_names_neither_tag_nor_file_is_asked_for_its_results(openai_spool: Spool) -> None:
+    spool = openai_spool
+    for quirk in ("no_metadata", "no_input_file"):
+        spool.control.fault(quirk)
+    spool.control.settings(delay=7200)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.control.foreign(3, key="sk-test-1")
+    for _ in range(2):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    assert "nura resolve 1" in spool.status()["attention"][0]["hint"]
+    spool.clock.advance(7200)
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 3
+
+
+def test_a_create_that_took_long_to_arrive_is_found(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file on a slow line, or a proxy that took its time: the batch is made long after its create was begun."""
+    monkeypatch.setattr("nura_cli.providers.wire.SEND_SECONDS", 0.3)
+    monkeypatch.setattr("nura_cli.providers.wire.READ_SECONDS", 0.3)
+    spool.fill(4)
+    spool.control.fault("hold", "create", seconds=50)
+    assert spool.dispatch().result["unconfirmed"] == 1
+    spool.clock.advance(40 * 60)
+    spool.control.release()
+    while not spool.control.batches():
+        time.sleep(0.01)
+    monkeypatch.undo()
+    for _ in range(3):
+        spool.dispatch()
+        spool.clock.advance(QUARTER)
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 4
+
+
+def test_ours_is_known_by_any_of_its_results(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.fill(2)
+    spool.control.fault("foreign", n=40)  # somebody else's lines come first
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 2
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_clean_up_of_the_batch_before_it_does_not_hold_a_create_for_ever(spool: Spool, arrives: bool) -> None:
+    spool.providers["main"] = spool.provider(cleanup_after="0")
+    spool.write_config()
+    spool.fill(1)
+    spool.settle()
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.control.fault("drop_after" if arrives else "drop_before", "create")
+    spool.dispatch()
+    spool.poll()  # deletes the first batch, which is the second's marker
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+    assert spool.control.billing()["requests"] == 2
+    assert creates(spool) == (2 if arrives else 3)
 
 
 def test_a_clock_that_jumps_here_does_not_shorten_the_wait(spool: Spool) -> None:

@@ -112,20 +112,24 @@ class Session:
             raise typer.Exit(report.exit_code)
 
 
+class OutputLost(StateError):
+    """Standard output cannot be written: it goes to a file, and the disk is full."""
+
+
 @contextlib.contextmanager
 def output() -> Iterator[IO[bytes]]:
     """Give the block standard output, and flush it at its end.
 
     Raises:
-        StateError: it cannot be written: it goes to a file, and the disk is full.
+        OutputLost: it cannot be written.
     """
     try:
         with disk.on_disk("standard output"):
             yield sys.stdout.buffer
             sys.stdout.flush()
-    except StateError:
+    except StateError as error:
         _silence(sys.stdout)
-        raise
+        raise OutputLost(error.message, hint=error.hint) from error
 
 
 def _silence(stream: IO[str]) -> None:
@@ -220,8 +224,8 @@ def run(session: Session, work: Callable[[], None]) -> None:
 
 
 def _end(session: Session, error: NuraError) -> None:
-    if session.json:
-        with contextlib.suppress(StateError):  # standard output cannot be written; standard error may be
+    if session.json and not isinstance(error, OutputLost):
+        with contextlib.suppress(OutputLost):  # then standard error has to do
             session.finish(Report(troubles=[trouble(error)]))
     hint = f" ({error.hint})" if error.hint else ""
     for line in f"{error.message}{hint}".split("\n"):
@@ -254,8 +258,8 @@ def stage(
                 with state.transaction() as db:
                     runs.started(db, session.command, clock.now(), os.getpid())
                 with Accounts(config, config.state, state.state_id) as accounts:
-                    report = _recorded(session, state, lambda: work(state, config, accounts))
-                said = _troubles(session, state, report, config.remind)
+                    report = _done(session, state, lambda: work(state, config, accounts))
+                said = _recorded(session, state, report, config.remind)
         except locks.Held as held:
             _skipped(session, state, held, empty, config.remind)
             return
@@ -263,25 +267,19 @@ def stage(
     session.finish(report, said=said)
 
 
-def _recorded(session: Session, state: State, work: Callable[[], Report]) -> Report:
-    """Do the work; write down how it ended, whichever way."""
-
-    def ended(code: int, message: str | None) -> None:
-        with state.transaction() as db:
-            runs.ended(db, session.command, clock.now(), code, message)
-
+def _done(session: Session, state: State, work: Callable[[], Report]) -> Report:
+    """Do the work; when it fails as a whole, write down how."""
     try:
         with explained(state.path):
-            report = work()
+            return work()
     except BaseException as error:
         code, message = _end_of(error)
         try:
-            ended(code, message)
+            with state.transaction() as db:
+                runs.ended(db, session.command, clock.now(), code, message)
         except Exception:  # noqa: BLE001 - the failure of the work itself is the one to tell
             session.say("how this run ended could not be written down")
         raise
-    ended(report.exit_code, report.troubles[0].message if report.troubles else None)
-    return report
 
 
 def _end_of(error: BaseException) -> tuple[int, str]:
@@ -293,15 +291,19 @@ def _end_of(error: BaseException) -> tuple[int, str]:
     return EX_UNEXPECTED, "ended unexpectedly"
 
 
-def _troubles(session: Session, state: State, report: Report, remind: int) -> list[Trouble]:
-    """Return the troubles to say now: on a terminal all; under cron a lasting one at its onset and at intervals."""
+def _recorded(session: Session, state: State, report: Report, remind: int) -> list[Trouble]:
+    """Write down how a run ended; return the troubles to say now.
+
+    On a terminal these are all; under cron a lasting one is said at its onset and at intervals.
+    """
     said = []
+    now = clock.now()
     with state.transaction() as db:
+        first = report.troubles[0].message if report.troubles else None
+        runs.ended(db, session.command, now, report.exit_code, first)
         runs.over(db, session.command, {found.scope for found in report.troubles if found.lasting})
         for found in report.troubles:
-            new = not found.lasting or runs.trouble(
-                db, session.command, found.scope, found.message, clock.now(), remind
-            )
+            new = not found.lasting or runs.trouble(db, session.command, found.scope, found.message, now, remind)
             if new or session.terminal or session.verbose:
                 said.append(found)
     return said

@@ -87,7 +87,7 @@ def _batches(found: dict[str, Any]) -> "Table":
     now = clock.now()
     for batch in found["batches"]:
         sent = batch["submitted_at"] or batch["created_at"]
-        left = clock.parse(batch["expires_at"]) - now if batch["expires_at"] else None
+        left = clock.parse(batch["expires_at"]) - now if batch["expires_at"] and not batch["ended_at"] else None
         table.add_row(
             str(batch["id"]),
             batch["workload"],
@@ -96,7 +96,7 @@ def _batches(found: dict[str, Any]) -> "Table":
             plain(batch["remote_status"] or ""),
             f"{batch['requests']:,}",
             clock.span(now - clock.parse(sent)),
-            "" if left is None else clock.span(left),
+            "" if left is None else clock.span(left) if left > 0 else "over",
         )
     return table
 

@@ -100,7 +100,7 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         text = f"{workload}: {count(kinds.total(), 'task')} failed: {listed}"
         hint = f"see nura results {workload} --status failed"
         job.troubles.append(Trouble("task", text, EX_PARTIAL, hint=hint, workload=workload))
-    for what, n in job.ignored.items():
+    for what, n in (+job.ignored).items():
         job.troubles.append(
             Trouble(
                 "results", f"{count(n, 'result line was', 'result lines were')} {what}, and not applied", EX_PARTIAL

@@ -1,12 +1,14 @@
 """Pure decisions after a failure: who is tried again, when, and what a refused batch tells about its tasks."""
 
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from nura_cli.providers.base import Fault
 from nura_cli.state.answers import Failure
 from nura_cli.state.outbox import Rest
 from nura_cli.state.runs import Route
 from nura_cli.states import RETRYABLE, TaskStatus
+
+if TYPE_CHECKING:
+    from nura_cli.providers.base import Fault  # status asks about pauses, and loads no provider
 
 TASK_BACKOFF = 5 * 60
 """Seconds before a failed task's second attempt; doubled for each one after."""
@@ -86,7 +88,7 @@ _SETTINGS = frozenset(
 )
 
 
-def refused(faults: tuple[Fault, ...], requests: int, *, alone: bool = True) -> Verdict:
+def refused(faults: "tuple[Fault, ...]", requests: int, *, alone: bool = True) -> Verdict:
     """Decide what a refused batch of ``requests`` requests tells about its tasks.
 
     The vendors' lists of codes are open (OpenAI Batch guide, errors): an unknown one is taken to be about the content,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nura_cli.clock import rfc3339, span
+from nura_cli.pipeline import retry
 from nura_cli.pipeline.report import Report, batch_dicts, count
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, answers, batches, outbox, runs, tasks
@@ -20,6 +21,12 @@ _LATE = 24 * 3600
 _RESULTS_EXPIRE = {"openai": 30 * 86400, "anthropic": 29 * 86400}
 """How long the vendors keep results (OpenAI: batch files 30 days; Anthropic: 29 days from creation), in seconds."""
 _WARN_BEFORE = 3 * 86400
+_WAITS_FOR = {
+    BatchStatus.SUBMITTING: "dispatch",
+    BatchStatus.SUBMITTED: "poll",
+    BatchStatus.COMPLETED: "reconcile",  # its results are here; a damaged file could not be fetched again
+}
+"""The stage that a batch with results at the provider waits for."""
 _NOTHING = Totals(0, 0, 0, 0, 0, 0)
 
 
@@ -130,12 +137,12 @@ def _paused(state: State, now: int) -> list[dict[str, Any]]:
             "why": route.why,
         }
         for route in runs.routes(state.db)
-        if route.paused_until > now
+        if retry.until(route.paused_until, now)
     ]
     receivers = [
         {"provider": None, "endpoint": None, "model": None, "until": rfc3339(rest.paused_until), "why": rest.why}
         for rest in outbox.rests(state.db)
-        if rest.paused_until > now
+        if retry.until(rest.paused_until, now)
     ]
     return routes + receivers
 
@@ -149,21 +156,28 @@ def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
 
     for batch in under_way:
         sent = batch.submitted_at or batch.created_at
+        going = _going(batch, now)
         if batch.status is BatchStatus.SUBMITTING and batch.held:
             account = _marker_account(batch)
             decide = f"nura resolve {batch.id} --adopt REMOTE_ID, or nura resolve {batch.id} --resend"
-            note(batch, f"batch {batch.id} is held: {batch.held}{account}", decide)
-        elif batch.status is BatchStatus.SUBMITTED:
-            left = sent + _RESULTS_EXPIRE[batch.dialect] - now
-            if left < _WARN_BEFORE:
-                message = f"batch {batch.id}: its results expire at {batch.provider} in {span(left)}"
-                note(batch, message, "nura poll")
-            elif now - sent > _LATE + 3600:
-                message = (
-                    f"batch {batch.id} was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
-                )
-                note(batch, message, "nura poll -v")
+            end = f"; its results {going}" if going else ""
+            note(batch, f"batch {batch.id} is held: {batch.held}{account}{end}", decide)
+        elif going:
+            note(batch, f"batch {batch.id}: its results {going}", f"nura {_WAITS_FOR[batch.status]}")
+        elif batch.status is BatchStatus.SUBMITTED and now - sent > _LATE + 3600:
+            message = (
+                f"batch {batch.id} was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
+            )
+            note(batch, message, "nura poll -v")
     return found
+
+
+def _going(batch: Batch, now: int) -> str | None:
+    """Say when a batch's results go from the provider, where that is soon and a stage could still be in need of them."""
+    left = (batch.submitted_at or batch.created_at) + _RESULTS_EXPIRE[batch.dialect] - now
+    if left >= _WARN_BEFORE or batch.status not in _WAITS_FOR or batch.faults:
+        return None
+    return f"expire at {batch.provider} in {span(left)}" if left > 0 else f"may be gone from {batch.provider} by now"
 
 
 def _marker_account(batch: Batch) -> str:

@@ -50,9 +50,11 @@ class State:
         self.path = path
         with explained(path):
             _refuse_network(path)
-            if create and not path.exists():
+            if path.exists():
+                self._refuse_emptied()
+            elif create:
                 _make(path)
-            elif not path.exists():
+            else:
                 raise StateError(f"{path}: no such state file", hint="nura enqueue makes it with the first record")
             self.db = _connect(path)
             try:
@@ -119,6 +121,15 @@ class State:
     def give_way(self) -> None:
         """Between two commits of a long write: leave other writers a gap in which to take their turn."""
         time.sleep(_YIELD_SECONDS)
+
+    def _refuse_emptied(self) -> None:
+        """A file without a byte, on which stages have run before, has lost what it held: it is not made anew in silence."""
+        ran = any(self.lock_path(stage).exists() for stage in ("dispatch", "poll", "reconcile"))
+        if ran and not self.path.stat().st_size:
+            raise StateCorrupt(
+                f"{self.path}: is empty, and stages have run on it before",
+                hint="restore a backup; to start anew without what it held, remove it",
+            )
 
     def _prepare(self) -> str:
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
@@ -188,8 +199,8 @@ _CODES: dict[int, tuple[type[StateError], str, str]] = {
     sqlite3.SQLITE_PERM: (StateError, "access denied", "run nura as the user who owns the file"),
     sqlite3.SQLITE_CORRUPT: (
         StateCorrupt,
-        "is damaged",
-        "keep a copy, then restore a backup or try: sqlite3 FILE .recover",
+        "is damaged, or the disk cannot read it",
+        "check the disk; keep a copy, then restore a backup or try: sqlite3 FILE .recover",
     ),
     sqlite3.SQLITE_NOTADB: (
         StateCorrupt,
@@ -236,7 +247,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         if not db.execute("PRAGMA page_count").fetchone()[0]:
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
         if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            db.execute("PRAGMA journal_mode = wal")
+            db.execute("PRAGMA journal_mode = wal").fetchall()  # a disk that fails at it fails after the first row
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA cache_size = -32000")
         db.execute("PRAGMA temp_store = memory")

@@ -561,6 +561,7 @@ def test_reconcile_killed_half_way_goes_on(spool: Spool, monkeypatch: pytest.Mon
             spool.reconcile()
     assert 0 < spool.counts()["completed"] < 10
     report = spool.reconcile()
+    assert (report.exit_code, report.troubles) == (0, [])
     assert report.result["tasks"]["late"] == 0
     assert spool.counts()["completed"] == 10
     spool.check()

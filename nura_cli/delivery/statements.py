@@ -313,7 +313,7 @@ def _same_in_sqlite(column: "ColumnElement[Any]", value: "ColumnElement[Any]") -
 
 def _same_in_postgresql(column: "ColumnElement[Any]", value: "ColumnElement[Any]") -> "ColumnElement[bool]":
     import sqlalchemy as sa
-    from sqlalchemy.dialects.postgresql import DOMAIN, JSONB
+    from sqlalchemy.dialects.postgresql import CITEXT, DOMAIN, JSONB
 
     kind = column.type
     while isinstance(kind, DOMAIN):
@@ -323,7 +323,8 @@ def _same_in_postgresql(column: "ColumnElement[Any]", value: "ColumnElement[Any]
     ):  # plain json has no equality, and JSON's null is no other than SQL's to an application
         null = sa.cast(sa.literal_column("'null'"), JSONB)
         return sa.func.coalesce(sa.cast(column, JSONB), null) == sa.func.coalesce(sa.cast(value, JSONB), null)
-    if isinstance(kind, sa.String) and not isinstance(kind, sa.Enum):
+    collation = getattr(kind, "collation", None) or "default"
+    if isinstance(kind, CITEXT) or (collation != "default" and not isinstance(kind, sa.Enum)):
         exactly = [sa.collate(sa.cast(one, sa.Text), "C") for one in (column, value)]
         return exactly[0].is_not_distinct_from(exactly[1])
     return column.is_not_distinct_from(value)

@@ -272,7 +272,7 @@ def refuses_row(error: BaseException) -> bool:
 def wording(error: BaseException) -> str:
     """Return a driver's error as one plain line of at most 300 characters."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    text = primary or (str(error.args[-1]) if error.args else type(error).__name__)
+    text = primary or (str(error.args[-1]) if error.args else "") or type(error).__name__
     return plain(" ".join(text.split()), 300)
 
 

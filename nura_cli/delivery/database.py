@@ -269,6 +269,11 @@ def refuses_row(error: BaseException) -> bool:
     return unread or type(error).__name__ in ("IntegrityError", "DataError", "OverflowError")
 
 
+def too_slow(error: BaseException) -> bool:
+    """Whether PostgreSQL ended a statement because it took too long: for fewer rows, the same may be quick enough."""
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) == "57014"
+
+
 def wording(error: BaseException) -> str:
     """Return a driver's error as one plain line of at most 300 characters."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)

@@ -45,8 +45,12 @@ class RowRefused(Exception):
     """The database refuses the values of this statement, and would again; ``str`` of it says why."""
 
 
-def open_engine(url: str) -> "Engine":
+def open_engine(url: str, packets: bool = False) -> "Engine":
     """Return an engine for a database that exists; it connects when it is first used.
+
+    Args:
+        url: a SQLAlchemy URL.
+        packets: several statements may be sent at once, where the driver asks for leave (PyMySQL).
 
     Raises:
         ConfigError: the URL is none, its driver is not installed, or its SQLite file does not exist.
@@ -56,7 +60,7 @@ def open_engine(url: str) -> "Engine":
     try:
         parsed = sa.make_url(url)
         parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
-        options: dict[str, Any] = {"hide_parameters": True, "connect_args": _connect_args(parsed)}
+        options: dict[str, Any] = {"hide_parameters": True, "connect_args": _connect_args(parsed, packets)}
         if parsed.get_backend_name() != "sqlite":
             # A miss is looked at again after the update: in a snapshot from before it, it would look like a hit.
             options["isolation_level"] = "READ COMMITTED"
@@ -76,7 +80,7 @@ def open_engine(url: str) -> "Engine":
     return engine
 
 
-def _connect_args(url: "URL") -> dict[str, Any]:
+def _connect_args(url: "URL", packets: bool) -> dict[str, Any]:
     """Return what bounds every wait for a server, save what the URL says itself."""
     if url.drivername.endswith("+psycopg"):
         # Without a server-side name for statements, a pooler such as PgBouncer may stand in between.
@@ -87,12 +91,15 @@ def _connect_args(url: "URL") -> dict[str, Any]:
             "prepare_threshold": None,
         }
     elif url.drivername.endswith("+pymysql"):
+        from pymysql.constants import CLIENT  # type: ignore[import-untyped]  # it brings no types
+
         strict = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')"
         bounds = {
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": STATEMENT_SECONDS,
             "write_timeout": STATEMENT_SECONDS,
             "init_command": f"{strict}, SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}",
+            "client_flag": CLIENT.FOUND_ROWS | (CLIENT.MULTI_STATEMENTS if packets else 0),
         }
     else:
         bounds = {}

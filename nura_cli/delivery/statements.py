@@ -1,7 +1,7 @@
 """The statements that put answers into rows, and say of each whether it was written, and if not, why not.
 
-PostgreSQL takes hundreds of rows in one statement and names those it changed. The others take one statement a row, within
-one transaction: SQLite is no network away, and the drivers of MySQL do just that in their ``executemany``. Either way the
+PostgreSQL takes hundreds of rows in one statement and names those it changed. MySQL takes hundreds of statements in one
+packet, SQLite one statement a row: it is no network away. Always in one transaction; and the
 guard is part of the update itself, so that an edit that comes between is never overwritten, and a row that already holds
 our values is left alone.
 """
@@ -189,6 +189,80 @@ class EachRow(Writer):
         connection.exec_driver_sql("EXPLAIN " + self._look, self._look_values(nothing))
 
 
+class InPackets(EachRow):
+    """One statement a row, and hundreds of statements in one packet: as PyMySQL can, with a server some way off."""
+
+    def write(self, connection: "Connection", rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
+        """Write rows; see :meth:`Writer.write`."""
+        cursor = connection.connection.cursor()
+        try:
+            for packet in _packets(rows):
+                yield from self._written(cursor, packet)
+        finally:
+            cursor.close()
+
+    def _written(self, cursor: Any, rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
+        said = self._asked(cursor, self._update, self._update_values, rows, lambda: bool(cursor.rowcount))
+        looked = [row for row, hit in zip(rows, said, strict=True) if hit is False or (hit is True and self._looks)]
+        found = dict(
+            zip(
+                [row.position for row in looked],
+                self._asked(cursor, self._look, self._look_values, looked, lambda: _found(cursor.fetchone())),
+                strict=True,
+            )
+        )
+        for row, hit in zip(rows, said, strict=True):
+            seen = found.get(row.position)
+            refused = next((one for one in (hit, seen) if isinstance(one, RowOutcome)), None)
+            yield row, refused or outcome(hit, seen)
+
+    def _asked(
+        self,
+        cursor: Any,
+        statement: str,
+        values: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+        rows: Sequence[Row],
+        read: Callable[[], Any],
+    ) -> list[Any]:
+        """Run a statement for each row, and return what ``read`` gives for it, or the outcome of one that was refused.
+
+        A packet ends at a statement that is refused: the rest goes into another.
+        """
+        said: list[Any] = []
+        while len(said) < len(rows):
+            try:
+                left = rows[len(said) :]
+                cursor.execute(";".join([cursor.mogrify(statement, values(row.values)) for row in left]))
+                said.append(read())
+                while cursor.nextset():
+                    said.append(read())
+            except self._errors as error:
+                said.append(RowOutcome("failed", refusal(error)))
+        return said
+
+
+_PACKET_ROWS = 250
+_PACKET_CHARACTERS = 500_000
+
+
+def _packets(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Part rows into packets of bounded size."""
+    packet: list[Row] = []
+    characters = 0
+    for row in rows:
+        packet.append(row)
+        characters += _characters(row)
+        if len(packet) == _PACKET_ROWS or characters > _PACKET_CHARACTERS:
+            yield packet
+            packet, characters = [], 0
+    if packet:
+        yield packet
+
+
+def _characters(row: Row) -> int:
+    return sum([len(value) for value in row.values if isinstance(value, str)])
+
+
 class Together(Writer):
     """Many rows in one statement, as PostgreSQL can: each column's values are one array, in the text of its type."""
 
@@ -367,5 +441,5 @@ def groups(rows: Sequence[Row]) -> Iterator[tuple[Writer, list[Row]]]:
             waiting, keys, characters = {}, set(), 0
         waiting.setdefault(row.writer, []).append(row)
         keys.add(row.key)
-        characters += sum([len(value) for value in row.values if isinstance(value, str)])
+        characters += _characters(row)
     yield from waiting.items()

@@ -32,6 +32,7 @@ from nura_cli.delivery.statements import (
     SKIPPED,
     UNCHANGED,
     EachRow,
+    InPackets,
     Row,
     RowOutcome,
     Slot,
@@ -220,7 +221,7 @@ class WriteBack:
     @cached_property
     def _engine(self) -> "Engine":
         try:
-            return open_engine(self._url)
+            return open_engine(self._url, packets=True)
         except ConfigError as error:
             raise self._config_error([("database", error.message)], error.hint) from error
 
@@ -266,7 +267,8 @@ class WriteBack:
     ) -> Writer:
         if self._engine.dialect.name == "postgresql":
             return Together(self._engine, table, where, guards, sets, types)
-        return EachRow(self._engine, table, where, guards, sets)
+        kind = InPackets if self._engine.dialect.driver == "pymysql" else EachRow
+        return kind(self._engine, table, where, guards, sets)
 
     def _reflected(
         self, connection: "Connection", option: str, named: str, problems: list[tuple[str, str]]

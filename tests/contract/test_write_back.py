@@ -69,6 +69,28 @@ def test_documents_of_one_key_are_written_in_their_order(table: Database) -> Non
     assert table.run("SELECT a FROM t WHERE id = 1") == [("second",)]
 
 
+def test_many_answers_take_few_exchanges_with_mariadb(table: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    if table.kind != "mariadb":
+        return
+    import pymysql.connections  # type: ignore[import-untyped]  # it brings no types
+
+    sent = []
+    plainly = pymysql.connections.Connection._execute_command
+
+    def counted(self: Any, *given: Any) -> Any:
+        sent.append(given)
+        return plainly(self, *given)
+
+    monkeypatch.setattr(pymysql.connections.Connection, "_execute_command", counted)
+    table.run("INSERT INTO t (id) SELECT seq FROM seq_5_to_1999")
+    for kind in ("written", "unchanged"):
+        with table.write_back() as write_back:
+            write_back.check()
+            sent.clear()
+            assert {outcome.kind for outcome in write_back.write([answer(i) for i in range(2000)], NOW)} == {kind}
+            assert len(sent) < 30
+
+
 def test_many_answers_take_few_statements(table: Database) -> None:
     if table.kind != "postgresql":
         return  # no network lies between: a statement a row is the fastest

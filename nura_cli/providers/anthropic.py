@@ -1,9 +1,11 @@
 """Anthropic Message Batches. Facts from the Message Batches guide and API reference, and from the SDK's source."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -344,7 +346,16 @@ class AnthropicProvider:
         return self._caller.head(f"reading results of {part_id}", self._opened(part_id), size)
 
     def _opened(self, part_id: str) -> Callable[[], Any]:
-        return lambda: self._client.messages.batches.with_streaming_response.results(part_id)
+        """Return what opens the stream of a batch's results.
+
+        Not by the SDK's ``results``: it asks after the batch first, and breaks where the answer to that is no batch; and
+        it goes, with the key, to whatever address that answer names.
+        """
+        from anthropic.types.messages import MessageBatch
+
+        headers = {"Accept": "application/binary", "X-Stainless-Raw-Response": "stream"}
+        path = f"/v1/messages/batches/{quote(part_id, safe='')}/results"
+        return lambda: closing(self._client.get(path, cast_to=MessageBatch, options={"headers": headers}))
 
     def cancel(self, remote_id: str) -> None:
         """Ask for a batch to be cancelled; one that has ended already is fine."""

@@ -150,7 +150,7 @@ def _refused(job: Reconcile, batch: Batch) -> None:
     faults = tuple(msgspec.json.decode(batch.faults or "[]", type=list[Fault]))
     with job.state.transaction() as db:
         plan = deliver.plan_of(job.config, batch.workload)
-        settled = settle.refused_batch(db, batch, faults, plan, job.clock(), random.random())  # noqa: S311 - jitter
+        settled = settle.refused_batch(db, batch, faults, plan, job.clock(), random.random()).settled  # noqa: S311 - jitter
     _tally(job, batch, settled)
     text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
     hint = "its other tasks wait again" if settled else "its tasks wait again"

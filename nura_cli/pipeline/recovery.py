@@ -383,7 +383,7 @@ def tags_of(provider: Provider, remote: RemoteBatch) -> frozenset[str] | None:
     """Return the tags of a batch: its own, or what stands before the dash in the custom_ids that its results begin with.
 
     All of them: a line of somebody else's may stand among ours. None means that nothing can be known yet: it has not
-    ended, or its results are gone, or empty.
+    ended, or its results are gone, or empty, or no results at all (a page of HTML).
 
     Raises:
         ProviderError: its results cannot be read now.
@@ -397,25 +397,24 @@ def tags_of(provider: Provider, remote: RemoteBatch) -> frozenset[str] | None:
         except NotFound:
             return None
         *whole, cut = head.split(b"\n")
-        tags |= {_tag(provider.dialect, line) for line in whole if line.strip()}
-        if not whole and cut:
-            tags.add(_tag_in(cut))
+        found = [_tag(provider.dialect, line) for line in whole] or [_tag_in(cut)]
+        tags |= {tag for tag in found if tag is not None}
     return frozenset(tags) or None
 
 
-def _tag(dialect: Dialect, line: bytes) -> str:
-    """Return what stands before the dash in the custom_id of a result line; "" for a foreign form."""
+def _tag(dialect: Dialect, line: bytes) -> str | None:
+    """Return what stands before the dash in the custom_id of a result line; None where it is no such line."""
     try:
         return dialect.result(line).custom_id.rpartition("-")[0]
     except ValueError:
-        return ""
+        return None
 
 
-def _tag_in(line: bytes) -> str:
+def _tag_in(line: bytes) -> str | None:
     """Read the tag out of a first line that is longer than what was read of it."""
     start = line.find(b'"custom_id"')
     quoted = line[start:].partition(b":")[2].lstrip().split(b'"')
-    return quoted[1].decode("utf-8", "replace").rpartition("-")[0] if start >= 0 and len(quoted) > 2 else ""
+    return quoted[1].decode("utf-8", "replace").rpartition("-")[0] if start >= 0 and len(quoted) > 2 else None
 
 
 def _watch(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:

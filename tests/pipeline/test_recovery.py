@@ -475,6 +475,22 @@ def test_ours_is_known_by_any_of_its_results(anthropic_spool: Spool) -> None:
     assert spool.counts()["completed"] == 2
 
 
+def test_a_page_of_html_for_results_tells_nothing(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.fill(2)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.control.fault("html", "download", times=-1)
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    spool.control.clear()
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 2
+
+
 @pytest.mark.parametrize("arrives", [True, False])
 def test_clean_up_of_the_batch_before_it_does_not_hold_a_create_for_ever(spool: Spool, arrives: bool) -> None:
     spool.providers["main"] = spool.provider(cleanup_after="0")

@@ -269,10 +269,15 @@ def refuses_row(error: BaseException) -> bool:
     return unread or type(error).__name__ in ("IntegrityError", "DataError", "OverflowError")
 
 
+def too_slow(error: BaseException) -> bool:
+    """Whether PostgreSQL ended a statement because it took too long: for fewer rows, the same may be quick enough."""
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) == "57014"
+
+
 def wording(error: BaseException) -> str:
     """Return a driver's error as one plain line of at most 300 characters."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    text = primary or (str(error.args[-1]) if error.args else type(error).__name__)
+    text = primary or (str(error.args[-1]) if error.args else "") or type(error).__name__
     return plain(" ".join(text.split()), 300)
 
 

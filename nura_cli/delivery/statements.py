@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from nura_cli.delivery.database import RowRefused, errors_of, refusal
+from nura_cli.delivery.database import RowRefused, errors_of, refusal, too_slow
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, Table
@@ -227,7 +227,7 @@ class Together(Writer):
             with connection.begin_nested():
                 hits = {int(index) for (index,) in connection.execute(self._update, self._arrays(rows))}
         except self._errors as error:
-            reason = refusal(error)
+            reason = "" if too_slow(error) and len(rows) > 1 else refusal(error)
             if len(rows) == 1:
                 yield rows[0], RowOutcome("failed", reason)
             else:

@@ -14,6 +14,7 @@ import msgspec
 import psycopg
 import pytest
 
+from nura_cli.delivery import database as database_module
 from nura_cli.delivery.write_back import RowOutcome, WriteBack
 from nura_cli.errors import ConfigError, DatabaseDown
 from tests import postgres
@@ -646,6 +647,22 @@ def limited(write_back: WriteBack, pages: int) -> None:
     engine = write_back._engine
     engine.dispose()
     event.listen(engine, "connect", lambda connection, record: connection.execute(f"PRAGMA max_page_count = {pages}"))
+
+
+def test_rows_that_are_too_slow_together_are_written_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a trigger that takes its time: a part that never got through would never be written at all."""
+    monkeypatch.setattr(database_module, "STATEMENT_SECONDS", 1)
+    with postgres.database() as (url, connection):
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        connection.execute("INSERT INTO t (id) SELECT generate_series(1, 8)")
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(0.2); RETURN new; END $$"
+        )
+        connection.execute("CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()")
+        with WriteBack(url, table="t", where={"id": "key"}, set_={"a": "text"}) as table:
+            outcomes = table.write([answer(i) for i in range(1, 9)], NOW)
+        assert {outcome.kind for outcome in outcomes} == {"written"}
 
 
 def test_a_server_that_stops_and_comes_back_loses_nothing() -> None:

@@ -103,7 +103,8 @@ def enqueue(
     """Put records into the spool, like ``nura enqueue``.
 
     They are read as they are asked for, and committed in chunks: what was counted is in the spool, whatever happens next.
-    After an error, the same records may simply be given again; those that are in already count as duplicates.
+    After an error, be it of their own iterator (which comes out as it is), the same records may simply be given again;
+    those that are in already count as duplicates.
 
     Args:
         workload: a workload of the configuration.
@@ -127,16 +128,19 @@ def enqueue(
 
     loaded = _loaded(config)
     chosen = loaded.workload(workload)
-    with State(loaded.state) as state:
-        report = stage.run(
-            state,
-            chosen,
-            dialect(loaded.providers[chosen.provider].dialect),
-            [stage.Objects("records", records)],
-            clock.now,
-            replace=replace,
-            key_prefix=key_prefix,
-        )
+    try:
+        with State(loaded.state) as state:
+            report = stage.run(
+                state,
+                chosen,
+                dialect(loaded.providers[chosen.provider].dialect),
+                [stage.Objects("records", records)],
+                clock.now,
+                replace=replace,
+                key_prefix=key_prefix,
+            )
+    except stage.GiverFailed as failed:
+        raise failed.error from None
     return cast(Enqueued, report.result | {"errors": [found.as_dict() for found in report.troubles]})
 
 

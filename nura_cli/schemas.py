@@ -7,7 +7,7 @@ Sources: the Structured Outputs guides of OpenAI (supported schemas) and of Anth
 their SDKs do to the schemas of models (``openai.lib._pydantic``, ``anthropic.lib._parse``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NoReturn
 
 Place = tuple[str | int, ...]
@@ -18,9 +18,16 @@ Check = Callable[[Any], str | None]
 """Returns None for a document that fits, else the place in it that does not, and why."""
 
 _DEEPEST = 60
+# Strict mode takes what its guide lists, and refuses a whole request for any other word ("'uniqueItems' is not permitted").
 _OPENAI_NO = frozenset(
-    ("allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties")
+    (
+        *("allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"),
+        *("default", "minLength", "maxLength", "uniqueItems", "contains", "minContains", "maxContains", "prefixItems"),
+        *("propertyNames", "minProperties", "maxProperties", "unevaluatedProperties", "unevaluatedItems"),
+    )
 )
+_OPENAI_KINDS = frozenset(("type", "$ref", "anyOf"))
+_OPENAI_FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
 _OPENAI_NESTED = 10
 _OPENAI_PROPERTIES = 5000
 _OPENAI_ENUM_VALUES = 1000
@@ -32,8 +39,19 @@ _ANTHROPIC_NO = frozenset(
         *("minProperties", "maxProperties", "dependentRequired", "dependentSchemas"),
     )
 )
-_ANTHROPIC_FORMATS = frozenset(
-    ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
+_ANTHROPIC_KINDS = _OPENAI_KINDS | {"oneOf", "allOf", "enum", "const"}
+_ANTHROPIC_FORMATS = _OPENAI_FORMATS | {"uri"}
+_DIALECTS = frozenset(
+    f"http{s}://json-schema.org/{name}{end}"
+    for s in ("", "s")
+    for name in (
+        "draft/2020-12/schema",
+        "draft/2019-09/schema",
+        "draft-07/schema",
+        "draft-06/schema",
+        "draft-04/schema",
+    )
+    for end in ("", "#")
 )
 
 
@@ -50,12 +68,16 @@ def problems(schema: dict[str, Any], dialect: str) -> Found:
 def _as_json_schema(schema: dict[str, Any]) -> Found:
     import jsonschema_rs
 
+    for place, part in _parts(schema, ()):
+        if part.get("$schema", "") not in ("", *_DIALECTS):  # it would be fetched, to know what the words mean
+            yield (*place, "$schema"), "is no version of JSON Schema that is known here"
+            return
     try:
         jsonschema_rs.meta.validate(schema)
         _validator(schema)
     except jsonschema_rs.ValidationError as error:
         yield tuple(error.instance_path), f"is not JSON Schema: {error.message}"
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, jsonschema_rs.ReferencingError) as error:
         yield (), f"is not JSON Schema: {str(error).splitlines()[0]}"
 
 
@@ -75,6 +97,10 @@ def _openai(schema: dict[str, Any]) -> Found:
     parts = list(_parts(schema, ()))
     for place, part in parts:
         yield from _closed(place, part, "OpenAI")
+        yield from _told(place, part, "OpenAI", _OPENAI_KINDS, _OPENAI_FORMATS)
+        beside = sorted(part.keys() - {"$ref", "$defs", "definitions"})
+        if "$ref" in part and beside:
+            yield (*place, "$ref"), f"OpenAI's strict mode takes nothing beside it, and there is {beside[0]}"
         properties = part.get("properties")
         missing = sorted({*properties} - {*part.get("required", ())}) if isinstance(properties, dict) else []
         if missing:
@@ -107,12 +133,11 @@ def _too_large(schema: dict[str, Any], parts: list[tuple[Place, dict[str, Any]]]
 def _anthropic(schema: dict[str, Any]) -> Found:
     for place, part in _parts(schema, ()):
         yield from _closed(place, part, "Anthropic")
+        yield from _told(place, part, "Anthropic", _ANTHROPIC_KINDS, _ANTHROPIC_FORMATS)
         for name in sorted(part.keys() & _ANTHROPIC_NO):
             yield (*place, name), f"Anthropic's structured output has no {name}; say it in the description"
         if part.get("minItems", 0) not in (0, 1):
             yield (*place, "minItems"), "Anthropic's structured output takes 0 or 1"
-        if "format" in part and part["format"] not in _ANTHROPIC_FORMATS:
-            yield (*place, "format"), f"Anthropic's structured output knows {', '.join(sorted(_ANTHROPIC_FORMATS))}"
         if any(isinstance(value, dict | list) for value in part.get("enum") or ()):
             yield (*place, "enum"), "Anthropic's structured output takes plain values alone"
     if _recursive(schema):
@@ -126,22 +151,37 @@ def _closed(place: Place, part: dict[str, Any], vendor: str) -> Found:
         yield place, f"an object needs additionalProperties: false for {vendor}"
 
 
+def _told(place: Place, part: dict[str, Any], vendor: str, kinds: Collection[str], formats: Collection[str]) -> Found:
+    """Find a part that does not say what it is, or says it in a format that is not known."""
+    if not part.keys() & kinds:
+        yield place, f"{vendor} wants to be told a type here"
+    if "format" in part and part["format"] not in formats:
+        yield (*place, "format"), f"{vendor} knows {', '.join(sorted(formats))}"
+
+
 def _recursive(schema: dict[str, Any]) -> bool:
     """Whether following references from the root comes back to where it has been on the way."""
     whole = {"/".join(("#", *map(str, place))): part for place, part in _parts(schema, ())}
+    done: set[str] = set()
 
     def again(name: str, above: frozenset[str]) -> bool:
         if name in above:
             return True
+        if name in done:
+            return False
         inner = _parts(whole.get(name, {}), ())
         below = {part["$ref"] for _, part in inner if isinstance(part.get("$ref"), str)}
-        return any(again(one, above | {name}) for one in below)
+        found = any(again(one, above | {name}) for one in below)
+        done.add(name)
+        return found
 
     return again("#", frozenset())
 
 
 def _parts(schema: Any, place: Place) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Yield a schema and all schemas within it, each with its place."""
+    """Yield a schema and all schemas within it, each with its place; one that is just true or false is one without words."""
+    if isinstance(schema, bool) and place[-1] != "additionalProperties":
+        yield place, {}
     if not isinstance(schema, dict) or len(place) > _DEEPEST:
         return
     yield place, schema
@@ -157,11 +197,15 @@ def _parts(schema: Any, place: Place) -> Iterator[tuple[Place, dict[str, Any]]]:
         yield from _parts(schema.get(name), (*place, name))
 
 
+_MOST_BRANCHES = 2000
+
+
 def check(schema: dict[str, Any]) -> Check:
     """Return a check of an answer's text against a schema. Answers are hostile: whatever is wrong is said, never raised."""
     import msgspec
 
     validator = _validator(schema)
+    deepest = _explained_to(schema)
 
     def checked(text: str | None) -> str | None:
         if text is None:
@@ -171,12 +215,37 @@ def check(schema: dict[str, Any]) -> Check:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             return f"the answer is not JSON: {error}"
         try:
-            wrong = next(validator.iter_errors(document), None)
+            if validator.is_valid(document):
+                return None
+            if deepest is not None and _depth(document) > deepest:
+                return "at /: does not fit; it is nested too deeply to say where"
+            wrong = next(validator.iter_errors(document))
         except (ValueError, RecursionError) as error:
             return f"the answer cannot be checked: {error}"
-        if wrong is None:
-            return None
         place = "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in wrong.instance_path)
         return f"at /{place}: {wrong.message[:400]}"
 
     return checked
+
+
+def _explained_to(schema: dict[str, Any]) -> int | None:
+    """Return how deeply an answer may be nested for its error to be looked for, or None for however deeply.
+
+    The search tries each branch of each union: where a schema refers to itself, that is a power of an answer's depth.
+    """
+    branches = max(len(part.get("anyOf") or part.get("oneOf") or ()) for _, part in _parts(schema, ()))
+    if branches < 2 or not _recursive(schema):
+        return None
+    depth = 0
+    while branches ** (depth + 1) <= _MOST_BRANCHES:
+        depth += 1
+    return depth
+
+
+def _depth(document: Any) -> int:
+    """Return how deeply a document is nested."""
+    depth, layer = 0, [document]
+    while layer := [one for one in layer if isinstance(one, dict | list) and one]:
+        depth += 1
+        layer = [inner for one in layer for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth

@@ -16,6 +16,9 @@ array             an array whose items fit (PostgreSQL)
 any other         a string as it is, anything else as text
 ================  ==========================================================================================
 
+What a row is found by and what it must still hold is compared, not written: nothing is too long or too precise for that,
+and since SQLite holds whatever it was given, whatever its column says, a guard there is compared as it came.
+
 A null is never given to a converter.
 """
 
@@ -24,9 +27,11 @@ import math
 import re
 import uuid
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from nura_cli.delivery.database import plain
 
@@ -35,7 +40,10 @@ if TYPE_CHECKING:
 
 Convert = Callable[[Any], Any]
 _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?")
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""A NUL character in JSON; behind an odd number of backslashes it is only the text of one."""
 _WIDE = Context(prec=1100)
+_JSON = msgspec.json.Encoder(decimal_format="number")
 _BITS = {"SmallInteger": 16, "Integer": 32, "BigInteger": 64}
 
 
@@ -49,54 +57,97 @@ def converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
 
     The function raises ValueError, with why, when the value does not fit.
     """
-    exact = _exact(column_type, dialect)
+    return _for_driver(_exact(column_type, dialect), dialect)
+
+
+def key_converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
+    """Return the function that turns a JSON value (never null) into what finds a row by a column.
+
+    In SQLite a time is found as the text that it is there.
+    """
+    from sqlalchemy import types
+
+    if dialect == "sqlite" and isinstance(column_type, types.DateTime | types.Date | types.Time):
+        return _any
+    return _for_driver(_exact(column_type, dialect, held=True), dialect)
+
+
+def guard_converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
+    """Return the function that turns a JSON value (never null) into what a column is compared with, as the database gave it."""
+    from sqlalchemy import types
+
+    if isinstance(column_type, types.JSON) and dialect != "postgresql":  # their drivers give the document's text
+        return _document_text
+    if dialect == "sqlite" and not isinstance(column_type, types.String):
+        return lambda value: _driver_value(_any(value), dialect)
+    return _for_driver(_exact(column_type, dialect, held=True), dialect)
+
+
+def _for_driver(exact: Convert, dialect: str) -> Convert:
     if dialect == "postgresql":
         return lambda value: _postgresql_text(exact(value))
     return lambda value: _driver_value(exact(value), dialect)
 
 
-def _exact(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
-    """Return the function that turns a JSON value into the Python value of a column type, exactly."""
+def _exact(column_type: "TypeEngine[Any]", dialect: str, held: bool = False) -> Convert:
+    """Return the function that turns a JSON value into the Python value of a column type, exactly.
+
+    Args:
+        held: the value is to be compared with what the column holds.
+    """
     from sqlalchemy import types
+    from sqlalchemy.dialects.mysql import SET
     from sqlalchemy.dialects.postgresql import DOMAIN
 
     match column_type:
         case types.Enum(enums=names):
             return lambda value: _one_of(value, names)
+        case SET():
+            return _text_of(None, dialect)
         case types.String(length=length):
-            return _text_of(length, dialect)
+            return _text_of(None if held else length, dialect)
         case types.Boolean():
             return _boolean
         case types.Integer():
-            return _integer_of(_bits(column_type) if dialect == "postgresql" else 64)
+            return _integer_of(_bits(column_type, dialect))
         case types.Numeric(precision=precision, scale=scale):
-            return lambda value: _decimal(value, precision, scale)
+            return lambda value: _decimal(value, None if held and dialect == "sqlite" else precision, scale)
         case types.Float():
             return _float
         case types.DateTime(timezone=timezone):
-            return lambda value: _moment(value, bool(timezone) and dialect == "postgresql")
+            places = _places(column_type, dialect)
+            return lambda value: _moment(value, bool(timezone) and dialect == "postgresql", places)
         case types.Date():
             return _date
         case types.Time():
-            return _time
+            places = _places(column_type, dialect)
+            return lambda value: _time(value, places)
         case types.JSON():
             return lambda value: _json(value, dialect)
         case types.Uuid():
             return _uuid
         case types.ARRAY(item_type=item_type):
             item = converter(item_type, dialect)
-            return lambda value: _array(value, item)
+            nested = not isinstance(item_type, types.JSON)
+            return lambda value: _array(value, item, nested)
         case types.LargeBinary():
             return _binary
         case DOMAIN(data_type=data_type):
-            return _exact(data_type, dialect)
+            return _exact(data_type, dialect, held)
         case _:
             return _text_of(None, dialect) if dialect == "postgresql" else _any
 
 
-def _bits(column_type: "TypeEngine[Any]") -> int:
+def _bits(column_type: "TypeEngine[Any]", dialect: str) -> int:
+    if dialect != "postgresql":  # SQLite has one size; MySQL's many, with and without a sign, it measures itself
+        return 64 if dialect == "sqlite" else 65
     names = (base.__name__ for base in type(column_type).__mro__)
     return next(_BITS[name] for name in names if name in _BITS)
+
+
+def _places(column_type: "TypeEngine[Any]", dialect: str) -> int:
+    """Return how many places of a second a column of times keeps: what MySQL would cut, and PostgreSQL's cast rounds."""
+    return 6 if dialect in ("sqlite", "postgresql") else getattr(column_type, "fsp", None) or 0
 
 
 def _show(value: Any) -> str:
@@ -104,7 +155,18 @@ def _show(value: Any) -> str:
 
 
 def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _JSON.encode(value).decode()
+
+
+def _document_text(value: Any) -> Any:
+    """Return the text of a JSON document that came as such a text, or as the document."""
+    if isinstance(value, str):
+        try:
+            msgspec.json.decode(value)
+            return value
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            pass
+    return _compact(value)
 
 
 def _text_of(length: int | None, dialect: str) -> Convert:
@@ -113,7 +175,7 @@ def _text_of(length: int | None, dialect: str) -> Convert:
     def text(value: Any) -> str:
         if type(value) is not str:
             value = _compact(value)
-        if not value.isascii():
+        elif not value.isascii():
             _encodable(value)
         if length is not None and len(value) > length:
             raise ValueError(f"{len(value)} characters, and the column takes {length}")
@@ -136,11 +198,13 @@ def _any(value: Any) -> Any:
     if isinstance(value, str):
         _encodable(value)
         return value
-    return _integer_of(64)(value) if isinstance(value, int) else _compact(value) if _nested(value) else value
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, dict | list)
+    return (
+        _integer_of(64)(value)
+        if isinstance(value, int)
+        else _compact(value)
+        if isinstance(value, dict | list)
+        else value
+    )
 
 
 def _boolean(value: Any) -> bool:
@@ -200,11 +264,21 @@ def _float(value: Any) -> float:
     return number
 
 
-def _moment(value: Any, aware: bool) -> datetime:
+def _moment(value: Any, aware: bool, places: int) -> datetime:
     """Return a point in time, in UTC: with its offset, or naive for columns that keep none."""
     moment = _parsed(datetime, value, "date and time")
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else _in_utc(moment, value)
+    moment = _rounded(moment, places, value)
     return moment if aware else moment.replace(tzinfo=None)
+
+
+def _rounded(moment: datetime, places: int, value: Any) -> datetime:
+    """Return a point in time with no more than so many places of a second."""
+    step: int = 10 ** (6 - places)
+    try:
+        return moment + timedelta(microseconds=(moment.microsecond + step // 2) // step * step - moment.microsecond)
+    except OverflowError:
+        raise ValueError(f"{_show(value)} is out of the range of dates") from None
 
 
 def _in_utc(moment: datetime, value: Any) -> datetime:
@@ -224,9 +298,12 @@ def _date(value: Any) -> date:
     return day
 
 
-def _time(value: Any) -> time:
+def _time(value: Any, places: int) -> time:
     moment: time = _parsed(time, value, "time of day")
-    return moment
+    rounded = _rounded(datetime.combine(date(2000, 1, 1), moment), places, value)
+    if rounded.day != 1:
+        raise ValueError(f"{_show(value)} is out of the range of a time of day")
+    return rounded.timetz()
 
 
 def _parsed(kind: Any, value: Any, name: str) -> Any:
@@ -251,23 +328,19 @@ def _one_of(value: Any, names: list[str]) -> str:
 
 def _json(value: Any, dialect: str) -> str:
     text = _compact(value)
-    _encodable(text)
-    if dialect == "postgresql" and "\\u0000" in text and _has_nul(value):
+    if dialect == "postgresql" and _NUL.search(text):
         raise ValueError("a NUL character, which PostgreSQL stores in no JSON")
     return text
 
 
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
-    return any(map(_has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value
-
-
-def _array(value: Any, item: Convert) -> str:
-    """Return PostgreSQL's own notation of an array: each item quoted, or NULL."""
+def _array(value: Any, item: Convert, nested: bool) -> str:
+    """Return PostgreSQL's own notation of an array: each item quoted, or NULL; an array in it is one more dimension."""
     if not isinstance(value, list):
         raise ValueError(f"{_show(value)} is not an array")
-    items = ("NULL" if one is None else _quoted(item(one)) for one in value)
+    items = (
+        "NULL" if one is None else _array(one, item, nested) if nested and isinstance(one, list) else _quoted(item(one))
+        for one in value
+    )
     return "{" + ",".join(items) + "}"
 
 

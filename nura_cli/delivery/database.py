@@ -6,11 +6,13 @@ is not there (a person must act), the *database* cannot be used now (everything 
 """
 
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,9 +28,17 @@ STATEMENT_SECONDS = 120
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 _DRIVERS["mariadb"] = "mariadb+pymysql"
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
-# MySQL's and MariaDB's numbers for "this row will not do", whatever class the driver gives them (1644: a trigger's SIGNAL).
-_MYSQL_ROW = {1048, 1264, 1265, 1292, 1366, 1406, 1644, 3819, 4025}
-_MYSQL_RIGHTS = {1044, 1142, 1143, 1227}
+# MySQL's and MariaDB's classes of states for "this row will not do" (45: a trigger's SIGNAL), and numbers without a class.
+_MYSQL_ROW_STATES = {"22", "23", "44", "45"}
+_MYSQL_ROW = {1264, 1265, 1292, 1365, 1366, 1367, 1369, 1406, 1411, 1441, 1525, 1644, 1690, 3140, 3156, 3819, 4025}
+# PostgreSQL's classes of errors that are not about the row: connections, rights, transactions, resources, an operator's
+# doing, names. All others are, those that a trigger thinks up included.
+_PG_NOT_ROW = {"08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "HV", "XX"}
+# Names, rights, and a view that cannot be written: neither time nor another row will help.
+# A name that is not there has the second number, where the file's schema had to be read first.
+_SQLITE_WRONG = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
+_PG_WRONG = {"0A000", "3F000", "55000"}
+_MYSQL_WRONG = {1044, 1049, 1142, 1143, 1227, 1288, 1348}
 
 
 class RowRefused(Exception):
@@ -61,6 +71,8 @@ def open_engine(url: str) -> "Engine":
         raise ConfigError(f"the driver of the database is not installed: {error.name}", hint=hint) from error
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine, parsed)
+    elif engine.dialect.driver == "psycopg":
+        _prepare_psycopg(engine)
     return engine
 
 
@@ -85,6 +97,26 @@ def _connect_args(url: "URL") -> dict[str, Any]:
     else:
         bounds = {}
     return {name: value for name, value in bounds.items() if name not in url.query}
+
+
+def _prepare_psycopg(engine: "Engine") -> None:
+    """Have the numbers in JSON documents read as they are."""
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, record: Any) -> None:
+        from psycopg.types.json import set_json_loads
+
+        set_json_loads(lambda text: json.loads(text, parse_float=exact), connection)
+
+
+def exact(text: str) -> float | Decimal:
+    """Return the number that a JSON number stands for: a double, or a decimal where a double would be another number."""
+    number = float(text)
+    if len(text) <= 15 and "e" not in text.lower():  # a double has so many digits
+        return number
+    precise = Decimal(text)
+    return number if math.isfinite(number) and Decimal(repr(number)) == precise else precise
 
 
 def _prepare_sqlite(engine: "Engine", url: "URL") -> None:
@@ -124,18 +156,23 @@ def _same_time(left: Any, right: Any) -> bool:
 
 
 def _instant(value: Any) -> Any:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return value
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    for kind in (datetime, time):
+        try:
+            moment: datetime | time = kind.fromisoformat(value)
+        except (TypeError, ValueError):
+            continue
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return value
 
 
 def _same_json(left: Any, right: Any) -> bool:
     """Whether two values are the same JSON document; SQLite turns a text that is a number into one."""
+    if left == right or None in (left, right):
+        return bool(left == right)
     try:
-        return bool(left == right or (None not in (left, right) and json.loads(str(left)) == json.loads(str(right))))
-    except (TypeError, ValueError):
+        given = json.loads(str(right))
+        return bool(given == left or given == json.loads(str(left)))
+    except (TypeError, ValueError, RecursionError):
         return False
 
 
@@ -146,7 +183,7 @@ def errors_of(engine: "Engine") -> tuple[type[Exception], ...]:
     return sa.exc.SQLAlchemyError, getattr(engine.dialect.loaded_dbapi, "Error", sa.exc.DBAPIError), OverflowError
 
 
-def refusal(engine: "Engine", error: Exception) -> str:
+def refusal(error: Exception) -> str:
     """Return why the database refuses the values of a statement.
 
     Raises:
@@ -155,22 +192,26 @@ def refusal(engine: "Engine", error: Exception) -> str:
     said = getattr(error, "orig", None) or error
     if refuses_row(said):
         return wording(said)
-    engine.dispose()
     raise DatabaseDown(f"the database cannot be used now: {wording(said)}") from error
 
 
 @contextmanager
 def speaking(engine: "Engine") -> Iterator[None]:
-    """Turn what a database says within this block into one of our errors.
+    """Turn what a database says within this block into one of our errors; a transaction stands within it, whole.
 
     Raises:
         RowRefused: the values will not do.
         DatabaseDown: anything else: it cannot be used now.
     """
     try:
-        yield
-    except errors_of(engine) as error:
-        raise RowRefused(refusal(engine, error)) from error
+        try:
+            yield
+        except errors_of(engine) as error:
+            raise RowRefused(refusal(error)) from error
+    except DatabaseDown:
+        # The connections kept are as dead as this one. Not before it was given back: it would outlive them all.
+        engine.dispose()
+        raise
 
 
 @contextmanager
@@ -191,45 +232,52 @@ def transaction(engine: "Engine", reads: bool = False) -> Iterator["Connection"]
             yield connection
 
 
+# In MySQL only a session that is read-only refuses what ends a transaction first, and then does its work: DROP TABLE.
+_READ_ONLY = {"sqlite": "PRAGMA query_only = ON", "postgresql": "SET TRANSACTION READ ONLY"}
+_READ_ONLY_SESSION = "SET SESSION TRANSACTION READ ONLY"
+
+
 @contextmanager
 def read_only(engine: "Engine") -> Iterator["Connection"]:
     """Give a connection within one transaction in which nothing can be changed; what it reads may take its time."""
     with engine.connect().execution_options(reads=True) as connection:
         with connection.begin():
-            if engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("PRAGMA query_only = ON")
-            else:
-                connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            connection.exec_driver_sql(_READ_ONLY.get(engine.dialect.name, _READ_ONLY_SESSION))
             yield connection
 
 
 def names_wrong(error: BaseException) -> bool:
     """Whether a driver's error is about names, types or rights: a person must act, time alone will not help."""
     said = getattr(error, "orig", None) or error
-    state = getattr(said, "sqlstate", None)
-    if isinstance(state, str):
-        return state.startswith("42")
-    if getattr(said, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+    state = str(getattr(said, "sqlstate", None) or "")
+    if said.args and said.args[0] in _MYSQL_WRONG:
         return True
-    return type(said).__name__ == "ProgrammingError" or (bool(said.args) and said.args[0] in _MYSQL_RIGHTS)
+    if state:
+        return state.startswith("42") or state in _PG_WRONG
+    return type(said).__name__ == "ProgrammingError" or getattr(said, "sqlite_errorcode", None) in _SQLITE_WRONG
 
 
 def refuses_row(error: BaseException) -> bool:
     """Whether a driver's error is about the values of a statement, so that the same would fail again."""
-    state = getattr(error, "sqlstate", None)
-    if isinstance(
-        state, str
-    ):  # PostgreSQL: data, integrity, a view's check, a trigger's RAISE, a limit on one row's size
-        return state[:2] in ("22", "23", "44", "54") or state == "P0001"
-    if type(error).__module__.startswith("pymysql") and error.args and error.args[0] in _MYSQL_ROW:
-        return True
-    return type(error).__name__ in ("IntegrityError", "DataError", "OverflowError")
+    state = str(getattr(error, "sqlstate", None) or "")
+    if state and type(error).__module__.startswith("psycopg"):
+        return state[:2] not in _PG_NOT_ROW
+    if type(error).__module__.startswith("pymysql"):
+        return state[:2] in _MYSQL_ROW_STATES or (bool(error.args) and error.args[0] in _MYSQL_ROW)
+    # What no number stands with comes from Python's own module: a text of SQLite's that is not UTF-8.
+    unread = type(error) is sqlite3.OperationalError and getattr(error, "sqlite_errorcode", None) is None
+    return unread or type(error).__name__ in ("IntegrityError", "DataError", "OverflowError")
+
+
+def too_slow(error: BaseException) -> bool:
+    """Whether PostgreSQL ended a statement because it took too long: for fewer rows, the same may be quick enough."""
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) == "57014"
 
 
 def wording(error: BaseException) -> str:
     """Return a driver's error as one plain line of at most 300 characters."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    text = primary or (str(error.args[-1]) if error.args else type(error).__name__)
+    text = primary or (str(error.args[-1]) if error.args else "") or type(error).__name__
     return plain(" ".join(text.split()), 300)
 
 

@@ -13,10 +13,10 @@ what it answers is read to a small bound.
 import asyncio
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,7 +38,11 @@ WEBHOOK_EVENTS = 64
 _AT_ONCE = 8
 _SAID = 2000
 _ANSWER_BYTES = 500
+_BODY_SECONDS = 1.0
 _GRACE_SECONDS = 2.0
+_LOOK_SECONDS = 0.05
+_PIPE_BYTES = 1 << 16
+"""What a pipe holds: the last words of a child that has ended are read in one piece."""
 
 
 class Event(NamedTuple):
@@ -129,43 +133,51 @@ class Command:
                 )
         except (OSError, ValueError) as error:
             return Outcome("later", f"cannot be started: {getattr(error, 'strerror', None) or error}")
-        said = _Tail(child.stderr)  # type: ignore[arg-type]  # it is a pipe
-        try:
-            code = child.wait(self._timeout)
-        except subprocess.TimeoutExpired:
-            _kill(child)
-            return Outcome("refused", said.after(f"did not end within {self._timeout} seconds"))
-        except BaseException:  # we are told to stop: so is what we started
-            _kill(child)
-            raise
+        with child.stderr as pipe:  # type: ignore[union-attr]  # it is a pipe
+            try:
+                said = _heard(child, pipe, time.monotonic() + self._timeout)
+            except BaseException:  # we are told to stop: so is what we started
+                _kill(child)
+                raise
+            if child.returncode is None:
+                _kill(child)
+                return Outcome("refused", _with_words(f"did not end within {self._timeout} seconds", said))
+        code = child.returncode
         if code == 0:
             return SENT
         ended = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
-        return Outcome("later" if code == EX_TEMPFAIL else "refused", said.after(ended))
+        return Outcome("later" if code == EX_TEMPFAIL else "refused", _with_words(ended, said))
 
     def close(self) -> None:
         """Nothing stays open between calls."""
 
 
-class _Tail:
-    """The end of what a child writes to a pipe, read as it comes so that the child is never held up."""
+def _heard(child: "subprocess.Popen[bytes]", pipe: IO[bytes], deadline: float) -> bytes:
+    """Wait until a child ends or its time is up; return the end of what it wrote to a pipe, read as it comes.
 
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self._kept = bytearray()
-        self._thread = threading.Thread(target=self._read, args=(pipe,), daemon=True)
-        self._thread.start()
+    What it leaves running in the background may hold the pipe open for ever, or flood it: that is not waited for.
+    """
+    kept = bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while child.poll() is None and time.monotonic() < deadline:
+            if selector.select(_LOOK_SECONDS):
+                chunk = os.read(pipe.fileno(), _PIPE_BYTES)
+                if not chunk:
+                    break
+                kept += chunk
+                del kept[: -4 * _SAID]
+        if selector.select(0):
+            kept += os.read(pipe.fileno(), _PIPE_BYTES)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(max(0.0, deadline - time.monotonic()))
+    return bytes(kept)
 
-    def _read(self, pipe: IO[bytes]) -> None:
-        with pipe, contextlib.suppress(OSError):
-            while chunk := os.read(pipe.fileno(), 1 << 16):
-                self._kept += chunk
-                del self._kept[: -4 * _SAID]
 
-    def after(self, first: str) -> str:
-        """Return a message with the end of what the child said; a grandchild may hold the pipe open for ever."""
-        self._thread.join(_GRACE_SECONDS)
-        text = " ".join(bytes(self._kept).decode("utf-8", "replace").split())
-        return plain(f"{first}: {text[-(_SAID - len(first) - 2) :]}" if text else first, _SAID)
+def _with_words(first: str, said: bytes) -> str:
+    """Return a message with the end of what a child said."""
+    text = " ".join(said[-4 * _SAID :].decode("utf-8", "replace").split())
+    return plain(f"{first}: {text[-(_SAID - len(first) - 2) :]}" if text else first, _SAID)
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:
@@ -219,15 +231,16 @@ class Webhook:
         import httpx2
 
         try:
+            request = client.build_request("POST", self._url, content=event.body, headers=self._headers(event))
             async with asyncio.timeout(self._timeout):
-                async with client.stream("POST", self._url, content=event.body, headers=self._headers(event)) as answer:
-                    return await _outcome(answer)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+                answer = await client.send(request, stream=True)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, UnicodeError) as error:
             return Outcome("later", plain(f"cannot be reached: {_why(error)}", _SAID))
         except (TimeoutError, httpx2.TimeoutException):
             return Outcome("refused", f"gave no answer within {self._timeout} seconds")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return Outcome("refused", plain(f"gave no answer: {_why(error)}", _SAID))
+        return _outcome(answer, await _beginning(answer))
 
     def _headers(self, event: Event) -> dict[str, str]:
         now = datetime.now(UTC)
@@ -277,22 +290,33 @@ def _signer(secret: str) -> Any:
     return Signer(key)
 
 
-async def _outcome(answer: "httpx2.Response") -> Outcome:
-    """Return what an answer means; of its body, only the beginning is read, to be shown to a person.
+async def _beginning(answer: "httpx2.Response") -> bytes:
+    """Return the beginning of an answer's body, to be shown to a person; what it means stands in its status alone.
 
-    A body that was read to its end lets the connection be used again.
+    A body that was read to its end lets the connection be used again; one that does not end is left soon.
     """
-    status = answer.status_code
+    import httpx2
+
     body = b""
-    async for chunk in answer.aiter_raw(_ANSWER_BYTES):
-        body += chunk
-        if len(body) >= _ANSWER_BYTES:
-            break
+    with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in answer.aiter_raw(_ANSWER_BYTES):
+                body += chunk
+                if len(body) >= _ANSWER_BYTES:
+                    break
+    with contextlib.suppress(httpx2.HTTPError):
+        await answer.aclose()
+    return body[:_ANSWER_BYTES]
+
+
+def _outcome(answer: "httpx2.Response", body: bytes) -> Outcome:
+    """Return what an answer means."""
+    status = answer.status_code
     if 200 <= status < 300:
         return SENT
     if 300 <= status < 400:
         return Outcome("refused", f"answered with status {status}, and redirects are not followed")
-    said = " ".join(body[:_ANSWER_BYTES].decode("utf-8", "replace").split())
+    said = " ".join(body.decode("utf-8", "replace").split())
     message = plain(f"answered with status {status}{': ' if said else ''}{said}", _SAID)
     if status in (429, 503):
         return Outcome("later", message, retry_after(answer.headers, time.time()))

@@ -3,8 +3,14 @@
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
+import msgspec
+
+from nura_cli.delivery.database import exact
+
+_EXACTLY = msgspec.json.Decoder(float_hook=exact)
 Pick = Callable[[Mapping[str, Any]], Any]
 
 FIELDS = (
@@ -38,6 +44,35 @@ def like(name: str, known: Collection[str]) -> str:
     return f", did you mean {near[0]}" if near else ""
 
 
+def plain_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with plain values where it holds JSON as it came; numbers are what they were written as.
+
+    Raises:
+        ValueError: the JSON is nested too deeply, or has a number of more digits than anything holds.
+    """
+    try:
+        return {name: _decoded(value) for name, value in document.items()}
+    except RecursionError:
+        raise ValueError("the answer is nested too deeply") from None
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"the answer cannot be read: {error}") from None
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict):  # a record, field by field
+        return {name: _EXACTLY.decode(one) if isinstance(one, msgspec.Raw) else one for name, one in value.items()}
+    return _EXACTLY.decode(value) if isinstance(value, msgspec.Raw) else value
+
+
+def _with_doubles(value: Any) -> Any:
+    """Return a value for JMESPath's functions, which know no decimals."""
+    if isinstance(value, dict):
+        return {name: _with_doubles(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_doubles(inner) for inner in value]
+    return float(value) if isinstance(value, Decimal) else value
+
+
 def compiled(expression: str) -> Pick:
     """Return the function that evaluates a JMESPath expression over an answer document.
 
@@ -60,7 +95,7 @@ def compiled(expression: str) -> Pick:
 
     def pick(document: Mapping[str, Any]) -> Any:
         try:
-            return parsed.search(document)
+            return parsed.search(_with_doubles(document))
         except JMESPathError as error:
             raise ValueError(" ".join(str(error).split())) from None
 

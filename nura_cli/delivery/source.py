@@ -3,8 +3,8 @@
 Takes a workload's SELECT; gives each row as one line of JSON, column name → value, as the database streams them. The
 transaction is read-only, whatever the statement says, and nothing is kept in memory but one page of rows.
 
-What can go wrong: the statement is wrong, or a column holds what JSON has no form for (ConfigError, with its name); the
-database cannot be used now (DatabaseDown).
+What can go wrong: the statement is wrong, or a column holds what JSON has no form for, or what cannot be read at all
+(ConfigError); the database cannot be used now (DatabaseDown).
 """
 
 import math
@@ -12,14 +12,15 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
-from nura_cli.delivery.database import errors_of, names_wrong, open_engine, read_only, wording
+from nura_cli.delivery.database import errors_of, names_wrong, open_engine, read_only, refuses_row, wording
 from nura_cli.errors import ConfigError, DatabaseDown
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _plain(name: str, value: Any) -> Any:
         return convert(name, value)
     except ValueError as error:
         raise ConfigError(
-            f"column {name}: {error}", hint=f"cast it in the query, such as CAST({name} AS TEXT)"
+            f"column {name}: {error}", hint=f"cast it in the query, such as CAST({name} AS TEXT); AS CHAR in MySQL"
         ) from None
 
 
@@ -96,13 +97,23 @@ def _finite(name: str, value: Any) -> Any:
     return value
 
 
+def _clock(span: timedelta) -> str:
+    """Return a span of time as SQL writes it: hours, as many as they are, minutes and seconds."""
+    minutes, seconds = divmod(abs(span) // timedelta(seconds=1), 60)
+    fraction = f".{abs(span).microseconds:06}" if span.microseconds else ""
+    sign = "-" if span < timedelta() else ""
+    return f"{sign}{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{fraction}"
+
+
+_ADDRESSES = (IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)
 _FORMS: dict[type, Callable[[str, Any], Any]] = {
     float: _finite,
     Decimal: _finite,
     datetime: lambda name, value: value.isoformat(),
     date: lambda name, value: value.isoformat(),
     time: lambda name, value: value.isoformat(),
-    UUID: lambda name, value: str(value),
+    timedelta: lambda name, value: _clock(value),
+    **dict.fromkeys((UUID, *_ADDRESSES), lambda name, value: str(value)),
     list: lambda name, value: [_plain(name, item) for item in value],
     tuple: lambda name, value: [_plain(name, item) for item in value],
     dict: lambda name, value: {str(key): _plain(name, item) for key, item in value.items()},
@@ -128,4 +139,8 @@ def _as_ours(engine: "Engine") -> Iterator[None]:
         said = wording(getattr(error, "orig", None) or error)
         if names_wrong(error) or writes(error):
             raise ConfigError(f"the query cannot be run: {said}") from error
+        if refuses_row(getattr(error, "orig", None) or error):
+            raise ConfigError(
+                f"the query gives a value that cannot be read: {said}", hint="cast it in the query"
+            ) from error
         raise DatabaseDown(f"the database cannot be read now: {said}") from error

@@ -6,12 +6,12 @@ guard is part of the update itself, so that an edit that comes between is never 
 our values is left alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from nura_cli.delivery.database import RowRefused, errors_of, refusal
+from nura_cli.delivery.database import RowRefused, errors_of, refusal, too_slow
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, Table
@@ -36,7 +36,22 @@ UNCHANGED = RowOutcome("unchanged")
 GONE = RowOutcome("gone")
 CHANGED = RowOutcome("changed")
 SKIPPED = RowOutcome("skipped")
-_OF_MISSES = {None: GONE, 0: CHANGED, 1: UNCHANGED}
+
+
+class Found(NamedTuple):
+    """What a look at the rows of a key says: whether all of them hold our values, and whether none was edited since."""
+
+    ours: bool
+    unedited: bool
+
+
+def outcome(hit: bool, found: Found | None) -> RowOutcome:
+    """Return what became of an answer: whether a row was changed, and what a look at its rows said (None: not looked, or none)."""
+    if hit:
+        return WRITTEN if found is None or found.unedited else CHANGED
+    if found is None:
+        return GONE
+    return UNCHANGED if found.ours else CHANGED
 
 
 class Slot(NamedTuple):
@@ -69,6 +84,8 @@ class Writer:
     ) -> None:
         self._engine = engine
         self._table = table
+        # Of several rows of one key, some may have been edited and others not.
+        self._looks = bool(guards) and not unique(table, {slot.column for slot in where})
         self._errors = errors_of(engine)
         self._where, self._guards, self._sets = where, guards, sets
         self._takes = [slot.take for slot in (*guards, *sets)]
@@ -104,7 +121,7 @@ class Writer:
     def _conditions(
         self, values: Sequence["ColumnElement[Any]"]
     ) -> tuple["ColumnElement[bool]", "ColumnElement[bool]", "ColumnElement[bool]"]:
-        """Return three conditions on the row: it is the one, its guards hold, it holds our values."""
+        """Return three conditions on the row: it is the one, its guards hold, it holds our values; each true or false."""
         import sqlalchemy as sa
 
         columns = [self._table.columns[slot.column] for slot in (*self._where, *self._guards, *self._sets)]
@@ -134,8 +151,8 @@ class EachRow(Writer):
         update = update.values(dict(zip(columns, binds[-len(sets) :], strict=True)))
         # A table may say ON CONFLICT REPLACE or ROLLBACK; our update takes no other row's place.
         self._update, self._update_values = self._compiled(update.prefix_with("OR ABORT", dialect="sqlite"))
-        misses = sa.select(_least(same)).select_from(table).where(key)
-        self._miss, self._miss_values = self._compiled(misses)
+        look = sa.select(_all(same), _all(sa.or_(guard, same))).select_from(table).where(key)
+        self._look, self._look_values = self._compiled(look)
 
     def _compiled(self, statement: Any) -> tuple[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
         """Return a statement's text, and what puts a row's values into the order of its parameters."""
@@ -152,14 +169,13 @@ class EachRow(Writer):
             for row in rows:
                 try:
                     cursor.execute(update, values(row.values))
-                    if cursor.rowcount:
-                        yield row, WRITTEN
-                        continue
-                    cursor.execute(self._miss, self._miss_values(row.values))
-                    found = cursor.fetchone()
-                    yield row, _OF_MISSES[found[0] if found else None]
+                    hit, found = bool(cursor.rowcount), None
+                    if not hit or self._looks:
+                        cursor.execute(self._look, self._look_values(row.values))
+                        found = _found(cursor.fetchone())
+                    yield row, outcome(hit, found)
                 except self._errors as error:
-                    reason = refusal(self._engine, error)
+                    reason = refusal(error)
                     if not getattr(connection.connection.dbapi_connection, "in_transaction", True):
                         raise RowRefused(reason) from error  # a trigger's RAISE(ROLLBACK)
                     yield row, RowOutcome("failed", reason)
@@ -170,7 +186,7 @@ class EachRow(Writer):
         """Have the statements read; see :meth:`Writer.rehearse`."""
         nothing = (None,) * len(self._names)
         connection.exec_driver_sql("EXPLAIN " + self._update, self._update_values(nothing))
-        connection.exec_driver_sql("EXPLAIN " + self._miss, self._miss_values(nothing))
+        connection.exec_driver_sql("EXPLAIN " + self._look, self._look_values(nothing))
 
 
 class Together(Writer):
@@ -202,8 +218,8 @@ class Together(Writer):
         columns = [table.columns[slot.column] for slot in sets]
         update = sa.update(table).values(dict(zip(columns, values[-len(sets) :], strict=True)))
         self._update = update.where(key, guard, sa.not_(same)).returning(index)
-        holds = _least(same)
-        self._misses = sa.select(index, holds).select_from(given).join(table, key).group_by(index)
+        look = sa.select(index, _all(same), _all(sa.or_(guard, same)))
+        self._look = look.select_from(given).join(table, key).group_by(index)
 
     def write(self, connection: "Connection", rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows; see :meth:`Writer.write`."""
@@ -211,7 +227,7 @@ class Together(Writer):
             with connection.begin_nested():
                 hits = {int(index) for (index,) in connection.execute(self._update, self._arrays(rows))}
         except self._errors as error:
-            reason = refusal(self._engine, error)
+            reason = "" if too_slow(error) and len(rows) > 1 else refusal(error)
             if len(rows) == 1:
                 yield rows[0], RowOutcome("failed", reason)
             else:
@@ -219,17 +235,17 @@ class Together(Writer):
                 yield from self.write(connection, rows[:middle])
                 yield from self.write(connection, rows[middle:])
             return
-        misses = [row for row in rows if row.position not in hits]
-        held: dict[int, int] = {}
-        if misses:
-            held = {int(i): same for i, same in connection.execute(self._misses, self._arrays(misses))}
+        looked = rows if self._looks else [row for row in rows if row.position not in hits]
+        found: dict[int, Found | None] = {}
+        if looked:
+            found = {int(i): _found(two) for i, *two in connection.execute(self._look, self._arrays(looked))}
         for row in rows:
-            yield row, WRITTEN if row.position in hits else _OF_MISSES[held.get(row.position)]
+            yield row, outcome(row.position in hits, found.get(row.position))
 
     def rehearse(self, connection: "Connection") -> None:
         """Have the statements read; see :meth:`Writer.rehearse`."""
         connection.execute(self._update, self._arrays([]))
-        connection.execute(self._misses, self._arrays([]))
+        connection.execute(self._look, self._arrays([]))
 
     def _arrays(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
         columns = list(zip(*(row.values for row in rows), strict=True)) or [()] * len(self._names)
@@ -250,25 +266,90 @@ def _named(name: str) -> "TypeEngine[Any]":
     return Named()
 
 
-def _least(same: "ColumnElement[bool]") -> "ColumnElement[Any]":
-    """Return 1 when every row that was found holds our values, 0 when one does not, null when none was found."""
+def unique(table: "Table", columns: Collection[str]) -> bool:
+    """Whether these columns find one row at most."""
     import sqlalchemy as sa
 
-    return sa.func.min(sa.case((same, sa.literal_column("1")), else_=sa.literal_column("0")))
+    keys = [set(table.primary_key.columns.keys())]
+    keys += [set(one.columns.keys()) for one in table.constraints if isinstance(one, sa.UniqueConstraint)]
+    for index in table.indexes:
+        partial = any(index.dialect_options[name].get("where") is not None for name in ("postgresql", "sqlite"))
+        if index.unique and not partial and len(index.columns) == len(index.expressions):
+            keys.append(set(index.columns.keys()))
+    return any(key and key <= set(columns) for key in keys)
+
+
+def _all(condition: "ColumnElement[bool]") -> "ColumnElement[Any]":
+    """Return 1 when a condition holds for every row that was found, 0 when not, null when none was found."""
+    import sqlalchemy as sa
+
+    return sa.func.min(sa.case((condition, sa.literal_column("1")), else_=sa.literal_column("0")))
+
+
+def _found(two: Any) -> Found | None:
+    ours, unedited = two
+    return None if ours is None else Found(bool(ours), bool(unedited))
 
 
 def _same(column: "ColumnElement[Any]", value: "ColumnElement[Any]", dialect: str) -> "ColumnElement[bool]":
-    """Return the condition that a column holds a value, null included, as its type compares."""
-    import sqlalchemy as sa
-    from sqlalchemy.dialects.postgresql import JSONB
+    """Return the condition that a column holds just this value, null included: true or false, never null.
 
-    if dialect == "sqlite" and isinstance(column.type, sa.DateTime | sa.Date | sa.Time):
+    Equality alone would not do: most collations of MySQL, and some of the others, take "Done" and "done" for the same.
+    """
+    return {"sqlite": _same_in_sqlite, "postgresql": _same_in_postgresql}.get(dialect, _same_in_mysql)(column, value)
+
+
+def _same_in_sqlite(column: "ColumnElement[Any]", value: "ColumnElement[Any]") -> "ColumnElement[bool]":
+    import sqlalchemy as sa
+
+    if isinstance(column.type, sa.DateTime | sa.Date | sa.Time):
         return sa.func.nura_same_time(column, value) == sa.literal_column("1")
-    if dialect == "sqlite" and isinstance(column.type, sa.JSON):
+    if isinstance(column.type, sa.JSON):
         return sa.func.nura_same_json(column, value) == sa.literal_column("1")
-    if dialect == "postgresql" and isinstance(column.type, sa.JSON):  # plain json has no equality
-        return sa.cast(column, JSONB).is_not_distinct_from(sa.cast(value, JSONB))
+    if isinstance(column.type, sa.String | sa.types.NullType):
+        return sa.collate(column, "BINARY").is_not_distinct_from(value)
     return column.is_not_distinct_from(value)
+
+
+def _same_in_postgresql(column: "ColumnElement[Any]", value: "ColumnElement[Any]") -> "ColumnElement[bool]":
+    import sqlalchemy as sa
+    from sqlalchemy.dialects.postgresql import CITEXT, DOMAIN, JSONB
+
+    kind = column.type
+    while isinstance(kind, DOMAIN):
+        kind = kind.data_type
+    if isinstance(
+        kind, sa.JSON
+    ):  # plain json has no equality, and JSON's null is no other than SQL's to an application
+        null = sa.cast(sa.literal_column("'null'"), JSONB)
+        return sa.func.coalesce(sa.cast(column, JSONB), null) == sa.func.coalesce(sa.cast(value, JSONB), null)
+    collation = getattr(kind, "collation", None) or "default"
+    if isinstance(kind, CITEXT) or (collation != "default" and not isinstance(kind, sa.Enum)):
+        exactly = [sa.collate(sa.cast(one, sa.Text), "C") for one in (column, value)]
+        return exactly[0].is_not_distinct_from(exactly[1])
+    return column.is_not_distinct_from(value)
+
+
+def _same_in_mysql(column: "ColumnElement[Any]", value: "ColumnElement[Any]") -> "ColumnElement[bool]":
+    import sqlalchemy as sa
+    from sqlalchemy.dialects.mysql import FLOAT, JSON
+
+    same = column.is_not_distinct_from(value)
+    if isinstance(column.type, JSON):
+        return column.is_not_distinct_from(sa.cast(value, JSON))
+    if isinstance(column.type, sa.JSON):  # MariaDB's, which is text
+        compact = [sa.func.json_compact(one) for one in (column, value)]
+        return compact[0].is_not_distinct_from(compact[1])
+    if isinstance(column.type, FLOAT):  # it shows six digits of what it holds, and compares them all
+        near = sa.func.abs(column - value) <= sa.func.abs(value) * sa.literal_column("6e-6")
+        return sa.or_(same, sa.func.coalesce(near, sa.false()))
+    if isinstance(column.type, sa.String) and not isinstance(column.type, sa.Enum):
+        octets = [
+            sa.cast(sa.func.convert(one.op("USING")(sa.literal_column("utf8mb4"))), sa.LargeBinary)
+            for one in (column, value)
+        ]
+        return octets[0].is_not_distinct_from(octets[1])
+    return same
 
 
 _GROUP_ROWS = 1000

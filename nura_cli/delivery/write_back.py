@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nura_cli.clock import rfc3339
-from nura_cli.delivery.columns import converter
+from nura_cli.delivery.columns import converter, guard_converter, key_converter
 from nura_cli.delivery.database import (
     RowRefused,
     errors_of,
@@ -27,8 +27,19 @@ from nura_cli.delivery.database import (
     transaction,
     wording,
 )
-from nura_cli.delivery.expressions import Pick, compiled, like
-from nura_cli.delivery.statements import SKIPPED, UNCHANGED, EachRow, Row, RowOutcome, Slot, Together, Writer, groups
+from nura_cli.delivery.expressions import Pick, compiled, like, plain_document
+from nura_cli.delivery.statements import (
+    SKIPPED,
+    UNCHANGED,
+    EachRow,
+    Row,
+    RowOutcome,
+    Slot,
+    Together,
+    Writer,
+    groups,
+    unique,
+)
 from nura_cli.errors import ConfigError, DatabaseDown, Problem
 
 if TYPE_CHECKING:
@@ -37,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["RowOutcome", "WriteBack"]
 _RACES = 3
 _LEDGER_COLUMNS = ("uid", "written_at")
+_UID_CHARACTERS = 64
 
 
 class _Raced(Exception):
@@ -129,8 +141,8 @@ class WriteBack:
         """Write a chunk of answers in one transaction; the documents of one key are written in their order.
 
         Args:
-            documents: with the fields of a line of ``nura results``, decoded, and with a ledger ``delivery_id``: a
-                string that stays the same however often this is tried.
+            documents: with the fields of a line of ``nura results`` (what they hold may be JSON as it came), and with a
+                ledger ``delivery_id``: a string that stays the same however often this is tried.
             now: unix seconds, for the ledger.
 
         Returns:
@@ -146,7 +158,7 @@ class WriteBack:
             writer = self._prepared.writers.get(document["status"])
             if writer is not None:
                 try:
-                    rows.append(writer.row(position, document))
+                    rows.append(writer.row(position, plain_document(document)))
                 except ValueError as error:
                     outcomes[position] = RowOutcome("failed", str(error))
         for row, outcome in self._transact(rows, now):
@@ -203,7 +215,7 @@ class WriteBack:
         try:
             connection.execute(ledger.insert(), [{"uid": row.delivery, "written_at": at} for row in rows])
         except errors_of(self._engine) as error:
-            raise _Raced(refusal(self._engine, error)) from error
+            raise _Raced(refusal(error)) from error
 
     @cached_property
     def _engine(self) -> "Engine":
@@ -271,10 +283,10 @@ class WriteBack:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", sa.exc.SAWarning)  # types it does not know are no concern of ours
                 table = sa.Table(name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
-            if option == "ledger" and not set(_LEDGER_COLUMNS) <= set(table.columns.keys()):
-                problems.append((option, f"table {named} needs the columns {' and '.join(_LEDGER_COLUMNS)}"))
-                return None
-            return table
+            _retyped(connection, table)
+            wrong = list(_ledger_rules(table, connection.dialect.name)) if option == "ledger" else []
+            problems += ((option, f"table {named} {why}") for why in wrong)
+            return None if wrong else table
         there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)] if known else []
         if option == "ledger":
             problems.append((option, f"no table {named}; create it with: {_create_ledger(connection, schema, name)}"))
@@ -305,7 +317,8 @@ class WriteBack:
 
     def _take(self, place: str, expression: str, pick: Pick, column: "Column[Any]", null: bool) -> Any:
         """Return the function that takes a column's value from a document."""
-        convert = converter(column.type, self._engine.dialect.name)
+        makers = {"where": key_converter, "only_if": guard_converter}
+        convert = makers.get(place.split(".")[0], converter)(column.type, self._engine.dialect.name)
         advice = f"list {column.name} under nullable" if place.startswith("set") else "it names the row"
 
         def take(document: Mapping[str, Any]) -> Any:
@@ -315,6 +328,8 @@ class WriteBack:
                     return convert(value)
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
+            except RecursionError:
+                raise ValueError(f"{place}: the answer is nested too deeply") from None
             if not null:
                 raise ValueError(f"{place}: {expression} is null ({advice})")
             return None
@@ -328,6 +343,10 @@ class WriteBack:
         if not any(self._sets.values()):
             yield "set", "name at least one column to write"
         named = {column for columns in self._sets.values() for column in columns}
+        if self._ledger is None:
+            for column in sorted(named & self._where.keys()):
+                why = "tried again, it would not find the row that it has written"
+                yield f"where.{column}", f"is set, too: {why}; a condition goes under only_if"
         for column in self._nullable:
             if column not in named:
                 yield "nullable", f"{column} is not set{like(column, sorted(named))}"
@@ -345,6 +364,28 @@ class WriteBack:
         return DatabaseDown(f"the database cannot be asked now: {said}")
 
 
+def _ledger_rules(ledger: "Table", dialect: str) -> Iterator[str]:
+    """Find why a table cannot be a ledger."""
+    import sqlalchemy as sa
+
+    if not set(_LEDGER_COLUMNS) <= set(ledger.columns.keys()):
+        yield f"needs the columns {' and '.join(_LEDGER_COLUMNS)}"
+        return
+    uid, at = (ledger.columns[name] for name in _LEDGER_COLUMNS)
+    if not isinstance(uid.type, sa.String) or (uid.type.length or _UID_CHARACTERS) < _UID_CHARACTERS:
+        yield f"needs a column uid that takes {_UID_CHARACTERS} characters"
+    if not unique(ledger, {"uid"}):
+        yield "needs uid as its primary key: it is what makes a second delivery impossible"
+    try:
+        converter(at.type, dialect)(rfc3339(0))
+    except ValueError as error:
+        yield f"needs a column written_at that takes a time: {error}"
+    for column in ledger.columns:
+        given = column.nullable or column.server_default is not None or column.computed or column.identity
+        if column.name not in _LEDGER_COLUMNS and not given and column.autoincrement is not True:
+            yield f"needs a default for {column.name}, which nura does not fill"
+
+
 def _create_ledger(connection: "Connection", schema: str | None, name: str) -> str:
     """Return the statement that makes a ledger."""
     import sqlalchemy as sa
@@ -357,15 +398,51 @@ def _create_ledger(connection: "Connection", schema: str | None, name: str) -> s
     return " ".join(str(statement.compile(dialect=connection.dialect)).split())
 
 
+def _retyped(connection: "Connection", table: "Table") -> None:
+    """Correct the types that reflection cannot know.
+
+    SQLite takes the name of any type; what it does not know is reflected as a number, and holds anything. MariaDB's JSON is
+    text with a constraint.
+    """
+    import sqlalchemy as sa
+
+    if connection.dialect.name == "sqlite":
+        declared = sa.text("SELECT name, upper(type) FROM pragma_table_xinfo(:named, :schema)")
+        names = connection.execute(declared, {"named": table.name, "schema": table.schema or "main"})
+        for name, kind in names:
+            if isinstance(table.columns[name].type, sa.Numeric) and not kind.startswith(("NUMERIC", "DEC")):
+                table.columns[name].type = sa.types.NullType()
+    elif getattr(connection.dialect, "is_mariadb", False):
+        valid = sa.text(
+            "SELECT constraint_name FROM information_schema.check_constraints WHERE level = 'Column' AND table_name = :named"
+            " AND constraint_schema = coalesce(:schema, database()) AND check_clause LIKE 'json_valid(%'"
+        )
+        for name in connection.scalars(valid, {"named": table.name, "schema": table.schema}):
+            table.columns[name].type = sa.JSON()
+
+
+_TYPE_NAMES = """
+WITH RECURSIVE kinds AS (
+  SELECT attname, atttypid AS oid, atttypmod AS modifier FROM pg_attribute
+  WHERE attrelid = CAST(:named AS regclass) AND attnum > 0 AND NOT attisdropped
+  UNION ALL
+  SELECT attname, t.typbasetype, t.typtypmod FROM kinds JOIN pg_type t ON t.oid = kinds.oid WHERE t.typtype = 'd'
+)
+SELECT attname, format_type(t.oid, CASE WHEN t.typname IN ('timestamp', 'timestamptz', 'time', 'timetz', 'numeric')
+  THEN modifier ELSE -1 END)
+FROM kinds JOIN pg_type t ON t.oid = kinds.oid WHERE t.typtype <> 'd'
+"""
+
+
 def _type_names(connection: "Connection", table: "Table") -> dict[str, str]:
-    """Return PostgreSQL's own names of the columns' types, without lengths: a cast to varchar(5) would cut silently."""
+    """Return PostgreSQL's own names of the types that a value is cast to before it comes to its column.
+
+    A domain's is the type below it, and a length is left out: a cast would cut the value to it silently, where the column
+    refuses it. What a cast rounds, the column rounds, too.
+    """
     import sqlalchemy as sa
 
     if connection.dialect.name != "postgresql":
         return {}
     quoted = ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name) if part)
-    statement = sa.text(
-        "SELECT attname, format_type(atttypid, -1) FROM pg_attribute"
-        " WHERE attrelid = CAST(:named AS regclass) AND attnum > 0 AND NOT attisdropped"
-    )
-    return {name: kind for name, kind in connection.execute(statement, {"named": quoted})}  # noqa: C416 - rows, not pairs
+    return {name: kind for name, kind in connection.execute(sa.text(_TYPE_NAMES), {"named": quoted})}  # noqa: C416 - rows, not pairs

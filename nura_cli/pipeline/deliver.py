@@ -13,7 +13,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ import msgspec
 
 from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, DatabaseConfig, EventConfig, WorkloadConfig, WriteBackConfig
-from nura_cli.errors import EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError
 from nura_cli.pipeline import retry
 from nura_cli.pipeline.report import Trouble, count, trouble
 from nura_cli.pipeline.results import Documents
@@ -185,7 +185,23 @@ def run(state: State, config: Config, clock: Clock) -> Deliveries:
     for workload in config.workloads.values():
         for event in workload.events:
             _Events(job, workload, event).deliver()
+    job.troubles += _nobodys(job)
     return job
+
+
+def _nobodys(job: Deliveries) -> Iterator[Trouble]:
+    """Find what waits for a table or a receiver that is no longer in the configuration, or has another address there."""
+    workloads = job.config.workloads.items()
+    known = {(name, "row", "") for name, workload in workloads if workload.write_back is not None}
+    known |= {(name, "event", target_of(event)) for name, workload in workloads for event in workload.events}
+    for left in outbox.left(job.state.db):
+        if left.status == "pending" and (left.workload, left.kind, left.target) not in known:
+            counter, whom = (job.rows, "table") if left.kind == "row" else (job.events, "receiver")
+            counter["delayed"] += left.n
+            what = count(left.n, f"{left.kind} waits", f"{left.kind}s wait")
+            text = f"{left.workload}: {what} for a {whom} that is no longer in the configuration"
+            hint = "put it back until they are delivered"
+            yield Trouble("config", text, EX_CONFIG, hint, workload=left.workload, about=left.target)
 
 
 _COUNTED = {"written": "written", "unchanged": "written", "failed": "failed"} | dict.fromkeys(
@@ -255,7 +271,7 @@ class _Rows:
         rows = answers.of_tasks(self._job.state.db, [one.task_id for one in due if one.task_id is not None])
         ordered = [rows[one.task_id] for one in due if one.task_id is not None]
         return [
-            decoded(document) | {"delivery_id": f"{row.tag}-{row.task_id}"}
+            document | {"delivery_id": f"{row.tag}-{row.task_id}"}
             for row, document in zip(ordered, self._job.documents.of(ordered), strict=True)
         ]
 
@@ -270,7 +286,9 @@ class _Rows:
         self._job.rows[_COUNTED[outcome.kind]] += 1
         if outcome.kind in ("gone", "changed", "failed"):
             reason = f": {outcome.reason}" if outcome.reason else ""
-            self._left.setdefault(outcome.kind, []).append(f"key {json.dumps(document['key'])}{reason}")
+            self._left.setdefault(outcome.kind, []).append(
+                f"key {msgspec.json.encode(document['key']).decode()}{reason}"
+            )
 
     def _report(self) -> None:
         words = {
@@ -282,13 +300,6 @@ class _Rows:
             what, hint = words[kind]
             text = f"{self._workload.name}: {count(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
             self._job.troubles.append(Trouble("row", text, EX_PARTIAL, hint, workload=self._workload.name))
-
-
-def decoded(value: Any) -> Any:
-    """Return a document (or what stands in one) with plain values where it holds JSON as it came."""
-    if isinstance(value, msgspec.Raw):
-        return msgspec.json.decode(value)
-    return {name: decoded(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 class _Events:

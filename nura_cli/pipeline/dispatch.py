@@ -284,7 +284,6 @@ def _open(
         return None
     if provider.name not in job.seen:
         recovery.survey(job.state, job.accounts, provider, job.clock)
-        recovery.watch_given_up(job.state, job.accounts, provider, job.clock)
         job.seen.add(provider.name)
     name, text = revision(spec)
     with job.state.transaction() as db:

@@ -12,7 +12,8 @@ stage lock, and commits often, so that other stages get their turn.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -32,6 +33,10 @@ SAID_AT_MOST = 20
 """Rejected lines that are reported one by one; ``--rejects`` gets them all."""
 
 
+Lines = Generator[lines.Line, None, None]
+"""Lines of an input; whoever stops half-way closes them, and with them what they come from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One input: a name for messages (a file name, or ``-``) and a stream of bytes."""
@@ -39,7 +44,7 @@ class Source:
     name: str
     stream: BinaryIO
 
-    def lines(self, limit: int) -> Iterator[lines.Line]:
+    def lines(self, limit: int) -> Lines:
         """Yield its lines, none longer than ``limit`` bytes. Raises StateError: it cannot be read."""
         with on_disk("standard input" if self.name == "-" else self.name):
             yield from lines.split(self.stream, limit)
@@ -50,12 +55,13 @@ class Rows:
     """Records out of a database: each is one JSON document on one line, without its line end."""
 
     name: str
-    rows: Iterable[bytes]
+    rows: Generator[bytes, None, None]
 
-    def lines(self, limit: int) -> Iterator[lines.Line]:
+    def lines(self, limit: int) -> Lines:
         """Yield its records, none longer than ``limit`` bytes."""
-        for number, row in enumerate(self.rows, 1):
-            yield lines.bounded(number, row, limit)
+        with closing(self.rows):
+            for number, row in enumerate(self.rows, 1):
+                yield lines.bounded(number, row, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +71,31 @@ class Objects:
     name: str
     records: Iterable[Mapping[str, Any]]
 
-    def lines(self, limit: int) -> Iterator[lines.Line]:
-        """Yield its records as JSON, none longer than ``limit`` bytes."""
-        for number, record in enumerate(self.records, 1):
+    def lines(self, limit: int) -> Lines:
+        """Yield its records as JSON, none longer than ``limit`` bytes.
+
+        Raises:
+            GiverFailed: whatever the records' own iterator raised; it is no failure of the state file.
+        """
+        for number, record in enumerate(self._given(), 1):
             try:
                 yield lines.bounded(number, json.dumps(record, allow_nan=False).encode(), limit)
             except (TypeError, ValueError, RecursionError) as error:
                 yield lines.Line(number, b"", f"has no form in JSON: {error}")
+
+    def _given(self) -> Iterator[Mapping[str, Any]]:
+        try:
+            yield from self.records
+        except Exception as error:
+            raise GiverFailed(error) from error
+
+
+class GiverFailed(Exception):
+    """Who gives the records failed half-way; ``error`` is what was raised."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 Input = Source | Rows | Objects
@@ -199,16 +223,17 @@ def run(
     reader = Reader(workload, dialect, key_prefix)
     intake = _Intake(state, workload.name, clock, replace, rejects, progress)
     for source in sources:
-        for line in _kept(source.lines(reader.limit), intake.flush):
-            try:
-                intake.take(Numbered(source.name, line.number, reader.read(line)))
-            except InputError as error:
-                intake.refuse("rejected", source.name, line.number, line.data, error.message)
+        with closing(_kept(source.lines(reader.limit), intake.flush)) as given:
+            for line in given:
+                try:
+                    intake.take(Numbered(source.name, line.number, reader.read(line)))
+                except InputError as error:
+                    intake.refuse("rejected", source.name, line.number, line.data, error.message)
     intake.flush()
     return intake.report()
 
 
-def _kept(given: Iterator[lines.Line], flush: Callable[[], None]) -> Iterator[lines.Line]:
+def _kept(given: Lines, flush: Callable[[], None]) -> Lines:
     """Yield lines; where their source fails half-way, what it gave is kept."""
     try:
         yield from given
@@ -348,14 +373,15 @@ def preview(
     body = dialect.body(spec) if prompt else None
     shown = 0
     for source in sources:
-        for line in source.lines(reader.limit):
-            if shown >= limit:
-                return
-            shown += 1
-            try:
-                read = reader.read(line)
-                request = body(prompt.render(lines.document(line.data))) if prompt and body else read.keep
-                endpoint = spec.endpoint if prompt else read.lane[1]
-                yield dialect.request(b"preview-%d" % shown, endpoint, request)
-            except InputError as error:
-                yield InputError(f"line {line.number}: {error.message}")
+        with closing(source.lines(reader.limit)) as given:
+            for line in given:
+                if shown >= limit:
+                    return
+                shown += 1
+                try:
+                    read = reader.read(line)
+                    request = body(prompt.render(lines.document(line.data))) if prompt and body else read.keep
+                    endpoint = spec.endpoint if prompt else read.lane[1]
+                    yield dialect.request(b"preview-%d" % shown, endpoint, request)
+                except InputError as error:
+                    yield InputError(f"line {line.number}: {error.message}")

@@ -5,7 +5,7 @@ Takes bytes, gives documents or :class:`InputError`; a line that cannot be used 
 
 import codecs
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
@@ -26,7 +26,7 @@ class Line(NamedTuple):
     fault: str | None = None
 
 
-def split(stream: BinaryIO, limit: int) -> Iterator[Line]:
+def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:
     """Yield the lines of a stream that are not blank; a BOM at the very start is passed over.
 
     Args:

@@ -7,20 +7,28 @@ cannot be decided is held, and nothing is ever sent on a guess.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from nura_cli.clock import Clock
-from nura_cli.errors import ConfigError, NotFound, NuraError, ProviderError
+from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import count
-from nura_cli.providers.base import Page, Phase, Provider, RemoteBatch
+from nura_cli.providers.base import Dialect, Page, Phase, Provider, RemoteBatch
 from nura_cli.state import State, batches, tasks
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.states import BatchStatus
 
 SETTLING_SECONDS = 15 * 60
 """How long after a create the provider may take to list it; also the least time between two reads that find it absent."""
+WINDOW_SECONDS = 24 * 3600
+"""How long a provider takes for a batch at most, where it does not say."""
+LOST_AFTER = 3600
+"""Seconds past its deadline after which a batch that the provider does not know may be taken for lost."""
+SKEW_SECONDS = 60
+"""How far the clocks of one provider's servers may lie apart, and so its batches out of order."""
 GIVEN_UP_WATCH = 48 * 3600
 """How long a batch that was taken for absent is still looked out for, in seconds."""
 _MOST_PAGES = 1000
@@ -28,13 +36,17 @@ _HEAD_BYTES = 1 << 16
 
 
 class Marker(NamedTuple):
-    """Where the provider's list stood: its newest batch, the server's clock, and who asked (no secrets)."""
+    """Where the provider's list stood before a create: its newest batch, the server's clock, who asked (no secrets).
+
+    ``over``: the server's clock when the list was first read after the create; whoever sent it was gone by then.
+    """
 
     id: str | None
     created_at: int | None
     date: int | None
     account: str | None
     fingerprint: str
+    over: int | None = None
 
 
 class Job(Protocol):
@@ -89,15 +101,16 @@ def survey(state: State, accounts: Accounts, provider: Provider, clock: Clock) -
 
 def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatch], clock: Clock) -> None:
     """Raise ConfigError where a listed batch was sent by another copy of this state file; set doubles of ours aside."""
+    known = batches.known(state.db, [remote.id for remote in listed])
     strangers = []
     for remote in listed:
-        if remote.state_id != state.state_id or batches.known(state.db, provider.name, remote.id):
+        if remote.state_id != state.state_id or remote.id in known:
             continue
         batch = batches.by_tag(state.db, remote.tag or "")
         if batch is None or batch.marker is None:  # this file never got as far as sending it
             strangers.append(remote.id)
         elif batch.status is not BatchStatus.SUBMITTING:
-            _set_aside(state, provider, batch, remote, clock())
+            _set_aside(state, provider, batch, [remote], clock())
     if strangers:
         raise ConfigError(
             f"{provider.name}: {count(len(strangers), 'batch', 'batches')} there came from another copy of this state"
@@ -109,21 +122,34 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
         )
 
 
-def _set_aside(state: State, provider: Provider, batch: Batch, remote: RemoteBatch, now: int) -> None:
-    """Cancel a batch that carries tasks another batch answers for, and follow it, so that its cost is counted."""
+def _set_aside(state: State, provider: Provider, batch: Batch, remotes: Sequence[RemoteBatch], now: int) -> None:
+    """Cancel batches that carry tasks another batch answers for, and follow them, so that their cost is counted."""
     with state.transaction() as db:
-        batches.add_stray(db, Stray(provider.name, remote.id, batch.id), now)
-    if remote.phase is Phase.RUNNING:
-        provider.cancel(remote.id)
+        for remote in remotes:
+            batches.add_stray(db, Stray(provider.name, remote.id, batch.id, now))
+    for remote in remotes:
+        if remote.phase is Phase.RUNNING:
+            with suppress(ProviderError, KeyRefused):  # poll asks for it until it has ended
+                provider.cancel(remote.id)
 
 
 def resolve(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
-    """Find out what became of every unconfirmed create, and of those that were given up lately."""
+    """Find out what became of every unconfirmed create, and of those that were given up lately. Trouble stays with one."""
     for batch in batches.under_way(state.db, BatchStatus.SUBMITTING):
-        try:
+        with _alone(job, batch):
             _resolve(state, accounts, clock, batch)
-        except (ProviderError, ConfigError) as error:
-            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+    for batch in batches.given_up(state.db, clock() - GIVEN_UP_WATCH):
+        if batch.provider in accounts.names() and batch.address == accounts.address(batch.provider):
+            with _alone(job, batch):
+                _watch(state, accounts, clock, batch)
+
+
+@contextmanager
+def _alone(job: Job, batch: Batch) -> Iterator[None]:
+    try:
+        yield
+    except (ProviderError, KeyRefused, ConfigError) as error:
+        job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
 
 
 def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
@@ -131,16 +157,20 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
     provider = accounts.provider(batch.provider)
     if not accounts.adopts(batch.provider):
         raise _hold(state, batch, "on_unconfirmed: hold is set for its provider")
-    scan = read_list(provider, marker_of(batch), accounts.fingerprint(batch.provider))
-    if scan.doubt:
-        raise _hold(state, batch, scan.doubt)
-    found = identify(provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id))
+    seen = marker_of(batch)
+    deleted = seen.id is not None and not provider.uploads and batches.cleaned(state.db, seen.id)
+    scan = read_list(provider, seen, accounts.fingerprint(batch.provider), deleted=deleted)
+    if seen.over is None and scan.date is not None:
+        with state.transaction() as db:
+            batch = batches.note(db, batch, marker=json.dumps(seen._replace(over=scan.date)._asdict()))
+    found = identify(state, provider, batch, scan.batches)
     if found.ours:
         oldest_first = [*reversed(found.ours)]
         chosen, *doubles = sorted(oldest_first, key=_worth)
+        _set_aside(state, provider, batch, doubles, clock())
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
-        for remote in doubles:
-            _set_aside(state, provider, batch, remote, clock())
+    elif scan.doubt:
+        raise _hold(state, batch, scan.doubt)
     elif found.undecided:
         raise _hold(
             state, batch, f"{len(found.undecided)} batches there may be it; their results will tell once they end"
@@ -149,9 +179,9 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
         _absent(state, batch, scan.date or clock(), clock())
 
 
-def _worth(remote: RemoteBatch) -> tuple[int, int]:
-    """Sort key: most results first, else the oldest."""
-    return -(remote.completed or 0), remote.created_at or 0
+def _worth(remote: RemoteBatch) -> tuple[bool, int, int]:
+    """Sort key: one that was not refused, then most results, else the oldest."""
+    return remote.phase is Phase.REFUSED, -(remote.completed or 0), remote.created_at or 0
 
 
 def marker_of(batch: Batch) -> Marker:
@@ -201,6 +231,19 @@ def give_up(state: State, batch: Batch, now: int, why: str) -> None:
         batches.move(db, batch, BatchStatus.FAILED, now, why, reason=why, absent_at=batch.absent_at or now, held=None)
 
 
+def abandon(state: State, batch: Batch, now: int, why: str) -> None:
+    """Give up a batch that the provider had taken: its tasks wait again, and it is followed as a stray."""
+    with state.transaction() as db:
+        batches.add_stray(db, Stray(batch.provider, str(batch.remote_id), batch.id, now))
+        tasks.release(db, batch.id, now, why)
+        batches.move(db, batch, BatchStatus.FAILED, now, why, reason=why)
+
+
+def deadline(batch: Batch) -> int:
+    """Return the unix second at which the provider's time for a batch is over."""
+    return batch.expires_at or (batch.submitted_at or batch.created_at) + WINDOW_SECONDS
+
+
 def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -> Batch:
     """Take a batch at the provider for this one: ``submitted``, and polled from now on."""
     with state.transaction() as db:
@@ -228,33 +271,52 @@ class Scan(NamedTuple):
     doubt: str | None
 
 
-def read_list(provider: Provider, seen: Marker, fingerprint: str) -> Scan:
-    """Read a provider's list of batches down to the marker.
+def read_list(provider: Provider, seen: Marker, fingerprint: str, *, deleted: bool = False) -> Scan:
+    """Read a provider's list of batches down to well before the marker.
+
+    The marker itself is no place to stop at: of batches made in one second any may be listed first, the clocks of one
+    provider's servers lie some seconds apart, and a service that lists oldest first has the newest behind it.
+
+    Args:
+        deleted: whether the marker is a batch that this very state file had deleted meanwhile.
 
     Raises:
         ProviderError, KeyRefused: it cannot be read now.
     """
-    found: list[RemoteBatch] = []
+    found: dict[str, RemoteBatch] = {}
     cursor = None
     for _ in range(_MOST_PAGES):
         page = provider.page(cursor)
         if not _same_account(seen, page, fingerprint):
-            return Scan(found, page.date, "the key now belongs to another account than the one that sent it")
-        for remote in page.batches:
-            older = None not in (remote.created_at, seen.created_at) and remote.created_at < seen.created_at  # type: ignore[operator]
-            if remote.id == seen.id or older:
-                return Scan(found, page.date, None)
-            found.append(remote)
-        if page.stuck:
-            return Scan(found, page.date, "the provider's list cannot be read to its end")
-        if page.next is None:
-            gone = seen.id is not None
-            doubt = (
-                "the newest batch from before it is no longer listed, so the list cannot be trusted" if gone else None
+            return Scan(
+                list(found.values()), page.date, "the key now belongs to another account than the one that sent it"
             )
-            return Scan(found, page.date, doubt)
+        found |= {remote.id: remote for remote in page.batches}
+        past = _reaches_past(page, seen)
+        if past or page.next is None:
+            doubt = "the provider's list cannot be read to its end" if page.stuck and not past else None
+            whole = past or deleted or seen.id is None
+            return Scan(list(found.values()), page.date, doubt or _doubt(seen, seen.id in found, whole, fingerprint))
         cursor = page.next
-    return Scan(found, None, "the provider's list does not end")
+    return Scan(list(found.values()), None, "the provider's list does not end")
+
+
+def _reaches_past(page: Page, seen: Marker) -> bool:
+    """Return whether a page, seen to be newest first, reaches to batches that are surely older than the marker."""
+    times = [remote.created_at for remote in page.batches if remote.created_at is not None]
+    if seen.created_at is None or len(times) < max(2, len(page.batches)):
+        return False
+    newest_first = times[0] > times[-1] and all(a + SKEW_SECONDS >= b for a, b in pairwise(times))
+    return newest_first and times[-1] < seen.created_at - SKEW_SECONDS
+
+
+def _doubt(seen: Marker, met: bool, whole: bool, fingerprint: str) -> str | None:
+    """Return why a list that was read to its end, or past the marker, is no proof; None where it is."""
+    if met:
+        return None
+    if seen.fingerprint != fingerprint:  # keys of one organization's projects and workspaces see lists of their own
+        return "the key was changed since, and the newest batch from before it is not on this key's list"
+    return None if whole else "the newest batch from before it is no longer listed, so the list cannot be trusted"
 
 
 def _same_account(seen: Marker, page: Page, fingerprint: str) -> bool:
@@ -270,36 +332,28 @@ class Found(NamedTuple):
     undecided: list[RemoteBatch]
 
 
-class Known(Protocol):
-    """Says whether a remote id already belongs to another batch of ours."""
+def identify(state: State, provider: Provider, batch: Batch, listed: Sequence[RemoteBatch]) -> Found:
+    """Tell which of the listed batches came from this batch's create, of those that belong to no batch yet.
 
-    def __call__(self, remote_id: str, /) -> bool:
-        """Return whether it does."""
-        ...
-
-
-def identify(provider: Provider, batch: Batch, listed: Sequence[RemoteBatch], known: Known) -> Found:
-    """Tell which of the listed batches came from this batch's create.
-
-    By metadata or input file where the provider keeps them; else by time and size, and for certain only by the first
-    custom_id of an ended batch's results.
+    By metadata or input file where the provider names them; else by time and size, and for certain only by the
+    custom_ids in an ended batch's results.
 
     Raises:
         ProviderError: the results of a suspect cannot be read now.
     """
-    fresh = [remote for remote in listed if not known(remote.id)]
+    known = batches.known(state.db, [remote.id for remote in listed])
+    fresh = [remote for remote in listed if remote.id not in known]
     ours = [remote for remote in fresh if _bears(remote, batch)]
-    if provider.uploads or ours:
+    if ours:
         return Found(ours, [])
-    latest = (batch.sent_at or batch.created_at) + SETTLING_SECONDS
     undecided = []
     for remote in fresh:
-        if remote.total not in (None, batch.requests) or (remote.created_at or 0) > latest:
+        if not _suspect(remote, batch):
             continue
-        tag = tag_of(provider, remote)
-        if tag is None:
+        tags = tags_of(provider, remote)
+        if tags is None:
             undecided.append(remote)
-        elif tag == batch.tag:
+        elif batch.tag in tags:
             ours.append(remote)
     return Found(ours, undecided)
 
@@ -309,42 +363,63 @@ def _bears(remote: RemoteBatch, batch: Batch) -> bool:
     return remote.tag == batch.tag or by_file
 
 
-def tag_of(provider: Provider, remote: RemoteBatch) -> str | None:
-    """Return what stands before the dash in the first custom_id of an ended batch's results; "" for a foreign form.
+def _suspect(remote: RemoteBatch, batch: Batch) -> bool:
+    """Return whether a listed batch may be this one: it names no other origin, and neither size nor time speak against it.
 
-    None means that nothing can be known yet: it has not ended, or its results are gone.
+    Times are compared by the server's clock alone, from right before the create was sent until nobody could be sending
+    it any more.
+    """
+    if remote.tag is not None or (remote.input_file_id is not None and batch.input_file_id is not None):
+        return False
+    if remote.total not in (None, 0, batch.requests):
+        return False
+    seen = marker_of(batch)
+    early = seen.date is not None and remote.created_at is not None and remote.created_at < seen.date - SKEW_SECONDS
+    late = seen.over is not None and remote.created_at is not None and remote.created_at > seen.over + SETTLING_SECONDS
+    return not early and not late
+
+
+def tags_of(provider: Provider, remote: RemoteBatch) -> frozenset[str] | None:
+    """Return the tags of a batch: its own, or what stands before the dash in the custom_ids that its results begin with.
+
+    All of them: a line of somebody else's may stand among ours. None means that nothing can be known yet: it has not
+    ended, or its results are gone, or empty.
+
+    Raises:
+        ProviderError: its results cannot be read now.
     """
     if remote.tag:
-        return remote.tag
+        return frozenset({remote.tag})
+    tags: set[str] = set()
     for part in remote.parts.values():
         try:
-            line, whole, _ = provider.head(part, _HEAD_BYTES).partition(b"\n")
+            head = provider.head(part, _HEAD_BYTES)
         except NotFound:
             return None
-        if not whole:
-            return _tag_in(line)
-        try:
-            return provider.dialect.result(line).custom_id.rpartition("-")[0]
-        except ValueError:
-            return ""
-    return None
+        *whole, cut = head.split(b"\n")
+        tags |= {_tag(provider.dialect, line) for line in whole if line.strip()}
+        if not whole and cut:
+            tags.add(_tag_in(cut))
+    return frozenset(tags) or None
 
 
-def _tag_in(line: bytes) -> str | None:
-    """Read the custom_id out of a first line that is longer than what was read of it."""
+def _tag(dialect: Dialect, line: bytes) -> str:
+    """Return what stands before the dash in the custom_id of a result line; "" for a foreign form."""
+    try:
+        return dialect.result(line).custom_id.rpartition("-")[0]
+    except ValueError:
+        return ""
+
+
+def _tag_in(line: bytes) -> str:
+    """Read the tag out of a first line that is longer than what was read of it."""
     start = line.find(b'"custom_id"')
     quoted = line[start:].partition(b":")[2].lstrip().split(b'"')
     return quoted[1].decode("utf-8", "replace").rpartition("-")[0] if start >= 0 and len(quoted) > 2 else ""
 
 
-def watch_given_up(state: State, accounts: Accounts, provider: Provider, clock: Clock) -> None:
-    """Look out for batches that were taken for absent: one that turns up after all is cancelled and followed."""
-    for batch in batches.given_up(state.db, provider.name, clock() - GIVEN_UP_WATCH):
-        if batch.address != accounts.address(provider.name):
-            continue
-        scan = read_list(provider, marker_of(batch), accounts.fingerprint(provider.name))
-        found = identify(
-            provider, batch, scan.batches, lambda remote_id: batches.known(state.db, provider.name, remote_id)
-        )
-        for remote in found.ours:
-            _set_aside(state, provider, batch, remote, clock())
+def _watch(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
+    """Look out for a batch that was taken for absent: one that turns up after all is cancelled and followed."""
+    provider = accounts.provider(batch.provider)
+    scan = read_list(provider, marker_of(batch), accounts.fingerprint(provider.name))
+    _set_aside(state, provider, batch, identify(state, provider, batch, scan.batches).ours, clock())

@@ -15,6 +15,7 @@ Of an exchange, by ``route`` (a glob over upload, files, file, download, create,
 ``truncate``     a download that ends early; ``framing`` length, chunked or close; ``keep`` (0.5) the fraction that comes
 ``framing``      a whole download in this ``framing``
 ``redirect``     ``status`` (307) to ``to``
+``mixed_up``     it is answered as if it were about the batch or file ``of``
 
 Of a batch, dealt out when it is first worked on; ``batch`` names the only one it concerns. Rows are chosen by ``fraction``
 (1.0, with ``seed``), ``match`` (text in the request) or ``custom_ids``:
@@ -34,7 +35,11 @@ Of a batch, dealt out when it is first worked on; ``batch`` names the only one i
 
 Standing quirks of compatible services: ``upper_case`` (statuses), ``no_counts``, ``body_string`` (a response's body is a JSON
 string), ``no_usage``, ``no_metadata``, ``empty_error_id``, ``empty_error_file``, ``job_create`` (``{"job": …}``), ``missing_500`` (an
-unknown batch), ``stuck_list`` (the same page for ever), ``hide`` (batches younger than ``seconds`` are not listed).
+unknown batch), ``stuck_list`` (the same page for ever), ``hide`` (batches younger than ``seconds`` are not listed),
+``oldest_first`` (the list), ``ties`` (batches of one second are listed oldest first), ``no_times`` (batches do not say when they
+were created), ``no_input_file`` (nor from which file), ``no_date`` and ``no_account`` (replies without these headers),
+``one_organization`` (every key's account, though each sees its own batches only, as keys of one organization's projects do),
+``one_account`` (every key is of the same account and sees the same batches).
 """
 
 import fnmatch
@@ -45,7 +50,7 @@ from typing import Any
 Fault = dict[str, Any]
 
 EXCHANGE = frozenset(
-    {"latency", "status", "html", "drop_before", "drop_after", "hold", "truncate", "framing", "redirect"}
+    {"latency", "status", "html", "drop_before", "drop_after", "hold", "truncate", "framing", "redirect", "mixed_up"}
 )
 BATCH = frozenset(
     {"rows", "missing", "duplicate", "foreign", "expire", "cancel", "refuse", "lost", "no_output", "invalid"}
@@ -63,6 +68,14 @@ QUIRKS = frozenset(
         "missing_500",
         "stuck_list",
         "hide",
+        "oldest_first",
+        "ties",
+        "no_times",
+        "no_input_file",
+        "no_date",
+        "no_account",
+        "one_organization",
+        "one_account",
     }
 )
 _ANY = {"what", "times", "skip", "probability", "seed"}
@@ -77,6 +90,7 @@ _OPTIONS: dict[str, set[str]] = {
     "truncate": {"framing", "keep"},
     "framing": {"framing"},
     "redirect": {"status", "to"},
+    "mixed_up": {"of"},
     "rows": {"status", "shape", "message"},
     "foreign": {"n"},
     "refuse": {"code", "message", "line", "status"},

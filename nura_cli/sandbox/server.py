@@ -1,6 +1,7 @@
 """The sandbox's server: reads requests, lets faults strike, hands the rest to the protocol, sends the replies."""
 
 import json
+import re
 import secrets
 import socket
 import sys
@@ -233,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._hold(fault, number)
             elif what == "drop_before":
                 raise _Dropped
+            elif what == "mixed_up":
+                request.path = re.sub(r"/(batches|files)/[^/]+", rf"/\1/{fault['of']}", request.path)
             elif what in ("status", "redirect") or (what == "html" and not fault.get("after")):
                 request.drain()
                 return self._instead(api, fault)
@@ -240,6 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
             request.account = self._account = api.account(request.headers)
             if not self.server.store.accepts(request.account):
                 raise api.refused_key()
+            if "one_account" in self.server.store.quirks():
+                request.account = self._account = "org-one"
             reply: Reply | Failure = api.handle(self.server.store, request, name)
         except Failure as failure:
             reply = failure
@@ -291,13 +296,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, kind: str, headers: dict[str, str]) -> None:
         """Send the head: the request's id and the account as either vendor names them."""
-        anthropic = self.path.startswith("/v1/messages")
-        self.send_response(status)
+        anthropic, quirks = self.path.startswith("/v1/messages"), self.server.store.quirks()
+        self.send_response_only(status)
+        self.send_header("Server", self.version_string())
+        if "no_date" not in quirks:
+            self.send_header("Date", self.date_time_string())
         self.send_header("Content-Type", kind)
         if self._request_id:
             self.send_header("request-id" if anthropic else "x-request-id", self._request_id)
-        if self._account:
-            self.send_header("anthropic-organization-id" if anthropic else "openai-organization", self._account)
+        if self._account and "no_account" not in quirks:
+            account = "org-one" if "one_organization" in quirks else self._account
+            self.send_header("anthropic-organization-id" if anthropic else "openai-organization", account)
         for name, value in headers.items():
             self.send_header(name, value)
 

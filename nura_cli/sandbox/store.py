@@ -278,15 +278,25 @@ class Store:
         """Return up to ``limit`` batches, newest first: those after one, or those right before one."""
         hidden = faults.of(self.standing(), "hide")
         youngest = self.now() - int(hidden.get("seconds", 10**9)) if hidden else 2**62
+        where = "account = ? AND protocol = ? AND created_at <= ?"
+        if self.quirks() & {"oldest_first", "ties"}:
+            return self._odd_page(where, (account, protocol, youngest), limit, after)
         cursor = self.db.execute("SELECT seq FROM batches WHERE id = ?", (before or after,)).fetchone()
         compare, order = (">", "ASC") if before else ("<", "DESC")
         bound = cursor[0] if cursor else (0 if before else 2**62)
         rows = self.db.execute(
-            f"SELECT * FROM batches WHERE account = ? AND protocol = ? AND seq {compare} ? AND created_at <= ?"  # noqa: S608 - constants
-            f" ORDER BY seq {order} LIMIT ?",
-            (account, protocol, bound, youngest, limit),
+            f"SELECT * FROM batches WHERE {where} AND seq {compare} ? ORDER BY seq {order} LIMIT ?",  # noqa: S608 - constants
+            (account, protocol, youngest, bound, limit),
         )
         return [_batch(row) for row in rows]
+
+    def _odd_page(self, where: str, values: tuple[Any, ...], limit: int, after: str | None) -> list[dict[str, Any]]:
+        """Return a page of a list in another order than the vendors'."""
+        order = "seq" if "oldest_first" in self.quirks() else "created_at DESC, seq"
+        rows = self.db.execute(f"SELECT * FROM batches WHERE {where} ORDER BY {order}", values).fetchall()  # noqa: S608 - constants
+        ids = [row["id"] for row in rows]
+        start = ids.index(after) + 1 if after in ids else 0
+        return [_batch(row) for row in rows[start : start + limit]]
 
     def add_batch(self, account: str, protocol: str, batch_id: str, **columns: Any) -> dict[str, Any]:
         """Add a batch; return it."""

@@ -297,6 +297,10 @@ CREATE TABLE receivers (
     why TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Whether a batch on a provider's list is ours is asked by its id alone, for a page of them at a time.
+CREATE INDEX batches_remote_id ON batches (remote_id) WHERE remote_id IS NOT NULL;
+CREATE INDEX strays_remote_id ON strays (remote_id);
+
 -- "nura results --since" looks at what is new, however much there is.
 CREATE INDEX answers_finished ON answers (finished_at);
 """

@@ -1,5 +1,6 @@
 """Both kinds of receivers, held to one behaviour; then what only a command, or only a webhook, has."""
 
+import contextlib
 import json
 import os
 import signal
@@ -197,6 +198,32 @@ def test_what_a_command_leaves_in_the_background_holds_nothing_up(tmp_path: Path
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
+def test_what_many_calls_leave_in_the_background_is_not_held_on_to(tmp_path: Path) -> None:
+    command = script(tmp_path, "sleep 60 & echo $! >> children; echo left >&2; exit 1")
+    before = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        assert command.send([event(1)]) == [Outcome("refused", "ended with exit code 1: left")]
+    assert (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
+    for child in (tmp_path / "children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_flood_from_the_background_holds_nothing_up(tmp_path: Path) -> None:
+    command = script(tmp_path, "yes >&2 & echo $! > child; exit 3")
+    assert command.send([event(1)])[0].message.startswith("ended with exit code 3")
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 30
+    while not ended(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert ended(child)  # nobody reads what it writes
+
+
+def test_a_command_may_close_its_errors_and_go_on(tmp_path: Path) -> None:
+    command = script(tmp_path, "exec 2>&-; sleep 0.3; cat > got; exit 0")
+    assert command.send([event(1)])[0].kind == "sent"
+    assert (tmp_path / "got").read_bytes() == event(1).body + b"\n"
+
+
 def test_with_a_command_that_takes_too_long_all_that_it_started_ends(tmp_path: Path) -> None:
     command = script(tmp_path, "trap '' TERM; (trap '' TERM; sleep 60) & echo $! > child; wait; sleep 60")
     assert command.send([event(1)])[0].kind == "refused"
@@ -344,7 +371,8 @@ class RawServer:
         self.sent = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/hook"
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         while True:
@@ -363,6 +391,9 @@ class RawServer:
                     continue
 
     def close(self) -> None:
+        """Be gone when this returns: an accept that outlives its socket takes the connections of whoever gets its number next."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._socket.close()
 
 
@@ -391,6 +422,61 @@ def test_of_an_endless_answer_only_the_beginning_is_read() -> None:
     assert server.sent < 40_000_000
 
 
+@pytest.mark.parametrize(
+    ("body", "endless"),
+    [(b"Content-Length: 1000000\r\n\r\n", True), (b"\r\n", True), (b"Content-Length: 9\r\n\r\ncut", False)],
+    ids=["a megabyte", "endless", "cut short"],
+)
+def test_what_was_taken_is_taken_whatever_follows_in_the_body(body: bytes, endless: bool) -> None:
+    outcome, _ = answered(b"HTTP/1.1 200 OK\r\n" + body, endless=endless)
+    assert outcome.kind == "sent"
+
+
+def test_a_body_that_never_comes_is_not_waited_for_and_the_status_counts() -> None:
+    with Held(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n") as server:
+        sender = Webhook(server.url, SECRET, timeout=60)
+        assert {outcome.kind for outcome in sender.send([event(n) for n in range(8)])} == {"sent"}
+        sender.close()
+
+
+class Held:
+    """Answers each connection with given bytes, then says nothing more and does not hang up."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/hook"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    connection, _ = self._socket.accept()
+                except OSError:
+                    return
+                stack.enter_context(connection)
+                connection.recv(65536)
+                connection.sendall(self._answer)
+
+    def __enter__(self) -> "Held":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.mark.parametrize("host", ["x" * 70 + ".example", "nowhere.invalid", "a..b"])
+def test_a_name_that_leads_nowhere_is_for_later(host: str) -> None:
+    sender = Webhook(f"http://{host}/", SECRET, timeout=5)
+    [outcome] = sender.send([event(1)])
+    sender.close()
+    assert outcome.kind == "later" or host == "a..b"
+
+
 def test_an_answer_that_comes_drop_by_drop_is_out_of_time_all_the_same() -> None:
     server = socket.create_server(("127.0.0.1", 0))
     stop = threading.Event()
@@ -404,11 +490,13 @@ def test_an_answer_that_comes_drop_by_drop_is_out_of_time_all_the_same() -> None
                     return
                 connection.sendall(b"X-%d: y\r\n" % n)
 
-    threading.Thread(target=drip, daemon=True).start()
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
     sender = Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", SECRET, timeout=1)
     assert sender.send([event(1)]) == [Outcome("refused", "gave no answer within 1 seconds")]
     sender.close()
     stop.set()
+    thread.join()
     server.close()
 
 

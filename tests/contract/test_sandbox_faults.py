@@ -19,6 +19,7 @@ from openai.types import Batch
 from nura_cli.sandbox import Sandbox
 from tests.contract.sandbox_clients import (
     CHAT,
+    KEY,
     anthropic_client,
     ask,
     asks,
@@ -295,6 +296,58 @@ def test_young_batches_can_be_hidden_from_the_list(client: OpenAI, server: Sandb
     assert client.batches.retrieve(batch.id).id == batch.id
     server.control.advance(601)
     assert [one.id for one in client.batches.list()] == [batch.id]
+
+
+def test_a_list_can_come_in_other_orders(client: OpenAI, server: Sandbox) -> None:
+    old = [server.control.foreign(key=KEY, age=60) for _ in range(2)]
+    new = [server.control.foreign(key=KEY, age=0) for _ in range(2)]
+    assert [batch.id for batch in client.batches.list()] == [*reversed(new), *reversed(old)]
+    number = server.control.fault("oldest_first")
+    assert [batch.id for batch in client.batches.list(limit=1)] == [*old, *new]
+    server.control.clear(number)
+    server.control.fault("ties")
+    listed = [batch.id for batch in client.batches.list(limit=1)]
+    assert set(listed[:2]) == set(new)
+    assert listed[2:] == old
+
+
+def test_a_service_can_leave_out_what_the_vendor_says(client: OpenAI, server: Sandbox) -> None:
+    batch = send(client, chats(1))
+    told = client.batches.with_raw_response.retrieve(batch.id)
+    assert {"date", "openai-organization"} <= {name.lower() for name in told.http_response.headers}
+    for quirk in ("no_date", "no_account", "no_times", "no_input_file"):
+        server.control.fault(quirk)
+    told = client.batches.with_raw_response.retrieve(batch.id)
+    assert not {"date", "openai-organization"} & {name.lower() for name in told.http_response.headers}
+    found = told.parse().model_dump()
+    assert (found["created_at"], found["input_file_id"]) == (None, None)
+
+
+@pytest.mark.parametrize(("quirk", "shared"), [("one_organization", False), ("one_account", True)])
+def test_keys_may_be_of_one_organization_or_of_one_account(
+    client: OpenAI, server: Sandbox, quirk: str, shared: bool
+) -> None:
+    other = client.with_options(api_key="sk-other")
+    server.control.fault(quirk)
+    batch = send(client, chats(1))
+    pages = [one.batches.with_raw_response.list() for one in (client, other)]
+    assert len({page.http_response.headers["openai-organization"] for page in pages}) == 1
+    assert [one.id for one in pages[0].parse().data] == [batch.id]
+    assert [one.id for one in pages[1].parse().data] == [batch.id] * shared
+
+
+def test_asked_after_one_batch_or_file_it_can_tell_of_another(
+    client: OpenAI, claude: Anthropic, server: Sandbox
+) -> None:
+    first, second = run(client, chats(1)), run(client, chats(2))
+    server.control.fault("mixed_up", "retrieve", of=first.id)
+    assert client.batches.retrieve(second.id).id == first.id
+    server.control.fault("mixed_up", "download", of=first.output_file_id)
+    assert len(rows(client, second.output_file_id)) == 1
+    assert len(rows(client, second.output_file_id)) == 2
+    one, two = finish(claude, asks(1)), finish(claude, asks(2))
+    server.control.fault("mixed_up", "download", of=one.id)
+    assert len(results(claude, two.id)) == 1
 
 
 # Batches

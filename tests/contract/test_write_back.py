@@ -2,67 +2,36 @@
 
 import json
 import multiprocessing
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
+from nura_cli.delivery import database as database_module
 from nura_cli.delivery.write_back import RowOutcome, WriteBack
 from nura_cli.errors import ConfigError, DatabaseDown
 from tests import postgres
-
-NOW = 1_800_000_000
-BOTH = ("sqlite", "postgresql")
+from tests.databases import KINDS, NOW, Database, opened
 
 
-class Database:
-    """A database of the application's, and a way to run a statement in it as the application does."""
-
-    def __init__(self, kind: str, url: str, run: Callable[[str], list[tuple[Any, ...]]]) -> None:
-        self.kind = kind
-        self.url = url
-        self.run = run
-
-    def write_back(self, **options: Any) -> WriteBack:
-        """Return a write-back of ``text`` into ``t.a`` by ``id``, with other options put in."""
-        return WriteBack(self.url, **({"table": "t", "where": {"id": "key"}, "set_": {"a": "text"}} | options))
-
-    def write(self, *documents: dict[str, Any], **options: Any) -> list[RowOutcome]:
-        """Write documents; return what became of each."""
-        with self.write_back(**options) as table:
-            table.check()
-            return table.write(documents, NOW)
-
-    def kinds(self, *documents: dict[str, Any], **options: Any) -> list[str]:
-        """Write documents; return the kinds of what became of each."""
-        return [outcome.kind for outcome in self.write(*documents, **options)]
-
-
-@pytest.fixture(params=BOTH)
+@pytest.fixture(params=KINDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param == "postgresql":
-        with postgres.database() as (url, connection):
-
-            def run(statement: str) -> list[tuple[Any, ...]]:
-                cursor = connection.execute(statement.encode())
-                return cursor.fetchall() if cursor.description else []
-
-            yield Database(request.param, url, run)
-        return
-    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None, timeout=30)) as db:
-        yield Database(
-            request.param, f"sqlite:///{tmp_path}/app.db?timeout=0.2", lambda text: db.execute(text).fetchall()
-        )
+    with opened(request.param, tmp_path) as database:
+        yield database
 
 
 @pytest.fixture
 def table(database: Database) -> Database:
     """A table of five rows."""
-    database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT, n INTEGER NOT NULL DEFAULT 0)")
+    text = "LONGTEXT" if database.kind == "mariadb" else "TEXT"
+    database.run(f"CREATE TABLE t (id INTEGER PRIMARY KEY, a {text}, b VARCHAR(100), n INTEGER NOT NULL DEFAULT 0)")
     database.run("INSERT INTO t (id) VALUES (0), (1), (2), (3), (4)")
     return database
 
@@ -83,19 +52,10 @@ def test_each_answer_goes_into_its_row_and_no_other(table: Database) -> None:
 
 def test_written_again_it_is_the_same_as_written_once(table: Database) -> None:
     table.run("CREATE TABLE effects (id INTEGER)")
-    trigger(table, "AFTER UPDATE ON t", "INSERT INTO effects VALUES (new.id)")
+    table.trigger("AFTER UPDATE ON t", "INSERT INTO effects VALUES (new.id)")
     assert table.kinds(answer(1), answer(2)) == ["written", "written"]
     assert table.kinds(answer(1), answer(2)) == ["unchanged", "unchanged"]
     assert table.run("SELECT count(*) FROM effects") == [(2,)]
-
-
-def trigger(table: Database, when: str, statement: str) -> None:
-    """Make a trigger that does something for each row."""
-    if table.kind == "sqlite":
-        table.run(f"CREATE TRIGGER x {when} BEGIN {statement}; END")
-        return
-    table.run(f"CREATE FUNCTION x() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN new; END $$")
-    table.run(f"CREATE TRIGGER x {when} FOR EACH ROW EXECUTE FUNCTION x()")
 
 
 def test_a_deleted_row_is_gone_and_is_not_invented(table: Database) -> None:
@@ -123,6 +83,17 @@ def test_many_answers_take_few_statements(table: Database) -> None:
     assert transactions < 10
 
 
+@pytest.mark.parametrize("there", ["Done", "döne", "done "])
+def test_a_value_that_only_looks_the_same_is_not_ours(database: Database, there: str) -> None:
+    collation = {"sqlite": "COLLATE NOCASE", "postgresql": "", "mariadb": "COLLATE utf8mb4_general_ci"}[database.kind]
+    database.run(f"CREATE TABLE t (id INTEGER PRIMARY KEY, a VARCHAR(20) {collation})")
+    database.run(f"INSERT INTO t VALUES (1, '{there}'), (2, '{there}')")
+    guarded: dict[str, Any] = {"only_if": {"a": "record.a"}, "set_": {"a": "finish_reason"}}
+    assert database.kinds(answer(2, finish_reason="x", record={"a": "done"}), **guarded) == ["changed"]
+    assert database.kinds(answer(1, "done")) == ["written"]
+    assert database.run("SELECT a FROM t ORDER BY id") == [("done",), (there,)]
+
+
 # --- guards
 
 
@@ -143,6 +114,15 @@ def test_a_guard_may_be_null(table: Database) -> None:
     table.run("UPDATE t SET b = 'edited' WHERE id = 2")
     outcomes = table.kinds(answer(1, record={"b": None}), answer(2, record={"b": None}), only_if={"b": "record.b"})
     assert outcomes == ["written", "changed"]
+
+
+def test_of_several_rows_of_one_key_an_edited_one_is_left_and_told_of(database: Database) -> None:
+    database.run("CREATE TABLE t (id INTEGER, a TEXT, n INTEGER)")
+    database.run("INSERT INTO t VALUES (1, NULL, 0), (1, 'by hand', 5), (2, NULL, 0), (2, NULL, 0)")
+    documents = [answer(key, record={"n": 0}) for key in (1, 2, 3)]
+    for second in ("written", "unchanged"):
+        assert database.kinds(*documents, only_if={"n": "record.n"}) == ["changed", second, "gone"]
+    assert sorted(database.run("SELECT id, a FROM t")) == [(1, "by hand"), (1, "done"), (2, "done"), (2, "done")]
 
 
 def test_a_write_that_changes_its_own_guard_is_still_idempotent(table: Database) -> None:
@@ -174,7 +154,8 @@ def test_what_the_database_refuses_fails_alone(table: Database) -> None:
     table.run("CREATE UNIQUE INDEX one_b ON t (b)")
     outcomes = table.write(*(answer(i, "same" if i in (1, 3) else f"text {i}") for i in range(5)), set_={"b": "text"})
     assert sorted(outcome.kind for outcome in outcomes) == ["failed", *["written"] * 4]
-    assert "unique" in next(outcome.reason for outcome in outcomes if outcome.reason).lower()
+    reason = next(outcome.reason for outcome in outcomes if outcome.reason)
+    assert ("Duplicate entry" if table.kind == "mariadb" else "unique") in reason.replace("UNIQUE", "unique")
 
 
 def test_a_null_in_a_column_that_forbids_it_fails_alone(table: Database) -> None:
@@ -182,13 +163,22 @@ def test_a_null_in_a_column_that_forbids_it_fails_alone(table: Database) -> None
     assert outcomes == ["written", "failed"]
 
 
+@pytest.mark.parametrize("raised", ["RAISE 'mine' USING ERRCODE = 'UR001'", "ASSERT false", "PERFORM 1 / 0"])
+def test_whatever_a_trigger_thinks_up_is_about_its_row(raised: str) -> None:
+    with postgres.database() as (url, connection):
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        connection.execute("INSERT INTO t (id) VALUES (0), (1), (2)")
+        database = Database("postgresql", url, lambda text: connection.execute(text.encode()).fetchall())
+        connection.execute(
+            f"CREATE FUNCTION x() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN IF new.id = 1 THEN {raised}; END IF; RETURN new; END $$".encode()
+        )
+        connection.execute("CREATE TRIGGER x BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION x()")
+        assert database.kinds(*map(answer, range(3))) == ["written", "failed", "written"]
+
+
 def test_a_trigger_may_refuse_a_row(table: Database) -> None:
-    refuse = (
-        "SELECT RAISE(ABORT, 'not on Sundays') WHERE new.id = 2"
-        if table.kind == "sqlite"
-        else "IF new.id = 2 THEN RAISE EXCEPTION 'not on Sundays'; END IF"
-    )
-    trigger(table, "BEFORE UPDATE ON t", refuse)
+    table.refusing("new.id = 2", "not on Sundays")
     outcomes = table.write(*map(answer, range(5)))
     assert [outcome.kind for outcome in outcomes] == ["written", "written", "failed", "written", "written"]
     assert "not on Sundays" in (outcomes[2].reason or "")
@@ -231,6 +221,11 @@ FITS = [
     ("JSON", {"b": [1, None, "x"]}, {"b": [1, None, "x"]}),
     ("JSON", "text", "text"),
     ("JSON", 1.5, 1.5),
+    ("TEXT", 9007199254740993, "9007199254740993"),
+    ("TEXT", Decimal("12345678901234567890.12"), "12345678901234567890.12"),
+    ("TEXT", {"n": Decimal("12345678901234567890.12")}, '{"n":12345678901234567890.12}'),
+    ("TIME", "23:59", "23:59:00"),
+    ("TIME", "noon", None),
 ]
 POSTGRESQL = [
     ("SMALLINT", 32767, 32767),
@@ -239,6 +234,26 @@ POSTGRESQL = [
     ("NUMERIC(6,2)", 12.345, "12.35"),
     ("NUMERIC(6,2)", 12345.6, None),
     ("NUMERIC", "0.12345678901234567890123456789", "0.12345678901234567890123456789"),
+    ("NUMERIC(30,10)", Decimal("12345678901234567890.123456789"), "12345678901234567890.1234567890"),
+    ("NUMERIC(3,-2)", 12345, "12300"),
+    ("NUMERIC(20,2)", 9007199254740993, "9007199254740993.00"),
+    ("NUMERIC", "1e400", "1" + "0" * 400),
+    ("REAL", 0.123456789, 0.12345679),
+    ("REAL", 1e300, None),
+    ("TIMESTAMP(0)", "2026-03-29T02:30:00.7Z", "2026-03-29 02:30:01"),
+    ("TIMESTAMPTZ(3)", "2026-03-29T02:30:00.1239Z", "2026-03-29 02:30:00.124000+00:00"),
+    ("TIME(0)", "10:11:12.9", "10:11:13"),
+    ("JSONB", {"no nul": "\\u0000"}, {"no nul": "\\u0000"}),
+    ("INTEGER[]", [[1, 2], [3, None]], [[1, 2], [3, None]]),
+    ("INTEGER[]", [[1, 2], [3]], None),
+    ("JSONB[]", [[1], {"a": None}], [[1], {"a": None}]),
+    ("short", "abc", "abc"),
+    ("short", "abcd", None),
+    ("short", "no", None),
+    ("price", 12.345, "12.35"),
+    ("price", 12345.6, None),
+    ("BIT(3)", "101", "101"),
+    ("BIT(3)", "1010", None),
     ("TIMESTAMPTZ", "2026-03-29T02:30:00+02:00", "2026-03-29 00:30:00+00:00"),
     ("TIME", "23:59:59", "23:59:59"),
     ("JSONB", {"b": [1, None, "x"]}, {"b": [1, None, "x"]}),
@@ -257,8 +272,8 @@ POSTGRESQL = [
 def stored(database: Database, column: str) -> Any:
     """Return what is in the column, as plain as the type allows."""
     [(value,)] = database.run("SELECT v FROM typed")
-    if database.kind == "sqlite":
-        return json.loads(str(value)) if column == "JSON" else bool(value) if column == "BOOLEAN" else value
+    if database.kind != "postgresql" and column in ("JSON", "BOOLEAN"):
+        return json.loads(str(value)) if column == "JSON" else bool(value)
     return value if isinstance(value, int | float | str | list | dict) else str(value)
 
 
@@ -266,6 +281,8 @@ def stored(database: Database, column: str) -> Any:
 def test_a_value_becomes_what_its_column_takes_or_fails(
     database: Database, column: str, value: Any, there: Any
 ) -> None:
+    if (database.kind, column, value) == ("mariadb", "BOOLEAN", 2):
+        there = True  # its booleans are numbers
     put(database, column, value, there)
 
 
@@ -278,6 +295,8 @@ def test_the_types_of_postgresql(column: str, value: Any, there: Any) -> None:
             return cursor.fetchall() if cursor.description else []
 
         run("SET TIME ZONE 'UTC'")
+        run("CREATE DOMAIN short AS VARCHAR(3) CHECK (value <> 'no')")
+        run("CREATE DOMAIN price AS NUMERIC(6,2)")
         put(Database("postgresql", url, run), column, value, there)
 
 
@@ -301,7 +320,7 @@ def put(database: Database, column: str, value: Any, there: Any) -> None:
 
 
 def test_keys_may_be_text_or_composite(database: Database) -> None:
-    database.run("CREATE TABLE k (tenant TEXT, n INTEGER, a TEXT, PRIMARY KEY (tenant, n))")
+    database.run("CREATE TABLE k (tenant VARCHAR(20), n INTEGER, a TEXT, PRIMARY KEY (tenant, n))")
     database.run("INSERT INTO k (tenant, n) VALUES ('x', 1), ('x', 2), ('y', 1)")
     options: dict[str, Any] = {"table": "k", "where": {"tenant": "key[0]", "n": "key[1]"}}
     assert database.kinds(answer(["x", 1], "x1"), answer(["y", 1], "y1"), answer(["y", 2]), **options) == [
@@ -341,6 +360,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_names_are_only_names(database: Database, name: str) -> None:
+    if database.kind == "mariadb" and "\n" in name:
+        return  # SQLAlchemy reads what MySQL's SHOW CREATE TABLE says line by line
     quoted = '"' + name.replace('"', '""') + '"'
     database.run(f'CREATE TABLE {quoted} ({quoted} INTEGER PRIMARY KEY, {quoted[:-1]}2" TEXT)')
     database.run(f"INSERT INTO {quoted} ({quoted}) VALUES (1)")
@@ -371,7 +392,7 @@ def test_hostile_answers_are_only_text(table: Database, text: str) -> None:
 
 def test_characters_that_no_text_can_hold_fail_alone(table: Database) -> None:
     outcomes = table.write(answer(1), answer(2, "nul\0"), answer(3, "half \ud800"))
-    nul = "written" if table.kind == "sqlite" else "failed"
+    nul = "failed" if table.kind == "postgresql" else "written"
     assert [outcome.kind for outcome in outcomes] == ["written", nul, "failed"]
     assert "surrogate" in (outcomes[2].reason or "")
 
@@ -381,6 +402,29 @@ def test_a_reason_shows_nothing_of_a_terminals(table: Database) -> None:
     assert outcome.kind == "failed"
     assert (outcome.reason or "").isprintable()
     assert len(outcome.reason or "") < 400
+
+
+@pytest.mark.parametrize(
+    "deep", ["[" * 950 + "]" * 950, '{"a":' * 950 + '"\\u0000"' + "}" * 950, "[" * 2000 + "]" * 2000]
+)
+@pytest.mark.parametrize("expression", ["json", "json.a", "to_string(json)", "[json, response]"])
+@pytest.mark.parametrize("column", ["TEXT", "JSON"])
+def test_an_answer_that_is_nested_too_deeply_fails_alone_if_at_all(
+    database: Database, column: str, expression: str, deep: str
+) -> None:
+    database.run(f"CREATE TABLE t (id INTEGER PRIMARY KEY, a {'LONGTEXT' if database.kind == 'mariadb' else column})")
+    database.run("INSERT INTO t (id) VALUES (1), (2)")
+    documents = [answer(1, json=msgspec.Raw(deep.encode())), answer(2, json=msgspec.Raw(b'{"a": 1}'))]
+    for second in ("written", "unchanged"):
+        outcomes = database.write(*documents, set_={"a": expression}, nullable=["a"])
+        assert outcomes[1].kind == second
+        assert outcomes[0].kind in ("failed", "unchanged", second)
+        assert outcomes[0].kind != "failed" or re.search("nested|NUL", outcomes[0].reason or "")
+
+
+def test_a_number_that_nothing_holds_fails_alone(table: Database) -> None:
+    documents = [answer(1, json=msgspec.Raw(b"9" * 5000)), answer(2, json=msgspec.Raw(b"7"))]
+    assert table.kinds(*documents, set_={"n": "json"}) == ["failed", "written"]
 
 
 # --- what is wrong is found before anything is sent
@@ -404,6 +448,7 @@ def test_a_reason_shows_nothing_of_a_terminals(table: Database) -> None:
         ({"set_": {}}, "name at least one column to write"),
         ({"ledger": "log"}, "write_back.ledger: no table log; create it with: CREATE TABLE log"),
         ({"ledger": "t"}, "needs the columns uid and written_at"),
+        ({"where": {"id": "key", "n": "`0`"}, "set_": {"n": "`1`"}}, "write_back.where.n: is set, too"),
     ],
 )
 def test_a_typing_error_is_found_at_its_option(table: Database, options: dict[str, Any], said: str) -> None:
@@ -411,6 +456,31 @@ def test_a_typing_error_is_found_at_its_option(table: Database, options: dict[st
         table.write(answer(1), **options)
     assert said in str(caught.value)
     assert table.run("SELECT count(*) FROM t WHERE a IS NOT NULL") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ("uid VARCHAR(255), written_at VARCHAR(40)", "needs uid as its primary key"),
+        ("uid VARCHAR(20) PRIMARY KEY, written_at VARCHAR(40)", "needs a column uid that takes 64 characters"),
+        ("uid INTEGER PRIMARY KEY, written_at VARCHAR(40)", "needs a column uid that takes 64 characters"),
+        ("uid VARCHAR(64) PRIMARY KEY, written_at INTEGER", "needs a column written_at that takes a time"),
+        ("uid VARCHAR(64) PRIMARY KEY, written_at DATE, who INTEGER NOT NULL", "needs a default for who"),
+    ],
+)
+def test_a_table_that_cannot_be_a_ledger_is_found_before_anything_is_paid_for(
+    table: Database, columns: str, said: str
+) -> None:
+    table.run(f"CREATE TABLE log ({columns})")
+    with table.write_back(ledger="log") as write_back, pytest.raises(ConfigError) as caught:
+        write_back.check()
+    assert f"write_back.ledger: table log {said}" in str(caught.value)
+
+
+def test_a_view_that_cannot_be_written_is_found_too(table: Database) -> None:
+    table.run("CREATE VIEW counted AS SELECT id, max(a) AS a FROM t GROUP BY id")
+    with table.write_back(table="counted") as write_back, pytest.raises(ConfigError):
+        write_back.check()
 
 
 def test_a_column_that_the_database_computes_cannot_be_set(table: Database) -> None:
@@ -451,11 +521,7 @@ def test_a_view_that_can_be_written_is_as_good_as_a_table(table: Database) -> No
         table.run(
             "CREATE TRIGGER through INSTEAD OF UPDATE ON seen BEGIN UPDATE t SET a = new.a WHERE id = old.id; END"
         )
-        with (
-            pytest.raises((ConfigError, AssertionError))
-            if False
-            else closing(table.write_back(table="seen")) as write_back
-        ):
+        with table.write_back(table="seen") as write_back:
             write_back.write([answer(1, "through")], NOW)
     else:
         assert table.kinds(answer(1, "through"), table="seen") == ["written"]
@@ -471,7 +537,7 @@ def counted(table: Database) -> Database:
     stamp = "TIMESTAMPTZ" if table.kind == "postgresql" else "TEXT"
     table.run(f"CREATE TABLE log (uid VARCHAR(255) PRIMARY KEY, written_at {stamp} NOT NULL)")
     table.run("CREATE TABLE effects (id INTEGER)")
-    trigger(table, "AFTER UPDATE ON t", "INSERT INTO effects VALUES (new.id)")
+    table.trigger("AFTER UPDATE ON t", "INSERT INTO effects VALUES (new.id)")
     return table
 
 
@@ -532,6 +598,8 @@ def test_a_row_that_somebody_holds_delays_the_chunk_and_writes_nothing_of_it(tab
 
 
 def test_a_full_database_delays_the_chunk(table: Database) -> None:
+    if table.kind == "mariadb":
+        return  # it has no limit of its own that a test could set
     if table.kind == "sqlite":
         pages = table.run("PRAGMA page_count")[0][0]
         with table.write_back() as write_back:
@@ -549,6 +617,29 @@ def test_a_full_database_delays_the_chunk(table: Database) -> None:
     assert table.kinds(*(answer(i) for i in range(5))) == ["written"] * 5
 
 
+def test_no_connection_stays_open_whatever_went_wrong(table: Database) -> None:
+    if table.kind == "postgresql":
+        table.trigger("BEFORE UPDATE ON t", "IF new.id = 1 THEN RAISE disk_full; END IF")
+    else:
+        table.refusing("new.id = 1", "no")
+    before = table.open_connections()
+    wrong: dict[str, Any] = {"a table that is not there": {"table": "tt"}, "no ledger": {"ledger": "log"}}
+    for options in wrong.values():
+        with pytest.raises(ConfigError):
+            table.write(answer(1), **options)
+    with table.write_back() as write_back, suppress(DatabaseDown):
+        write_back.write([answer(0), answer(1)], NOW)
+    table.run("BEGIN IMMEDIATE" if table.kind == "sqlite" else "BEGIN")
+    table.run("UPDATE t SET n = 1 WHERE id = 2")
+    with table.write_back() as write_back, pytest.raises(DatabaseDown):
+        write_back.write([answer(2)], NOW)
+    table.run("ROLLBACK")
+    deadline = time.monotonic() + 30
+    while table.open_connections() > before and time.monotonic() < deadline:
+        time.sleep(0.02)  # a server notices a moment later that a connection was closed
+    assert table.open_connections() == before
+
+
 def limited(write_back: WriteBack, pages: int) -> None:
     """Let the database grow no further: its own limit, in the connections of this write-back."""
     from sqlalchemy import event
@@ -556,6 +647,22 @@ def limited(write_back: WriteBack, pages: int) -> None:
     engine = write_back._engine
     engine.dispose()
     event.listen(engine, "connect", lambda connection, record: connection.execute(f"PRAGMA max_page_count = {pages}"))
+
+
+def test_rows_that_are_too_slow_together_are_written_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a trigger that takes its time: a part that never got through would never be written at all."""
+    monkeypatch.setattr(database_module, "STATEMENT_SECONDS", 1)
+    with postgres.database() as (url, connection):
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        connection.execute("INSERT INTO t (id) SELECT generate_series(1, 8)")
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(0.2); RETURN new; END $$"
+        )
+        connection.execute("CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()")
+        with WriteBack(url, table="t", where={"id": "key"}, set_={"a": "text"}) as table:
+            outcomes = table.write([answer(i) for i in range(1, 9)], NOW)
+        assert {outcome.kind for outcome in outcomes} == {"written"}
 
 
 def test_a_server_that_stops_and_comes_back_loses_nothing() -> None:

@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nura_cli.sandbox import Sandbox
 from tests.conftest import PROTOCOLS, START, Spool, need
+from tests.databases import Database, opened
 from tests.end_to_end.test_command_line import NURA
 
 WHOLE = bool(os.environ.get("NURA_KILL_SWEEP"))
@@ -156,3 +158,111 @@ def _first(lines: list[str], pattern: str, after: int) -> int:
         if re.search(pattern, line):
             return number
     raise AssertionError(f"nothing in the trace matches {pattern}")
+
+
+# --- reconcile while it delivers: rows into a database, events to a command
+
+TABLE = "CREATE TABLE articles (id INTEGER PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0, summary TEXT)"
+OURS = "summary IS NOT NULL AND summary <> 'by hand'"
+# The calls of each database, and of how many the sample kills: with a guard, and with a ledger.
+DELIVERING = [
+    ("sqlite", "pwrite64", (25, 40), (31, 46)),
+    ("sqlite", "write", (2,), (2,)),
+    ("sqlite", "fdatasync", (7, 9), (6, 8)),
+    ("sqlite", "/^unlink", (1,), (1,)),
+    ("postgresql", "sendto", (30, 32), (42, 50)),
+    ("postgresql", "recvfrom", (32,), (45,)),
+    ("postgresql", "pwrite64", (16,), (24,)),
+    ("postgresql", "fdatasync", (5,), (4,)),
+]
+OPTIONS: dict[str, dict[str, Any]] = {"guard": {"only_if": {"n": "record.n"}}, "ledger": {"ledger": "log"}}
+
+
+def application(database: Database) -> None:
+    """Make the application's tables: articles, a ledger, and an effect for each write of ours."""
+    database.run(TABLE)
+    for i in range(RECORDS):
+        database.run(f"INSERT INTO articles (id) VALUES ({i})")
+    database.run("CREATE TABLE log (uid VARCHAR(255) PRIMARY KEY, written_at TIMESTAMP NOT NULL)")
+    database.run("CREATE TABLE effects (id INTEGER)")
+    if database.kind == "sqlite":
+        effect = "INSERT INTO effects SELECT new.id WHERE new.summary <> 'by hand'"
+    else:
+        effect = "IF new.summary <> 'by hand' THEN INSERT INTO effects VALUES (new.id); END IF"
+    database.trigger("AFTER UPDATE ON articles", effect)
+
+
+def settled(spool: Spool, database: Database, options: dict[str, Any]) -> None:
+    """Bring a spool to where all is settled and nothing delivered, since its database was not to be found."""
+    tell = spool.folder / "tell"
+    tell.write_text("#!/bin/sh\nexec cat >> told.jsonl\n")
+    tell.chmod(0o755)
+    write_back = {"database": "app", "table": "articles", "where": {"id": "key"}, "set": {"summary": "text"}}
+    events = [{"types": ["task.completed", "batch.completed"], "command": ["./tell"]}]
+    spool.clock.time = int(time.time())
+    spool.control.advance(spool.clock.time - START)
+    spool.databases["app"] = {"url": database.url}
+    spool.set(write_back=write_back | options, events=events, keep=["n"])
+    spool.enqueue(*({"id": i, "text": f"record number {i}", "n": 0} for i in range(RECORDS)))
+    spool.dispatch()
+    spool.poll()
+    spool.databases["app"] = {"url": "sqlite:///not-there.db"}
+    spool.write_config()
+    assert spool.reconcile().result["rows"]["delayed"] == RECORDS
+    spool.databases["app"] = {"url": database.url}
+    spool.write_config()
+
+
+def delivered(spool: Spool, database: Database, by_hand: set[int]) -> None:
+    """Let cron run on, and assert that each row holds what it should, was written once, and that everybody was told."""
+    for _ in range(6):
+        spool.reconcile()
+        spool.clock.advance(7 * 3600)
+    assert spool.rows("SELECT status, count(*) FROM deliveries GROUP BY status") == [("done", 2 * RECORDS + 1)]
+    summaries = dict(database.run("SELECT id, summary FROM articles ORDER BY id"))
+    assert {i for i, summary in summaries.items() if summary == "by hand"} == by_hand
+    assert all(f"record number {i}" in summary for i, summary in summaries.items() if i not in by_hand)
+    effects = database.run("SELECT id FROM effects ORDER BY id")
+    assert len(effects) == len(set(effects))
+    assert {i for (i,) in effects} >= summaries.keys() - by_hand
+    told = [json.loads(line) for line in (spool.folder / "told.jsonl").read_text().splitlines()]
+    keys = {event["id"]: event["data"]["key"] for event in told}
+    assert sorted(key for key in keys.values() if key is not None) == list(range(RECORDS))
+    assert len(keys) == RECORDS + 1
+    spool.check()
+
+
+CASES = [
+    (kind, call, option, sample)
+    for kind, call, *samples in DELIVERING
+    for option, sample in zip(OPTIONS, samples, strict=True)
+]
+
+
+@pytest.mark.parametrize(("kind", "call", "option", "sample"), CASES)
+def test_killed_at_any_call_while_it_delivers_each_row_is_written_once_and_everybody_told(
+    kind: str, call: str, option: str, sample: tuple[int, ...], tmp_path: Path, kills: list[str]
+) -> None:
+    strace = need("strace", "strace")
+    for n in range(1, MOST) if WHOLE else sample:
+        with fresh(tmp_path, "openai", n) as spool, opened(kind, spool.folder) as database:
+            application(database)
+            settled(spool, database, OPTIONS[option])
+            # Without -f: what is killed is nura, and not what it starts.
+            inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
+            done = subprocess.run(
+                [strace, "-qq", "-o", "/dev/null", *inject, str(NURA), "reconcile"],
+                cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
+            )  # fmt: skip
+            # The application goes on meanwhile: what was written is edited, and with a guard what was not, too.
+            written = {i for (i,) in database.run(f"SELECT id FROM articles WHERE {OURS}")}
+            by_hand = written if option == "ledger" else {0, 3}
+            for i in by_hand:
+                database.run(f"UPDATE articles SET n = 1, summary = 'by hand' WHERE id = {i}")
+            delivered(spool, database, by_hand)
+        if done.returncode == 0:
+            assert n > 1, f"nothing was killed at a call of {call}"
+            return
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        kills.append(f"reconcile {call} {kind}")
+    assert not WHOLE, f"reconcile does not complete within {MOST} calls of {call}"

@@ -379,6 +379,51 @@ def test_a_receiver_that_rests_is_not_asked_and_status_says_so(told_spool: Spool
     assert told_spool.status()["deliveries"]["echo"]["events"]["pending"] == 11
 
 
+def test_what_waits_for_a_receiver_that_left_the_configuration_is_told_of_and_kept(told_spool: Spool) -> None:
+    (told_spool.folder / "no").touch()
+    told_spool.reconcile()
+    kept = told_spool.workloads["echo"]["events"]
+    told_spool.set(events=[{"types": ["task.completed"], "command": ["./elsewhere"]}])
+    told_spool.clock.advance(7 * 3600)
+    report = told_spool.reconcile()
+    assert report.result["events"] == {"sent": 0, "delayed": 11, "dead": 0}
+    assert report.exit_code == 78
+    assert "11 events wait for a receiver that is no longer in the configuration" in report.troubles[0].message
+    (told_spool.folder / "no").unlink()
+    told_spool.set(events=kept)
+    assert told_spool.reconcile().result["events"] == {"sent": 11, "delayed": 0, "dead": 0}
+
+
+def test_rows_that_wait_for_a_table_that_left_the_configuration_are_told_of_and_kept(ended: Spool, app: App) -> None:
+    with lock(app):
+        ended.reconcile()
+    ended.set(write_back=None)
+    ended.clock.advance(7 * 3600)
+    report = ended.reconcile()
+    assert report.result["rows"]["delayed"] == 10
+    assert "10 rows wait for a table that is no longer in the configuration" in report.troubles[0].message
+    ended.set(write_back=WRITE_BACK)
+    assert ended.reconcile().result["rows"]["written"] == 10
+
+
+def test_a_receiver_of_two_workloads_rests_for_both_and_is_told_of_both(told_spool: Spool) -> None:
+    told_spool.set("other", events=told_spool.workloads["echo"]["events"], keep=["text"])
+    told_spool.fill(3, workload="other")
+    told_spool.dispatch()
+    told_spool.poll()
+    (told_spool.folder / "tell").rename(told_spool.folder / "tell.away")
+    assert told_spool.reconcile().result["events"] == {"sent": 0, "delayed": 15, "dead": 0}
+    assert len(told_spool.status()["paused"]) == 1
+    (told_spool.folder / "tell.away").rename(told_spool.folder / "tell")
+    assert told_spool.reconcile().result["events"] == {"sent": 0, "delayed": 15, "dead": 0}
+    told_spool.clock.advance(7 * 3600)
+    assert told_spool.reconcile().result["events"] == {"sent": 15, "delayed": 0, "dead": 0}
+    tasks = sorted(
+        (event["data"]["workload"], event["data"]["key"]) for event in told(told_spool) if event["data"]["record"]
+    )
+    assert tasks == [("echo", n) for n in range(10)] + [("other", n) for n in range(3)]
+
+
 def test_one_receiver_that_fails_does_not_hold_up_another(told_spool: Spool) -> None:
     ok = told_spool.folder / "ok"
     ok.write_text(f"#!/bin/sh\ncat >> {told_spool.folder}/other.jsonl\n")

@@ -228,7 +228,15 @@ class Walk(RuleBasedStateMachine):
         """Whatever was accepted is counted somewhere, and nothing was paid for twice."""
         tally["steps"] += 1
         assert sum(self.spool.counts().values()) == self.accepted
-        assert self.billed_twice() == {}
+        assert self.billed_twice() == {}, self.story()
+
+    def story(self) -> str:
+        """Return what the state file, the provider's batches and its log say, for who has to find out what went wrong."""
+        told = [f"{row}" for row in self.spool.rows("SELECT * FROM batches ORDER BY id")]
+        told += [f"{row}" for row in self.spool.rows("SELECT * FROM strays")]
+        told += [f"{row}" for row in self.spool.rows("SELECT * FROM transitions WHERE batch_id > 0 ORDER BY id")]
+        told += [f"{batch}" for batch in self.spool.control.batches()]
+        return "\n".join([*told, *(f"{entry}" for entry in self.spool.control.log())])
 
     def billed_twice(self) -> dict[str, int]:
         """Return the tasks that were answered more often than there was a reason for, and how often.
@@ -280,7 +288,7 @@ class Walk(RuleBasedStateMachine):
         counts = self.spool.counts()
         assert sum(counts.values()) == self.accepted
         assert counts["submitted"] == counts["pending"] == 0
-        assert self.billed_twice() == {}
+        assert self.billed_twice() == {}, self.story()
         answered = {answer["key"]: answer for answer in self.spool.results()}
         assert answered.keys() == set(range(len(self.versions)))
         for key, answer in answered.items():

@@ -57,6 +57,11 @@ def database(tmp_path: Path, options: str) -> DatabaseConfig:
         ("source: {database: nope, query: SELECT 1}", "source.database", "no database nope"),
         ("source: {database: app}", "source.query", "is required"),
         ("events: [{types: [task.completed]}]", "events.0", "give one of command and webhook"),
+        (
+            "events: [{types: [task.completed], command: [x, y], answers: true}, {types: [task.failed], command: [x, y]}]",
+            "events.1",
+            "stands above already",
+        ),
         ("events: [{types: [], command: [x]}]", "events.0.types", "must not be empty"),
         ("events: [{types: [task.done], command: [x]}]", "events.0.types.0", "task.completed"),
         ("events: [{types: [task.failed], command: []}]", "events.0.command", "must not be empty"),

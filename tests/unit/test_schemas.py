@@ -58,11 +58,29 @@ def test_what_both_vendors_take_is_taken(vendor: str) -> None:
         (schema(a={"$ref": "#/$defs/none"}), ""),
         (schema(a={"$ref": "http://127.0.0.1:1/x.json"}), ""),
         (schema(a={"$ref": "file:///etc/passwd"}), ""),
+        (schema(a={"$id": "http://127.0.0.1:1/x", "$ref": "y.json"}), ""),
     ],
 )
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_what_is_no_json_schema_is_refused(given: dict[str, Any], place: str, vendor: str) -> None:
     assert "is not JSON Schema" in said(given, vendor)[place]
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_schema_names_a_version_that_is_known_here_or_none(vendor: str) -> None:
+    known = schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    assert said(known, vendor) == {}
+    for place, given in {
+        "$schema": schema() | {"$schema": "http://127.0.0.1:1/meta"},
+        "properties.a.$schema": schema(a={"type": "string", "$schema": "http://127.0.0.1:1/meta"}),
+    }.items():
+        assert "no version of JSON Schema that is known" in said(given, vendor)[place]
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_schema_that_shares_its_parts_many_times_over_is_read_at_once(vendor: str) -> None:
+    layers = {f"x{i}": schema(l={"$ref": f"#/$defs/x{i + 1}"}, r={"$ref": f"#/$defs/x{i + 1}"}) for i in range(40)}
+    assert said(schema(a={"$ref": "#/$defs/x0"}) | {"$defs": {**layers, "x40": {"type": "string"}}}, vendor) == {}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +95,24 @@ def test_what_is_no_json_schema_is_refused(given: dict[str, Any], place: str, ve
         (schema(a={"oneOf": [{"type": "string"}]}), "properties.a.oneOf", "has no oneOf"),
         (schema(a={"not": {"type": "string"}}), "properties.a.not", "has no not"),
         (schema(a={"type": "array", "items": {"type": "object"}}), "properties.a.items", "additionalProperties: false"),
+        (schema(a={}), "properties.a", "a type here"),
+        (schema(a=True), "properties.a", "a type here"),
+        (schema(a={"const": "x"}), "properties.a", "a type here"),
+        (schema(a={"enum": ["x", 1]}), "properties.a", "a type here"),
+        (schema(a={"anyOf": [{"type": "null"}, {}]}), "properties.a.anyOf.1", "a type here"),
+        (schema(a={"type": "string", "format": "uri"}), "properties.a.format", "knows date, date-time"),
+        (schema(a={"type": "string", "default": "x"}), "properties.a.default", "has no default"),
+        (schema(a={"type": "string", "minLength": 1}), "properties.a.minLength", "has no minLength"),
+        (
+            schema(a={"type": "array", "items": {"type": "null"}, "uniqueItems": True}),
+            "properties.a.uniqueItems",
+            "has no",
+        ),
+        (
+            schema(a={"$ref": "#/$defs/x", "description": "d"}) | {"$defs": {"x": {"type": "null"}}},
+            "properties.a.$ref",
+            "nothing beside it, and there is description",
+        ),
         (schema(a={"type": "string", "enum": [f"v{n}" for n in range(1001)]}), "", "1,001 enum values"),
         (schema(**{f"p{n}": {"type": "string"} for n in range(5001)}), "", "5,001 properties"),
         (schema(a={"type": "string", "enum": ["x" * 120_001]}), "", "characters in names and enum values"),
@@ -117,6 +153,8 @@ def test_openai_takes_ten_levels() -> None:
         (schema(a={"type": "object", "properties": {}}), "properties.a", "additionalProperties: false for Anthropic"),
         (schema(a={"type": "string", "format": "phone"}), "properties.a.format", "knows date, date-time"),
         (schema(a={"enum": [{"x": 1}]}), "properties.a.enum", "plain values"),
+        (schema(a={}), "properties.a", "a type here"),
+        (schema(a={"type": "array", "items": True}), "properties.a.items", "a type here"),
         (schema(a={"$ref": "#"}), "", "refers to itself"),
         (
             schema(a={"$ref": "#/$defs/tree"}) | {"$defs": {"tree": schema(left={"$ref": "#/$defs/tree"})}},
@@ -228,6 +266,19 @@ def test_whatever_is_wrong_is_said_and_never_raised(text: str | None, words: str
     assert found is not None
     assert words in found
     assert len(found) < 1000
+
+
+def test_no_answer_to_a_schema_that_branches_into_itself_hangs_the_run() -> None:
+    branches = {"anyOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}, {"type": "null"}]}
+    tree = schema(root=branches) | {"$defs": {"a": schema(child=branches), "b": schema(child=branches)}}
+    assert said(tree, "openai") == {}
+    check = schemas.check(tree)
+    nested = {depth: '{"root":' + '{"child":' * depth + "%s" + "}" * (depth + 1) for depth in (1, 5, 20, 200)}
+    for depth, text in nested.items():
+        assert check(text % "null") is None
+        found = check(text % "1")
+        assert found is not None
+        assert ("too deeply" in found) == (depth > 5)
 
 
 def test_a_number_past_64_bits_is_a_number() -> None:

@@ -8,7 +8,8 @@
     ├── ConfigError                    78  the configuration, with every problem and its place
     ├── KeyRefused                     77  the provider does not accept the key
     ├── Busy                           75  another process holds what this one needs, for too long
-    ├── StateError                     75  the state file cannot be used now: locked, disk full, read-only
+    ├── StateError                     75  a file cannot be used now: locked, disk full, read-only
+    │   ├── OutputLost                 75  standard output cannot be written: it goes to a file on such a disk
     │   ├── StateCorrupt               1   it is damaged
     │   └── StateNewer                 78  a newer nura wrote it
     ├── DatabaseDown                   75  the application's database cannot be used now: down, locked, full
@@ -131,6 +132,10 @@ class StateError(NuraError):
 
     exit_code = EX_TEMPFAIL
     kind = "state"
+
+
+class OutputLost(StateError):
+    """Standard output cannot be written."""
 
 
 class StateCorrupt(StateError):

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from nura_cli import __version__, clock, config_file
-from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, StateError
+from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, OutputLost, StateError
 from nura_cli.pipeline.report import Report, Trouble, trouble
 from nura_cli.state import State, disk, locks, runs
 from nura_cli.state.file import explained
@@ -110,10 +110,6 @@ class Session:
                 self.tell(found.line)
         if report.exit_code:
             raise typer.Exit(report.exit_code)
-
-
-class OutputLost(StateError):
-    """Standard output cannot be written: it goes to a file, and the disk is full."""
 
 
 @contextlib.contextmanager

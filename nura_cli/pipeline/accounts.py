@@ -79,16 +79,17 @@ class Accounts:
             ConfigError: its provider has left the file, or has another address; the batch is held, alone.
         """
         known = self._config.providers.get(batch.provider)
+        gone = f"; if it is gone for good, once the batch's time is over: nura resolve {batch.id} --resend"
         if known is None:
             raise ConfigError(
                 f"batch {batch.id}: its provider {batch.provider} is no longer in the configuration",
-                hint="put it back until the batch is done",
+                hint=f"put it back until the batch is done{gone}",
                 provider=batch.provider,
             )
         if address(known) != batch.address:
             raise ConfigError(
                 f"batch {batch.id}: was sent to {batch.address}, and {batch.provider} is now {address(known)}",
-                hint="set it back until the batch is done, or give the new address another provider name",
+                hint=f"set it back until the batch is done, or give the new address another provider name{gone}",
                 provider=batch.provider,
             )
 

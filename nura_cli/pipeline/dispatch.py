@@ -52,6 +52,8 @@ from nura_cli.states import BatchStatus
 
 _PAGE = 1000
 """Tasks read at a time while a request file is written."""
+_TOO_LARGE = 413
+"""HTTP: the request, a request file or what is made of it, is larger than the provider takes."""
 _MOST_REFUSALS = 40
 """Refused batches of one lane after which the search for the culprit goes on in the next run."""
 
@@ -284,7 +286,6 @@ def _open(
         return None
     if provider.name not in job.seen:
         recovery.survey(job.state, job.accounts, provider, job.clock)
-        recovery.watch_given_up(job.state, job.accounts, provider, job.clock)
         job.seen.add(provider.name)
     name, text = revision(spec)
     with job.state.transaction() as db:
@@ -396,6 +397,11 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
                     db, batch, BatchStatus.UPLOADED, job.clock(), "request file uploaded", input_file_id=file_id
                 )
         return _create(job, batch, provider, batch.input_file_id or path)
+    except Refused as error:
+        if error.http_status != _TOO_LARGE:
+            _give_back(job, batch, error)
+            raise
+        return _refused(job, batch, error, content=True)
     except (ProviderError, KeyRefused, ConfigError) as error:
         _give_back(job, batch, error)
         raise
@@ -404,8 +410,12 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
 
 
 def _resume(job: Dispatch, batch: Batch) -> None:
-    """Go on with a batch whose file an earlier run uploaded."""
-    job.accounts.check(batch)
+    """Go on with a batch whose file an earlier run uploaded; give its tasks back where its provider has left or moved."""
+    try:
+        job.accounts.check(batch)
+    except ConfigError as error:
+        _give_back(job, batch, error)
+        return
     _create(job, batch, job.accounts.provider(batch.provider), str(batch.input_file_id))
 
 
@@ -431,7 +441,8 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
         return Sent.STOP
     except (Refused, KeyRefused, Unreachable) as error:
-        return _refused(job, batch, error)
+        # The create of an uploaded file is refused before anybody looked into it.
+        return _refused(job, batch, error, content=not provider.uploads)
     recovery.adopt(job.state, batch, remote, job.clock(), "created")
     with job.state.transaction() as db:
         whole = runs.route(db, batch.provider)
@@ -450,8 +461,12 @@ def _give_back(job: Dispatch, batch: Batch, error: NuraError) -> None:
         batches.move(db, batch, BatchStatus.FAILED, now, error.message, reason=error.message)
 
 
-def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreachable) -> Sent:
-    """A certain no: nothing was done, so the tasks go back, and the one to blame fails if it is known."""
+def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreachable, *, content: bool) -> Sent:
+    """A certain no: nothing was done, so the tasks go back, and the one to blame fails if it is known.
+
+    Args:
+        content: whether it can be about what the batch holds.
+    """
     if isinstance(error, KeyRefused | RateLimited | Unreachable):
         _give_back(job, batch, error)
         _block(job, batch.provider, error)
@@ -460,12 +475,20 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
     if isinstance(error, NotFound):
         _give_back(job, batch, error)
         return Sent.STOP
-    code = "request_too_large" if error.http_status == 413 else error.code
+    code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
     faults = (Fault(code, error.message, None),)
     plan = deliver.plan_of(job.config, batch.workload)
     with job.state.transaction() as db:
-        settle.refused_batch(db, batch, faults, plan, job.clock(), random.random())  # noqa: S311 - jitter
-    return Sent.STOP if retry.refused(faults, batch.requests).pause else Sent.REFUSED
+        refusal = settle.refused_batch(
+            db,
+            batch,
+            faults,
+            plan,
+            job.clock(),
+            random.random(),  # noqa: S311 - jitter
+            content=content,
+        )
+    return Sent.STOP if refusal.pause else Sent.REFUSED
 
 
 def plan(

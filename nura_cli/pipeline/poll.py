@@ -27,6 +27,8 @@ from nura_cli.errors import (
     NotFound,
     NuraError,
     ProviderError,
+    RateLimited,
+    Refused,
     StateError,
     Unreachable,
 )
@@ -41,8 +43,10 @@ from nura_cli.states import BatchStatus
 
 _WAIT_SECONDS = (0.2, 30.0)
 """With ``--wait``: seconds between two rounds, from the first to the longest."""
-LOST_AFTER = 3600
-"""Seconds past its deadline after which a batch that the provider does not know is taken for lost."""
+STRAY_MISSED = recovery.WINDOW_SECONDS + recovery.LOST_AFTER
+"""Seconds after which a stray that the provider does not know is no longer looked for."""
+STRAY_KEPT = 30 * 86400
+"""Seconds after which no provider keeps anything of a stray."""
 
 
 @dataclass(slots=True)
@@ -142,9 +146,27 @@ def _ask(job: Poll, provider: Provider, group: Sequence[Batch]) -> None:
             break
     for batch in waiting.values():
         try:
-            _see(job, provider, batch, provider.retrieve(str(batch.remote_id)))
-        except NotFound:
-            _not_found(job, provider, batch)
+            _ask_after(job, provider, batch)
+        except ProviderError as error:
+            if not _answered(error):
+                raise
+            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+
+
+def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
+    try:
+        remote = provider.retrieve(str(batch.remote_id))
+    except NotFound:
+        _not_found(job, provider, batch)
+    else:
+        _see(job, provider, batch, remote)
+
+
+def _answered(error: ProviderError) -> bool:
+    """Return whether the provider did answer, if not with what was asked for, and does not ask to be left alone: the
+    trouble may be about this one thing, and the next one is asked for all the same.
+    """
+    return error.http_status is not None and not isinstance(error, RateLimited)
 
 
 def listing_pays(waiting: int, page_size: int, pages: int, total: int) -> bool:
@@ -165,33 +187,38 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> No
         "failed": remote.failed if remote.failed is not None else batch.failed,
         "expires_at": remote.expires_at or batch.expires_at,
         "input_file_id": batch.input_file_id or remote.input_file_id,
+        "absent_at": None if remote.phase is Phase.RUNNING else batch.absent_at,
     }
-    if any(getattr(batch, name) != value for name, value in told.items()):
-        with job.state.transaction() as db:
-            batch = batches.note(db, batch, **told)
-        job.moved[batch.id] = batch
     try:
+        if any(getattr(batch, name) != value for name, value in told.items()):
+            with job.state.transaction() as db:
+                batch = batches.note(db, batch, **told)
+            job.moved[batch.id] = batch
         if remote.phase is not Phase.RUNNING:
             job.moved[batch.id] = _bring_home(job, provider, batch, remote)
         job.worked = True
-    except (ProviderError, StateError) as error:
+    except (ProviderError, KeyRefused, StateError) as error:
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
 
 
 def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Batch:
-    """Download what an ended batch has; note it ``completed`` once all of it is whole."""
+    """Download what an ended batch has; note it ``completed`` once all of it is whole, or surely lost."""
     spooled: dict[str, dict[str, object]] = {}
     faults = msgspec.json.encode(remote.faults).decode() if remote.phase is Phase.REFUSED else None
-    reason = None
-    if remote.phase is Phase.ENDED:
-        for part, part_id in remote.parts.items():
-            try:
-                got = fetch(provider, part_id, result_file(job.state, batch, part))
-            except NotFound:
-                _believe_gone(job, batch, part)
-                reason = f"the provider no longer has its {part} file"
-                continue
-            spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
+    lost, foreign = _unnamed(batch, remote) if remote.phase is Phase.ENDED else None, False
+    for part, part_id in remote.parts.items() if remote.phase is Phase.ENDED else ():
+        path = result_file(job.state, batch, part)
+        try:
+            got = fetch(provider, part_id, path)
+        except NotFound:
+            lost = f"does not find its {part} file"
+            continue
+        if part != "error" and not bears(path, batch.tag):
+            lost, foreign = f"gives other requests' results for its {part} file", True
+            continue
+        spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
+    if lost and not _absent_twice(job, provider, batch):
+        raise NotFound(f"batch {batch.id}: {batch.provider} {lost}", hint="it is asked again in 15 minutes")
     now = job.clock()
     with job.state.transaction() as db:
         route = runs.route(db, batch.provider, batch.endpoint, batch.model)
@@ -206,28 +233,41 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
             parts=json.dumps(dict(remote.parts)),
             spooled=json.dumps(spooled),
             faults=faults,
-            reason=reason,
+            reason=f"{batch.provider} {lost}" if lost else None,
             absent_at=None,
             ended_at=remote.ended_at or now,
+            cleaned_at=now if foreign else None,  # what is somebody else's is not ours to delete
         )
 
 
-def _believe_gone(job: Poll, batch: Batch, part: str) -> None:
-    """Return once results were not found twice, a quarter of an hour apart: sending again on one 404 could pay twice.
+def _unnamed(batch: Batch, remote: RemoteBatch) -> str | None:
+    """Return what is amiss where an ended batch names no results that could hold what it says it answered."""
+    answers = remote.parts.keys() - {"error"}
+    if remote.completed and not answers:
+        return f"counts {remote.completed:,} answers and names no file of them"
+    return "names no results at all" if not remote.parts else None
 
-    Raises:
-        NotFound: it is too early to tell.
+
+def _absent_twice(job: Poll, provider: Provider, batch: Batch) -> bool:
+    """Return whether something of a batch was looked for in vain twice, a quarter of an hour apart by the server's clock.
+
+    The first time is noted. Sending again on one 404 could pay twice.
     """
-    now = job.clock()
+    date = provider.page().date or job.clock()
     first = batch.absent_at
-    if first is not None and now - first >= recovery.SETTLING_SECONDS:
-        return
-    if first is None or now < first:
+    if first is not None and date - first >= recovery.SETTLING_SECONDS:
+        return True
+    if first is None or date < first:
         with job.state.transaction() as db:
-            batches.note(db, batch, absent_at=now)
-    raise NotFound(
-        f"batch {batch.id}: {batch.provider} does not find its {part} file", hint="it is asked again in 15 minutes"
-    )
+            batches.note(db, batch, absent_at=date)
+    return False
+
+
+def bears(path: Path, tag: str) -> bool:
+    """Return whether a result file has a line with this tag, or no line at all."""
+    mark = f'"{tag}-'.encode()
+    with path.open("rb") as file:
+        return any(mark in line for line in file) or not file.tell()
 
 
 def result_file(state: State, batch: Batch, part: str) -> Path:
@@ -307,15 +347,20 @@ def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
     """A batch the provider does not know (yet): transient after a create, and final only past its deadline."""
     job.checked += 1
     now = job.clock()
-    deadline = batch.expires_at or (batch.submitted_at or batch.created_at) + 24 * 3600
-    if now >= deadline + LOST_AFTER and _forgotten(job, provider, batch, deadline):
+    deadline = recovery.deadline(batch)
+    gone = now >= deadline + recovery.LOST_AFTER and _forgotten(job, provider, batch, deadline)
+    if gone and _absent_twice(job, provider, batch):
         with job.state.transaction() as db:
             why = f"{batch.provider} no longer knows it, {(now - deadline) // 60} minutes past its deadline"
             job.moved[batch.id] = batches.move(
                 db, batch, BatchStatus.COMPLETED, now, why, parts="{}", spooled="{}", reason=why, ended_at=now
             )
     elif now - (batch.submitted_at or now) > recovery.SETTLING_SECONDS:
-        lost = NotFound(f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again")
+        over = now >= deadline + recovery.LOST_AFTER
+        lost = NotFound(
+            f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again",
+            hint=f"if it is gone for good: nura resolve {batch.id} --resend" if over else None,
+        )
         job.fail(lost, provider=batch.provider, workload=batch.workload, batch=batch.id)
 
 
@@ -326,7 +371,7 @@ def _forgotten(job: Poll, provider: Provider, batch: Batch, deadline: int) -> bo
     seen = recovery.marker_of(batch)._replace(id=None)  # the batch before it may long be deleted; its date will do
     scan = recovery.read_list(provider, seen, job.accounts.fingerprint(provider.name))
     listed = any(remote.id == batch.remote_id for remote in scan.batches)
-    return not listed and scan.doubt is None and (scan.date or job.clock()) >= deadline + LOST_AFTER
+    return not listed and scan.doubt is None and (scan.date or job.clock()) >= deadline + recovery.LOST_AFTER
 
 
 def _sweep(state: State) -> None:
@@ -336,21 +381,27 @@ def _sweep(state: State) -> None:
         for batch in batches.under_way(state.db, BatchStatus.COMPLETED)
         for part in json.loads(batch.spooled or "{}")
     }
-    for stray, spooled in batches.strays(state.db):
-        owned |= {stray_file(state, stray, part).name for part in json.loads(spooled or "[]")}
+    for stray in batches.strays(state.db):
+        owned |= {stray_file(state, stray, part).name for part in json.loads(stray.spooled or "{}")}
     spool.sweep(state.results, owned)
 
 
 def _follow_strays(job: Poll) -> None:
     """Cancel strays until they have ended, and leave their results for reconcile to count."""
-    for stray, spooled in batches.strays(job.state.db):
-        if spooled is not None:
+    for stray in batches.strays(job.state.db):
+        if stray.spooled is not None:
             continue
+        age = job.clock() - stray.found_at
         try:
+            if age >= STRAY_KEPT:  # nothing is kept of it for so long
+                raise NotFound(f"{stray.remote_id} at {stray.provider} was never seen to end")
             _follow(job, job.accounts.provider(stray.provider), stray)
-        except NotFound:
-            with job.state.transaction() as db:
-                batches.counted(db, stray, job.clock())
+        except NotFound as error:
+            if age >= STRAY_MISSED:
+                with job.state.transaction() as db:
+                    batches.counted(db, stray, job.clock())
+            elif age > recovery.SETTLING_SECONDS:
+                job.fail(error, provider=stray.provider, batch=stray.batch_id)
         except (ProviderError, KeyRefused, ConfigError, StateError) as error:
             job.fail(error, provider=stray.provider, batch=stray.batch_id)
 
@@ -360,10 +411,12 @@ def _follow(job: Poll, provider: Provider, stray: Stray) -> None:
     if remote.phase is Phase.RUNNING:
         provider.cancel(stray.remote_id)
         return
+    spooled = {}
     for part, part_id in remote.parts.items():
-        fetch(provider, part_id, stray_file(job.state, stray, part))
+        got = fetch(provider, part_id, stray_file(job.state, stray, part))
+        spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
     with job.state.transaction() as db:
-        batches.stray_spooled(db, stray, json.dumps(list(remote.parts)))
+        batches.stray_spooled(db, stray, json.dumps(spooled))
 
 
 def stray_file(state: State, stray: Stray, part: str) -> Path:
@@ -393,16 +446,26 @@ def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
     nameless = [batch for batch in due if batch.remote_id is None and batch.input_file_id is None and batch.requests]
     orphans = find_uploads(provider, nameless) if nameless and provider.uploads else {}
     for batch in due:
-        file_id = batch.input_file_id or orphans.get(batch.tag)
-        if batch.remote_id is not None:
-            parts = json.loads(batch.parts or "{}")
-            provider.delete(
-                RemoteBatch(batch.remote_id, batch.remote_status or "", Phase.ENDED, input_file_id=file_id, parts=parts)
-            )
-        elif file_id is not None:
-            provider.delete_file(file_id)
+        try:
+            _delete_one(provider, batch, batch.input_file_id or orphans.get(batch.tag))
+        except ProviderError as error:
+            if not _answered(error):
+                raise
+            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+            if not isinstance(error, Refused):
+                continue  # a certain no would be said by every run: what is left there stays
         with job.state.transaction() as db:
             batches.clean(db, batch, job.clock())
+
+
+def _delete_one(provider: Provider, batch: Batch, file_id: str | None) -> None:
+    if batch.remote_id is not None:
+        parts = json.loads(batch.parts or "{}")
+        provider.delete(
+            RemoteBatch(batch.remote_id, batch.remote_status or "", Phase.ENDED, input_file_id=file_id, parts=parts)
+        )
+    elif file_id is not None:
+        provider.delete_file(file_id)
 
 
 _MOST_FILE_PAGES = 50

@@ -84,10 +84,10 @@ def run(
         except NuraError as error:
             job.troubles.append(trouble(error, provider=batch.provider, workload=batch.workload, batch=batch.id))
         progress(sum(job.tasks[name] for name in ("completed", "failed", "retried")), total)
-    for stray, spooled in batches.strays(state.db):
+    for stray in batches.strays(state.db):
         try:
-            if spooled is not None:
-                _count_stray(job, stray, json.loads(spooled))
+            if stray.spooled is not None:
+                _count_stray(job, stray)
         except NuraError as error:
             job.troubles.append(trouble(error, provider=stray.provider, batch=stray.batch_id))
     return _report(job, deliver.run(state, config, clock))
@@ -150,7 +150,7 @@ def _refused(job: Reconcile, batch: Batch) -> None:
     faults = tuple(msgspec.json.decode(batch.faults or "[]", type=list[Fault]))
     with job.state.transaction() as db:
         plan = deliver.plan_of(job.config, batch.workload)
-        settled = settle.refused_batch(db, batch, faults, plan, job.clock(), random.random())  # noqa: S311 - jitter
+        settled = settle.refused_batch(db, batch, faults, plan, job.clock(), random.random()).settled  # noqa: S311 - jitter
     _tally(job, batch, settled)
     text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
     hint = "its other tasks wait again" if settled else "its tasks wait again"
@@ -282,16 +282,20 @@ def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
             job.failures.setdefault(batch.workload, Counter())[one.failure.kind] += 1
 
 
-def _count_stray(job: Reconcile, stray: Stray, parts: list[str]) -> None:
-    """Bill what a stray answered; nothing of it is applied."""
+def _count_stray(job: Reconcile, stray: Stray) -> None:
+    """Bill what a stray answered, nothing of it is applied; where its results in the spool are not whole, poll fetches them again."""
     batch = batches.get(job.state.db, stray.batch_id)
     if batch is None:
         return
+    spooled = json.loads(stray.spooled or "{}")
+    paths = {part: poll.stray_file(job.state, stray, part) for part in spooled}
+    if not all(poll.intact(path, spooled[part]) for part, path in paths.items()):
+        with job.state.transaction() as db:
+            batches.stray_spooled(db, stray, None)
+        return
     settling = StrayBill(job, batch, stray)
-    for part in parts:
-        path = poll.stray_file(job.state, stray, part)
-        if path.is_file():
-            settling.bill(path)
+    for path in paths.values():
+        settling.bill(path)
     with job.state.transaction() as db:
         batches.counted(db, stray, job.clock())
 

@@ -7,12 +7,13 @@ cannot be decided is held, and nothing is ever sent on a guess.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from nura_cli.clock import Clock
-from nura_cli.errors import ConfigError, NotFound, NuraError, ProviderError
+from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import count
 from nura_cli.providers.base import Dialect, Page, Phase, Provider, RemoteBatch
@@ -22,6 +23,10 @@ from nura_cli.states import BatchStatus
 
 SETTLING_SECONDS = 15 * 60
 """How long after a create the provider may take to list it; also the least time between two reads that find it absent."""
+WINDOW_SECONDS = 24 * 3600
+"""How long a provider takes for a batch at most, where it does not say."""
+LOST_AFTER = 3600
+"""Seconds past its deadline after which a batch that the provider does not know may be taken for lost."""
 SKEW_SECONDS = 60
 """How far the clocks of one provider's servers may lie apart, and so its batches out of order."""
 GIVEN_UP_WATCH = 48 * 3600
@@ -105,7 +110,7 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
         if batch is None or batch.marker is None:  # this file never got as far as sending it
             strangers.append(remote.id)
         elif batch.status is not BatchStatus.SUBMITTING:
-            _set_aside(state, provider, batch, remote, clock())
+            _set_aside(state, provider, batch, [remote], clock())
     if strangers:
         raise ConfigError(
             f"{provider.name}: {count(len(strangers), 'batch', 'batches')} there came from another copy of this state"
@@ -117,21 +122,34 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
         )
 
 
-def _set_aside(state: State, provider: Provider, batch: Batch, remote: RemoteBatch, now: int) -> None:
-    """Cancel a batch that carries tasks another batch answers for, and follow it, so that its cost is counted."""
+def _set_aside(state: State, provider: Provider, batch: Batch, remotes: Sequence[RemoteBatch], now: int) -> None:
+    """Cancel batches that carry tasks another batch answers for, and follow them, so that their cost is counted."""
     with state.transaction() as db:
-        batches.add_stray(db, Stray(provider.name, remote.id, batch.id), now)
-    if remote.phase is Phase.RUNNING:
-        provider.cancel(remote.id)
+        for remote in remotes:
+            batches.add_stray(db, Stray(provider.name, remote.id, batch.id, now))
+    for remote in remotes:
+        if remote.phase is Phase.RUNNING:
+            with suppress(ProviderError, KeyRefused):  # poll asks for it until it has ended
+                provider.cancel(remote.id)
 
 
 def resolve(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
-    """Find out what became of every unconfirmed create, and of those that were given up lately."""
+    """Find out what became of every unconfirmed create, and of those that were given up lately. Trouble stays with one."""
     for batch in batches.under_way(state.db, BatchStatus.SUBMITTING):
-        try:
+        with _alone(job, batch):
             _resolve(state, accounts, clock, batch)
-        except (ProviderError, ConfigError) as error:
-            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+    for batch in batches.given_up(state.db, clock() - GIVEN_UP_WATCH):
+        if batch.provider in accounts.names() and batch.address == accounts.address(batch.provider):
+            with _alone(job, batch):
+                _watch(state, accounts, clock, batch)
+
+
+@contextmanager
+def _alone(job: Job, batch: Batch) -> Iterator[None]:
+    try:
+        yield
+    except (ProviderError, KeyRefused, ConfigError) as error:
+        job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
 
 
 def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
@@ -149,9 +167,8 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
     if found.ours:
         oldest_first = [*reversed(found.ours)]
         chosen, *doubles = sorted(oldest_first, key=_worth)
+        _set_aside(state, provider, batch, doubles, clock())
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
-        for remote in doubles:
-            _set_aside(state, provider, batch, remote, clock())
     elif scan.doubt:
         raise _hold(state, batch, scan.doubt)
     elif found.undecided:
@@ -162,9 +179,9 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
         _absent(state, batch, scan.date or clock(), clock())
 
 
-def _worth(remote: RemoteBatch) -> tuple[int, int]:
-    """Sort key: most results first, else the oldest."""
-    return -(remote.completed or 0), remote.created_at or 0
+def _worth(remote: RemoteBatch) -> tuple[bool, int, int]:
+    """Sort key: one that was not refused, then most results, else the oldest."""
+    return remote.phase is Phase.REFUSED, -(remote.completed or 0), remote.created_at or 0
 
 
 def marker_of(batch: Batch) -> Marker:
@@ -212,6 +229,19 @@ def give_up(state: State, batch: Batch, now: int, why: str) -> None:
     with state.transaction() as db:
         tasks.release(db, batch.id, now, why)
         batches.move(db, batch, BatchStatus.FAILED, now, why, reason=why, absent_at=batch.absent_at or now, held=None)
+
+
+def abandon(state: State, batch: Batch, now: int, why: str) -> None:
+    """Give up a batch that the provider had taken: its tasks wait again, and it is followed as a stray."""
+    with state.transaction() as db:
+        batches.add_stray(db, Stray(batch.provider, str(batch.remote_id), batch.id, now))
+        tasks.release(db, batch.id, now, why)
+        batches.move(db, batch, BatchStatus.FAILED, now, why, reason=why)
+
+
+def deadline(batch: Batch) -> int:
+    """Return the unix second at which the provider's time for a batch is over."""
+    return batch.expires_at or (batch.submitted_at or batch.created_at) + WINDOW_SECONDS
 
 
 def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -> Batch:
@@ -353,7 +383,7 @@ def tags_of(provider: Provider, remote: RemoteBatch) -> frozenset[str] | None:
     """Return the tags of a batch: its own, or what stands before the dash in the custom_ids that its results begin with.
 
     All of them: a line of somebody else's may stand among ours. None means that nothing can be known yet: it has not
-    ended, or its results are gone, or empty.
+    ended, or its results are gone, or empty, or no results at all (a page of HTML).
 
     Raises:
         ProviderError: its results cannot be read now.
@@ -367,33 +397,28 @@ def tags_of(provider: Provider, remote: RemoteBatch) -> frozenset[str] | None:
         except NotFound:
             return None
         *whole, cut = head.split(b"\n")
-        tags |= {_tag(provider.dialect, line) for line in whole if line.strip()}
-        if not whole and cut:
-            tags.add(_tag_in(cut))
+        found = [_tag(provider.dialect, line) for line in whole] or [_tag_in(cut)]
+        tags |= {tag for tag in found if tag is not None}
     return frozenset(tags) or None
 
 
-def _tag(dialect: Dialect, line: bytes) -> str:
-    """Return what stands before the dash in the custom_id of a result line; "" for a foreign form."""
+def _tag(dialect: Dialect, line: bytes) -> str | None:
+    """Return what stands before the dash in the custom_id of a result line; None where it is no such line."""
     try:
         return dialect.result(line).custom_id.rpartition("-")[0]
     except ValueError:
-        return ""
+        return None
 
 
-def _tag_in(line: bytes) -> str:
+def _tag_in(line: bytes) -> str | None:
     """Read the tag out of a first line that is longer than what was read of it."""
     start = line.find(b'"custom_id"')
     quoted = line[start:].partition(b":")[2].lstrip().split(b'"')
-    return quoted[1].decode("utf-8", "replace").rpartition("-")[0] if start >= 0 and len(quoted) > 2 else ""
+    return quoted[1].decode("utf-8", "replace").rpartition("-")[0] if start >= 0 and len(quoted) > 2 else None
 
 
-def watch_given_up(state: State, accounts: Accounts, provider: Provider, clock: Clock) -> None:
-    """Look out for batches that were taken for absent: one that turns up after all is cancelled and followed."""
-    for batch in batches.given_up(state.db, provider.name, clock() - GIVEN_UP_WATCH):
-        if batch.address != accounts.address(provider.name):
-            continue
-        scan = read_list(provider, marker_of(batch), accounts.fingerprint(provider.name))
-        found = identify(state, provider, batch, scan.batches)
-        for remote in found.ours:
-            _set_aside(state, provider, batch, remote, clock())
+def _watch(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
+    """Look out for a batch that was taken for absent: one that turns up after all is cancelled and followed."""
+    provider = accounts.provider(batch.provider)
+    scan = read_list(provider, marker_of(batch), accounts.fingerprint(provider.name))
+    _set_aside(state, provider, batch, identify(state, provider, batch, scan.batches).ours, clock())

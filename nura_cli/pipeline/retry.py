@@ -88,23 +88,41 @@ _SETTINGS = frozenset(
 )
 
 
-def refused(faults: "tuple[Fault, ...]", requests: int, *, alone: bool = True) -> Verdict:
+# The provider's own trouble, said of a whole batch: it will pass.
+_OUTAGES = frozenset(
+    {
+        "server_error",
+        "internal_error",
+        "internal_server_error",
+        "service_unavailable",
+        "api_error",
+        "overloaded_error",
+        "timeout_error",
+    }
+)
+
+
+def refused(faults: "tuple[Fault, ...]", requests: int, *, alone: bool = True, content: bool = True) -> Verdict:
     """Decide what a refused batch of ``requests`` requests tells about its tasks.
 
     The vendors' lists of codes are open (OpenAI Batch guide, errors): an unknown one is taken to be about the content,
     and the culprit is found by halving. A limit on what is enqueued says nothing about the size of this batch unless it
-    was ``alone``: with others under way on its route, a rest is what helps.
+    was ``alone``: with others under way on its route, a rest is what helps. Where the provider had not looked at the
+    ``content`` yet, a file that it cannot find (any more, or so soon: curator#116) or an account that may not do this is
+    no task's fault either.
     """
     codes = {fault.code for fault in faults}
     if codes & _TOO_MUCH:
         return Verdict(pause=True, smaller=alone and requests > 1)
-    if codes & _SETTINGS:
+    if codes & (_SETTINGS | _OUTAGES):
         return Verdict(pause=True)
     lines = [fault.line for fault in faults if fault.line is not None and 1 <= fault.line <= requests]
     if lines:
         return Verdict(line=lines[0])
     if codes & _TOO_LARGE and requests > 1:
         return Verdict(smaller=True)
+    if not content:
+        return Verdict(pause=True)
     if requests <= 1:
         return Verdict(fail_all=True)
     return Verdict(smaller=True)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -61,16 +62,31 @@ def fail_unrendered(
     return fail_tasks(db, batch, failures, plan, now, "could not be rendered", attempt=False) if failures else []
 
 
+class Refusal(NamedTuple):
+    """What came of a refused batch: the tasks settled for good, and whether its route is to rest."""
+
+    settled: list[Settled]
+    pause: bool
+
+
 def refused_batch(
-    db: sqlite3.Connection, batch: Batch, faults: tuple[Fault, ...], plan: Plan, now: int, jitter: float
-) -> list[Settled]:
+    db: sqlite3.Connection,
+    batch: Batch,
+    faults: tuple[Fault, ...],
+    plan: Plan,
+    now: int,
+    jitter: float,
+    *,
+    content: bool = True,
+) -> Refusal:
     """Undo a batch the provider refused whole: the task to blame fails, the others wait again, the route learns.
 
-    Returns what was settled for good.
+    Args:
+        content: whether the provider had looked at its requests.
     """
     beside = batches.under_way(db, BatchStatus.SUBMITTED)
     alone = not any((other.provider, other.model) == (batch.provider, batch.model) for other in beside)
-    verdict = retry.refused(faults, batch.requests, alone=alone)
+    verdict = retry.refused(faults, batch.requests, alone=alone, content=content)
     why = describe(faults)
     line = 1 if verdict.fail_all else verdict.line
     culprit = tasks.nth(db, batch.id, line) if line is not None else None
@@ -86,7 +102,7 @@ def refused_batch(
         db, batch, BatchStatus.FAILED, now, f"refused: {why}", reason=why, faults=msgspec.json.encode(faults).decode()
     )
     outbox.ended(db, batch.lane_id, batch.id, "batch.failed", plan, now)
-    return settled
+    return Refusal(settled, verdict.pause)
 
 
 def describe(faults: tuple[Fault, ...]) -> str:

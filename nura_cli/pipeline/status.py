@@ -18,6 +18,8 @@ from nura_cli.state.batches import Batch
 from nura_cli.states import BatchStatus, TaskStatus
 
 _LATE = 24 * 3600
+_UNSETTLED = 3600
+"""Seconds after which a create that is still not confirmed, whatever keeps dispatch from finding out, needs a person."""
 _RESULTS_EXPIRE = {"openai": 30 * 86400, "anthropic": 29 * 86400}
 """How long the vendors keep results (OpenAI: batch files 30 days; Anthropic: 29 days from creation), in seconds."""
 _WARN_BEFORE = 3 * 86400
@@ -157,13 +159,16 @@ def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
     for batch in under_way:
         sent = batch.submitted_at or batch.created_at
         going = _going(batch, now)
+        decide = f"nura resolve {batch.id} --adopt REMOTE_ID, or nura resolve {batch.id} --resend"
         if batch.status is BatchStatus.SUBMITTING and batch.held:
             account = _marker_account(batch)
-            decide = f"nura resolve {batch.id} --adopt REMOTE_ID, or nura resolve {batch.id} --resend"
             end = f"; its results {going}" if going else ""
             note(batch, f"batch {batch.id} is held: {batch.held}{account}{end}", decide)
         elif going:
             note(batch, f"batch {batch.id}: its results {going}", f"nura {_WAITS_FOR[batch.status]}")
+        elif batch.status is BatchStatus.SUBMITTING and now - (batch.sent_at or sent) > _UNSETTLED:
+            message = f"batch {batch.id}: whether it arrived at {batch.provider} is not known yet"
+            note(batch, message, f"nura dispatch -v; or, to decide yourself, {decide}")
         elif batch.status is BatchStatus.SUBMITTED and now - sent > _LATE + 3600:
             message = (
                 f"batch {batch.id} was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"

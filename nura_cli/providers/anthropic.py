@@ -1,14 +1,16 @@
 """Anthropic Message Batches. Facts from the Message Batches guide and API reference, and from the SDK's source."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from nura_cli.config import ProviderConfig
-from nura_cli.errors import InputError, NotFound, Unconfirmed
+from nura_cli.errors import InputError, NotFound, Unconfirmed, Unreachable
 from nura_cli.pricing import Usage
 from nura_cli.providers import wire
 from nura_cli.providers.base import (
@@ -328,8 +330,11 @@ class AnthropicProvider:
         what = f"asking after {remote_id}"
         raw = self._caller.read(what, lambda: self._client.messages.batches.with_raw_response.retrieve(remote_id))
         remote = remote_batch(self._caller.document(what, raw))
-        if remote is None:
-            raise NotFound(f"{self.name}: {what}: the answer names no batch", provider=self.name)
+        if remote is None or remote.id != remote_id:
+            named = "no" if remote is None else "another"
+            raise Unreachable(
+                f"{self.name}: {what}: the answer names {named} batch", http_status=200, provider=self.name
+            )
         return remote
 
     def download(self, part_id: str, target: Path) -> Download:
@@ -341,7 +346,16 @@ class AnthropicProvider:
         return self._caller.head(f"reading results of {part_id}", self._opened(part_id), size)
 
     def _opened(self, part_id: str) -> Callable[[], Any]:
-        return lambda: self._client.messages.batches.with_streaming_response.results(part_id)
+        """Return what opens the stream of a batch's results.
+
+        Not by the SDK's ``results``: it asks after the batch first, and breaks where the answer to that is no batch; and
+        it goes, with the key, to whatever address that answer names.
+        """
+        from anthropic.types.messages import MessageBatch
+
+        headers = {"Accept": "application/binary", "X-Stainless-Raw-Response": "stream"}
+        path = f"/v1/messages/batches/{quote(part_id, safe='')}/results"
+        return lambda: closing(self._client.get(path, cast_to=MessageBatch, options={"headers": headers}))
 
     def cancel(self, remote_id: str) -> None:
         """Ask for a batch to be cancelled; one that has ended already is fine."""

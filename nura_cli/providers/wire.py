@@ -95,12 +95,10 @@ class Caller:
         if isinstance(status, int):
             raise self._from_status(what, error, status, effect) from None
         wrapped = error.__cause__
-        cause = wrapped if isinstance(wrapped, httpx2.TransportError) else error
-        network = isinstance(cause, httpx2.TransportError) or type(error).__name__ in (
-            "APIConnectionError",
-            "APITimeoutError",
-        )
-        if not network:
+        from_sdk = type(error).__name__ in ("APIConnectionError", "APITimeoutError")
+        # An SDK's own words hide what happened: a file that could not be read is a "Connection error" too.
+        cause = wrapped if isinstance(wrapped, httpx2.TransportError) or (from_sdk and wrapped) else error
+        if not from_sdk and not isinstance(cause, httpx2.TransportError):
             raise error
         never_left = isinstance(
             cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.ProxyError

@@ -15,6 +15,7 @@ Of an exchange, by ``route`` (a glob over upload, files, file, download, create,
 ``truncate``     a download that ends early; ``framing`` length, chunked or close; ``keep`` (0.5) the fraction that comes
 ``framing``      a whole download in this ``framing``
 ``redirect``     ``status`` (307) to ``to``
+``mixed_up``     it is answered as if it were about the batch or file ``of``
 
 Of a batch, dealt out when it is first worked on; ``batch`` names the only one it concerns. Rows are chosen by ``fraction``
 (1.0, with ``seed``), ``match`` (text in the request) or ``custom_ids``:
@@ -49,7 +50,7 @@ from typing import Any
 Fault = dict[str, Any]
 
 EXCHANGE = frozenset(
-    {"latency", "status", "html", "drop_before", "drop_after", "hold", "truncate", "framing", "redirect"}
+    {"latency", "status", "html", "drop_before", "drop_after", "hold", "truncate", "framing", "redirect", "mixed_up"}
 )
 BATCH = frozenset(
     {"rows", "missing", "duplicate", "foreign", "expire", "cancel", "refuse", "lost", "no_output", "invalid"}
@@ -89,6 +90,7 @@ _OPTIONS: dict[str, set[str]] = {
     "truncate": {"framing", "keep"},
     "framing": {"framing"},
     "redirect": {"status", "to"},
+    "mixed_up": {"of"},
     "rows": {"status", "shape", "message"},
     "foreign": {"n"},
     "refuse": {"code", "message", "line", "status"},

@@ -1,6 +1,7 @@
 """The sandbox's server: reads requests, lets faults strike, hands the rest to the protocol, sends the replies."""
 
 import json
+import re
 import secrets
 import socket
 import sys
@@ -233,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._hold(fault, number)
             elif what == "drop_before":
                 raise _Dropped
+            elif what == "mixed_up":
+                request.path = re.sub(r"/(batches|files)/[^/]+", rf"/\1/{fault['of']}", request.path)
             elif what in ("status", "redirect") or (what == "html" and not fault.get("after")):
                 request.drain()
                 return self._instead(api, fault)

@@ -22,8 +22,8 @@ class Batch(NamedTuple):
         spooled: what lies in the spool, part name → {bytes, sha256}.
         marker: the newest page of the provider's list before the create: {id, created_at, date, account}.
         sent_at: the server's clock when the create was sent, as well as it is known.
-        absent_at: when it was first looked for in vain: before it is confirmed, the server's clock when the list was first
-            read down to the marker without it; after that, the clock here when its results were first not found.
+        absent_at: the server's clock when it was first looked for in vain: before it is confirmed, on the list; after
+            that, when it, or its results, were first not found.
         held: why a person has to decide, or None.
         completed, failed: requests, as the provider counts them; as nura counted them once reconciled.
         answered: tasks that an answer of this batch completed.
@@ -159,12 +159,10 @@ def last_marker(db: sqlite3.Connection, provider: str, address: str) -> str | No
     return str(row[0]) if row else None
 
 
-def given_up(db: sqlite3.Connection, provider: str, since: int) -> list[Batch]:
+def given_up(db: sqlite3.Connection, since: int) -> list[Batch]:
     """Return batches taken for absent at ``since`` or later: a create of theirs may still turn up."""
-    query = (
-        f"{_SELECT} WHERE provider = ? AND status = 'failed' AND absent_at IS NOT NULL AND final_at >= ? ORDER BY id"
-    )
-    return [_batch(row) for row in db.execute(query, (provider, since))]
+    query = f"{_SELECT} WHERE status = 'failed' AND absent_at IS NOT NULL AND final_at >= ? ORDER BY id"
+    return [_batch(row) for row in db.execute(query, (since,))]
 
 
 def known(db: sqlite3.Connection, remote_ids: Iterable[str]) -> set[str]:
@@ -179,37 +177,45 @@ def known(db: sqlite3.Connection, remote_ids: Iterable[str]) -> set[str]:
     return {row[0] for row in db.execute(query, {"ids": json.dumps(list(remote_ids))})}
 
 
+def disowned(db: sqlite3.Connection, remote_id: str) -> bool:
+    """Return whether a remote id is a stray whose tasks no batch of this file has."""
+    query = "SELECT 1 FROM strays WHERE remote_id = ? AND batch_id = 0"
+    return db.execute(query, (remote_id,)).fetchone() is not None
+
+
 class Stray(NamedTuple):
     """A batch at the provider that is ours and not used: a double, or one found after it was given up.
 
     ``batch_id`` is the batch whose tasks it carries; 0 when this state file knows none (it was restored from a copy).
+    ``spooled`` is what lies in the spool of its results, as for a batch; None before they were downloaded.
     """
 
     provider: str
     remote_id: str
     batch_id: int
+    found_at: int
+    spooled: str | None = None
 
 
-def add_stray(db: sqlite3.Connection, stray: Stray, at: int) -> None:
+def add_stray(db: sqlite3.Connection, stray: Stray) -> None:
     """Note a stray; a known one changes nothing."""
+    at = stray.found_at
     db.execute(
         "INSERT OR IGNORE INTO strays (provider, remote_id, batch_id, found_at, counted_at) VALUES (?, ?, ?, ?, ?)",
-        (*stray, at, None if stray.batch_id else at),
+        (stray.provider, stray.remote_id, stray.batch_id, at, None if stray.batch_id else at),
     )
     if stray.batch_id:
         log.batch(db, at, stray.batch_id, None, "stray", f"{stray.remote_id} carries its tasks too, and is not used")
 
 
-def strays(db: sqlite3.Connection) -> list[tuple[Stray, str | None]]:
-    """Return the strays whose cost is not counted yet, and what of their results lies in the spool (JSON), if any."""
-    rows = db.execute(
-        "SELECT provider, remote_id, batch_id, spooled FROM strays WHERE counted_at IS NULL ORDER BY found_at"
-    )
-    return [(Stray(*row[:3]), row[3]) for row in rows]
+def strays(db: sqlite3.Connection) -> list[Stray]:
+    """Return the strays whose cost is not counted yet, the longest known first."""
+    query = f"SELECT {', '.join(Stray._fields)} FROM strays WHERE counted_at IS NULL ORDER BY found_at"
+    return [Stray(*row) for row in db.execute(query)]
 
 
-def stray_spooled(db: sqlite3.Connection, stray: Stray, spooled: str) -> None:
-    """Note that a stray's results lie in the spool (``spooled``: part names, JSON)."""
+def stray_spooled(db: sqlite3.Connection, stray: Stray, spooled: str | None) -> None:
+    """Note that a stray's results lie in the spool (``spooled``: as a batch's), or are to be fetched again (None)."""
     db.execute(
         "UPDATE strays SET spooled = ? WHERE provider = ? AND remote_id = ?", (spooled, stray.provider, stray.remote_id)
     )

@@ -158,6 +158,17 @@ def test_reads_that_fail_are_never_doubtful(
         provider.retrieve(made.id)
 
 
+@pytest.mark.parametrize("fault", [{"what": "html"}, {"what": "status", "status": 500}, {"what": "drop_before"}])
+def test_a_download_depends_on_no_other_answer(
+    provider: Provider, server: Sandbox, tmp_path: Path, fault: dict[str, object]
+) -> None:
+    ended = provider.retrieve(send(provider, tmp_path).id)
+    (part_id,) = ended.parts.values()
+    server.arm({"route": "retrieve", "times": -1, **fault})
+    assert provider.download(part_id, tmp_path / "x").bytes > 0
+    assert provider.head(part_id, 1 << 20) == (tmp_path / "x").read_bytes()
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_a_cut_download_is_said_to_be_cut(provider: Provider, server: Sandbox, tmp_path: Path, framing: str) -> None:
     ended = provider.retrieve(send(provider, tmp_path).id)

@@ -336,6 +336,20 @@ def test_keys_may_be_of_one_organization_or_of_one_account(
     assert [one.id for one in pages[1].parse().data] == [batch.id] * shared
 
 
+def test_asked_after_one_batch_or_file_it_can_tell_of_another(
+    client: OpenAI, claude: Anthropic, server: Sandbox
+) -> None:
+    first, second = run(client, chats(1)), run(client, chats(2))
+    server.control.fault("mixed_up", "retrieve", of=first.id)
+    assert client.batches.retrieve(second.id).id == first.id
+    server.control.fault("mixed_up", "download", of=first.output_file_id)
+    assert len(rows(client, second.output_file_id)) == 1
+    assert len(rows(client, second.output_file_id)) == 2
+    one, two = finish(claude, asks(1)), finish(claude, asks(2))
+    server.control.fault("mixed_up", "download", of=one.id)
+    assert len(results(claude, two.id)) == 1
+
+
 # Batches
 
 

@@ -173,3 +173,66 @@ def test_a_failed_row_waits_longer_after_each_attempt_and_not_exactly(spool: Spo
     longest = retry.TASK_BACKOFF * 2 ** (attempt - 1)
     assert all(longest * 3 / 4 <= wait <= longest for wait in waits)
     assert len(set(waits)) > 5
+
+
+def test_an_unconfirmed_create_behind_a_refused_key_stops_no_other_provider(spool: Spool) -> None:
+    (spool.folder / "second-key").write_text("sk-second\n")
+    spool.providers["second"] = spool.provider(api_key_file="second-key")
+    spool.set("other", provider="second")
+    spool.fill(1)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.control.settings(accept_keys=["sk-second"])
+    spool.fill(2, workload="other")
+    report = spool.dispatch()
+    assert report.exit_code == 3
+    assert report.result["requests"] == 2
+    assert [found.kind for found in report.troubles] == ["key_refused"]
+    spool.control.settings(accept_keys=[])
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+
+
+def test_one_batch_the_provider_fails_to_tell_of_stops_no_other(spool: Spool) -> None:
+    spool.fill(1)
+    spool.dispatch()
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.dispatch()
+    (first,) = spool.rows("SELECT remote_id FROM batches WHERE id = 1")[0]
+    spool.control.fault("status", path=f"*/{first}", status=500, times=-1)
+    report = spool.poll()
+    assert report.exit_code == 3
+    spool.reconcile()
+    assert spool.batches() == [(1, "submitted"), (2, "reconciled")]
+    spool.control.clear()
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+
+
+def test_one_download_that_is_forbidden_stops_no_other(spool: Spool) -> None:
+    spool.fill(1)
+    spool.dispatch()
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.dispatch()
+    spool.control.fault("status", "download", status=403)
+    assert spool.poll().exit_code == 3
+    spool.reconcile()
+    assert [status for _, status in spool.batches()] == ["submitted", "reconciled"]
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+
+
+def test_one_deletion_that_is_refused_stops_no_other(spool: Spool) -> None:
+    spool.fill(1)
+    spool.settle()
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.settle()
+    spool.providers["main"] = spool.provider(cleanup_after="0")
+    spool.write_config()
+    number = spool.control.fault("status", "delete", status=400)
+    assert spool.poll().exit_code == 3
+    spool.control.clear(number)
+    left = spool.control.files() if spool.protocol == "openai" else spool.control.batches()
+    assert len(left) == (2 if spool.protocol == "openai" else 1)
+    assert spool.poll().exit_code == 0

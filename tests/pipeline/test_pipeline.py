@@ -527,6 +527,97 @@ def test_results_that_are_not_found_once_are_not_lost(spool: Spool) -> None:
     assert spool.control.billing()["requests"] == 4
 
 
+def test_other_requests_results_are_never_taken_for_a_batchs_own(spool: Spool) -> None:
+    spool.fill(2)
+    spool.settle()
+    ((parts,),) = spool.rows("SELECT parts FROM batches")
+    (first,) = json.loads(parts).values()
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.dispatch()
+    number = spool.control.fault("mixed_up", "download", of=first, times=-1)
+    _, home, settled = spool.round()
+    assert "other requests' results" in home.troubles[0].message
+    assert settled.result["tasks"]["missing"] == 0
+    assert spool.batches()[1] == (2, "submitted")
+    spool.control.clear(number)
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+
+
+def test_results_that_stay_other_requests_are_lost_and_never_deleted(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(cleanup_after="8h")
+    spool.write_config()
+    spool.fill(2)
+    spool.settle()
+    ((parts,),) = spool.rows("SELECT parts FROM batches")
+    (first,) = json.loads(parts).values()
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.dispatch()
+    number = spool.control.fault("mixed_up", "download", of=first, times=-1)
+    for _ in range(2):
+        spool.poll()
+        spool.clock.advance(901)
+    spool.reconcile()
+    assert spool.rows("SELECT outcome FROM attempts WHERE batch_id = 2") == [("lost",)]
+    spool.control.clear(number)
+    spool.settle()
+    spool.clock.advance(86400)
+    spool.poll()
+    (second,) = spool.rows("SELECT remote_id FROM batches WHERE id = 2")[0]
+    deleted = [entry["path"] for entry in spool.control.log() if entry["route"] == "delete"]
+    assert deleted
+    assert not [path for path in deleted if second in path]
+    assert spool.counts()["completed"] == 3
+
+
+def test_what_is_said_of_another_batch_counts_for_nothing(spool: Spool) -> None:
+    spool.fill(2)
+    spool.settle()
+    (first,) = spool.rows("SELECT remote_id FROM batches")[0]
+    spool.control.settings(delay=600)
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    spool.dispatch()
+    spool.control.fault("mixed_up", "retrieve", of=first)
+    report = spool.poll()
+    assert "names another batch" in report.troubles[0].message
+    assert spool.batches()[1] == (2, "submitted")
+    spool.clock.advance(600)
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+
+
+def test_an_ended_batch_that_does_not_name_its_answers_is_asked_again_before_they_count_as_lost(
+    openai_spool: Spool,
+) -> None:
+    spool = openai_spool
+    spool.fill(4)
+    spool.control.fault("no_output")
+    _, home, settled = spool.round()
+    assert "names no file" in home.troubles[0].message
+    assert settled.result["tasks"]["missing"] == 0
+    assert spool.batches() == [(1, "submitted")]
+    spool.clock.advance(901)
+    _, _, settled = spool.round()
+    assert settled.result["tasks"]["retried"] == 4
+    assert spool.rows("SELECT DISTINCT outcome FROM attempts") == [("lost",)]
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+
+
+def test_a_clock_that_jumps_here_makes_no_results_lost(spool: Spool) -> None:
+    spool.fill(4)
+    spool.control.fault("status", "download", status=404, times=2)
+    spool.round()
+    spool.clock.time += 5 * 86400  # only this machine's clock
+    spool.round()
+    assert spool.batches() == [(1, "submitted")]
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+    assert spool.control.billing()["requests"] == 4
+
+
 def test_a_late_line_is_billed_and_not_applied(spool: Spool) -> None:
     spool.fill(3)
     spool.dispatch()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nura_cli.errors import UsageError
+from nura_cli.errors import Unreachable, UsageError
 from nura_cli.pipeline import dispatch
 from tests.conftest import Spool
 
@@ -193,6 +193,120 @@ def test_a_batch_that_turns_up_after_it_was_given_up_is_cancelled(openai_spool: 
     assert spool.control.billing()["requests"] == 4
 
 
+def test_a_batch_that_turns_up_is_cancelled_though_nothing_else_is_to_be_sent(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=10**5)
+    spool.fill(3)
+    spool.control.fault("hide", times=-1, seconds=10**6)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(2):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert [status for _, status in spool.batches()] == ["failed", "submitted"]
+    spool.control.clear()
+    spool.control.fault("status", "cancel", status=500)
+    spool.dispatch()
+    spool.poll()  # asks again for what was not done at once
+    assert spool.control.batches()[0]["status"] == "cancelling"
+
+
+def test_a_double_that_was_refused_is_not_the_one_that_is_taken(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=600)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    (made,) = spool.control.batches()
+    spool.control.fault("refuse", batch=made["id"], code="token_limit_exceeded")
+    double = spool.control.foreign(3, key="sk-test-1", metadata=made["metadata"])
+    spool.dispatch()
+    assert spool.rows("SELECT remote_id FROM batches") == [(double,)]
+    assert spool.rows("SELECT remote_id FROM strays") == [(made["id"],)]
+    assert [batch["status"] for batch in spool.control.batches()] == ["failed", "in_progress"]
+
+
+def stray(spool: Spool) -> str:
+    """Make a double of one intent, under way at the provider and known here; return its id."""
+    spool.control.settings(delay=600)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    (made,) = spool.control.batches()
+    double = spool.control.foreign(3, key="sk-test-1", metadata=made["metadata"])
+    spool.control.fault("status", "cancel", status=500)
+    spool.dispatch()
+    assert spool.rows("SELECT remote_id FROM strays") == [(double,)]
+    return double
+
+
+def uncounted(spool: Spool) -> int:
+    """Return how many strays are still followed."""
+    return int(spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL")[0][0])
+
+
+def test_a_double_that_is_not_found_once_is_still_cancelled(openai_spool: Spool) -> None:
+    spool = openai_spool
+    double = stray(spool)
+    spool.control.fault("status", "retrieve", path=f"*/{double}", status=404)
+    for _ in range(2):
+        spool.poll()
+    assert spool.control.batches()[1]["status"] == "cancelling"
+    for _ in range(2):
+        spool.poll()
+        spool.reconcile()
+    assert uncounted(spool) == 0
+
+
+def test_a_double_that_the_provider_never_knew_is_let_go_after_its_24_hours(openai_spool: Spool) -> None:
+    spool = openai_spool
+    double = stray(spool)
+    spool.control.fault("status", "retrieve", path=f"*/{double}", status=404, times=-1)
+    spool.poll()
+    spool.clock.advance(3600)
+    assert "asking after" in spool.poll().troubles[0].message
+    assert uncounted(spool) == 1
+    spool.clock.advance(24 * 3600)
+    spool.poll()
+    assert uncounted(spool) == 0
+
+
+def test_a_double_whose_provider_left_the_configuration_holds_nothing_up(openai_spool: Spool) -> None:
+    spool = openai_spool
+    stray(spool)
+    spool.clock.advance(600)
+    before = spool.providers
+    spool.poll()
+    spool.reconcile()
+    spool.providers = {"other": spool.provider()}
+    spool.set(provider="other")
+    spool.rows("UPDATE strays SET spooled = NULL, counted_at = NULL")
+    spool.enqueue({"id": 8, "text": "record number 8"})
+    _, report, _ = spool.round()
+    assert any("is not in the configuration" in found.message for found in report.troubles)
+    spool.clock.advance(600)
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+    spool.clock.advance(30 * 86400)
+    assert spool.poll().exit_code == 0
+    spool.providers |= before
+
+
+def test_a_doubles_results_that_are_damaged_in_the_spool_are_fetched_again(openai_spool: Spool) -> None:
+    spool = openai_spool
+    double = stray(spool)
+    spool.clock.advance(600)
+    spool.poll()
+    (path,) = (spool.folder / "nura.db.spool" / "results").glob("stray-*")
+    path.write_bytes(path.read_bytes()[:-40])
+    spool.reconcile()
+    assert uncounted(spool) == 1
+    spool.poll()
+    spool.reconcile()
+    assert uncounted(spool) == 0
+    assert double
+
+
 def test_another_accounts_key_proves_nothing(spool: Spool) -> None:
     spool.fill(2)
     spool.control.fault("drop_after", "create")
@@ -361,6 +475,22 @@ def test_ours_is_known_by_any_of_its_results(anthropic_spool: Spool) -> None:
     assert spool.counts()["completed"] == 2
 
 
+def test_a_page_of_html_for_results_tells_nothing(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.fill(2)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.control.fault("html", "download", times=-1)
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    spool.control.clear()
+    spool.settle()
+    assert creates(spool) == 1
+    assert spool.counts()["completed"] == 2
+
+
 @pytest.mark.parametrize("arrives", [True, False])
 def test_clean_up_of_the_batch_before_it_does_not_hold_a_create_for_ever(spool: Spool, arrives: bool) -> None:
     spool.providers["main"] = spool.provider(cleanup_after="0")
@@ -425,6 +555,9 @@ def test_a_batch_the_provider_has_forgotten_is_lost_an_hour_past_its_deadline(sp
     assert spool.batches() == [(1, "submitted")]  # another account's list proves nothing
     (spool.folder / "key").write_text("sk-test-1\n")
     spool.poll()
+    assert spool.batches() == [(1, "submitted")]  # once is not enough
+    spool.clock.advance(QUARTER)
+    spool.poll()
     assert spool.batches() == [(1, "completed")]
     spool.control.clear()
     spool.settle()
@@ -451,6 +584,75 @@ def test_hold_waits_for_a_person_who_adopts(spool: Spool) -> None:
     spool.settle()
     assert spool.counts()["completed"] == 3
     assert creates(spool) == 2  # ours and theirs
+
+
+def test_a_create_nobody_can_ask_after_is_said_to_need_a_person(spool: Spool) -> None:
+    spool.fill(3)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    assert spool.status()["attention"] == []
+    spool.control.fault("status", "list", status=500, times=-1)
+    spool.clock.advance(3700)
+    spool.dispatch()
+    (need,) = spool.status()["attention"]
+    assert "whether it arrived" in need["message"]
+    assert "nura dispatch -v" in need["hint"]
+    assert "nura resolve 1 --resend" in need["hint"]
+    spool.control.clear()
+    spool.resolve("1")
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+
+
+def test_a_batch_whose_provider_is_gone_for_good_is_given_up_by_a_person(spool: Spool) -> None:
+    spool.control.settings(delay=7200)
+    spool.fill(3)
+    spool.dispatch()
+    spool.providers = {"other": spool.provider()}
+    spool.set(provider="other")
+    spool.clock.advance(20 * 3600)
+    with pytest.raises(UsageError, match="its time is not over"):
+        spool.resolve("1")
+    spool.clock.advance(30 * 3600)
+    assert spool.status()["attention"][0]["hint"] == "nura poll -v"
+    assert str(spool.poll().troubles[0].hint).endswith("nura resolve 1 --resend")
+    spool.resolve("1")
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    spool.providers["main"] = spool.provider()
+    spool.write_config()
+    spool.poll()
+    spool.reconcile()
+    assert uncounted(spool) == 0
+    assert spool.status()["usage"]["input_tokens"] == spool.control.billing()["input_tokens"]
+    spool.check()
+
+
+def test_a_person_who_adopts_somebody_elses_batch_loses_and_deletes_nothing(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(on_unconfirmed="hold", cleanup_after="0")
+    spool.write_config()
+    spool.control.settings(delay=3600)
+    if spool.protocol == "openai":
+        spool.control.fault("no_metadata")
+    spool.fill(3)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    smaller = foreign(spool, 2)
+    theirs = foreign(spool, 3)
+    spool.dispatch()
+    with pytest.raises(UsageError, match="2 requests"):
+        spool.resolve("1", adopt=smaller)
+    spool.resolve("1", adopt=theirs)  # what nobody can tell before it has ended
+    spool.clock.advance(3600)
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert not [entry for entry in spool.control.log() if entry["route"] == "cancel"]
+    spool.clock.advance(86400)
+    spool.poll()
+    assert theirs in {batch["id"] for batch in spool.control.batches()}
+    files = {file["filename"] for file in spool.control.files()}
+    assert spool.protocol == "anthropic" or {"theirs.jsonl", f"{theirs}_output.jsonl"} <= files
 
 
 def test_hold_waits_for_a_person_who_sends_again(spool: Spool) -> None:
@@ -521,6 +723,29 @@ def test_a_copy_made_before_the_batch_was_sent_is_noticed_too(
     assert spool.batches() == [(1, "processing")]
     assert spool.dispatch().exit_code == 78
     assert creates(spool) == 1
+
+
+def test_a_batch_that_is_under_way_is_never_disowned(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.providers = {
+        "down": spool.provider(base_url="http://127.0.0.1:9/v1"),
+        "keyless": spool.provider(api_key_file="no-such-file"),
+        **spool.providers,
+    }
+    spool.write_config()
+    spool.control.settings(delay=600)
+    spool.fill(3)
+    spool.dispatch()
+    (ours,) = [batch["id"] for batch in spool.control.batches()]
+    with pytest.raises(UsageError, match="already belongs"):
+        spool.resolve(ours)
+    ((state_id,),) = spool.rows("SELECT value FROM meta WHERE name = 'state_id'")
+    copys = spool.control.foreign(3, key="sk-test-1", metadata={"nura_state": state_id, "nura_tag": "x"})
+    spool.control.fault("status", "cancel", status=500)
+    with pytest.raises(Unreachable):
+        spool.resolve(copys)
+    spool.resolve(copys)  # the same command again
+    assert [batch["status"] for batch in spool.control.batches()] == ["validating", "cancelling"]
 
 
 def test_a_batch_whose_provider_moved_is_held_alone(spool: Spool) -> None:

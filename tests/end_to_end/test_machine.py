@@ -69,7 +69,9 @@ def traced(
     """Run the command under strace; return how it ended, and the lines of the trace, thread by thread."""
     traces = spool.folder / "traces"
     traces.mkdir()
-    done = run(spool, *arguments, before=(need("strace", "strace"), "-ffyqqo", str(traces / "of"), *options))
+    done = run(
+        spool, *arguments, before=(need("strace", "strace"), "--seccomp-bpf", "-ffyqqo", str(traces / "of"), *options)
+    )
     return done, [path.read_text().splitlines() for path in sorted(traces.iterdir())]
 
 
@@ -361,10 +363,16 @@ DAMAGE: dict[str, Any] = {
 }
 
 
+def every_command(spool: Spool) -> list[list[str]]:
+    """Return the commands that open the state file, with their arguments; some of them, without the whole sweep."""
+    some = [prepared(spool, "enqueue")[1:], ["dispatch"], ["status"]]
+    return [*some, ["poll"], ["reconcile"], ["results"]] if WHOLE else some
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_file_is_said_to_be_and_left_as_it_is(damage: str, openai_spool: Spool) -> None:
     spool = openai_spool
-    commands = (*(prepared(spool, "enqueue")[1:], *([stage] for stage in STAGES[1:])), ["status"], ["results"])
+    commands = every_command(spool)
     spool.fill(RECORDS)
     spool.round()
     for stage in STAGES[1:]:
@@ -385,7 +393,7 @@ def test_a_damaged_state_file_is_said_to_be_and_left_as_it_is(damage: str, opena
 
 def test_a_state_file_of_a_newer_nura_is_said_to_be_and_left_as_it_is(openai_spool: Spool) -> None:
     spool = openai_spool
-    commands = (*(prepared(spool, "enqueue")[1:], *([stage] for stage in STAGES[1:])), ["status"], ["results"])
+    commands = every_command(spool)
     spool.fill(RECORDS)
     (version,) = spool.rows("PRAGMA user_version")[0]
     spool.rows(f"PRAGMA user_version = {version + 1}")
@@ -437,7 +445,7 @@ def test_a_state_file_on_which_another_process_sits_is_75_and_readable(openai_sp
             assert f"{spool.state_path}: locked by another process (wait for it, or find it with: fuser -v " in said
         assert json.loads(run(spool, "status", "--json", before=before).stdout)["tasks"]["pending"] == 1
         assert run(spool, "results", before=before).returncode == 0
-    assert [run(spool, *command).returncode for command in (enqueue, *([stage] for stage in STAGES[1:]))] == [0] * 4
+    assert run(spool, "dispatch").returncode == 0
     with sat_on(spool.state_path, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
         for command in ["dispatch"], ["status"]:
             assert "locked by another process" in clear(command[0], run(spool, *command, before=before), 75)
@@ -510,7 +518,7 @@ def at_once(spool: Spool, *arguments: str) -> None:
 
 
 def test_two_of_a_stage_at_the_same_second_never_do_the_same_work_twice(spool: Spool) -> None:
-    rounds = 8 if WHOLE else 2
+    rounds = 8 if WHOLE else 2 if spool.protocol == "openai" else 1
     with sqlite3.connect(spool.folder / "app.db") as app:
         app.executescript(
             "CREATE TABLE answers (id INTEGER PRIMARY KEY, answer TEXT); CREATE TABLE writes (id INTEGER);"

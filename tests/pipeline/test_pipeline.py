@@ -127,6 +127,39 @@ def test_replace_supersedes_what_waits_and_what_is_under_way(spool: Spool) -> No
     assert spool.rows("SELECT count(*) FROM attempts") == [(3,)]
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"what": "lost"},
+        {"what": "missing"},
+        {"what": "expire", "fraction": 0},
+        {"what": "cancel", "fraction": 0},
+        {"what": "rows", "status": 500},
+        {"what": "refuse", "code": "token_limit_exceeded"},
+        {"what": "drop_before", "route": "create"},
+        {"what": "drop_after", "route": "create"},
+        {"what": "drop_before", "route": "upload"},
+    ],
+    ids=lambda fault: "-".join(str(fault[name]) for name in ("what", "route") if name in fault),
+)
+def test_a_superseded_record_is_never_sent_again_whatever_becomes_of_its_batch(
+    spool: Spool, fault: dict[str, Any]
+) -> None:
+    spool.fill(2)
+    spool.control.fault(**fault)
+    spool.dispatch()
+    spool.enqueue({"id": 0, "text": "record number 0 renewed"}, replace=True)
+    spool.clock.advance(2 * 3600)
+    spool.settle()
+    assert {answer["key"]: "renewed" in answer["text"] for answer in spool.results()} == {0: True, 1: False}
+    assert spool.rows("SELECT status FROM tasks WHERE id = 1")[0][0] in ("completed", "failed", "cancelled")
+    assert spool.rows("SELECT count(*) <= 1 FROM attempts WHERE task_id = 1") == [(1,)]
+    # Both records once, the new one once, and what was not superseded perhaps once more.
+    claims = spool.rows("SELECT sum(n) FROM transitions WHERE from_status = 'pending' AND to_status = 'submitted'")
+    assert claims[0][0] <= 4
+    spool.check()
+
+
 def test_ready_lines_keep_their_custom_ids_and_bodies(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.workloads["raw"] = {"provider": "main"}

@@ -188,6 +188,13 @@ class ProviderError(NuraError):
         self.code = code
         self.retry_after = retry_after
 
+    @property
+    def answered(self) -> bool:
+        """Whether the provider did answer, if not with what was asked for, and does not ask to be left alone: the trouble
+        may be about this one thing, and the next one is asked for all the same.
+        """
+        return self.http_status is not None and not isinstance(self, RateLimited)
+
 
 class Unreachable(ProviderError):
     """Nothing of the request left this machine, or a request that only reads had no usable answer: try again."""

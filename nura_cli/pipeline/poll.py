@@ -27,7 +27,6 @@ from nura_cli.errors import (
     NotFound,
     NuraError,
     ProviderError,
-    RateLimited,
     Refused,
     StateError,
     Unreachable,
@@ -148,7 +147,7 @@ def _ask(job: Poll, provider: Provider, group: Sequence[Batch]) -> None:
         try:
             _ask_after(job, provider, batch)
         except ProviderError as error:
-            if not _answered(error):
+            if not error.answered:
                 raise
             job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
 
@@ -160,13 +159,6 @@ def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
         _not_found(job, provider, batch)
     else:
         _see(job, provider, batch, remote)
-
-
-def _answered(error: ProviderError) -> bool:
-    """Return whether the provider did answer, if not with what was asked for, and does not ask to be left alone: the
-    trouble may be about this one thing, and the next one is asked for all the same.
-    """
-    return error.http_status is not None and not isinstance(error, RateLimited)
 
 
 def listing_pays(waiting: int, page_size: int, pages: int, total: int) -> bool:
@@ -393,17 +385,14 @@ def _follow_strays(job: Poll) -> None:
             continue
         age = job.clock() - stray.found_at
         try:
-            if age >= STRAY_KEPT:  # nothing is kept of it for so long
-                raise NotFound(f"{stray.remote_id} at {stray.provider} was never seen to end")
             _follow(job, job.accounts.provider(stray.provider), stray)
-        except NotFound as error:
-            if age >= STRAY_MISSED:
+        except (ProviderError, KeyRefused, ConfigError, StateError) as error:
+            missed = isinstance(error, NotFound)
+            if age >= (STRAY_MISSED if missed else STRAY_KEPT):
                 with job.state.transaction() as db:
                     batches.counted(db, stray, job.clock())
-            elif age > recovery.SETTLING_SECONDS:
+            elif not missed or age > recovery.SETTLING_SECONDS:
                 job.fail(error, provider=stray.provider, batch=stray.batch_id)
-        except (ProviderError, KeyRefused, ConfigError, StateError) as error:
-            job.fail(error, provider=stray.provider, batch=stray.batch_id)
 
 
 def _follow(job: Poll, provider: Provider, stray: Stray) -> None:
@@ -449,7 +438,7 @@ def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
         try:
             _delete_one(provider, batch, batch.input_file_id or orphans.get(batch.tag))
         except ProviderError as error:
-            if not _answered(error):
+            if not error.answered:
                 raise
             job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
             if not isinstance(error, Refused):

@@ -252,7 +252,8 @@ class Settling:
         job, batch = self._job, self._batch
         lost = Failure(ErrorKind.LOST, batch.reason) if batch.reason else None
         failure = lost or Failure(ErrorKind.MISSING, "the batch ended without a result for it")
-        nothing = Verdict(failure, None, Spent())
+        unknown = Spent(cost=None, list_cost=None)  # what is lost was paid for, and nobody says how much
+        nothing = Verdict(failure, None, unknown if lost else Spent())
         while True:
             now = job.clock()
             with job.state.transaction() as db:

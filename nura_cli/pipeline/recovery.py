@@ -7,13 +7,13 @@ cannot be decided is held, and nothing is ever sent on a guess.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from nura_cli.clock import Clock
-from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError
+from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, RateLimited, Unreachable
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import count
 from nura_cli.providers.base import Dialect, Page, Phase, Provider, RemoteBatch
@@ -134,22 +134,23 @@ def _set_aside(state: State, provider: Provider, batch: Batch, remotes: Sequence
 
 
 def resolve(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
-    """Find out what became of every unconfirmed create, and of those that were given up lately. Trouble stays with one."""
-    for batch in batches.under_way(state.db, BatchStatus.SUBMITTING):
-        with _alone(job, batch):
-            _resolve(state, accounts, clock, batch)
-    for batch in batches.given_up(state.db, clock() - GIVEN_UP_WATCH):
-        if batch.provider in accounts.names() and batch.address == accounts.address(batch.provider):
-            with _alone(job, batch):
-                _watch(state, accounts, clock, batch)
+    """Find out what became of every unconfirmed create, and of those that were given up lately.
 
-
-@contextmanager
-def _alone(job: Job, batch: Batch) -> Iterator[None]:
-    try:
-        yield
-    except (ProviderError, KeyRefused, ConfigError) as error:
-        job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+    One batch's trouble is its own; of a provider that does not answer, or refuses the key, nothing more is asked.
+    """
+    doubtful = [(batch, _resolve) for batch in batches.under_way(state.db, BatchStatus.SUBMITTING)]
+    absent = [(batch, _watch) for batch in batches.given_up(state.db, clock() - GIVEN_UP_WATCH)]
+    down = set()
+    for batch, find_out in [*doubtful, *absent]:
+        if batch.provider in down:
+            continue
+        try:
+            find_out(state, accounts, clock, batch)
+        except (ProviderError, KeyRefused, ConfigError) as error:
+            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+            silent = isinstance(error, Unreachable | RateLimited) and not error.answered
+            if silent or isinstance(error, KeyRefused):
+                down.add(batch.provider)
 
 
 def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
@@ -419,6 +420,8 @@ def _tag_in(line: bytes) -> str | None:
 
 def _watch(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
     """Look out for a batch that was taken for absent: one that turns up after all is cancelled and followed."""
+    if batch.provider not in accounts.names() or batch.address != accounts.address(batch.provider):
+        return
     provider = accounts.provider(batch.provider)
     scan = read_list(provider, marker_of(batch), accounts.fingerprint(provider.name))
     _set_aside(state, provider, batch, identify(state, provider, batch, scan.batches).ours, clock())

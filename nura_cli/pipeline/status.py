@@ -5,7 +5,7 @@ right while other stages run. It needs no key and speaks to nobody.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nura_cli.clock import rfc3339, span
@@ -14,7 +14,7 @@ from nura_cli.pipeline.report import Report, batch_dicts, count
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Totals
-from nura_cli.state.batches import Batch
+from nura_cli.state.batches import Batch, Stray
 from nura_cli.states import BatchStatus, TaskStatus
 
 _LATE = 24 * 3600
@@ -36,15 +36,16 @@ def run(state: State, workloads: Iterable[str], now: int) -> Report:
     """Say where everything stands.
 
     Args:
-        workloads: the configured names, so that idle ones are shown too.
+        workloads: the configured names, so that idle ones are shown too; empty where the configuration is not known.
         now: unix seconds.
     """
+    configured = list(workloads)
     lanes = tasks.lanes(state.db)
     counts = tasks.counts(state.db)
     totals = answers.totals(state.db)
     under_way = batches.under_way(state.db)
     left = outbox.left(state.db)
-    names = list(dict.fromkeys([*workloads, *(lane.workload for lane in lanes)]))
+    names = list(dict.fromkeys([*configured, *(lane.workload for lane in lanes)]))
     by_workload = {}
     for name in names:
         ids = {lane.id for lane in lanes if lane.workload == name}
@@ -61,7 +62,12 @@ def run(state: State, workloads: Iterable[str], now: int) -> Report:
         "stages": _stages(state),
         "paused": _paused(state, now),
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
-        "attention": [*attention(under_way, now), *given_up(left)],
+        "attention": [
+            *attention(under_way, now),
+            *doubles(batches.strays(state.db), now),
+            *(orphaned(by_workload, configured) if configured else ()),
+            *given_up(left),
+        ],
         **_spent(list(totals.values())),
     }
     return Report(result, worked=True)
@@ -175,6 +181,36 @@ def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
             )
             note(batch, message, "nura poll -v")
     return found
+
+
+def doubles(strays: Iterable[Stray], now: int) -> list[dict[str, Any]]:
+    """Return the doubles of batches that should long have ended, as what needs a person: they may cost money."""
+    return [
+        {
+            "batch_id": stray.batch_id,
+            "provider": stray.provider,
+            "message": f"{stray.remote_id}, a double of batch {stray.batch_id} at {stray.provider}, was cancelled"
+            f" {span(now - stray.found_at)} ago and is not known to have ended",
+            "hint": "nura poll -v",
+        }
+        for stray in strays
+        if stray.spooled is None and now - stray.found_at > _LATE + 3600
+    ]
+
+
+def orphaned(by_workload: Mapping[str, Mapping[str, Any]], configured: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the workloads that have left the configuration with tasks still waiting, as what needs a person."""
+    return [
+        {
+            "batch_id": None,
+            "provider": None,
+            "message": f"{name}: {count(found['tasks']['pending'], 'task waits', 'tasks wait')}, and it is no longer in"
+            " the configuration: nothing sends them",
+            "hint": f"put workloads.{name} back; what it holds can then be sent with: nura dispatch {name}",
+        }
+        for name, found in by_workload.items()
+        if name not in configured and found["tasks"]["pending"]
+    ]
 
 
 def _going(batch: Batch, now: int) -> str | None:

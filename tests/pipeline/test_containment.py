@@ -179,9 +179,11 @@ def test_an_unconfirmed_create_behind_a_refused_key_stops_no_other_provider(spoo
     (spool.folder / "second-key").write_text("sk-second\n")
     spool.providers["second"] = spool.provider(api_key_file="second-key")
     spool.set("other", provider="second")
-    spool.fill(1)
-    spool.control.fault("drop_after", "create")
-    spool.dispatch()
+    for key in (0, 1):
+        spool.control.fault("drop_before", "create")
+        spool.enqueue({"id": key, "text": f"record number {key}"})
+        spool.dispatch()
+    assert [status for _, status in spool.batches()] == ["submitting", "submitting"]
     spool.control.settings(accept_keys=["sk-second"])
     spool.fill(2, workload="other")
     report = spool.dispatch()
@@ -190,8 +192,8 @@ def test_an_unconfirmed_create_behind_a_refused_key_stops_no_other_provider(spoo
     assert [found.kind for found in report.troubles] == ["key_refused"]
     spool.control.settings(accept_keys=[])
     spool.settle()
-    assert spool.counts()["completed"] == 3
-    assert spool.control.billing()["requests"] == 3
+    assert spool.counts()["completed"] == 4
+    assert spool.control.billing()["requests"] == 4
 
 
 def test_one_batch_the_provider_fails_to_tell_of_stops_no_other(spool: Spool) -> None:

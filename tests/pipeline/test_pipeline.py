@@ -1,5 +1,6 @@
 """The whole way of a record, stage by stage, in each protocol."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -124,6 +125,39 @@ def test_replace_supersedes_what_waits_and_what_is_under_way(spool: Spool) -> No
     assert len(answers) == 2
     assert spool.control.billing()["requests"] == 3
     assert spool.rows("SELECT count(*) FROM attempts") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"what": "lost"},
+        {"what": "missing"},
+        {"what": "expire", "fraction": 0},
+        {"what": "cancel", "fraction": 0},
+        {"what": "rows", "status": 500},
+        {"what": "refuse", "code": "token_limit_exceeded"},
+        {"what": "drop_before", "route": "create"},
+        {"what": "drop_after", "route": "create"},
+        {"what": "drop_before", "route": "upload"},
+    ],
+    ids=lambda fault: "-".join(str(fault[name]) for name in ("what", "route") if name in fault),
+)
+def test_a_superseded_record_is_never_sent_again_whatever_becomes_of_its_batch(
+    spool: Spool, fault: dict[str, Any]
+) -> None:
+    spool.fill(2)
+    spool.control.fault(**fault)
+    spool.dispatch()
+    spool.enqueue({"id": 0, "text": "record number 0 renewed"}, replace=True)
+    spool.clock.advance(2 * 3600)
+    spool.settle()
+    assert {answer["key"]: "renewed" in answer["text"] for answer in spool.results()} == {0: True, 1: False}
+    assert spool.rows("SELECT status FROM tasks WHERE id = 1")[0][0] in ("completed", "failed", "cancelled")
+    assert spool.rows("SELECT count(*) <= 1 FROM attempts WHERE task_id = 1") == [(1,)]
+    # Both records once, the new one once, and what was not superseded perhaps once more.
+    claims = spool.rows("SELECT sum(n) FROM transitions WHERE from_status = 'pending' AND to_status = 'submitted'")
+    assert claims[0][0] <= 4
+    spool.check()
 
 
 def test_ready_lines_keep_their_custom_ids_and_bodies(openai_spool: Spool) -> None:
@@ -515,6 +549,36 @@ def test_results_the_provider_has_lost_are_asked_for_again_by_a_new_batch(spool:
     assert settled.result["tasks"]["retried"] == 4
     spool.settle()
     assert spool.counts()["completed"] == 4
+
+
+def test_what_is_lost_was_paid_for_and_is_not_counted_as_free(spool: Spool) -> None:
+    spool.fill(4)
+    spool.control.fault("lost")
+    spool.round()
+    spool.clock.advance(901)
+    spool.settle()
+    assert spool.status()["cost"]["unpriced_tasks"] == 4
+    assert {(answer["status"], answer["cost"]) for answer in spool.results()} == {("completed", None)}
+
+
+@pytest.mark.parametrize("chunk", [1, 2000])
+def test_a_custom_id_that_comes_again_with_another_answer_changes_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("nura_cli.pipeline.reconcile.CHUNK_LINES", chunk)
+    spool.fill(3)
+    spool.dispatch()
+    spool.poll()
+    (path,) = (spool.folder / "nura.db.spool" / "results").iterdir()
+    lines = path.read_bytes()
+    path.write_bytes(lines + lines.replace(b"record number", b"RECORD NUMBER"))
+    told = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    ((spooled,),) = spool.rows("SELECT spooled FROM batches")
+    spool.rows("UPDATE batches SET spooled = ?", json.dumps(dict.fromkeys(json.loads(spooled), told)))
+    report = spool.reconcile()
+    assert report.result["tasks"] == {"completed": 3, "failed": 0, "retried": 0, "missing": 0, "late": 0}
+    assert spool.status()["usage"]["input_tokens"] == spool.control.billing()["input_tokens"]
+    spool.check()
 
 
 def test_results_that_are_not_found_once_are_not_lost(spool: Spool) -> None:

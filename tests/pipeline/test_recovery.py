@@ -287,6 +287,9 @@ def test_a_double_whose_provider_left_the_configuration_holds_nothing_up(openai_
     spool.clock.advance(600)
     spool.settle()
     assert spool.counts()["completed"] == 4
+    spool.clock.advance(86400 + 3600)
+    (need,) = spool.status()["attention"]
+    assert "a double of batch 1" in need["message"]
     spool.clock.advance(30 * 86400)
     assert spool.poll().exit_code == 0
     spool.providers |= before

@@ -1,0 +1,57 @@
+"""The configuration changes while batches are under way: they keep what they were sent with, and nothing is stuck."""
+
+from tests.conftest import Spool
+
+
+def test_options_lowered_meanwhile_concern_what_is_sent_next(spool: Spool) -> None:
+    spool.fill(6)
+    spool.dispatch()
+    spool.control.fault("rows", fraction=1, status=500, times=2)
+    spool.providers["main"] = spool.provider(limits={"requests": 2, "enqueued_tokens": 1})
+    spool.set(retry={"max_attempts": 1}, prompt="Say: {{ text }}", model="another-model")
+    spool.poll()
+    settled = spool.reconcile()
+    assert settled.result["tasks"]["failed"] == 6
+    assert {answer["attempts"] for answer in spool.results()} == {1}
+    assert {answer["model"] for answer in spool.results()} == {spool.model}
+    spool.set(retry={"max_attempts": 3})
+    spool.enqueue(*({"id": 10 + i, "text": f"record number {10 + i}"} for i in range(4)))
+    sent = spool.dispatch()
+    assert all(batch["requests"] <= 2 for batch in sent.result["batches"])
+    spool.settle(rounds=20)
+    assert spool.counts() | {"failed": 6, "completed": 4} == spool.counts()
+
+
+def test_a_cap_on_attempts_lowered_below_what_was_tried_ends_with_the_next_attempt(spool: Spool) -> None:
+    spool.set(retry={"max_attempts": 5})
+    spool.fill(1)
+    spool.control.fault("rows", status=500, times=-1)
+    for _ in range(2):
+        spool.round()
+        spool.clock.advance(7 * 3600)
+    spool.set(retry={"max_attempts": 1})
+    spool.settle()
+    (failed,) = spool.results()
+    assert (failed["status"], failed["attempts"]) == ("failed", 3)
+
+
+def test_a_workload_that_left_is_settled_and_what_it_still_holds_is_said(spool: Spool) -> None:
+    spool.set("leaves")
+    spool.fill(4, workload="leaves")
+    spool.dispatch()
+    spool.control.fault("rows", match="number 2", status=500)
+    leaving = spool.workloads.pop("leaves")
+    spool.write_config()
+    spool.poll()
+    assert spool.reconcile().result["tasks"] == {"completed": 3, "failed": 0, "retried": 1, "missing": 0, "late": 0}
+    spool.clock.advance(7 * 3600)
+    assert spool.dispatch().exit_code == 0
+    (need,) = spool.status()["attention"]
+    assert need["message"].startswith("leaves: 1 task waits")
+    assert "put workloads.leaves back" in need["hint"]
+    spool.workloads["leaves"] = leaving
+    spool.write_config()
+    spool.settle()
+    assert spool.status()["attention"] == []
+    assert spool.status()["workloads"]["leaves"]["tasks"]["completed"] == 4
+    assert spool.control.billing()["requests"] == 4

@@ -266,7 +266,7 @@ def _absent_twice(job: Poll, provider: Provider, batch: Batch) -> bool:
 def bears(path: Path, tag: str) -> bool:
     """Return whether a result file has a line with this tag, or no line at all."""
     mark = f'"{tag}-'.encode()
-    with path.open("rb") as file:
+    with on_disk(path), path.open("rb") as file:
         return any(mark in line for line in file) or not file.tell()
 
 

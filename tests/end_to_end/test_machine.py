@@ -5,7 +5,6 @@ it runs, ``NURA_KILL_SWEEP=1 pytest tests/end_to_end/test_machine.py`` lets ever
 disks, small ones of their own, are filled and mounted read-only beside that.
 """
 
-import functools
 import json
 import os
 import re
@@ -69,7 +68,9 @@ def traced(
     """Run the command under strace; return how it ended, and the lines of the trace, thread by thread."""
     traces = spool.folder / "traces"
     traces.mkdir()
-    done = run(spool, *arguments, before=(need("strace", "strace"), "-ffyqqo", str(traces / "of"), *options))
+    done = run(
+        spool, *arguments, before=(need("strace", "strace"), "--seccomp-bpf", "-ffyqqo", str(traces / "of"), *options)
+    )
     return done, [path.read_text().splitlines() for path in sorted(traces.iterdir())]
 
 
@@ -90,11 +91,12 @@ def code_of(spool: Spool, stage: str) -> list[int | None]:
 # --- calls that fail
 
 
-@functools.cache
 def points(stage: str, protocol: str, parent: Path) -> list[Point]:
     """Return every point at which a stage writes to, or reads, a file of ours: traced in a run that goes well."""
     with fresh(parent, protocol, 0) as spool:
-        done, threads = traced(spool, prepared(spool, stage)[1:], "-e", f"trace={','.join(FAILURES)}")
+        done, threads = traced(
+            spool, prepared(spool, stage)[1:], "-e", f"trace={','.join(f'?{call}' for call in FAILURES)}"
+        )
         assert done.returncode == 0
         found = []
         for lines in threads:
@@ -125,7 +127,7 @@ def sampled(found: list[Point], turn: int) -> list[Point]:
 
 @pytest.mark.parametrize(("stage", "protocol"), RUNS)
 def test_a_disk_that_is_full_or_fails_at_any_call_is_said_and_loses_nothing(
-    stage: str, protocol: str, tmp_path: Path, kills: list[str]
+    stage: str, protocol: str, tmp_path: Path
 ) -> None:
     turn = RUNS.index((stage, protocol))
     for number, point in enumerate(sampled(points(stage, protocol, tmp_path), turn)):
@@ -258,7 +260,7 @@ def killed_while_writing(state: Path) -> None:
     assert state.with_name(state.name + "-wal").stat().st_size
 
 
-@pytest.mark.parametrize("disk", PROTOCOLS, indirect=True)
+@pytest.mark.parametrize("disk", PROTOCOLS if WHOLE else PROTOCOLS[:1], indirect=True)
 def test_a_request_file_for_which_there_is_no_room_leaves_the_room_there_was(disk: Disk) -> None:
     spool = disk.spool
     spool.enqueue(*({"id": i, "text": f"{i} {'x' * 2000}"} for i in range(4000)))
@@ -277,7 +279,7 @@ def test_a_request_file_for_which_there_is_no_room_leaves_the_room_there_was(dis
     assert (spool.counts()["completed"], spool.control.billing()["requests"]) == (4000, 4000)
 
 
-@pytest.mark.parametrize("disk", PROTOCOLS, indirect=True)
+@pytest.mark.parametrize("disk", PROTOCOLS if WHOLE else PROTOCOLS[1:], indirect=True)
 def test_a_download_for_which_there_is_no_room_is_not_begun_and_stops_no_other(disk: Disk) -> None:
     spool = disk.spool
     spool.set("small")
@@ -361,10 +363,16 @@ DAMAGE: dict[str, Any] = {
 }
 
 
+def every_command(spool: Spool) -> list[list[str]]:
+    """Return the commands that open the state file, with their arguments; some of them, without the whole sweep."""
+    some = [prepared(spool, "enqueue")[1:], ["dispatch"], ["status"]]
+    return [*some, ["poll"], ["reconcile"], ["results"]] if WHOLE else some
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_file_is_said_to_be_and_left_as_it_is(damage: str, openai_spool: Spool) -> None:
     spool = openai_spool
-    commands = (*(prepared(spool, "enqueue")[1:], *([stage] for stage in STAGES[1:])), ["status"], ["results"])
+    commands = every_command(spool)
     spool.fill(RECORDS)
     spool.round()
     for stage in STAGES[1:]:
@@ -385,7 +393,7 @@ def test_a_damaged_state_file_is_said_to_be_and_left_as_it_is(damage: str, opena
 
 def test_a_state_file_of_a_newer_nura_is_said_to_be_and_left_as_it_is(openai_spool: Spool) -> None:
     spool = openai_spool
-    commands = (*(prepared(spool, "enqueue")[1:], *([stage] for stage in STAGES[1:])), ["status"], ["results"])
+    commands = every_command(spool)
     spool.fill(RECORDS)
     (version,) = spool.rows("PRAGMA user_version")[0]
     spool.rows(f"PRAGMA user_version = {version + 1}")
@@ -437,7 +445,7 @@ def test_a_state_file_on_which_another_process_sits_is_75_and_readable(openai_sp
             assert f"{spool.state_path}: locked by another process (wait for it, or find it with: fuser -v " in said
         assert json.loads(run(spool, "status", "--json", before=before).stdout)["tasks"]["pending"] == 1
         assert run(spool, "results", before=before).returncode == 0
-    assert [run(spool, *command).returncode for command in (enqueue, *([stage] for stage in STAGES[1:]))] == [0] * 4
+    assert run(spool, "dispatch").returncode == 0
     with sat_on(spool.state_path, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
         for command in ["dispatch"], ["status"]:
             assert "locked by another process" in clear(command[0], run(spool, *command, before=before), 75)
@@ -470,7 +478,7 @@ def test_a_run_that_hangs_is_said_once_by_each_stage_and_again_as_often_as_told(
     recovered(spool)
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut short", "a byte flipped", "not readable"])
+@pytest.mark.parametrize("damage", ["a byte flipped", "not readable", *(["gone", "cut short"] if WHOLE else [])])
 def test_results_in_the_spool_that_are_damaged_are_fetched_again(damage: str, openai_spool: Spool) -> None:
     spool = openai_spool
     prepared(spool, "reconcile")
@@ -510,7 +518,7 @@ def at_once(spool: Spool, *arguments: str) -> None:
 
 
 def test_two_of_a_stage_at_the_same_second_never_do_the_same_work_twice(spool: Spool) -> None:
-    rounds = 8 if WHOLE else 2
+    rounds = 8 if WHOLE else 2 if spool.protocol == "openai" else 1
     with sqlite3.connect(spool.folder / "app.db") as app:
         app.executescript(
             "CREATE TABLE answers (id INTEGER PRIMARY KEY, answer TEXT); CREATE TABLE writes (id INTEGER);"

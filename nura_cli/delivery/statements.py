@@ -1,9 +1,8 @@
 """The statements that put answers into rows, and say of each whether it was written, and if not, why not.
 
 PostgreSQL takes hundreds of rows in one statement and names those it changed. MySQL takes hundreds of statements in one
-packet, SQLite one statement a row: it is no network away. Always in one transaction; and the
-guard is part of the update itself, so that an edit that comes between is never overwritten, and a row that already holds
-our values is left alone.
+packet. SQLite takes one statement a row: it is no network away. It is always one transaction. The guard is part of the
+update itself, so that an edit that comes between is never overwritten; a row that already holds our values is left alone.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

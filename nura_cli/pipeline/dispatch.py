@@ -397,12 +397,9 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
                     db, batch, BatchStatus.UPLOADED, job.clock(), "request file uploaded", input_file_id=file_id
                 )
         return _create(job, batch, provider, batch.input_file_id or path)
-    except Refused as error:
-        if error.http_status != _TOO_LARGE:
-            _give_back(job, batch, error)
-            raise
-        return _refused(job, batch, error, content=True)
     except (ProviderError, KeyRefused, ConfigError) as error:
+        if isinstance(error, Refused) and error.http_status == _TOO_LARGE:
+            return _refused(job, batch, error, content=True)
         _give_back(job, batch, error)
         raise
     finally:

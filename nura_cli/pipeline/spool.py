@@ -64,18 +64,24 @@ def write(
     longest = min(limits.line_bytes, most)
     bytes_left, inputs_left = min(most, aim or most), limits.inputs
     prefix = tag.encode()
+
+    def made(task_id: int, line: bytes) -> tuple[bytes, int]:
+        """Return a task's request and how many inputs it carries; raises InputError where it cannot be one."""
+        content = body(line)
+        inputs = dialect.inputs(endpoint, content) if limits.inputs is not None else 0
+        if limits.inputs is not None and inputs > limits.inputs:
+            raise InputError(f"carries {inputs:,} inputs; a batch takes {limits.inputs:,}")
+        request = dialect.request(b"%b-%d" % (prefix, task_id), endpoint, content)
+        if len(request) > longest:
+            raise InputError(f"its request has {len(request):,} bytes; {limits.line_bytes:,} are allowed")
+        return request, inputs
+
     with part_of(target) as part:
         with _Writer(part) as writer:
             writer.put(frame.head)
             for task_id, line in rows:
                 try:
-                    content = body(line)
-                    inputs = dialect.inputs(endpoint, content) if limits.inputs is not None else 0
-                    if limits.inputs is not None and inputs > limits.inputs:
-                        raise InputError(f"carries {inputs:,} inputs; a batch takes {limits.inputs:,}")
-                    request = dialect.request(b"%b-%d" % (prefix, task_id), endpoint, content)
-                    if len(request) > longest:
-                        raise InputError(f"its request has {len(request):,} bytes; {limits.line_bytes:,} are allowed")
+                    request, inputs = made(task_id, line)
                 except InputError as error:
                     failed.append((task_id, error.message))
                     last_id = task_id

@@ -82,17 +82,20 @@ def deliveries(left: Iterable[outbox.Left]) -> dict[str, dict[str, int]]:
     return found
 
 
+def _need(message: str, hint: str, batch_id: int | None = None, provider: str | None = None) -> dict[str, Any]:
+    """Return one thing that needs a person: what it is, what to type, and what it concerns, where that is one batch."""
+    return {"batch_id": batch_id, "provider": provider, "message": message, "hint": hint}
+
+
 def given_up(left: Iterable[outbox.Left]) -> list[dict[str, Any]]:
     """Return the deliveries that were refused for good, as what needs a person."""
     what = {"row": ("row was not written", "rows were not written"), "event": ("event was", "events were")}
     end = {"row": "", "event": " given up"}
     return [
-        {
-            "batch_id": None,
-            "provider": None,
-            "message": f"{one.workload}: {count(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
-            "hint": f"nura results {one.workload}",
-        }
+        _need(
+            f"{one.workload}: {count(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
+            f"nura results {one.workload}",
+        )
         for one in left
         if one.status == "dead"
     ]
@@ -160,7 +163,7 @@ def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     def note(batch: Batch, message: str, hint: str) -> None:
-        found.append({"batch_id": batch.id, "provider": batch.provider, "message": message, "hint": hint})
+        found.append(_need(message, hint, batch.id, batch.provider))
 
     for batch in under_way:
         sent = batch.submitted_at or batch.created_at
@@ -186,13 +189,13 @@ def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
 def doubles(strays: Iterable[Stray], now: int) -> list[dict[str, Any]]:
     """Return the doubles of batches that should long have ended, as what needs a person: they may cost money."""
     return [
-        {
-            "batch_id": stray.batch_id,
-            "provider": stray.provider,
-            "message": f"{stray.remote_id}, a double of batch {stray.batch_id} at {stray.provider}, was cancelled"
+        _need(
+            f"{stray.remote_id}, a double of batch {stray.batch_id} at {stray.provider}, was cancelled"
             f" {span(now - stray.found_at)} ago and is not known to have ended",
-            "hint": "nura poll -v",
-        }
+            "nura poll -v",
+            stray.batch_id,
+            stray.provider,
+        )
         for stray in strays
         if stray.spooled is None and now - stray.found_at > _LATE + 3600
     ]
@@ -201,13 +204,11 @@ def doubles(strays: Iterable[Stray], now: int) -> list[dict[str, Any]]:
 def orphaned(by_workload: Mapping[str, Mapping[str, Any]], configured: Sequence[str]) -> list[dict[str, Any]]:
     """Return the workloads that have left the configuration with tasks still waiting, as what needs a person."""
     return [
-        {
-            "batch_id": None,
-            "provider": None,
-            "message": f"{name}: {count(found['tasks']['pending'], 'task waits', 'tasks wait')}, and it is no longer in"
+        _need(
+            f"{name}: {count(found['tasks']['pending'], 'task waits', 'tasks wait')}, and it is no longer in"
             " the configuration: nothing sends them",
-            "hint": f"put workloads.{name} back; what it holds can then be sent with: nura dispatch {name}",
-        }
+            f"put workloads.{name} back; what it holds can then be sent with: nura dispatch {name}",
+        )
         for name, found in by_workload.items()
         if name not in configured and found["tasks"]["pending"]
     ]

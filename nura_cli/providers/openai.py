@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from nura_cli.config import ProviderConfig
-from nura_cli.errors import InputError, NotFound, Unconfirmed, Unreachable
+from nura_cli.errors import InputError, NotFound, Unconfirmed
 from nura_cli.pricing import Usage
 from nura_cli.providers import wire
 from nura_cli.providers.base import (
@@ -467,13 +467,7 @@ class OpenAIProvider:
         """Return one batch."""
         what = f"asking after {remote_id}"
         raw = self._caller.read(what, lambda: self._client.batches.with_raw_response.retrieve(remote_id))
-        remote = remote_batch(self._caller.document(what, raw))
-        if remote is None or remote.id != remote_id:
-            named = "no" if remote is None else "another"
-            raise Unreachable(
-                f"{self.name}: {what}: the answer names {named} batch", http_status=200, provider=self.name
-            )
-        return remote
+        return self._caller.asked_for(what, remote_id, remote_batch(self._caller.document(what, raw)))
 
     def download(self, part_id: str, target: Path) -> Download:
         """Stream a file to ``target``."""

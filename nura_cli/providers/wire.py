@@ -88,6 +88,14 @@ class Caller:
             )
         return document
 
+    def asked_for(self, what: str, remote_id: str, remote: RemoteBatch | None) -> RemoteBatch:
+        """Return the batch that an answer is about, once it is the one that was asked for; anything else is no answer."""
+        if remote is None or remote.id != remote_id:
+            named = "no" if remote is None else "another"
+            text = f"{self._name}: {what}: the answer names {named} batch"
+            raise Unreachable(text, http_status=200, provider=self._name)
+        return remote
+
     def _raise(self, what: str, error: Exception, *, effect: bool) -> NoReturn:
         import httpx2
 

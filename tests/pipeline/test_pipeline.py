@@ -591,14 +591,19 @@ def test_results_that_are_not_found_once_are_not_lost(spool: Spool) -> None:
     assert spool.control.billing()["requests"] == 4
 
 
-def test_other_requests_results_are_never_taken_for_a_batchs_own(spool: Spool) -> None:
+def mixed_up(spool: Spool) -> int:
+    """Settle a batch, send another, and have the provider give the first one's results for it; return the fault's number."""
     spool.fill(2)
     spool.settle()
     ((parts,),) = spool.rows("SELECT parts FROM batches")
     (first,) = json.loads(parts).values()
     spool.enqueue({"id": 8, "text": "record number 8"})
     spool.dispatch()
-    number = spool.control.fault("mixed_up", "download", of=first, times=-1)
+    return spool.control.fault("mixed_up", "download", of=first, times=-1)
+
+
+def test_other_requests_results_are_never_taken_for_a_batchs_own(spool: Spool) -> None:
+    number = mixed_up(spool)
     _, home, settled = spool.round()
     assert "other requests' results" in home.troubles[0].message
     assert settled.result["tasks"]["missing"] == 0
@@ -612,13 +617,7 @@ def test_other_requests_results_are_never_taken_for_a_batchs_own(spool: Spool) -
 def test_results_that_stay_other_requests_are_lost_and_never_deleted(spool: Spool) -> None:
     spool.providers["main"] = spool.provider(cleanup_after="8h")
     spool.write_config()
-    spool.fill(2)
-    spool.settle()
-    ((parts,),) = spool.rows("SELECT parts FROM batches")
-    (first,) = json.loads(parts).values()
-    spool.enqueue({"id": 8, "text": "record number 8"})
-    spool.dispatch()
-    number = spool.control.fault("mixed_up", "download", of=first, times=-1)
+    number = mixed_up(spool)
     for _ in range(2):
         spool.poll()
         spool.clock.advance(901)

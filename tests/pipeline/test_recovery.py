@@ -170,8 +170,8 @@ def test_doubles_of_one_intent_are_cancelled_followed_and_counted(openai_spool: 
     assert spool.control.billing()["requests"] == 3
 
 
-def test_a_batch_that_turns_up_after_it_was_given_up_is_cancelled(openai_spool: Spool) -> None:
-    spool = openai_spool
+def given_up(spool: Spool) -> None:
+    """Send three records in a batch that arrives unseen, is taken for absent and sent again; from now on it is seen."""
     spool.control.settings(delay=10**5)
     spool.fill(3)
     spool.control.fault("hide", times=-1, seconds=10**6)
@@ -182,6 +182,11 @@ def test_a_batch_that_turns_up_after_it_was_given_up_is_cancelled(openai_spool: 
         spool.dispatch()
     assert [status for _, status in spool.batches()] == ["failed", "submitted"]
     spool.control.clear()
+
+
+def test_a_batch_that_turns_up_after_it_was_given_up_is_cancelled(openai_spool: Spool) -> None:
+    spool = openai_spool
+    given_up(spool)
     spool.enqueue({"id": 50, "text": "record number 50"})
     spool.dispatch()
     assert len(spool.rows("SELECT * FROM strays")) == 1
@@ -195,16 +200,7 @@ def test_a_batch_that_turns_up_after_it_was_given_up_is_cancelled(openai_spool: 
 
 def test_a_batch_that_turns_up_is_cancelled_though_nothing_else_is_to_be_sent(openai_spool: Spool) -> None:
     spool = openai_spool
-    spool.control.settings(delay=10**5)
-    spool.fill(3)
-    spool.control.fault("hide", times=-1, seconds=10**6)
-    spool.control.fault("drop_after", "create")
-    spool.dispatch()
-    for _ in range(2):
-        spool.clock.advance(QUARTER)
-        spool.dispatch()
-    assert [status for _, status in spool.batches()] == ["failed", "submitted"]
-    spool.control.clear()
+    given_up(spool)
     spool.control.fault("status", "cancel", status=500)
     spool.dispatch()
     spool.poll()  # asks again for what was not done at once

@@ -109,7 +109,7 @@ class State:
         Raises:
             sqlite3.OperationalError: still locked after :data:`BUSY_SECONDS`.
         """
-        _begin(self.db)
+        _insist(self.db, "BEGIN IMMEDIATE")
         try:
             yield self.db
             self.db.execute("COMMIT")
@@ -247,7 +247,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         if not db.execute("PRAGMA page_count").fetchone()[0]:
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
         if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            db.execute("PRAGMA journal_mode = wal").fetchall()  # a disk that fails at it fails after the first row
+            _insist(db, "PRAGMA journal_mode = wal")  # of several that open a new file at once, SQLite lets none wait
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA cache_size = -32000")
         db.execute("PRAGMA temp_store = memory")
@@ -259,13 +259,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _begin(db: sqlite3.Connection) -> None:
+def _insist(db: sqlite3.Connection, statement: str) -> None:
+    """Run a statement until no other process is in its way, for :data:`BUSY_SECONDS` at most."""
     deadline = time.monotonic() + BUSY_SECONDS
     db.execute("PRAGMA busy_timeout = 0")
     try:
         while True:
             try:
-                db.execute("BEGIN IMMEDIATE")
+                db.execute(statement).fetchall()  # to its end: a disk may fail after the first row
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:

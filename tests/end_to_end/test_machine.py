@@ -512,9 +512,8 @@ def at_once(spool: Spool, *arguments: str) -> None:
             [NURA, *arguments], cwd=spool.folder, env=environment(spool), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) for _ in range(2)
     ]  # fmt: skip
-    for process in both:
-        said, _ = process.communicate(timeout=120)
-        assert (process.returncode, said) == (0, b"")
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [(process.returncode, text) for process, text in zip(both, said, strict=True)] == [(0, b"")] * 2
 
 
 def test_two_of_a_stage_at_the_same_second_never_do_the_same_work_twice(spool: Spool) -> None:

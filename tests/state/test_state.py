@@ -1,5 +1,6 @@
 """The state file: opened safely, moved by guarded updates, counted as it really is."""
 
+import contextlib
 import os
 import re
 import signal
@@ -87,13 +88,31 @@ def test_opening_again_keeps_its_id(tmp_path: Path) -> None:
 
 
 def test_two_that_open_it_first_at_once_agree(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from nura_cli.state import State\nwith State(Path(sys.argv[1])) as s: print(s.state_id)"
-    both = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "n.db")], stdout=subprocess.PIPE) for _ in range(3)
+    code = """
+import sys
+from pathlib import Path
+from nura_cli.state import State
+for path in map(Path, sys.argv[1:]):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with State(path) as state:
+        print(state.state_id, flush=True)
+"""
+    paths = [str(tmp_path / f"{n}.db") for n in range(40)]
+    several = [
+        subprocess.Popen([sys.executable, "-c", code, *paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
     ]
-    ids = {process.communicate(timeout=60)[0] for process in both}
-    assert [process.returncode for process in both] == [0, 0, 0]
-    assert len(ids) == 1
+    with contextlib.ExitStack() as stack:
+        pipes = [(stack.enter_context(process).stdin, process.stdout) for process in several]
+        for path in paths:
+            assert [said.readline() if said else "" for _, said in pipes] == ["ready\n"] * 3
+            for start, _ in pipes:
+                print(file=start, flush=True)
+            ids = {said.readline() if said else "" for _, said in pipes}
+            assert len(ids) == 1, path
+            assert len(ids.pop().strip()) == 16, path
+    assert [process.returncode for process in several] == [0, 0, 0]
 
 
 def test_what_cannot_be_a_state_file_is_said_plainly(tmp_path: Path) -> None:

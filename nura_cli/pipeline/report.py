@@ -78,6 +78,26 @@ def trouble(
     )
 
 
+def bug(
+    error: Exception, about: str, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
+) -> Trouble:
+    """Return what nobody foresaw as a trouble of one part of a run (exit code 1); the other parts go on.
+
+    Args:
+        about: what was being done, in words: ``batch 3``, ``the row of key 7``.
+    """
+    return Trouble(
+        kind=NuraError.kind,
+        message=f"{about}: unexpected {type(error).__name__}: {error}",
+        exit_code=EX_UNEXPECTED,
+        hint="this is a bug of nura's: please report it with this line; the others went on, and it is tried again",
+        provider=provider,
+        workload=workload,
+        batch_id=batch,
+        about=about,
+    )
+
+
 @dataclass(slots=True)
 class Report:
     """What a run did: the fields of its ``--json`` object, and its troubles.

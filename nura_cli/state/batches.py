@@ -27,6 +27,12 @@ class Batch(NamedTuple):
         held: why a person has to decide, or None.
         completed, failed: requests, as the provider counts them; as nura counted them once reconciled.
         answered: tasks that an answer of this batch completed.
+        plan: what its answers set off, as it was when it was sent (JSON); None for one of an earlier release.
+        absent_here: this machine's clock when ``absent_at`` was noted.
+        asked_at: when the provider was last asked after it alone.
+        short_at: when it first came home with fewer answers than the provider counts.
+        ending: how the provider ended it: completed, expired or cancelled.
+        cancelled: tasks that its cancelling made ``cancelled``, until a person has decided about them.
     """
 
     id: int
@@ -63,6 +69,12 @@ class Batch(NamedTuple):
     ended_at: int | None
     final_at: int | None
     cleaned_at: int | None
+    plan: str | None
+    absent_here: int | None
+    asked_at: int | None
+    short_at: int | None
+    ending: str | None
+    cancelled: int
 
 
 _COLUMNS = Batch._fields

@@ -305,7 +305,33 @@ CREATE INDEX strays_remote_id ON strays (remote_id);
 CREATE INDEX answers_finished ON answers (finished_at);
 """
 
-STEPS = (FIRST, SECOND)
+THIRD = """
+-- plan: what its answers set off, as it was when it was sent; NULL for batches of earlier releases. absent_here: our clock
+-- when absent_at was noted. asked_at: when the provider was last asked after it alone. short_at: when it first came home
+-- with fewer answers than the provider counts. ending: how the provider ended it. cancelled: tasks of it that somebody's
+-- cancelling of it made "cancelled", until a person has decided about them.
+ALTER TABLE batches ADD COLUMN plan TEXT;
+ALTER TABLE batches ADD COLUMN absent_here INTEGER;
+ALTER TABLE batches ADD COLUMN asked_at INTEGER;
+ALTER TABLE batches ADD COLUMN short_at INTEGER;
+ALTER TABLE batches ADD COLUMN ending TEXT;
+ALTER TABLE batches ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX batches_cancelled ON batches (id) WHERE cancelled > 0;
+CREATE INDEX answers_cancelled ON answers (batch_id) WHERE status = 'cancelled';
+
+-- Batches on a provider's list that may be copies of a sending of ours, until it is known. verdict 'copy' bears our tag,
+-- 'possible' is like ours by time and size, 'other' is somebody else's.
+CREATE TABLE sightings (
+    provider TEXT NOT NULL,
+    remote_id TEXT NOT NULL,
+    batch_id INTEGER NOT NULL,
+    first_at INTEGER NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('copy', 'possible', 'other')),
+    PRIMARY KEY (provider, remote_id)
+) STRICT, WITHOUT ROWID;
+"""
+
+STEPS = (FIRST, SECOND, THIRD)
 """The migrations, in their order. One that was released is never changed: a file says how many of them it has had."""
 VERSION = len(STEPS)
 

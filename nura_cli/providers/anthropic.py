@@ -17,6 +17,7 @@ from nura_cli.providers.base import (
     Answer,
     Dialect,
     Download,
+    Ending,
     Frame,
     Limits,
     Page,
@@ -50,6 +51,7 @@ _RETRIED = {"rate_limit_error": ErrorKind.RATE_LIMITED}
 LIMITS = Limits(requests=100_000, bytes=256_000_000, inputs=None, line_bytes=32_000_000)
 """Requests and bytes of a batch (Message Batches guide, limitations); a single message request may have 32 MB."""
 DEFAULT_URL = "https://api.anthropic.com"
+DOMAIN = "api.anthropic.com"
 
 
 class _ReadyLine(msgspec.Struct):
@@ -219,6 +221,8 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     }
     known = [n for n in told.values() if n is not None]
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
+    cancelled = found.get("cancel_initiated_at") is not None
+    ending = (Ending.CANCELLED if cancelled else Ending.COMPLETED) if phase is Phase.ENDED else None
     return RemoteBatch(
         id=remote_id,
         status=status,
@@ -231,6 +235,7 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         failed=sum(told[name] or 0 for name in ("errored", "canceled", "expired")) if known else None,
         # Results are kept for 29 days; after that the batch has ended and has none.
         parts={"results": remote_id} if phase is Phase.ENDED and wire.text(found.get("results_url")) else {},
+        ending=ending,
     )
 
 
@@ -249,15 +254,25 @@ class AnthropicProvider:
     uploads = False
 
     def __init__(
-        self, name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None
+        self,
+        name: str,
+        config: ProviderConfig,
+        base_url: str | None,
+        on_close: Callable[[], None] | None,
+        *,
+        own: bool,
     ) -> None:
         """Prepare a client; nothing is sent. Account and address come from the configuration alone.
+
+        Args:
+            own: whether ``base_url`` is the vendor's own address.
 
         Raises:
             ConfigError: the key cannot be read.
         """
         secret = config.secret()
         self.name = name
+        self.own = own
         self._caller = wire.Caller(name, secret)
         self._on_close = on_close
         address = base_url or DEFAULT_URL
@@ -320,10 +335,8 @@ class AnthropicProvider:
         raw = self._caller.read(
             what, lambda: self._client.messages.batches.with_raw_response.list(limit=self.page_size, **after)
         )
-        document = self._caller.document(what, raw)
-        found = [remote for row in wire.rows(document) if (remote := remote_batch(row))]
-        more = document.get("has_more") is True
-        return wire.page(found, more, cursor, raw.http_response.headers, "anthropic-organization-id")
+        listing = self._caller.listing(what, raw)
+        return wire.page(listing, remote_batch, self.page_size, cursor, raw, "anthropic-organization-id")
 
     def retrieve(self, remote_id: str) -> RemoteBatch:
         """Return one batch."""

@@ -183,6 +183,14 @@ class Phase(StrEnum):
     REFUSED = "refused"  # the provider refused it whole; nothing was done, nothing is billed
 
 
+class Ending(StrEnum):
+    """How a provider ended a batch that it did not refuse."""
+
+    COMPLETED = "completed"
+    EXPIRED = "expired"  # its time was over first: what was answered until then is kept, the rest was never done
+    CANCELLED = "cancelled"  # somebody decided so: what was answered until then is kept
+
+
 class Fault(NamedTuple):
     """Why a provider refused a batch: its code, its words, and the 1-based request line, where it names one."""
 
@@ -198,6 +206,7 @@ class RemoteBatch(NamedTuple):
         id: the provider's id.
         status: the provider's own word.
         phase: what that word means.
+        ending: how it ended, once it has.
         created_at, expires_at, ended_at: unix seconds, UTC.
         total, completed, failed: requests.
         input_file_id: the uploaded request file (OpenAI).
@@ -220,6 +229,7 @@ class RemoteBatch(NamedTuple):
     tag: str | None = None
     state_id: str | None = None
     faults: tuple[Fault, ...] = ()
+    ending: Ending | None = None
 
 
 class Page(NamedTuple):
@@ -231,6 +241,7 @@ class Page(NamedTuple):
         date: the server's clock (its ``Date`` header), unix seconds, or None.
         account: who the provider says is asking (its organization header), or None.
         stuck: the server said there is more, but its cursor did not advance: the list cannot be read to its end.
+        sound: whether what is not on it may be taken to be absent; not where it is null, or has rows without an id.
     """
 
     batches: Sequence[RemoteBatch]
@@ -238,6 +249,7 @@ class Page(NamedTuple):
     date: int | None
     account: str | None
     stuck: bool = False
+    sound: bool = True
 
 
 class Download(NamedTuple):
@@ -265,6 +277,8 @@ class Provider(Protocol):
     """Batches on one page of the list."""
     uploads: bool
     """Whether the request file is uploaded before the batch is created."""
+    own: bool
+    """Whether it is spoken to at the vendor's own address, whose list is known to show what was created there."""
 
     def upload(self, path: Path, filename: str) -> str:
         """Send a request file, streamed; return its id. May be repeated: an orphan costs nothing."""
@@ -279,7 +293,11 @@ class Provider(Protocol):
         ...
 
     def page(self, cursor: str | None = None) -> Page:
-        """Return one page of the account's batches, newest first."""
+        """Return one page of the account's batches, newest first.
+
+        Raises:
+            Unreachable: also where the answer is no list: that is not an empty one.
+        """
         ...
 
     def retrieve(self, remote_id: str) -> RemoteBatch:

@@ -20,6 +20,7 @@ from nura_cli.providers.base import (
     Answer,
     Dialect,
     Download,
+    Ending,
     Fault,
     Frame,
     Limits,
@@ -47,12 +48,15 @@ _ROW_ERRORS = {
     "batch_canceled": ErrorKind.CANCELLED,
     "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
 }
+_ENDINGS = {"expired": Ending.EXPIRED, "cancelled": Ending.CANCELLED, "canceled": Ending.CANCELLED}
 _FINISHED_BY = ("completed_at", "expired_at", "cancelled_at", "failed_at")
 
 LIMITS = Limits(requests=50_000, bytes=200_000_000, inputs=50_000, line_bytes=16_000_000)
 """Requests and bytes of a file, embedding inputs of a batch (Batch guide, rate limits). The size of a single request is
 not documented; 16 MB keeps one line from filling the memory."""
 DEFAULT_URL = "https://api.openai.com/v1"
+DOMAIN = "api.openai.com"
+"""The vendor's own hosts: this one, and its regional ones (API reference, data residency)."""
 
 
 class _ReadyLine(msgspec.Struct):
@@ -352,6 +356,10 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
     if phase is Phase.REFUSED and parts:
         phase = Phase.ENDED
+    ending = _ENDINGS.get(status.lower(), Ending.COMPLETED) if phase is Phase.ENDED else None
+    completed = wire.whole(counts.get("completed"))
+    if completed is None and ending is Ending.EXPIRED and not parts:
+        completed = 0  # what was answered in time is in the output file (Batch guide, batch expiration): there is none
     return RemoteBatch(
         id=remote_id,
         status=status,
@@ -360,13 +368,14 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         expires_at=wire.whole(found.get("expires_at")),
         ended_at=next((at for name in _FINISHED_BY if (at := wire.whole(found.get(name)))), None),
         total=wire.whole(counts.get("total")),
-        completed=wire.whole(counts.get("completed")),
+        completed=completed,
         failed=wire.whole(counts.get("failed")),
         input_file_id=wire.text(found.get("input_file_id")),
         parts=parts,
         tag=wire.text(metadata.get(TAG_KEY)),
         state_id=wire.text(metadata.get(STATE_KEY)),
         faults=_faults(found.get("errors")),
+        ending=ending,
     )
 
 
@@ -387,15 +396,25 @@ class OpenAIProvider:
     uploads = True
 
     def __init__(
-        self, name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None
+        self,
+        name: str,
+        config: ProviderConfig,
+        base_url: str | None,
+        on_close: Callable[[], None] | None,
+        *,
+        own: bool,
     ) -> None:
         """Prepare a client; nothing is sent. Account and address come from the configuration alone.
+
+        Args:
+            own: whether ``base_url`` is the vendor's own address.
 
         Raises:
             ConfigError: the key cannot be read.
         """
         secret = config.secret()
         self.name = name
+        self.own = own
         self._caller = wire.Caller(name, secret)
         self._on_close = on_close
         address = base_url or DEFAULT_URL
@@ -457,11 +476,8 @@ class OpenAIProvider:
         raw = self._caller.read(
             what, lambda: self._client.batches.with_raw_response.list(limit=self.page_size, **after)
         )
-        document = self._caller.document(what, raw)
-        rows = wire.rows(document)
-        more = document.get("has_more", len(rows) >= self.page_size) is True
-        found = [remote for row in rows if (remote := remote_batch(row))]
-        return wire.page(found, more, cursor, raw.http_response.headers, "openai-organization")
+        listing = self._caller.listing(what, raw)
+        return wire.page(listing, remote_batch, self.page_size, cursor, raw, "openai-organization")
 
     def retrieve(self, remote_id: str) -> RemoteBatch:
         """Return one batch."""
@@ -494,13 +510,13 @@ class OpenAIProvider:
             what,
             lambda: self._client.files.with_raw_response.list(purpose="batch", limit=1000, order="desc", **after),
         )
-        document = self._caller.document(what, raw)
+        listing = self._caller.listing(what, raw)
         uploads = [
             Upload(row["id"], row["filename"], wire.whole(row.get("created_at")))
-            for row in wire.rows(document)
+            for row in listing.rows
             if wire.text(row.get("id")) and wire.text(row.get("filename"))
         ]
-        more = document.get("has_more") is True and uploads and uploads[-1].id != cursor
+        more = listing.more and uploads and uploads[-1].id != cursor
         return uploads, uploads[-1].id if more else None
 
     def delete(self, remote: RemoteBatch) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -27,6 +27,7 @@ SEND_SECONDS = 900.0
 _CHUNK_BYTES = 1 << 17
 _SPARE_BYTES = 16 * 1024 * 1024
 _LONGEST_MESSAGE = 300
+_NO_LIST = object()
 
 
 @contextmanager
@@ -52,6 +53,19 @@ def http_client(base_url: str) -> Any:
     )
 
 
+class Listing(NamedTuple):
+    """A list as it came: its objects, whether it says that there is more, and whether all of it could be read.
+
+    Attributes:
+        more: None where it does not say.
+        sound: False where it is null, or has members that are no objects.
+    """
+
+    rows: list[dict[str, Any]]
+    more: bool | None
+    sound: bool
+
+
 class Caller:
     """Calls one provider's SDK and turns what goes wrong into nura's errors; no message ever holds the key."""
 
@@ -75,10 +89,7 @@ class Caller:
 
     def document(self, what: str, response: Any, *, effect: bool = False) -> dict[str, Any]:
         """Return the JSON object of a raw response. HTML with a 200, or anything else, is no answer."""
-        try:
-            document = msgspec.json.decode(response.http_response.content)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            document = None
+        document = self._json(response)
         if not isinstance(document, dict):
             kind = Unconfirmed if effect else Unreachable
             raise kind(
@@ -87,6 +98,37 @@ class Caller:
                 provider=self._name,
             )
         return document
+
+    def listing(self, what: str, response: Any) -> Listing:
+        """Return the rows of a raw response that is a list: an object with ``data``, or a bare array (Together).
+
+        Raises:
+            Unreachable: it is neither, or none of its rows can be a batch: that is no empty list.
+        """
+        document = self._json(response)
+        found, more = document, None
+        if isinstance(document, dict):
+            found, more = document.get("data", _NO_LIST), document.get("has_more")
+        rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+        ids = sum(text(row.get("id")) is not None for row in rows)
+        if not isinstance(found, list | None) or (found and not ids) or document is None:
+            named = f"; it has {', '.join(sorted(map(str, document)))}" if isinstance(document, dict) else ""
+            raise Unreachable(
+                self._clean(f"{self._name}: {what}: the answer is no list as this vendor gives it{named}"),
+                http_status=response.http_response.status_code,
+                hint="check base_url; a list that cannot be read is never taken for an empty one",
+                provider=self._name,
+            )
+        told = None if more is None else more is True
+        return Listing(rows, told, isinstance(found, list) and len(rows) == len(found))
+
+    @staticmethod
+    def _json(response: Any) -> Any:
+        """Return the JSON of a raw response; None where it is none."""
+        try:
+            return msgspec.json.decode(response.http_response.content)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
 
     def asked_for(self, what: str, remote_id: str, remote: RemoteBatch | None) -> RemoteBatch:
         """Return the batch that an answer is about, once it is the one that was asked for; anything else is no answer."""
@@ -247,24 +289,32 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def rows(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the objects in the ``data`` of a list."""
-    listed = document.get("data")
-    return [row for row in (listed if isinstance(listed, list) else []) if isinstance(row, dict)]
-
-
-def page(found: list[RemoteBatch], more: bool, cursor: str | None, headers: Any, account: str) -> Page:
+def page(
+    listing: Listing,
+    read: Callable[[dict[str, Any]], RemoteBatch | None],
+    size: int,
+    cursor: str | None,
+    raw: Any,
+    account: str,
+) -> Page:
     """Return one page of a list: where it goes on, whether its cursor is stuck, whose it is and when it was read.
 
     Args:
-        more: whether the server says that there are older ones.
+        read: makes a batch of a row; None for one without an id.
+        size: how many were asked for: where the list does not say whether there is more, a full page may have a next one.
         cursor: what this page was asked for with; a page that holds it, or ends with it, has not advanced.
+        raw: the response.
         account: the header in which the vendor names the account that asks.
     """
+    headers = raw.http_response.headers
+    read_rows = [read(row) for row in listing.rows]
+    found = [remote for remote in read_rows if remote is not None]
+    more = len(listing.rows) >= size if listing.more is None else listing.more
     last = found[-1].id if found else None
     stuck = more and (last is None or cursor in [remote.id for remote in found])
     onward = last if more and not stuck else None
-    return Page(found, onward, http_date(headers.get("date", "")), text(headers.get(account)), stuck)
+    sound = listing.sound and len(found) == len(read_rows)
+    return Page(found, onward, http_date(headers.get("date", "")), text(headers.get(account)), stuck, sound)
 
 
 def settled(caller: Caller, what: str, call: Callable[[], Any]) -> None:

@@ -163,6 +163,10 @@ class ProviderConfig(_Options):
     on_unconfirmed: Literal["adopt", "hold"] = Field(
         "adopt", description="a create whose answer was lost: resolve it at the provider, or wait for a person"
     )
+    on_lost: Literal["hold", "resend"] = Field(
+        "hold",
+        description="results that were paid for and cannot be had: wait for a person, or send each task again, once",
+    )
     cleanup_after: Annotated[Seconds | None, BeforeValidator(_or_never)] = Field(
         7 * 86400, description="when files of a finished batch are deleted at the provider; 0 for at once, or never"
     )

@@ -15,6 +15,7 @@
     ├── DatabaseDown                   75  the application's database cannot be used now: down, locked, full
     └── ProviderError                  75  a provider could not be spoken to, or said no
         ├── Unreachable                75  nothing of the request left, or a read had no usable answer
+        ├── OnHold                     3   a batch waits for a person (0 once that was said)
         ├── Refused                    3   it answered, and the answer is a certain no
         │   ├── RateLimited            75  … for now: it says when to come back
         │   └── NotFound               3   … it knows no such thing
@@ -200,6 +201,28 @@ class Unreachable(ProviderError):
     """Nothing of the request left this machine, or a request that only reads had no usable answer: try again."""
 
     kind = "unreachable"
+
+
+class OnHold(ProviderError):
+    """What became of a batch cannot be told, and sending again could pay twice: a person decides (``nura resolve``).
+
+    Args:
+        message, hint, provider, batch_id: as of any.
+        new: whether it is held from this run on; the run that sets a hold ends with 3, later ones with 0.
+    """
+
+    kind = "held"
+
+    def __init__(
+        self, message: str, *, new: bool, hint: str, provider: str | None = None, batch_id: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, provider=provider, batch_id=batch_id)
+        self.new = new
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # of the other types it is a constant
+        """3 for the run that sets the hold, else 0."""
+        return EX_PARTIAL if self.new else EX_OK
 
 
 class Refused(ProviderError):

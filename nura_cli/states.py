@@ -10,7 +10,7 @@ class TaskStatus(StrEnum):
     SUBMITTED = "submitted"  # belongs to one batch: reconcile settles or retries it; dispatch, if its batch was refused
     COMPLETED = "completed"  # has an answer: final
     FAILED = "failed"  # refused for good, or attempts used up: final, until an operator retries it
-    CANCELLED = "cancelled"  # withdrawn: final, until an operator retries it
+    CANCELLED = "cancelled"  # withdrawn, or somebody cancelled its batch: final, until an operator retries it
 
 
 class BatchStatus(StrEnum):
@@ -67,7 +67,6 @@ RETRYABLE: frozenset[ErrorKind] = frozenset(
         ErrorKind.RATE_LIMITED,
         ErrorKind.PROVIDER_ERROR,
         ErrorKind.EXPIRED,
-        ErrorKind.CANCELLED,
         ErrorKind.MISSING,
         ErrorKind.INVALID_OUTPUT,
         ErrorKind.LOST,

@@ -17,7 +17,7 @@ from nura_cli.pipeline import dispatch, enqueue, poll, reconcile, resolve, resul
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Control, Sandbox
-from nura_cli.state import State
+from nura_cli.state import State, batches
 
 PROTOCOLS = ("openai", "anthropic")
 START = 1_800_000_000
@@ -54,7 +54,7 @@ class Clock:
 class Spool:
     """nura in a temporary folder: the stages as methods, each a run of its own, as cron would have it."""
 
-    def __init__(self, folder: Path, server: Sandbox, protocol: str) -> None:
+    def __init__(self, folder: Path, server: Sandbox, protocol: str, *, shown: bool = True) -> None:
         self.folder = folder
         self.server = server
         self.protocol = protocol
@@ -66,6 +66,14 @@ class Spool:
         self.workloads: dict[str, Any] = {"echo": self.workload()}
         self.path = folder / "nura.yaml"
         self.write_config()
+        if shown:
+            self.show()
+
+    def show(self) -> None:
+        """Let the provider's list have shown a batch of this state file before, so that absence from it counts."""
+        address = f"{self.protocol} {self.providers['main']['base_url']}"
+        with State(self.state_path) as state, state.transaction() as db:
+            batches.note_shown(db, address, "an earlier batch")
 
     def provider(self, **options: Any) -> dict[str, Any]:
         """Return the configuration of a provider on the sandbox."""
@@ -138,15 +146,18 @@ class Spool:
 
     def poll(self, **options: Any) -> Report:
         """Run poll."""
-        return self._run(lambda state, config, accounts: poll.run(state, accounts, self.clock, **options))
+        return self._run(lambda state, config, accounts: poll.run(state, config, accounts, self.clock, **options))
 
     def reconcile(self) -> Report:
         """Run reconcile."""
         return self._run(lambda state, config, accounts: reconcile.run(state, config, self.clock))
 
-    def resolve(self, *names: str, adopt: str | None = None) -> Report:
-        """Run resolve."""
-        return self._run(lambda state, config, accounts: resolve.run(state, accounts, self.clock, names, adopt))
+    def resolve(self, *names: str, adopt: str | None = None, give_up: bool = False) -> Report:
+        """Run resolve: with ``--resend``, unless told otherwise."""
+        decision = adopt or (resolve.Decision.GIVE_UP if give_up else resolve.Decision.RESEND)
+        return self._run(
+            lambda state, config, accounts: resolve.run(state, config, accounts, self.clock, names, decision)
+        )
 
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""

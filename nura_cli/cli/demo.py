@@ -61,7 +61,7 @@ def _run(session: Session, folder: Path) -> None:
         report = dispatch.run(state, config, accounts, clock.now)
         say.done(f"{report.result['requests']} requests in batch {report.result['batches'][0]['remote_id']}")
         say("poll", "asks whether the batch has ended, downloads its results")
-        poll.run(state, accounts, clock.now, wait=60)
+        poll.run(state, config, accounts, clock.now, wait=60)
         say.done("results are home")
         say("reconcile", "maps each answer back to its record")
         report = reconcile.run(state, config, clock.now)

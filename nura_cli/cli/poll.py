@@ -31,7 +31,7 @@ def command(
         from nura_cli.pipeline import poll
 
         with bar(session, "batches ended", only=wait is not None) as advance:
-            return poll.run(state, accounts, clock.now, wait=_seconds(wait), progress=advance)
+            return poll.run(state, config, accounts, clock.now, wait=_seconds(wait), progress=advance)
 
     stage(session, work, _summary, _EMPTY)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nura_cli.state import State
 
 _EMPTY = {
-    "tasks": dict.fromkeys(("completed", "failed", "retried", "missing", "late"), 0),
+    "tasks": dict.fromkeys(("completed", "failed", "retried", "missing", "late", "cancelled"), 0),
     "rows": dict.fromkeys(("written", "skipped", "delayed", "failed"), 0),
     "events": dict.fromkeys(("sent", "delayed", "dead"), 0),
 }

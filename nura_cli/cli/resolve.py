@@ -18,18 +18,26 @@ if TYPE_CHECKING:
 @with_session
 def command(
     session: Session,
-    batch: Annotated[list[str], typer.Argument(help="A held batch, as status names it; or batches at the provider.")],
+    batch: Annotated[
+        list[str], typer.Argument(help="Batches that status names; or their ids at the provider.", show_default=False)
+    ],
     adopt: Annotated[str | None, typer.Option(help="It is this batch at the provider.", show_default=False)] = None,
-    resend: Annotated[bool, typer.Option("--resend", help="It is not there: send its tasks again.")] = False,
+    resend: Annotated[
+        bool, typer.Option("--resend", help="Send its tasks again, and pay for them again if it was paid for.")
+    ] = False,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Send nothing again: its tasks fail as lost, or stay cancelled.")
+    ] = False,
 ) -> None:
-    """Decide what became of a batch that is held."""
-    if (adopt is None) == (not resend):
-        raise UsageError("give one of --adopt REMOTE_ID and --resend")
+    """Decide what becomes of a batch that is held, lost or was cancelled at the provider."""
+    if (adopt is not None) + resend + give_up != 1:
+        raise UsageError("give one of --adopt REMOTE_ID, --resend and --give-up")
 
     def work(state: "State", config: "Config", accounts: "Accounts") -> Report:
         from nura_cli.pipeline import resolve
 
-        return resolve.run(state, accounts, clock.now, batch, adopt)
+        decision = adopt if adopt is not None else resolve.Decision.RESEND if resend else resolve.Decision.GIVE_UP
+        return resolve.run(state, config, accounts, clock.now, batch, decision)
 
     def summary(report: Report) -> str:
         return f"batch {', '.join(batch)}: {report.result['done']}"

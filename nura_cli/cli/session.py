@@ -238,12 +238,12 @@ def stage(
     """Run a stage under its lock, with its start written before the work and its end after.
 
     Args:
-        lock: the stage whose lock it takes; None for its own.
+        lock: the stage whose lock it takes, and which it cannot do without; None for its own.
         summary: puts a report into one line, for a terminal.
         empty: the fields of the report of a run that was skipped.
 
     Raises:
-        Busy: another run has held the lock for longer than one can take.
+        Busy: another run has held the lock for longer than one can take, or holds one that this cannot do without.
     """
     from nura_cli.pipeline.accounts import Accounts
 
@@ -257,6 +257,11 @@ def stage(
                     report = _done(session, state, lambda: work(state, config, accounts))
                 said = _recorded(session, state, report, config.remind)
         except locks.Held as held:
+            if lock is not None:
+                since = clock.rfc3339(held.holder.since) if held.holder else "just now"
+                raise Busy(
+                    f"{lock} is at work (since {since}): nothing was done", hint="run this again once it has ended"
+                ) from held
             _skipped(session, state, held, empty, config.remind)
             return
     session.say(summary(report))

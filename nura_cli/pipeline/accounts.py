@@ -59,6 +59,10 @@ class Accounts:
         """Return where a provider's batches are: kind, address and account as configured, without the key."""
         return address(self._settings(name))
 
+    def own(self, name: str) -> bool:
+        """Return whether a provider is spoken to at its vendor's own address, without a connection."""
+        return providers.at_home(self._settings(name))
+
     def fingerprint(self, name: str) -> str:
         """Return a keyed hash of a provider's key: tells whether it is the same key, and nothing else about it."""
         secret = self._settings(name).secret().encode()
@@ -67,6 +71,14 @@ class Accounts:
     def adopts(self, name: str) -> bool:
         """Return whether an unconfirmed create may be resolved without a person (``on_unconfirmed: adopt``)."""
         return self._settings(name).on_unconfirmed == "adopt"
+
+    def resends_lost(self, name: str) -> bool:
+        """Return whether tasks whose results are lost are sent again without a person (``on_lost: resend``)."""
+        return self._settings(name).on_lost == "resend"
+
+    def at(self, address: str) -> list[str]:
+        """Return the names of the configured providers at an address."""
+        return [name for name in self._config.providers if self.address(name) == address]
 
     def cleanup_after(self, name: str) -> int | None:
         """Return after how many seconds what the provider keeps of a final batch is deleted; None for never."""

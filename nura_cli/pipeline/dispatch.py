@@ -33,6 +33,7 @@ from nura_cli.errors import (
     KeyRefused,
     NotFound,
     NuraError,
+    OnHold,
     ProviderError,
     RateLimited,
     Refused,
@@ -42,12 +43,14 @@ from nura_cli.errors import (
 from nura_cli.pipeline import deliver, packing, recovery, retry, settle, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
-from nura_cli.pipeline.report import Report, Trouble, batch_dicts, count, trouble
+from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
 from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.providers.base import Dialect, Fault, Limits, Provider, Spec
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
+from nura_cli.state.file import unforeseen
+from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus
 
 _PAGE = 1000
@@ -88,6 +91,15 @@ class Dispatch:
         """Note a trouble; the run goes on."""
         self.troubles.append(trouble(error, provider=provider, workload=workload, batch=batch))
 
+    def bug(self, error: Exception, about: str, batch: Batch | None = None, *, workload: str | None = None) -> None:
+        """Note what nobody foresaw about one part of the run; the others go on."""
+        name, workload = (batch.provider, batch.workload) if batch else (None, workload)
+        self.troubles.append(bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None))
+
+    def plan(self, batch: Batch) -> Plan:
+        """Return what the answers of a batch set off."""
+        return deliver.plan_of(self.config, batch.workload)
+
 
 def run(
     state: State,
@@ -118,9 +130,11 @@ def run(
     spool.sweep(state.requests, set())
     _undo_claims(job)
     recovery.resolve(state, accounts, clock, job)
+    job.blocked |= recovery.unproven(state, accounts)
     for batch in batches.under_way(state.db, BatchStatus.UPLOADED):
-        progress(f"batch {batch.id}: going on from its uploaded file")
-        _guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
+        if batch.provider not in job.blocked:
+            progress(f"batch {batch.id}: going on from its uploaded file")
+            _guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
     for workload in chosen:
         _send_workload(job, workload, progress)
     return _report(job)
@@ -155,6 +169,10 @@ def _guarded(job: Dispatch, provider: str, workload: str, work: Callable[[], Non
         _block(job, provider, error)
     except (ProviderError, ConfigError) as error:
         job.fail(error, provider=provider, workload=workload)
+    except Exception as error:
+        if not unforeseen(error):
+            raise
+        job.bug(error, f"workload {workload}", workload=workload)
 
 
 def _block(job: Dispatch, provider: str, error: ProviderError | KeyRefused) -> None:
@@ -284,9 +302,7 @@ def _open(
     horizon = -1 if job.ignore_waits else now + retry.LONGEST_BACKOFF
     if not tasks.due_count(job.state.db, lane.id, now, horizon, 1):
         return None
-    if provider.name not in job.seen:
-        recovery.survey(job.state, job.accounts, provider, job.clock)
-        job.seen.add(provider.name)
+    _surveyed(job, provider)
     name, text = revision(spec)
     with job.state.transaction() as db:
         batch_id = batches.add(
@@ -308,6 +324,13 @@ def _open(
             batches.drop(db, batch_id)
             return None
         return batches.get(db, batch_id)
+
+
+def _surveyed(job: Dispatch, provider: Provider) -> None:
+    """See, once a run, that no other copy of this state file has sent anything to a provider. Raises ConfigError."""
+    if provider.name not in job.seen:
+        recovery.survey(job.state, job.accounts, provider, job.clock)
+        job.seen.add(provider.name)
 
 
 def new_tag() -> str:
@@ -413,7 +436,9 @@ def _resume(job: Dispatch, batch: Batch) -> None:
     except ConfigError as error:
         _give_back(job, batch, error)
         return
-    _create(job, batch, job.accounts.provider(batch.provider), str(batch.input_file_id))
+    provider = job.accounts.provider(batch.provider)
+    _surveyed(job, provider)
+    _create(job, batch, provider, str(batch.input_file_id))
 
 
 def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str) -> Sent:
@@ -434,13 +459,18 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         with on_disk(request_file(job.state, batch)):
             remote = provider.create(source, endpoint=batch.endpoint, tag=batch.tag, state_id=job.state.state_id)
     except Unconfirmed as error:  # the one doubtful outcome: recovery finds out, in a later run
-        job.blocked.add(batch.provider)
+        job.blocked |= {batch.provider, *recovery.unproven(job.state, job.accounts)}
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
         return Sent.STOP
     except (Refused, KeyRefused, Unreachable) as error:
         # The create of an uploaded file is refused before anybody looked into it.
         return _refused(job, batch, error, content=not provider.uploads)
-    recovery.adopt(job.state, batch, remote, job.clock(), "created")
+    try:
+        recovery.adopt(job.state, batch, remote, job.clock(), "created")
+    except OnHold as error:
+        job.blocked.add(batch.provider)
+        job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+        return Sent.STOP
     with job.state.transaction() as db:
         whole = runs.route(db, batch.provider)
         runs.learn(db, whole._replace(paused_until=0, strikes=0, why=None))

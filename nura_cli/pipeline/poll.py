@@ -2,47 +2,52 @@
 
 Takes batches that are ``submitted``; leaves those that ended ``completed``, their results whole on disk: streamed to a
 ``.part`` file, checked, synced, renamed, and only then noted. It asks by list pages where that takes fewer requests than
-asking for each batch. It also deletes at the provider what is due for it, and follows strays to their end.
+asking for each batch, and after each batch by itself once an hour, since lists can be stale. It also looks through the
+lists for copies of what was sent (:mod:`nura_cli.pipeline.copies`), deletes at the provider what is due for it, and follows
+strays to their end.
 
-What can go wrong: a provider that cannot be reached, alone; a download cut short, which is taken up by the next run; a
-batch or results the provider has lost, whose tasks are then sent again. It holds the poll lock, and is the only stage
-that writes and sweeps ``results/``.
+What can go wrong: a provider that cannot be reached, alone; a download cut short, which is taken up by the next run;
+results that were paid for and cannot be had: they are looked for again, and the batch is held until a person decides.
+Nothing that ended is sent again by itself. It holds the poll lock, and is the only stage that writes and sweeps
+``results/``.
 """
 
-import errno
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
 from nura_cli.clock import Clock
+from nura_cli.config import Config
 from nura_cli.errors import (
     EX_TEMPFAIL,
     ConfigError,
     KeyRefused,
     NotFound,
     NuraError,
+    OnHold,
     ProviderError,
     Refused,
     StateError,
-    Unreachable,
 )
-from nura_cli.pipeline import recovery, retry, spool
+from nura_cli.pipeline import copies, deliver, recovery, retry, settle, spool, waiting
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.report import Report, Trouble, batch_dicts, trouble
-from nura_cli.providers.base import Download, Phase, Provider, RemoteBatch
+from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
+from nura_cli.providers.base import Ending, Phase, Provider, RemoteBatch
 from nura_cli.state import State, batches, runs
+from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Stray
-from nura_cli.state.disk import on_disk, part_of, publish
-from nura_cli.states import BatchStatus
+from nura_cli.state.file import unforeseen
+from nura_cli.states import BatchStatus, ErrorKind
 
 _WAIT_SECONDS = (0.2, 30.0)
 """With ``--wait``: seconds between two rounds, from the first to the longest."""
-STRAY_MISSED = recovery.WINDOW_SECONDS + recovery.LOST_AFTER
+STRAY_MISSED = waiting.WINDOW_SECONDS + waiting.LOST_AFTER
 """Seconds after which a stray that the provider does not know is no longer looked for."""
 STRAY_KEPT = 30 * 86400
 """Seconds after which no provider keeps anything of a stray."""
@@ -53,6 +58,7 @@ class Poll:
     """One run of the stage: what it works with, and what it has seen so far."""
 
     state: State
+    config: Config
     accounts: Accounts
     clock: Clock
     checked: int = 0
@@ -67,9 +73,20 @@ class Poll:
         found = trouble(error, provider=provider, workload=workload, batch=batch)
         self.troubles[found.scope] = found
 
+    def failed(self, error: NuraError, batch: Batch) -> None:
+        """Note a trouble of one batch."""
+        self.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+
+    def bug(self, error: Exception, about: str, *, provider: str | None = None, batch: Batch | None = None) -> None:
+        """Note what nobody foresaw about one part of the run."""
+        name, workload = (batch.provider, batch.workload) if batch else (provider, None)
+        found = bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None)
+        self.troubles[found.scope] = found
+
 
 def run(
     state: State,
+    config: Config,
     accounts: Accounts,
     clock: Clock,
     *,
@@ -80,26 +97,27 @@ def run(
     """Ask after every batch under way, and bring home what has ended.
 
     Args:
-        wait: seconds to stay until all have ended; None asks once.
+        wait: seconds to stay until all have ended; None asks once. What has ended and cannot be had is not waited for.
         progress: told how many of how many have ended.
 
     Returns:
         ``checked``, and the ``batches`` that changed. With ``wait``, exit code 75 when time runs out first.
     """
-    job = Poll(state, accounts, clock)
+    job = Poll(state, config, accounts, clock)
     _sweep(state)
-    total = len(batches.under_way(state.db, BatchStatus.SUBMITTED))
+    total = len(_awaited(state))
     deadline = time.monotonic() + (wait or 0)
     pause, longest = _WAIT_SECONDS
     while True:
         job.troubles.clear()
         _round(job)
-        left = len(batches.under_way(state.db, BatchStatus.SUBMITTED))
+        left = len(_awaited(state))
         progress(total - left, total)
         if wait is None or not left or time.monotonic() >= deadline:
             break
         sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.5, longest)
+    copies.look_through(state, accounts, clock, job)
     _follow_strays(job)
     _clean_up(job)
     troubles = list(job.troubles.values())
@@ -107,6 +125,12 @@ def run(
         late = f"{left} of {total} batches have not ended within {wait} seconds"
         return Report(_result(job), [*troubles, Trouble("timeout", late, EX_TEMPFAIL)], worked=False)
     return Report(_result(job), troubles, job.worked)
+
+
+def _awaited(state: State) -> list[Batch]:
+    """Return the batches that have not ended yet; those of which something is missing have."""
+    under_way = batches.under_way(state.db, BatchStatus.SUBMITTED)
+    return [one for one in under_way if one.held is None and one.short_at is None and one.absent_at is None]
 
 
 def _result(job: Poll) -> dict[str, object]:
@@ -118,38 +142,85 @@ def _round(job: Poll) -> None:
     for batch in batches.under_way(job.state.db, BatchStatus.SUBMITTED):
         try:
             job.accounts.check(batch)
-            by_provider.setdefault(batch.provider, []).append(batch)
-        except ConfigError as error:
-            job.fail(error, batch=batch.id)
+            if _looked_for(job, batch):
+                by_provider.setdefault(batch.provider, []).append(batch)
+        except NuraError as error:
+            job.failed(error, batch)
     for name, group in by_provider.items():
         try:
             _ask(job, job.accounts.provider(name), group)
         except (ProviderError, KeyRefused, ConfigError) as error:
             job.fail(error, provider=name)
+        except Exception as error:
+            if not unforeseen(error):
+                raise
+            job.bug(error, name, provider=name)
+
+
+def _looked_for(job: Poll, batch: Batch) -> bool:
+    """Return whether a batch is to be asked after in this run.
+
+    Raises:
+        OnHold: it waits for a person, and there is nothing more to be had of it.
+    """
+    now = job.clock()
+    if batch.held is not None and (not waiting.kept(batch, now) or waiting.short_over(batch, now)):
+        raise _on_hold(batch, batch.held, new=False)
+    return batch.short_at is None or waiting.asked_for_the_rest(batch, now)
 
 
 def _ask(job: Poll, provider: Provider, group: Sequence[Batch]) -> None:
     """Ask one provider after its batches: by pages of its list while that pays, then one by one."""
-    waiting = {str(batch.remote_id): batch for batch in group}
-    cursor = None
-    pages = 0
-    while listing_pays(len(waiting), provider.page_size, pages, len(group)):
+    unseen = {str(batch.remote_id): batch for batch in group}
+    alone = dict(unseen)
+    try:
+        _ask_by_list(job, provider, unseen, alone)
+    except ProviderError as error:
+        if not error.answered:
+            raise
+        job.fail(error, provider=provider.name)
+    for batch in alone.values():
+        _guarded(job, batch, partial(_ask_after, job, provider, batch))
+
+
+def _ask_by_list(job: Poll, provider: Provider, unseen: dict[str, Batch], alone: dict[str, Batch]) -> None:
+    """Read pages of a list while that pays; what they tell of enough of a batch leaves ``alone``."""
+    total, cursor, pages = len(unseen), None, 0
+    while listing_pays(len(unseen), provider.page_size, pages, total):
         page = provider.page(cursor)
         pages += 1
+        recovery.note_shown(job.state, job.accounts, provider, page.batches)
         for remote in page.batches:
-            batch = waiting.pop(remote.id, None)
-            if batch is not None:
-                _see(job, provider, batch, remote)
+            batch = unseen.pop(remote.id, None)
+            if batch is None or (remote.phase is Phase.RUNNING and waiting.asked_alone(batch, job.clock())):
+                continue
+            del alone[remote.id]
+            _guarded(job, batch, partial(_see, job, provider, batch, remote))
         cursor = page.next
         if cursor is None:
             break
-    for batch in waiting.values():
-        try:
-            _ask_after(job, provider, batch)
-        except ProviderError as error:
-            if not error.answered:
-                raise
-            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+
+
+class _Down(Exception):
+    """A provider did not answer: nothing more is asked of it in this run."""
+
+    def __init__(self, error: ProviderError | KeyRefused) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _guarded(job: Poll, batch: Batch, work: Callable[[], None]) -> None:
+    """Do what is to be done about one batch: its trouble, an unforeseen one too, is its own."""
+    try:
+        work()
+    except _Down as down:
+        raise down.error from None
+    except NuraError as error:
+        job.failed(error, batch)
+    except Exception as error:
+        if not unforeseen(error):
+            raise
+        job.bug(error, f"batch {batch.id}", batch=batch)
 
 
 def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
@@ -157,8 +228,16 @@ def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
         remote = provider.retrieve(str(batch.remote_id))
     except NotFound:
         _not_found(job, provider, batch)
-    else:
-        _see(job, provider, batch, remote)
+        return
+    except KeyRefused as error:
+        raise _Down(error) from None
+    except ProviderError as error:
+        if not error.answered:
+            raise _Down(error) from None
+        if waiting.overdue(batch, job.clock()):
+            raise _hold(job, batch, f"its time is over, and {batch.provider} cannot say what became of it") from error
+        raise
+    _see(job, provider, batch, remote, alone=True)
 
 
 def listing_pays(waiting: int, page_size: int, pages: int, total: int) -> bool:
@@ -170,47 +249,202 @@ def listing_pays(waiting: int, page_size: int, pages: int, total: int) -> bool:
     return waiting > 2 and pages < max(2 * -(-total // page_size), total // 4)
 
 
-def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> None:
-    """Note what the provider says of a batch; when it has ended, bring it home. Its trouble is its own."""
+def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, alone: bool = False) -> None:
+    """Note what the provider says of a batch; when it has ended, bring it home.
+
+    Args:
+        alone: it was asked after by itself, and not read off a list.
+    """
     job.checked += 1
-    told = {
+    running = remote.phase is Phase.RUNNING
+    told: dict[str, str | int | None] = {
         "remote_status": remote.status,
         "completed": remote.completed if remote.completed is not None else batch.completed,
         "failed": remote.failed if remote.failed is not None else batch.failed,
         "expires_at": remote.expires_at or batch.expires_at,
         "input_file_id": batch.input_file_id or remote.input_file_id,
-        "absent_at": None if remote.phase is Phase.RUNNING else batch.absent_at,
+        "absent_at": None if running else batch.absent_at,
+        "absent_here": None if running else batch.absent_here,
+        "asked_at": job.clock() if alone and waiting.asked_alone(batch, job.clock()) else batch.asked_at,
     }
-    try:
-        if any(getattr(batch, name) != value for name, value in told.items()):
-            with job.state.transaction() as db:
-                batch = batches.note(db, batch, **told)
-            job.moved[batch.id] = batch
-        if remote.phase is not Phase.RUNNING:
-            job.moved[batch.id] = _bring_home(job, provider, batch, remote)
-        job.worked = True
-    except (ProviderError, KeyRefused, StateError) as error:
-        job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+    if any(getattr(batch, name) != value for name, value in told.items()):
+        with job.state.transaction() as db:
+            batch = batches.note(db, batch, **told)
+        job.moved[batch.id] = batch
+    job.worked = True
+    if not running:
+        job.moved[batch.id] = _bring_home(job, provider, batch, remote)
+    elif waiting.overdue(batch, job.clock()):
+        raise _hold(job, batch, f"its time is over, and {batch.provider} says {remote.status}")
+    elif batch.held is not None:
+        with job.state.transaction() as db:
+            job.moved[batch.id] = batches.note(db, batch, held=None)
+
+
+def _hold(job: Poll, batch: Batch, why: str) -> OnHold:
+    """Leave a batch to a person; it is still looked for."""
+    if batch.held != why:
+        with job.state.transaction() as db:
+            job.moved[batch.id] = batches.note(db, batch, held=why)
+    return _on_hold(batch, why, new=batch.held is None)
+
+
+def _on_hold(batch: Batch, why: str, *, new: bool) -> OnHold:
+    return OnHold(
+        f"batch {batch.id} is held: {why}",
+        hint=f"nura resolve {batch.id} --resend pays for its tasks again, --give-up does not; it comes home by itself if"
+        " its results do",
+        new=new,
+        provider=batch.provider,
+        batch_id=batch.id,
+    )
+
+
+class Home(NamedTuple):
+    """What came home of an ended batch.
+
+    Attributes:
+        parts, spooled: what is offered, and what lies in the spool of it.
+        lines: what the files hold of the batch's own lines.
+        lacks: what could not be had, in words, or None.
+        answers: whether that may have been answers, and not only the lines of requests that failed.
+    """
+
+    parts: dict[str, str]
+    spooled: dict[str, dict[str, object]]
+    lines: spool.Lines
+    lacks: str | None = None
+    answers: bool = False
+
+
+_NOTHING = Home({}, {}, spool.Lines(frozenset(), frozenset(), 0))
 
 
 def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Batch:
-    """Download what an ended batch has; note it ``completed`` once all of it is whole, or surely lost."""
+    """Download what an ended batch has; note it ``completed`` once all of it is whole."""
+    if remote.phase is Phase.REFUSED:
+        faults = msgspec.json.encode(remote.faults).decode()
+        return _completed(job, batch, remote, _NOTHING, faults=faults)
+    home = _fetched(job, provider, batch, remote)
+    if home.lacks:
+        for other in _told_otherwise(provider, remote):
+            again = _fetched(job, provider, batch, other)
+            if not again.lacks:
+                remote, home = other, again
+                break
+    if home.lacks:
+        return _lacking(job, provider, batch, remote, home)
+    claimed = spool.claimed(remote.completed, home.lines, batch.requests)
+    return _short(job, batch, remote, home, claimed) if claimed else _completed(job, batch, remote, home)
+
+
+def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Home:
+    """Download the parts that a batch names, and look into them."""
     spooled: dict[str, dict[str, object]] = {}
-    faults = msgspec.json.encode(remote.faults).decode() if remote.phase is Phase.REFUSED else None
-    lost, foreign = _unnamed(batch, remote) if remote.phase is Phase.ENDED else None, False
-    for part, part_id in remote.parts.items() if remote.phase is Phase.ENDED else ():
-        path = result_file(job.state, batch, part)
+    lines = _NOTHING.lines
+    lacks = _unnamed(remote)
+    answers = lacks is not None
+    for part, part_id in remote.parts.items():
+        path = spool.result_file(job.state, batch, part)
         try:
-            got = fetch(provider, part_id, path)
+            got = spool.fetch(provider, part_id, path)
         except NotFound:
-            lost = f"does not find its {part} file"
+            lacks, answers = lacks or f"does not find its {part} file", answers or part != "error"
             continue
-        if part != "error" and not bears(path, batch.tag):
-            lost, foreign = f"gives other requests' results for its {part} file", True
+        found = spool.lines_of(path, provider.dialect, batch.tag)
+        if part != "error" and found.others and not found.tasks:
+            lacks, answers = f"gives other requests' results for its {part} file", True
             continue
         spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
-    if lost and not _absent_twice(job, provider, batch):
-        raise NotFound(f"batch {batch.id}: {batch.provider} {lost}", hint="it is asked again in 15 minutes")
+        lines = lines.plus(found, all_answers=part == "output")
+    return Home(dict(remote.parts), spooled, lines, lacks, answers)
+
+
+def _unnamed(remote: RemoteBatch) -> str | None:
+    """Return what is amiss where an ended batch names no results that could hold what it says it answered."""
+    if remote.completed and not remote.parts.keys() - {"error"}:
+        return f"counts {remote.completed:,} answers and names no file of them"
+    return "names no results at all" if not remote.parts else None
+
+
+def _told_otherwise(provider: Provider, remote: RemoteBatch) -> list[RemoteBatch]:
+    """Return the batch as the provider tells it when asked after it alone, and on the newest page of its list, where that
+    names other results: a list and a retrieve can disagree (litellm#36049).
+    """
+    told: list[RemoteBatch] = []
+    with suppress(ProviderError):
+        told.append(provider.retrieve(remote.id))
+    with suppress(ProviderError):
+        told += [one for one in provider.page().batches if one.id == remote.id]
+    return [one for one in told if one.phase is Phase.ENDED and one.parts and one.parts != remote.parts]
+
+
+def _lacking(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home) -> Batch:
+    """Decide about an ended batch of which something cannot be had: not on one look, and never by sending it again."""
+    without_files = not remote.parts
+    if without_files and remote.ending is Ending.CANCELLED and remote.completed == 0:
+        return _completed(job, batch, remote, _NOTHING)
+    why = f"{batch.provider} {home.lacks}"
+    if _missed_for(job, provider, batch) > 0:
+        raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
+    did_nothing = remote.ending is Ending.EXPIRED and remote.completed == 0
+    if without_files and (did_nothing or remote.ending is Ending.CANCELLED):
+        return _completed(job, batch, remote, _NOTHING)
+    if not home.answers:
+        return _completed(job, batch, remote, home)
+    return _lost(job, batch, Failure(ErrorKind.LOST, why))
+
+
+def _missed_for(job: Poll, provider: Provider, batch: Batch) -> int:
+    """Note that something of a batch was looked for in vain; return in how many seconds that is to be believed."""
+    try:
+        date = provider.page().date
+    except ProviderError:
+        date = None
+    now = job.clock()
+    left = waiting.believed_in(batch, date or now, now)
+    if left is None:
+        with job.state.transaction() as db:
+            job.moved[batch.id] = batches.note(db, batch, absent_at=date or now, absent_here=now)
+        return waiting.SETTLING_SECONDS
+    return left
+
+
+def _lost(job: Poll, batch: Batch, failure: Failure) -> Batch:
+    """Results that were paid for cannot be had: a person decides, or (``on_lost: resend``) each task is sent again, once."""
+    if job.accounts.resends_lost(batch.provider) and batch.held != _TWICE:
+        plan = deliver.plan_of(job.config, batch.workload)
+        done = settle.lose(job.state, batch, failure, plan, job.clock, resend=True, once=True)
+        told = f"batch {batch.id}: {failure.message}; its tasks are sent again (on_lost: resend), at an unknown cost"
+        job.failed(ProviderError(told, hint="nothing to do: they are sent by the next batch"), batch)
+        if done:
+            return batches.get(job.state.db, batch.id) or batch
+        raise _hold(job, batch, _TWICE)
+    raise _hold(job, batch, batch.held if batch.held == _TWICE else failure.message)
+
+
+_TWICE = "answers to tasks of it were lost before, and nothing is sent again twice by itself"
+
+
+def _short(job: Poll, batch: Batch, remote: RemoteBatch, home: Home, claimed: int) -> Batch:
+    """Take what came of a batch that counts more answers than its files hold; the rest is looked for again, for a day."""
+    now = job.clock()
+    began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
+    told = f"{batch.provider} counts {count(claimed, 'answer')} more than its results hold"
+    if batch.spooled != json.dumps(home.spooled):
+        job.failed(ProviderError(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day"), batch)
+        return _completed(job, batch, remote, home, short_at=began)
+    with job.state.transaction() as db:
+        batch = batches.note(db, batch, short_at=began, asked_at=now)
+    if waiting.short_over(batch, now):
+        return _lost(job, batch, Failure(ErrorKind.MISSING, told))
+    raise ProviderError(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day")
+
+
+def _completed(
+    job: Poll, batch: Batch, remote: RemoteBatch, home: Home, *, faults: str | None = None, short_at: int | None = None
+) -> Batch:
+    """Note that what a batch has is home; reconcile goes on from there."""
     now = job.clock()
     with job.state.transaction() as db:
         route = runs.route(db, batch.provider, batch.endpoint, batch.model)
@@ -222,159 +456,57 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
             BatchStatus.COMPLETED,
             now,
             f"the provider says {remote.status}",
-            parts=json.dumps(dict(remote.parts)),
-            spooled=json.dumps(spooled),
+            parts=json.dumps(home.parts),
+            spooled=json.dumps(home.spooled),
             faults=faults,
-            reason=f"{batch.provider} {lost}" if lost else None,
+            ending=remote.ending,
+            held=None,
             absent_at=None,
+            absent_here=None,
+            short_at=short_at,
+            asked_at=now,
             ended_at=remote.ended_at or now,
-            cleaned_at=now if foreign else None,  # what is somebody else's is not ours to delete
         )
-
-
-def _unnamed(batch: Batch, remote: RemoteBatch) -> str | None:
-    """Return what is amiss where an ended batch names no results that could hold what it says it answered."""
-    answers = remote.parts.keys() - {"error"}
-    if remote.completed and not answers:
-        return f"counts {remote.completed:,} answers and names no file of them"
-    return "names no results at all" if not remote.parts else None
-
-
-def _absent_twice(job: Poll, provider: Provider, batch: Batch) -> bool:
-    """Return whether something of a batch was looked for in vain twice, a quarter of an hour apart by the server's clock.
-
-    The first time is noted. Sending again on one 404 could pay twice.
-    """
-    date = provider.page().date or job.clock()
-    first = batch.absent_at
-    if first is not None and date - first >= recovery.SETTLING_SECONDS:
-        return True
-    if first is None or date < first:
-        with job.state.transaction() as db:
-            batches.note(db, batch, absent_at=date)
-    return False
-
-
-def bears(path: Path, tag: str) -> bool:
-    """Return whether a result file has a line with this tag, or no line at all."""
-    mark = f'"{tag}-'.encode()
-    with on_disk(path), path.open("rb") as file:
-        return any(mark in line for line in file) or not file.tell()
-
-
-def result_file(state: State, batch: Batch, part: str) -> Path:
-    """Return where a part of a batch's results lies in the spool."""
-    return state.results / f"{batch.tag}.{part}.jsonl"
-
-
-def fetch(provider: Provider, part_id: str, target: Path) -> Download:
-    """Download one part whole to ``target``: through a ``.part`` file, checked, synced, renamed, the folder synced.
-
-    Whole means: as long as was announced, and its last line parses; where no length was announced, a second download
-    has to give the same bytes.
-
-    Raises:
-        Unreachable: it came short; the next run tries again.
-        NotFound: the provider no longer has it.
-        StateError: there is no room for it on the disk, or the disk fails.
-    """
-    with part_of(target) as part:
-        got = provider.download(part_id, part)
-        if got.announced is None:
-            with part_of(part) as again:
-                second = provider.download(part_id, again)
-            if second.sha256 != got.sha256:
-                raise Unreachable(f"two downloads of {part_id} differ; it is fetched again by the next run")
-        elif got.bytes != got.announced:
-            raise Unreachable(
-                f"{part_id}: {got.bytes:,} of {got.announced:,} bytes came; it is fetched again by the next run"
-            )
-        if not ends_whole(part):
-            raise Unreachable(f"{part_id}: its last line is cut; it is fetched again by the next run")
-        publish(part, target)
-    return got
-
-
-_TAIL = 1 << 16
-
-
-def ends_whole(path: Path) -> bool:
-    """Return whether the last line of a file is a whole JSON document (an empty file is whole)."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        length = _TAIL
-        while True:
-            file.seek(max(0, size - length))
-            tail = file.read().rstrip(b" \r\n")
-            if b"\n" in tail or length >= size:
-                break
-            length *= 4
-    line = tail.rpartition(b"\n")[2]
-    try:
-        msgspec.json.decode(line, type=msgspec.Raw) if line else None
-    except msgspec.MsgspecError:
-        return False
-    return True
-
-
-def intact(path: Path, expected: dict[str, object]) -> bool:
-    """Return whether a spool file is still what was downloaded: its length and sha256. One the disk cannot read is not.
-
-    Raises:
-        StateError: it may not be read, or the disk does not say.
-    """
-    with on_disk(path):
-        if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            return False
-        try:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == expected["sha256"]
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return False
 
 
 def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
-    """A batch the provider does not know (yet): transient after a create, and final only past its deadline."""
+    """A batch the provider does not know (yet): transient after a create, and to be decided only past its deadline."""
     job.checked += 1
     now = job.clock()
-    deadline = recovery.deadline(batch)
-    gone = now >= deadline + recovery.LOST_AFTER and _forgotten(job, provider, batch, deadline)
-    if gone and _absent_twice(job, provider, batch):
-        with job.state.transaction() as db:
-            why = f"{batch.provider} no longer knows it, {(now - deadline) // 60} minutes past its deadline"
-            job.moved[batch.id] = batches.move(
-                db, batch, BatchStatus.COMPLETED, now, why, parts="{}", spooled="{}", reason=why, ended_at=now
-            )
-    elif now - (batch.submitted_at or now) > recovery.SETTLING_SECONDS:
-        over = now >= deadline + recovery.LOST_AFTER
-        lost = NotFound(
-            f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again",
-            hint=f"if it is gone for good: nura resolve {batch.id} --resend" if over else None,
-        )
-        job.fail(lost, provider=batch.provider, workload=batch.workload, batch=batch.id)
+    if not waiting.overdue(batch, now):
+        if not 0 <= now - waiting.sent(batch) <= waiting.SETTLING_SECONDS:
+            text = f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again"
+            raise NotFound(text)
+        return
+    why = f"its time is over, and {batch.provider} no longer knows it"
+    if job.accounts.resends_lost(batch.provider) and _forgotten(job, provider, batch):
+        if _missed_for(job, provider, batch) > 0:
+            raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
+        job.moved[batch.id] = _lost(job, batch, Failure(ErrorKind.LOST, why))
+        return
+    raise _hold(job, batch, why)
 
 
-def _forgotten(job: Poll, provider: Provider, batch: Batch, deadline: int) -> bool:
+def _forgotten(job: Poll, provider: Provider, batch: Batch) -> bool:
     """Return whether a batch is gone for good: the provider's list lacks it too, read as the same account, and by the
     server's clock its time is over. Sending its tasks again on less could pay for them twice.
     """
     seen = recovery.marker_of(batch)._replace(id=None)  # the batch before it may long be deleted; its date will do
     scan = recovery.read_list(provider, seen, job.accounts.fingerprint(provider.name))
     listed = any(remote.id == batch.remote_id for remote in scan.batches)
-    return not listed and scan.doubt is None and (scan.date or job.clock()) >= deadline + recovery.LOST_AFTER
+    shows = provider.own or batches.shows_ours(job.state.db, batch.address)
+    return not listed and scan.doubt is None and shows and waiting.overdue(batch, scan.date or job.clock())
 
 
 def _sweep(state: State) -> None:
     """Delete spool files that nothing waiting for reconcile owns: those of finished batches, and what a crash left."""
     owned = {
-        result_file(state, batch, part).name
+        spool.result_file(state, batch, part).name
         for batch in batches.under_way(state.db, BatchStatus.COMPLETED)
         for part in json.loads(batch.spooled or "{}")
     }
     for stray in batches.strays(state.db):
-        owned |= {stray_file(state, stray, part).name for part in json.loads(stray.spooled or "{}")}
+        owned |= {spool.stray_file(state, stray, part).name for part in json.loads(stray.spooled or "{}")}
     spool.sweep(state.results, owned)
 
 
@@ -383,16 +515,27 @@ def _follow_strays(job: Poll) -> None:
     for stray in batches.strays(job.state.db):
         if stray.spooled is not None:
             continue
-        age = job.clock() - stray.found_at
         try:
             _follow(job, job.accounts.provider(stray.provider), stray)
         except (ProviderError, KeyRefused, ConfigError, StateError) as error:
-            missed = isinstance(error, NotFound)
-            if age >= (STRAY_MISSED if missed else STRAY_KEPT):
-                with job.state.transaction() as db:
-                    batches.counted(db, stray, job.clock())
-            elif not missed or age > recovery.SETTLING_SECONDS:
-                job.fail(error, provider=stray.provider, batch=stray.batch_id)
+            _not_followed(job, stray, error)
+        except Exception as error:
+            if not unforeseen(error):
+                raise
+            job.bug(error, f"{stray.remote_id}, which is followed for batch {stray.batch_id}", provider=stray.provider)
+
+
+def _not_followed(job: Poll, stray: Stray, error: NuraError) -> None:
+    """Say that a stray could not be followed, or let it go once nothing can be there any more."""
+    age = job.clock() - stray.found_at
+    missed = isinstance(error, NotFound)
+    batch = batches.get(job.state.db, stray.batch_id)
+    known_lost = missed and batch is not None and batch.remote_id == stray.remote_id
+    if age >= (STRAY_MISSED if missed else STRAY_KEPT):
+        with job.state.transaction() as db:
+            batches.counted(db, stray, job.clock())
+    elif not known_lost and (not missed or age > waiting.SETTLING_SECONDS):
+        job.fail(error, provider=stray.provider, batch=stray.batch_id)
 
 
 def _follow(job: Poll, provider: Provider, stray: Stray) -> None:
@@ -402,15 +545,10 @@ def _follow(job: Poll, provider: Provider, stray: Stray) -> None:
         return
     spooled = {}
     for part, part_id in remote.parts.items():
-        got = fetch(provider, part_id, stray_file(job.state, stray, part))
+        got = spool.fetch(provider, part_id, spool.stray_file(job.state, stray, part))
         spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
     with job.state.transaction() as db:
         batches.stray_spooled(db, stray, json.dumps(spooled))
-
-
-def stray_file(state: State, stray: Stray, part: str) -> Path:
-    """Return where a part of a stray's results lies in the spool."""
-    return state.results / f"stray-{hashlib.sha256(stray.remote_id.encode()).hexdigest()[:20]}.{part}.jsonl"
 
 
 def _clean_up(job: Poll) -> None:
@@ -463,7 +601,7 @@ _MOST_FILE_PAGES = 50
 def find_uploads(provider: Provider, nameless: Sequence[Batch]) -> dict[str, str]:
     """Return the file ids of uploads whose answer was lost, by the tag that is their exact filename."""
     wanted = {f"{batch.tag}.jsonl": batch.tag for batch in nameless}
-    oldest = min(batch.created_at for batch in nameless) - recovery.SETTLING_SECONDS
+    oldest = min(batch.created_at for batch in nameless) - waiting.SETTLING_SECONDS
     found: dict[str, str] = {}
     cursor = None
     for _ in range(_MOST_FILE_PAGES):

@@ -17,19 +17,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import msgspec
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config
 from nura_cli.errors import EX_PARTIAL, NuraError
-from nura_cli.pipeline import deliver, poll, retry, settle
+from nura_cli.pipeline import deliver, retry, settle, spool, status
 from nura_cli.pipeline.judge import Judge, Verdict
 from nura_cli.pipeline.report import Report, Trouble, count, trouble
 from nura_cli.pricing import Prices
 from nura_cli.providers import dialect as dialect_of
-from nura_cli.providers.base import Dialect, Fault, ResultLine, Spec
+from nura_cli.providers.base import Dialect, Ending, Fault, ResultLine, Spec
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
@@ -83,7 +83,7 @@ def run(
             _reconcile(job, batch)
         except NuraError as error:
             job.troubles.append(trouble(error, provider=batch.provider, workload=batch.workload, batch=batch.id))
-        progress(sum(job.tasks[name] for name in ("completed", "failed", "retried")), total)
+        progress(sum(job.tasks[name] for name in ("completed", "failed", "retried", "cancelled")), total)
     for stray in batches.strays(state.db):
         try:
             if stray.spooled is not None:
@@ -94,7 +94,7 @@ def run(
 
 
 def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
-    names = ("completed", "failed", "retried", "missing", "late")
+    names = ("completed", "failed", "retried", "missing", "late", "cancelled")
     for workload, kinds in job.failures.items():
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
         text = f"{workload}: {count(kinds.total(), 'task')} failed: {listed}"
@@ -119,9 +119,14 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
     if batch.faults is not None:
         _refused(job, batch)
         return
+    if batch.reason is not None:  # an earlier release took its results for lost: they are looked for again first
+        with job.state.transaction() as db:
+            why = "its results are looked for again"
+            batches.move(db, batch, BatchStatus.SUBMITTED, job.clock(), why, reason=None, spooled=None)
+        return
     spooled = json.loads(batch.spooled or "{}")
-    paths = {part: poll.result_file(job.state, batch, part) for part in spooled}
-    if not all(poll.intact(path, spooled[part]) for part, path in paths.items()):
+    paths = {part: spool.result_file(job.state, batch, part) for part in spooled}
+    if not all(spool.intact(path, spooled[part]) for part, path in paths.items()):
         with job.state.transaction() as db:
             now = job.clock()
             batches.move(
@@ -143,7 +148,22 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
             for chunk in chunks(file):
                 settling.apply(chunk)
                 job.state.give_way()
+    if batch.short_at is not None:
+        with job.state.transaction() as db:
+            why = "the answers that came are applied, the rest is looked for again"
+            batches.move(db, batch, BatchStatus.SUBMITTED, job.clock(), why)
+        return
     settling.finish()
+    _say_cancelled(job, batch)
+
+
+def _say_cancelled(job: Reconcile, batch: Batch) -> None:
+    found = batches.get(job.state.db, batch.id)
+    if found is not None and found.cancelled:
+        (need,) = status.cancelled([found])
+        job.troubles.append(
+            Trouble("cancelled", need["message"], EX_PARTIAL, need["hint"], batch.provider, batch.workload, batch.id)
+        )
 
 
 def _refused(job: Reconcile, batch: Batch) -> None:
@@ -228,11 +248,10 @@ class Settling:
     def _late(self, db: Any, lines: dict[int, ResultLine], now: int) -> int:
         """Bill lines for tasks that are no longer this batch's; those it accounted for before are repeats."""
         ids = list(lines)
-        repeats = answers.attempted(db, self._batch.id, ids)
         known = answers.existing(db, ids)
         unknown = [task_id for task_id in ids if task_id not in known]
         self._job.ignored["about tasks nobody knows"] += len(unknown)
-        billed = [(task_id, self._judge.judge(lines[task_id]).spent) for task_id in ids if task_id in known - repeats]
+        billed = [(task_id, self._judge.judge(lines[task_id]).spent) for task_id in ids if task_id in known]
         return answers.late(db, self._batch.lane_id, self._batch.id, billed, now)
 
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int) -> Settled:
@@ -250,10 +269,10 @@ class Settling:
     def finish(self) -> None:
         """Account for the tasks without a line, then make the batch final."""
         job, batch = self._job, self._batch
-        lost = Failure(ErrorKind.LOST, batch.reason) if batch.reason else None
-        failure = lost or Failure(ErrorKind.MISSING, "the batch ended without a result for it")
-        unknown = Spent(cost=None, list_cost=None)  # what is lost was paid for, and nobody says how much
-        nothing = Verdict(failure, None, unknown if lost else Spent())
+        failure = _WITHOUT_LINE[Ending(batch.ending or Ending.COMPLETED)]
+        # Of a batch that was cancelled and names no results nobody says what was answered, unless it counts none.
+        untold = batch.ending == Ending.CANCELLED and batch.completed != 0 and not json.loads(batch.spooled or "{}")
+        nothing = Verdict(failure, None, settle.UNKNOWN if untold else Spent())
         while True:
             now = job.clock()
             with job.state.transaction() as db:
@@ -263,7 +282,7 @@ class Settling:
                 if len(left) < CHUNK_LINES:
                     self._final(db, now)
             _tally(job, batch, settled)
-            job.tasks["missing"] += len(settled)
+            job.tasks["missing"] += len(settled) if failure.kind is ErrorKind.MISSING else 0
             if len(left) < CHUNK_LINES:
                 return
 
@@ -271,16 +290,31 @@ class Settling:
         batch = batches.get(db, self._batch.id) or self._batch
         counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
         batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
-        kind: Literal["batch.completed", "batch.failed"] = "batch.failed" if batch.reason else "batch.completed"
-        outbox.ended(db, batch.lane_id, batch.id, kind, self._plan, now)
+        outbox.ended(db, batch.lane_id, batch.id, "batch.completed", self._plan, now)
+
+
+_WITHOUT_LINE = {
+    Ending.COMPLETED: Failure(ErrorKind.MISSING, "the batch ended without a result for it"),
+    Ending.EXPIRED: Failure(ErrorKind.EXPIRED, "its batch expired before it was answered"),
+    Ending.CANCELLED: Failure(ErrorKind.CANCELLED, "its batch was cancelled at the provider"),
+}
+"""Why a request has no line in the results, by how the provider ended its batch."""
 
 
 def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
     for one in settled:
-        name = {TaskStatus.PENDING: "retried", TaskStatus.COMPLETED: "completed"}.get(one.to, "failed")
+        name = _TALLIED[one.to]
         job.tasks[name] += 1
         if one.to is TaskStatus.FAILED and one.failure and not one.superseded:
             job.failures.setdefault(batch.workload, Counter())[one.failure.kind] += 1
+
+
+_TALLIED = {
+    TaskStatus.PENDING: "retried",
+    TaskStatus.COMPLETED: "completed",
+    TaskStatus.FAILED: "failed",
+    TaskStatus.CANCELLED: "cancelled",
+}
 
 
 def _count_stray(job: Reconcile, stray: Stray) -> None:
@@ -289,8 +323,8 @@ def _count_stray(job: Reconcile, stray: Stray) -> None:
     if batch is None:
         return
     spooled = json.loads(stray.spooled or "{}")
-    paths = {part: poll.stray_file(job.state, stray, part) for part in spooled}
-    if not all(poll.intact(path, spooled[part]) for part, path in paths.items()):
+    paths = {part: spool.stray_file(job.state, stray, part) for part in spooled}
+    if not all(spool.intact(path, spooled[part]) for part, path in paths.items()):
         with job.state.transaction() as db:
             batches.stray_spooled(db, stray, None)
         return
@@ -307,7 +341,7 @@ class StrayBill:
     def __init__(self, job: Reconcile, batch: Batch, stray: Stray) -> None:
         self._job = job
         self._batch = batch
-        self._stray = stray
+        self._of = "" if stray.remote_id == batch.remote_id else stray.remote_id  # one that was given up itself
         self._dialect: Dialect = dialect_of(batch.dialect)
         spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
         self._judge = Judge(self._dialect, spec, job.prices_of(batch))
@@ -319,7 +353,7 @@ class StrayBill:
                 billed = [line for raw in chunk if (line := self._line(raw))]
                 with self._job.state.transaction() as db:
                     now = self._job.clock()
-                    n = answers.late(db, self._batch.lane_id, self._batch.id, billed, now, self._stray.remote_id)
+                    n = answers.late(db, self._batch.lane_id, self._batch.id, billed, now, self._of)
                 self._job.tasks["late"] += n
 
     def _line(self, raw: bytes) -> tuple[int, Spent] | None:

@@ -2,37 +2,50 @@
 
 Before a create, dispatch stores a marker of the provider's list; here, under dispatch's lock, the list is read down to
 that marker. A batch of ours on it is adopted, once; doubles are cancelled and followed; one that is surely absent (read
-twice, 15 minutes apart by the server's clock, as the same account) gives its tasks back, and the log says so. Whatever
-cannot be decided is held, and nothing is ever sent on a guess.
+twice, 15 minutes apart by the server's clock and ours, as the same account) gives its tasks back, and the log says so. A
+list proves an absence only at the vendor's own address, or where it has shown a batch of ours before. Whatever cannot be
+decided is held, and nothing is ever sent on a guess.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
-from nura_cli.clock import Clock
-from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, RateLimited, Unreachable
+from nura_cli.clock import Clock, rfc3339
+from nura_cli.errors import (
+    ConfigError,
+    KeyRefused,
+    NotFound,
+    NuraError,
+    OnHold,
+    ProviderError,
+    RateLimited,
+    StateError,
+    Unreachable,
+)
+from nura_cli.pipeline import settle
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import count
+from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
 from nura_cli.providers.base import Dialect, Page, Phase, Provider, RemoteBatch
 from nura_cli.state import State, batches, tasks
+from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Stray
-from nura_cli.states import BatchStatus
+from nura_cli.state.file import unforeseen
+from nura_cli.state.outbox import Plan
+from nura_cli.states import BatchStatus, ErrorKind
 
-SETTLING_SECONDS = 15 * 60
-"""How long after a create the provider may take to list it; also the least time between two reads that find it absent."""
-WINDOW_SECONDS = 24 * 3600
-"""How long a provider takes for a batch at most, where it does not say."""
-LOST_AFTER = 3600
-"""Seconds past its deadline after which a batch that the provider does not know may be taken for lost."""
-SKEW_SECONDS = 60
-"""How far the clocks of one provider's servers may lie apart, and so its batches out of order."""
+SKEW_SECONDS = 30 * 60
+"""How far the clocks of one provider's servers may lie apart, and so its batches out of order: 20 minutes were seen."""
 GIVEN_UP_WATCH = 48 * 3600
 """How long a batch that was taken for absent is still looked out for, in seconds."""
 _MOST_PAGES = 1000
 _HEAD_BYTES = 1 << 16
+_LONGEST_HEAD = 1 << 27
+_NAMED_AT_MOST = 5
 
 
 class Marker(NamedTuple):
@@ -50,7 +63,15 @@ class Marker(NamedTuple):
 
 
 class Job(Protocol):
-    """What of the running stage recovery needs: a place for troubles."""
+    """What of the running stage recovery needs: a place for troubles, and what the answers of a batch set off."""
+
+    def plan(self, batch: Batch) -> Plan:
+        """Return what the answers of a batch set off."""
+        ...
+
+    def bug(self, error: Exception, about: str, batch: Batch) -> None:
+        """Note what nobody foresaw about one batch; the run goes on."""
+        ...
 
     def fail(
         self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
@@ -77,8 +98,31 @@ def look(state: State, provider: Provider, accounts: Accounts, clock: Clock) -> 
         ProviderError, KeyRefused: the list cannot be read.
     """
     page = provider.page()
+    note_shown(state, accounts, provider, page.batches)
     _refuse_copies(state, provider, page.batches, clock)
     return marker(page, accounts.fingerprint(provider.name))
+
+
+def note_shown(state: State, accounts: Accounts, provider: Provider, listed: Sequence[RemoteBatch]) -> None:
+    """Note it where a list shows a batch of ours for the first time: from then on it is known to show what is there."""
+    address = accounts.address(provider.name)
+    if provider.own or batches.shows_ours(state.db, address):
+        return
+    known = batches.known(state.db, [remote.id for remote in listed])
+    ours = next((one.id for one in listed if one.id in known or one.state_id == state.state_id), None)
+    if ours is not None:
+        with state.transaction() as db:
+            batches.note_shown(db, address, ours)
+
+
+def unproven(state: State, accounts: Accounts) -> set[str]:
+    """Return the providers to which nothing more may go: an unconfirmed create is held at their address, and its list has
+    never shown a batch of ours, so that nobody can tell what became of anything sent there.
+    """
+    doubtful = {batch.address for batch in batches.under_way(state.db, BatchStatus.SUBMITTING)}
+    silent = [address for address in doubtful if not batches.shows_ours(state.db, address)]
+    names = {name for address in silent for name in accounts.at(address)}
+    return {name for name in names if not accounts.own(name)}
 
 
 def survey(state: State, accounts: Accounts, provider: Provider, clock: Clock) -> None:
@@ -96,20 +140,27 @@ def survey(state: State, accounts: Accounts, provider: Provider, clock: Clock) -
     since = Marker(None, born, None, None, here) if seen is None else Marker(**json.loads(seen))
     # Whoever asked then: a key that was changed since does not make the copies unseen.
     scan = read_list(provider, since._replace(account=None, fingerprint=here), here)
+    note_shown(state, accounts, provider, scan.batches)
     _refuse_copies(state, provider, scan.batches, clock)
 
 
 def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatch], clock: Clock) -> None:
-    """Raise ConfigError where a listed batch was sent by another copy of this state file; set doubles of ours aside."""
+    """Raise ConfigError where a listed batch was sent by another copy of this state file.
+
+    One of ours that was taken for absent, or whose create was refused, is set aside; that a batch which is in use has a
+    second one is for poll to find out.
+    """
     known = batches.known(state.db, [remote.id for remote in listed])
+    uploaded = {batch.input_file_id: batch for batch in batches.under_way(state.db, BatchStatus.UPLOADED)}
     strangers = []
     for remote in listed:
-        if remote.state_id != state.state_id or remote.id in known:
+        resumed = uploaded.get(remote.input_file_id) if remote.input_file_id is not None else None
+        if remote.id in known or (remote.state_id != state.state_id and resumed is None):
             continue
-        batch = batches.by_tag(state.db, remote.tag or "")
+        batch = resumed or batches.by_tag(state.db, remote.tag or "")
         if batch is None or batch.marker is None:  # this file never got as far as sending it
             strangers.append(remote.id)
-        elif batch.status is not BatchStatus.SUBMITTING:
+        elif batch.status is BatchStatus.FAILED and batch.remote_id is None:
             _set_aside(state, provider, batch, [remote], clock())
     if strangers:
         raise ConfigError(
@@ -145,15 +196,19 @@ def resolve(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
         if batch.provider in down:
             continue
         try:
-            find_out(state, accounts, clock, batch)
-        except (ProviderError, KeyRefused, ConfigError) as error:
+            find_out(state, accounts, clock, batch, job)
+        except (ProviderError, KeyRefused, ConfigError, StateError) as error:
             job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
             silent = isinstance(error, Unreachable | RateLimited) and not error.answered
             if silent or isinstance(error, KeyRefused):
                 down.add(batch.provider)
+        except Exception as error:
+            if not unforeseen(error):
+                raise
+            job.bug(error, f"batch {batch.id}", batch)
 
 
-def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
+def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: Job) -> None:
     accounts.check(batch)
     provider = accounts.provider(batch.provider)
     if not accounts.adopts(batch.provider):
@@ -161,23 +216,46 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> No
     seen = marker_of(batch)
     deleted = seen.id is not None and not provider.uploads and batches.cleaned(state.db, seen.id)
     scan = read_list(provider, seen, accounts.fingerprint(batch.provider), deleted=deleted)
+    note_shown(state, accounts, provider, scan.batches)
     if seen.over is None and scan.date is not None:
         with state.transaction() as db:
             batch = batches.note(db, batch, marker=json.dumps(seen._replace(over=scan.date)._asdict()))
     found = identify(state, provider, batch, scan.batches)
+    shows = provider.own or batches.shows_ours(state.db, batch.address)
     if found.ours:
         oldest_first = [*reversed(found.ours)]
         chosen, *doubles = sorted(oldest_first, key=_worth)
         _set_aside(state, provider, batch, doubles, clock())
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
-    elif scan.doubt:
-        raise _hold(state, batch, scan.doubt)
-    elif found.undecided:
-        raise _hold(
-            state, batch, f"{len(found.undecided)} batches there may be it; their results will tell once they end"
-        )
+    elif why := _why_held(scan, found, shows):
+        raise _hold(state, batch, why)
     else:
-        _absent(state, batch, scan.date or clock(), clock())
+        _absent(state, batch, scan.date or clock(), clock, found.empty, job.plan(batch))
+
+
+def _why_held(scan: "Scan", found: "Found", shows: bool) -> str | None:
+    """Return why a batch that is not surely on the list is not surely absent from it either, or None."""
+    if scan.doubt:
+        return scan.doubt
+    if found.undecided:
+        n = count(len(found.undecided), "batch there may be it; its results", "batches there may be it; their results")
+        return f"{n} will tell once {'it ends' if len(found.undecided) == 1 else 'they end'}: {_named(found.undecided)}"
+    if found.deleted:
+        return f"the results of what may be it were deleted, and would have told: {_named(found.deleted)}"
+    if not shows:
+        return "that its list lacks it proves nothing: the list at this address has never shown a batch of ours"
+    return None
+
+
+def _named(remotes: Sequence[RemoteBatch]) -> str:
+    """Return batches in words by which a person recognises them in the provider's console."""
+    words = [
+        f"{one.id} ({f'made {rfc3339(one.created_at)}' if one.created_at is not None else 'of unknown age'},"
+        f" {count(one.total, 'request') if one.total else 'of unknown size'})"
+        for one in remotes[:_NAMED_AT_MOST]
+    ]
+    more = len(remotes) - len(words)
+    return ", ".join(words) + (f" and {more} more" if more > 0 else "")
 
 
 def _worth(remote: RemoteBatch) -> tuple[bool, int, int]:
@@ -190,38 +268,56 @@ def marker_of(batch: Batch) -> Marker:
     return Marker(**json.loads(batch.marker or "{}"))
 
 
-def _hold(state: State, batch: Batch, why: str) -> ProviderError:
+def _hold(state: State, batch: Batch, why: str) -> OnHold:
     with state.transaction() as db:
-        batches.note(db, batch, held=why, absent_at=None)
-    return ProviderError(
+        batches.note(db, batch, held=why, absent_at=None, absent_here=None)
+    return OnHold(
         f"batch {batch.id}: whether it arrived at {batch.provider} is not known, and it is held: {why}",
         hint=f"it is looked at again by every dispatch; to decide yourself: nura resolve {batch.id}"
-        " --adopt REMOTE_ID | --resend",
+        " --adopt REMOTE_ID | --resend | --give-up",
+        new=batch.held is None,
+        provider=batch.provider,
         batch_id=batch.id,
     )
 
 
-def _absent(state: State, batch: Batch, date: int, now: int) -> None:
-    """Note that the list does not have it; the second time, long enough after the first, believe it."""
-    first = batch.absent_at
-    if first is None or date < first:
+def _absent(state: State, batch: Batch, date: int, clock: Clock, empty: Sequence[RemoteBatch], plan: Plan) -> None:
+    """Note that the list does not have it, or that what may be it holds nothing; the second time, long enough after the
+    first, believe it.
+    """
+    now = clock()
+    left = believed_in(batch, date, now)
+    what = f"what may be it holds nothing: {_named(empty)}" if empty else f"{batch.provider} does not list it"
+    if left is None:
         with state.transaction() as db:
-            batches.note(db, batch, absent_at=date, held=None)
+            batches.note(db, batch, absent_at=date, absent_here=now, held=None)
+    if left is None or left > 0:
         raise ProviderError(
-            f"batch {batch.id}: its create was not confirmed, and {batch.provider} does not list it",
-            hint="it is asked again in 15 minutes before anything is sent anew",
+            f"batch {batch.id}: its create was not confirmed, and {what}",
+            hint=f"it is asked again in {SETTLING_SECONDS if left is None else left} seconds before anything is sent anew",
         )
-    if date - first < SETTLING_SECONDS:
-        raise ProviderError(
-            f"batch {batch.id}: its create was not confirmed, and {batch.provider} does not list it",
-            hint=f"it is asked again in {SETTLING_SECONDS - (date - first)} seconds before anything is sent anew",
-        )
+    if empty:
+        _hollow(state, batch, empty, clock, plan)
+        return
     give_up(
         state, batch, now, "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it"
     )
     raise ProviderError(
         f"batch {batch.id}: never arrived at {batch.provider}; its tasks wait again",
         hint="nothing to do: they are sent by the next batch",
+    )
+
+
+def _hollow(state: State, batch: Batch, empty: Sequence[RemoteBatch], clock: Clock, plan: Plan) -> None:
+    """Let the tasks of a batch wait again that may well have run, and holds no line of anybody's: none can be applied."""
+    with state.transaction() as db:
+        for remote in empty:
+            batches.add_stray(db, Stray(batch.provider, remote.id, batch.id, clock()))
+    why = f"its create was not confirmed, and what may be it has ended without a result: {_named(empty)}"
+    settle.lose(state, batch, Failure(ErrorKind.MISSING, why), plan, clock, resend=True)
+    raise ProviderError(
+        f"batch {batch.id}: {why}; its tasks wait again",
+        hint="nothing to do: they are sent by the next batch; what the first one cost is not known",
     )
 
 
@@ -232,21 +328,14 @@ def give_up(state: State, batch: Batch, now: int, why: str) -> None:
         batches.move(db, batch, BatchStatus.FAILED, now, why, reason=why, absent_at=batch.absent_at or now, held=None)
 
 
-def abandon(state: State, batch: Batch, now: int, why: str) -> None:
-    """Give up a batch that the provider had taken: its tasks wait again, and it is followed as a stray."""
-    with state.transaction() as db:
-        batches.add_stray(db, Stray(batch.provider, str(batch.remote_id), batch.id, now))
-        tasks.release(db, batch.id, now, why)
-        batches.move(db, batch, BatchStatus.FAILED, now, why, reason=why)
-
-
-def deadline(batch: Batch) -> int:
-    """Return the unix second at which the provider's time for a batch is over."""
-    return batch.expires_at or (batch.submitted_at or batch.created_at) + WINDOW_SECONDS
-
-
 def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -> Batch:
-    """Take a batch at the provider for this one: ``submitted``, and polled from now on."""
+    """Take a batch at the provider for this one: ``submitted``, and polled from now on.
+
+    Raises:
+        OnHold: the provider's id for it already belongs to another batch, so that one of the two is not told apart.
+    """
+    if batches.known(state.db, [remote.id]):
+        raise _hold(state, batch, f"the provider gave it the id {remote.id}, which belongs to another batch already")
     with state.transaction() as db:
         return batches.move(
             db,
@@ -260,6 +349,7 @@ def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -
             expires_at=remote.expires_at,
             held=None,
             absent_at=None,
+            absent_here=None,
             input_file_id=batch.input_file_id or remote.input_file_id,
         )
 
@@ -286,8 +376,10 @@ def read_list(provider: Provider, seen: Marker, fingerprint: str, *, deleted: bo
     """
     found: dict[str, RemoteBatch] = {}
     cursor = None
+    sound = True
     for _ in range(_MOST_PAGES):
         page = provider.page(cursor)
+        sound = sound and page.sound
         if not _same_account(seen, page, fingerprint):
             return Scan(
                 list(found.values()), page.date, "the key now belongs to another account than the one that sent it"
@@ -296,6 +388,7 @@ def read_list(provider: Provider, seen: Marker, fingerprint: str, *, deleted: bo
         past = _reaches_past(page, seen)
         if past or page.next is None:
             doubt = "the provider's list cannot be read to its end" if page.stuck and not past else None
+            doubt = doubt if sound else "the provider's list is null, or has rows without an id"
             whole = past or deleted or seen.id is None
             return Scan(list(found.values()), page.date, doubt or _doubt(seen, seen.id in found, whole, fingerprint))
         cursor = page.next
@@ -327,10 +420,18 @@ def _same_account(seen: Marker, page: Page, fingerprint: str) -> bool:
 
 
 class Found(NamedTuple):
-    """Which batches of a list are surely ours, and which may be."""
+    """Which batches of a list are surely ours, and which may be.
+
+    Attributes:
+        undecided: may be ours, and have not ended.
+        deleted: may be ours, have ended, and have no results any more that would tell.
+        empty: may be ours, and have ended without a line of anybody's.
+    """
 
     ours: list[RemoteBatch]
     undecided: list[RemoteBatch]
+    deleted: list[RemoteBatch]
+    empty: list[RemoteBatch]
 
 
 def identify(state: State, provider: Provider, batch: Batch, listed: Sequence[RemoteBatch]) -> Found:
@@ -344,27 +445,27 @@ def identify(state: State, provider: Provider, batch: Batch, listed: Sequence[Re
     """
     known = batches.known(state.db, [remote.id for remote in listed])
     fresh = [remote for remote in listed if remote.id not in known]
-    ours = [remote for remote in fresh if _bears(remote, batch)]
+    ours = [remote for remote in fresh if bears(remote, batch)]
+    found = Found(ours, [], [], [])
     if ours:
-        return Found(ours, [])
-    undecided = []
+        return found
     for remote in fresh:
-        if not _suspect(remote, batch):
-            continue
-        tags = tags_of(provider, remote)
-        if tags is None:
-            undecided.append(remote)
-        elif batch.tag in tags:
-            ours.append(remote)
-    return Found(ours, undecided)
+        if suspect(remote, batch):
+            tags = tags_of(provider, remote)
+            if tags.found:
+                found.ours.extend([remote] if batch.tag in tags.found else [])
+            else:
+                {"running": found.undecided, "deleted": found.deleted, "empty": found.empty}[tags.why].append(remote)
+    return found
 
 
-def _bears(remote: RemoteBatch, batch: Batch) -> bool:
+def bears(remote: RemoteBatch, batch: Batch) -> bool:
+    """Return whether a listed batch has this one's tag, or was made from its file."""
     by_file = remote.input_file_id is not None and remote.input_file_id == batch.input_file_id
     return remote.tag == batch.tag or by_file
 
 
-def _suspect(remote: RemoteBatch, batch: Batch) -> bool:
+def suspect(remote: RemoteBatch, batch: Batch) -> bool:
     """Return whether a listed batch may be this one: it names no other origin, and neither size nor time speak against it.
 
     Times are compared by the server's clock alone, from right before the create was sent until nobody could be sending
@@ -380,27 +481,64 @@ def _suspect(remote: RemoteBatch, batch: Batch) -> bool:
     return not early and not late
 
 
-def tags_of(provider: Provider, remote: RemoteBatch) -> frozenset[str] | None:
+class Tags(NamedTuple):
+    """What a batch at a provider tells of who sent it.
+
+    Attributes:
+        found: its own tag, or those of its results' custom_ids; empty where nothing can be known.
+        why: where nothing can be known: ``running`` (or its results cannot be made sense of now), ``deleted`` or ``empty``.
+    """
+
+    found: frozenset[str]
+    why: str = ""
+
+
+def tags_of(provider: Provider, remote: RemoteBatch) -> Tags:
     """Return the tags of a batch: its own, or what stands before the dash in the custom_ids that its results begin with.
 
-    All of them: a line of somebody else's may stand among ours. None means that nothing can be known yet: it has not
-    ended, or its results are gone, or empty, or no results at all (a page of HTML).
+    All of them: a line of somebody else's may stand among ours.
 
     Raises:
         ProviderError: its results cannot be read now.
     """
     if remote.tag:
-        return frozenset({remote.tag})
+        return Tags(frozenset({remote.tag}))
+    if remote.phase is not Phase.ENDED:
+        return Tags(frozenset(), "running")
+    if not remote.parts:
+        return Tags(frozenset(), "deleted")
     tags: set[str] = set()
+    why = "empty"
     for part in remote.parts.values():
         try:
-            head = provider.head(part, _HEAD_BYTES)
+            told = _tags_in(provider, part)
         except NotFound:
-            return None
+            why = "deleted"
+            continue
+        if told is None:
+            why = "running"
+        else:
+            tags |= told
+    return Tags(frozenset(tags), why)
+
+
+def _tags_in(provider: Provider, part: str) -> set[str] | None:
+    """Return the tags of the custom_ids at the beginning of a part; none where it is empty, None where it is no results.
+
+    A first line whose custom_id stands behind a long answer is read as far as it takes.
+    """
+    size = _HEAD_BYTES
+    while True:
+        head = provider.head(part, size)
         *whole, cut = head.split(b"\n")
-        found = [_tag(provider.dialect, line) for line in whole] or [_tag_in(cut)]
-        tags |= {tag for tag in found if tag is not None}
-    return frozenset(tags) or None
+        if len(head) < size:
+            whole.append(cut)
+        tags = {tag for line in whole if (tag := _tag(provider.dialect, line)) is not None}
+        if not whole and (name := top_level(cut, "custom_id")) is not None:
+            tags.add(name.rpartition("-")[0])
+        if tags or len(head) < size or whole or size >= _LONGEST_HEAD:
+            return tags if tags or not head.strip() else None
+        size *= 8
 
 
 def _tag(dialect: Dialect, line: bytes) -> str | None:
@@ -411,14 +549,28 @@ def _tag(dialect: Dialect, line: bytes) -> str | None:
         return None
 
 
-def _tag_in(line: bytes) -> str | None:
-    """Read the tag out of a first line that is longer than what was read of it."""
-    start = line.find(b'"custom_id"')
-    quoted = line[start:].partition(b":")[2].lstrip().split(b'"')
-    return quoted[1].decode("utf-8", "replace").rpartition("-")[0] if start >= 0 and len(quoted) > 2 else None
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
 
 
-def _watch(state: State, accounts: Accounts, clock: Clock, batch: Batch) -> None:
+def top_level(line: bytes, name: str) -> str | None:
+    """Return a text member of a JSON object that may be cut short; members of what is inside it do not count.
+
+    The custom_id belongs to the line itself: a tool's answer may have one of its own, and before the line's.
+    """
+    depth, key, before = 0, b"", b""
+    for token in _TOKEN.finditer(line):
+        word = token.group()
+        if depth == 1 and word.startswith(b'"'):
+            if before != b":":
+                key = word
+            elif key == f'"{name}"'.encode():
+                return word[1:-1].decode("utf-8", "replace")
+        depth += (word in b"{[") - (word in b"}]")
+        before = word
+    return None
+
+
+def _watch(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: Job) -> None:
     """Look out for a batch that was taken for absent: one that turns up after all is cancelled and followed."""
     if batch.provider not in accounts.names() or batch.address != accounts.address(batch.provider):
         return

@@ -9,7 +9,17 @@ from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError
 from nura_cli.state.batches import Batch
 
 _OUTAGES = frozenset({"unreachable", "rate_limited"})
-_LASTING = _OUTAGES | {"key_refused", "config", "provider", "unconfirmed", "busy", "state", "database", "receiver"}
+_LASTING = _OUTAGES | {
+    "key_refused",
+    "config",
+    "provider",
+    "unconfirmed",
+    "busy",
+    "state",
+    "database",
+    "receiver",
+    "held",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,7 @@ class Trouble:
     Attributes:
         kind: the error's kind, a closed list (:mod:`nura_cli.errors`).
         message, hint: for a person; without secrets.
-        exit_code: what the run would end with, were this all.
+        exit_code: what the run would end with, were this all; 0 for what was said before and waits for a person.
         about: what tells it from another trouble of its kind, where provider, workload and batch do not.
     """
 
@@ -122,7 +132,7 @@ def exit_code(troubles: Iterable[Trouble], worked: bool) -> int:
     One kind of trouble and nothing else done: its own code. Part done and part not, or troubles of several kinds: 3. What
     nobody expected is 1 whatever else was done.
     """
-    codes = {trouble.exit_code for trouble in troubles}
+    codes = {trouble.exit_code for trouble in troubles} - {EX_OK}
     if not codes:
         return EX_OK
     if EX_UNEXPECTED in codes:

@@ -1,64 +1,126 @@
-"""nura resolve: a person decides about a batch that recovery holds.
+"""nura resolve: a person decides about a batch that nura holds.
 
-Takes a batch in ``submitting``, one that is ``submitted`` and long past its time, or (after a restored state file)
-batches at the provider that it does not know; leaves the batch ``submitted`` as the remote batch it is said to be, or
-``failed`` with its tasks pending. It runs under dispatch's lock.
+Takes what ``nura status`` names under "needs you": a batch in ``submitting`` whose create was not confirmed; one whose
+answers were paid for and cannot be had, or whose time is over (``submitted``, ``completed``); one that somebody cancelled
+at the provider; or (after a restored state file) batches at the provider that this file does not know. Leaves the batch
+``submitted`` as the remote batch it is said to be, or its tasks pending (``--resend``) or ``lost`` (``--give-up``). It runs
+under dispatch's lock, works in chunks, and when it is killed half-way is simply run again.
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 from nura_cli.clock import Clock
+from nura_cli.config import Config
 from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, UsageError
-from nura_cli.pipeline import recovery
+from nura_cli.pipeline import deliver, recovery, settle, status
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.report import Report
+from nura_cli.pipeline.report import Report, count
 from nura_cli.providers.base import Provider, RemoteBatch
-from nura_cli.state import State, batches
+from nura_cli.state import State, answers, batches
+from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Stray
-from nura_cli.states import BatchStatus
+from nura_cli.states import BatchStatus, ErrorKind
 
 
-def run(state: State, accounts: Accounts, clock: Clock, names: Sequence[str], adopt: str | None) -> Report:
+class Decision(StrEnum):
+    """What is to become of the tasks of a batch that is not adopted."""
+
+    RESEND = "resend"  # they wait again, and are paid for again
+    GIVE_UP = "give-up"  # they fail as lost, or stay cancelled: nothing more is paid
+
+
+def run(
+    state: State,
+    config: Config,
+    accounts: Accounts,
+    clock: Clock,
+    names: Sequence[str],
+    decision: Decision | str,
+) -> Report:
     """Settle the named batches.
 
     Args:
-        names: ids of held batches here; or ids of batches at a provider that another copy of this state file sent.
-        adopt: the remote id that the one named batch is; None sends its tasks again.
+        names: ids of batches here that status names; or ids of batches at a provider that another copy of this state file
+            sent.
+        decision: what is to become of their tasks; or the remote id that the one named batch is.
 
     Raises:
-        UsageError: there is no such batch, or it is not held, or the remote batch is another one's.
+        UsageError: there is no such batch, or it needs nobody, or the remote batch is another one's. What was named before
+            it is done.
     """
-    if adopt is not None:
+    if not isinstance(decision, Decision):
         if len(names) != 1:
             raise UsageError("--adopt goes with one batch")
-        batch = _held(state, names[0])
-        _adopt(state, accounts, clock, batch, adopt)
-        return Report({"done": f"adopted {adopt}"}, worked=True)
-    for name in names:
-        if name.isdigit():
-            _send_again(state, clock(), name)
-        else:
-            _disown(state, accounts, clock, name)
-    return Report({"done": "its tasks are sent again by the next dispatch"}, worked=True)
+        batch = _named(state, clock(), names[0])
+        if batch.status is not BatchStatus.SUBMITTING:
+            raise UsageError(
+                f"batch {batch.id} is {batch.status}; only an unconfirmed (submitting) batch can be adopted"
+            )
+        _adopt(state, accounts, clock, batch, decision)
+        return Report({"done": f"adopted {decision}"}, worked=True)
+    done = [_decide(state, config, accounts, clock, name, decision) for name in names]
+    return Report({"done": "; ".join(dict.fromkeys(done))}, worked=True)
 
 
-def _held(state: State, name: str) -> Batch:
-    batch = batches.get(state.db, int(name)) if name.isdigit() else None
-    if batch is None or batch.status is not BatchStatus.SUBMITTING:
-        status = f"is {batch.status}" if batch else "is not known"
-        raise UsageError(f"batch {name} {status}; only an unconfirmed (submitting) batch can be resolved")
-    return batch
+def _decide(state: State, config: Config, accounts: Accounts, clock: Clock, name: str, decision: Decision) -> str:
+    """Do what was decided about one batch; return what was done, in words."""
+    resend = decision is Decision.RESEND
+    if not name.isdigit():
+        if not resend:
+            raise UsageError(f"{name} is no batch here; --give-up takes the number of a batch")
+        _disown(state, accounts, clock, name)
+        return "its tasks are sent again by the next dispatch"
+    batch = _named(state, clock(), name)
+    if batch.cancelled:
+        return _put_back(state, clock, batch) if resend else _leave(state, batch)
+    if batch.status is BatchStatus.SUBMITTING and resend:
+        recovery.give_up(state, batch, clock(), "given up by a person: its tasks are sent again")
+        return "its tasks are sent again by the next dispatch"
+    what = "sent again" if resend else "not sent again"
+    kind = ErrorKind.MISSING if batch.short_at is not None else ErrorKind.LOST
+    failure = Failure(kind, f"given up by a person, its tasks are {what}: {batch.held or 'its time is over'}")
+    settle.lose(state, batch, failure, deliver.plan_of(config, batch.workload), clock, resend=resend)
+    return "its tasks are sent again by the next dispatch" if resend else f"its tasks are {kind}, and not sent again"
 
 
-def _send_again(state: State, now: int, name: str) -> None:
-    """Give a batch's tasks back; where the provider took it, it is cancelled should it be there, and what it cost counted."""
-    batch = batches.get(state.db, int(name))
-    if batch is not None and batch.status is BatchStatus.SUBMITTED:
-        if now < recovery.deadline(batch) + recovery.LOST_AFTER:
-            raise UsageError(f"batch {name} is submitted, and its time is not over: the provider may be working on it")
-        recovery.abandon(state, batch, now, "given up by a person, past its time: its tasks are sent again")
-    else:
-        recovery.give_up(state, _held(state, name), now, "given up by a person: its tasks are sent again")
+def _named(state: State, now: int, name: str) -> Batch:
+    """Return a batch that a person may decide about.
+
+    Raises:
+        UsageError: there is none, or it needs nobody.
+    """
+    batch = batches.get(state.db, int(name)) if name.isdigit() and len(name) < 19 else None
+    if batch is None:
+        raise UsageError(f"batch {name} is not known", hint="nura status names those that need a person")
+    if batch.status is BatchStatus.SUBMITTING or batch.cancelled or status.attention([batch], now):
+        return batch
+    over = ", and its time is not over: the provider may be working on it" if batch.final_at is None else ""
+    raise UsageError(
+        f"batch {name} is {batch.status}{over}; there is nothing to decide about it",
+        hint="nura status names those that need a person",
+    )
+
+
+def _put_back(state: State, clock: Clock, batch: Batch) -> str:
+    total = 0
+    while True:
+        with state.transaction() as db:
+            n = answers.put_back(
+                db, batch.lane_id, batch.id, settle.CHUNK_TASKS, clock(), "sent again, as a person decided"
+            )
+            if n < settle.CHUNK_TASKS:
+                batches.decided(db, batch)
+        total += n
+        if n < settle.CHUNK_TASKS:
+            return f"{count(total, 'task')} that its cancelling stopped {'waits' if total == 1 else 'wait'} again"
+        state.give_way()
+
+
+def _leave(state: State, batch: Batch) -> str:
+    with state.transaction() as db:
+        batches.decided(db, batch)
+    return "what its cancelling stopped stays cancelled"
 
 
 def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_id: str) -> None:
@@ -68,9 +130,15 @@ def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_
     remote = provider.retrieve(remote_id)
     if remote.total not in (None, 0, batch.requests):
         raise UsageError(f"{remote_id} has {remote.total:,} requests, and batch {batch.id} has {batch.requests:,}")
-    tags = recovery.tags_of(provider, remote)
-    if tags is not None and batch.tag not in tags:
+    tags = recovery.tags_of(provider, remote).found
+    if tags and batch.tag not in tags:
         raise UsageError(f"{remote_id} holds other requests than batch {batch.id}: its custom_ids bear another tag")
+    files = {remote.input_file_id, batch.input_file_id}
+    if not tags and len(files) == 2 and None not in files:
+        raise UsageError(
+            f"{remote_id} was made from another file ({remote.input_file_id}) than batch {batch.id}"
+            f" ({batch.input_file_id})"
+        )
     recovery.adopt(state, batch, remote, clock(), "adopted by a person")
 
 

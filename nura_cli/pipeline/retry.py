@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from nura_cli.state.answers import Failure
 from nura_cli.state.outbox import Rest
 from nura_cli.state.runs import Route
-from nura_cli.states import RETRYABLE, TaskStatus
+from nura_cli.states import RETRYABLE, ErrorKind, TaskStatus
 
 if TYPE_CHECKING:
     from nura_cli.providers.base import Fault  # status asks about pauses, and loads no provider
@@ -43,6 +43,8 @@ def fate(failure: Failure | None, attempts: int, max_attempts: int, superseded: 
     """
     if failure is None:
         return Fate(TaskStatus.COMPLETED, 0)
+    if failure.kind is ErrorKind.CANCELLED:  # somebody decided so
+        return Fate(TaskStatus.CANCELLED, 0)
     if failure.kind in RETRYABLE and attempts < max_attempts and not superseded:
         return Fate(TaskStatus.PENDING, now + backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter))
     return Fate(TaskStatus.FAILED, 0)

@@ -1,4 +1,4 @@
-"""Moves that dispatch and reconcile share: tasks that could not be rendered, and batches refused whole."""
+"""Moves that stages share: tasks that could not be rendered, batches refused whole, answers that were paid for and lost."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from nura_cli.clock import Clock
 from nura_cli.pipeline import retry
 from nura_cli.providers.base import Fault
-from nura_cli.state import answers, batches, outbox, runs, tasks
-from nura_cli.state.answers import Failure, Settled, Spent
-from nura_cli.state.batches import Batch
+from nura_cli.state import State, answers, batches, outbox, runs, tasks
+from nura_cli.state.answers import Failure, Open, Settled, Spent
+from nura_cli.state.batches import Batch, Stray
 from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
@@ -60,6 +61,71 @@ def fail_unrendered(
     """Fail the tasks whose prompts could not be rendered. They were never sent: no attempt counts."""
     failures = [(task_id, Failure(ErrorKind.RENDER, why)) for task_id, why in failed]
     return fail_tasks(db, batch, failures, plan, now, "could not be rendered", attempt=False) if failures else []
+
+
+CHUNK_TASKS = 2000
+UNKNOWN = Spent(cost=None, list_cost=None)
+"""What a lost answer cost: it was paid for, and nobody says how much."""
+
+
+def lose(
+    state: State, batch: Batch, failure: Failure, plan: Plan, clock: Clock, *, resend: bool, once: bool = False
+) -> bool:
+    """Account for the tasks whose answers a batch has lost, at unknown cost, in chunks; killed half-way, it is run again.
+
+    Args:
+        failure: why there is no answer; its message goes into the log.
+        resend: the tasks wait again; else they fail.
+        once: those that were lost before, in another batch, are left alone: nothing is sent again twice by itself.
+
+    Returns:
+        Whether every task is accounted for. Then the batch is ``failed``, and followed at the provider, so that what it cost is
+        counted should its results turn up.
+
+    Raises:
+        StateError: another process moved the batch.
+    """
+    after = left = 0
+    while True:
+        with state.transaction() as db:
+            now = clock()
+            batches.still(db, batch)
+            found = answers.unaccounted(db, batch.id, CHUNK_TASKS, after)
+            before = answers.lost_before(db, batch.id, list(found)) if once else set()
+            left += len(before)
+            settled = [_lost(one, task, failure, resend) for one, task in found.items() if one not in before]
+            settle_tasks(db, batch, settled, plan, now, failure.message)
+            if len(found) < CHUNK_TASKS:
+                if not left:
+                    _end_lost(db, batch, failure.message, plan, now)
+                return not left
+        after = max(found)
+        state.give_way()
+
+
+def _lost(task_id: int, task: Open, failure: Failure, resend: bool) -> Settled:
+    to = TaskStatus.PENDING if resend and not task.superseded else TaskStatus.FAILED
+    return Settled(task_id, task.superseded, to, task.attempts + 1, 0, failure, None, UNKNOWN)
+
+
+def _end_lost(db: sqlite3.Connection, batch: Batch, why: str, plan: Plan, now: int) -> None:
+    if batch.remote_id is not None:
+        batches.add_stray(db, Stray(batch.provider, batch.remote_id, batch.id, now))
+    found = batches.get(db, batch.id) or batch
+    batches.move(
+        db,
+        batch,
+        BatchStatus.FAILED,
+        now,
+        why,
+        reason=why,
+        held=None,
+        completed=found.answered,
+        failed=found.requests - found.answered,
+        absent_at=batch.absent_at if batch.remote_id is not None else batch.absent_at or now,
+        cleaned_at=now,  # what cannot be told to be ours is not ours to delete
+    )
+    outbox.ended(db, batch.lane_id, batch.id, "batch.failed", plan, now)
 
 
 class Refusal(NamedTuple):

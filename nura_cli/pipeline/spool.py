@@ -1,5 +1,9 @@
-"""The request file of a batch: rendered once, streamed to disk, hashed on the way, whole or not there at all."""
+"""What lies in the spool: request files, rendered once and streamed to disk, and results, fetched and checked whole.
 
+A file is whole or not there at all.
+"""
+
+import errno
 import hashlib
 import os
 from collections import deque
@@ -9,9 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from nura_cli.errors import InputError
-from nura_cli.providers.base import Dialect, Limits
-from nura_cli.state.disk import part_of, publish
+import msgspec
+
+from nura_cli.errors import InputError, Unreachable
+from nura_cli.providers.base import Dialect, Download, Limits, Provider
+from nura_cli.state import State
+from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.disk import on_disk, part_of, publish
 
 _PIECE_BYTES = 1 << 20
 _AHEAD = 16
@@ -166,3 +174,137 @@ def sweep(folder: Path, keep: set[str]) -> int:
             path.unlink(missing_ok=True)
             gone += 1
     return gone
+
+
+def result_file(state: State, batch: Batch, part: str) -> Path:
+    """Return where a part of a batch's results lies in the spool."""
+    return state.results / f"{batch.tag}.{part}.jsonl"
+
+
+def fetch(provider: Provider, part_id: str, target: Path) -> Download:
+    """Download one part whole to ``target``: through a ``.part`` file, checked, synced, renamed, the folder synced.
+
+    Whole means: as long as was announced, and its last line parses; where no length was announced, a second download
+    has to give the same bytes.
+
+    Raises:
+        Unreachable: it came short; the next run tries again.
+        NotFound: the provider no longer has it.
+        StateError: there is no room for it on the disk, or the disk fails.
+    """
+    with part_of(target) as part:
+        got = provider.download(part_id, part)
+        if got.announced is None:
+            with part_of(part) as again:
+                second = provider.download(part_id, again)
+            if second.sha256 != got.sha256:
+                raise Unreachable(f"two downloads of {part_id} differ; it is fetched again by the next run")
+        elif got.bytes != got.announced:
+            raise Unreachable(
+                f"{part_id}: {got.bytes:,} of {got.announced:,} bytes came; it is fetched again by the next run"
+            )
+        if not ends_whole(part):
+            raise Unreachable(f"{part_id}: its last line is cut; it is fetched again by the next run")
+        publish(part, target)
+    return got
+
+
+_TAIL = 1 << 16
+
+
+def ends_whole(path: Path) -> bool:
+    """Return whether the last line of a file is a whole JSON document (an empty file is whole)."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        length = _TAIL
+        while True:
+            file.seek(max(0, size - length))
+            tail = file.read().rstrip(b" \r\n")
+            if b"\n" in tail or length >= size:
+                break
+            length *= 4
+    line = tail.rpartition(b"\n")[2]
+    try:
+        msgspec.json.decode(line, type=msgspec.Raw) if line else None
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
+def intact(path: Path, expected: dict[str, object]) -> bool:
+    """Return whether a spool file is still what was downloaded: its length and sha256. One the disk cannot read is not.
+
+    Raises:
+        StateError: it may not be read, or the disk does not say.
+    """
+    with on_disk(path):
+        if not path.is_file() or path.stat().st_size != expected["bytes"]:
+            return False
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == expected["sha256"]
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return False
+
+
+def stray_file(state: State, stray: Stray, part: str) -> Path:
+    """Return where a part of a stray's results lies in the spool."""
+    return state.results / f"stray-{hashlib.sha256(stray.remote_id.encode()).hexdigest()[:20]}.{part}.jsonl"
+
+
+class Lines(NamedTuple):
+    """What result files hold of a batch's own lines.
+
+    Attributes:
+        tasks: the tasks that have a line.
+        answered: those whose line is an answer, by what the vendor counts as completed.
+        others: lines that are not this batch's, or that cannot be read.
+    """
+
+    tasks: frozenset[int]
+    answered: frozenset[int]
+    others: int
+
+    def plus(self, more: "Lines", *, all_answers: bool) -> "Lines":
+        """Return these lines and those of another file.
+
+        Args:
+            all_answers: whether that file holds only what the vendor counts as completed.
+        """
+        answered = more.tasks if all_answers else more.answered
+        return Lines(self.tasks | more.tasks, self.answered | answered, self.others + more.others)
+
+
+def lines_of(path: Path, dialect: Dialect, tag: str) -> Lines:
+    """Read whose lines a result file holds; a custom_id counts where it belongs to the line itself."""
+    tasks, answered, others = set(), set(), 0
+    mark = f"{tag}-"
+    with on_disk(path), path.open("rb") as file:
+        for line in file:
+            try:
+                found = dialect.result(line) if line.strip() else None
+            except ValueError:
+                others += 1
+                continue
+            if found is None:
+                continue
+            number = found.custom_id.removeprefix(mark)
+            if number == found.custom_id or not number.isascii() or not number.isdigit():
+                others += 1
+                continue
+            tasks.add(int(number))
+            if found.error is None:
+                answered.add(int(number))
+    return Lines(frozenset(tasks), frozenset(answered), others)
+
+
+def claimed(completed: int | None, lines: Lines, requests: int) -> int:
+    """Return how many answers a provider counts that its files lack.
+
+    What it counts as completed is compared with the file that holds that, and only where a request has no line at all: a
+    service that counts those that failed, too, has lines for them.
+    """
+    missing = requests - len(lines.tasks)
+    return max(0, min(missing, (completed or 0) - len(lines.answered)))

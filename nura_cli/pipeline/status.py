@@ -9,19 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nura_cli.clock import rfc3339, span
-from nura_cli.pipeline import retry
+from nura_cli.pipeline import retry, waiting
 from nura_cli.pipeline.report import Report, batch_dicts, count
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Totals
-from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.batches import Batch, Sighting, Stray
 from nura_cli.states import BatchStatus, TaskStatus
 
 _LATE = 24 * 3600
 _UNSETTLED = 3600
 """Seconds after which a create that is still not confirmed, whatever keeps dispatch from finding out, needs a person."""
-_RESULTS_EXPIRE = {"openai": 30 * 86400, "anthropic": 29 * 86400}
-"""How long the vendors keep results (OpenAI: batch files 30 days; Anthropic: 29 days from creation), in seconds."""
 _WARN_BEFORE = 3 * 86400
 _WAITS_FOR = {
     BatchStatus.SUBMITTING: "dispatch",
@@ -64,7 +62,9 @@ def run(state: State, workloads: Iterable[str], now: int) -> Report:
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
         "attention": [
             *attention(under_way, now),
+            *cancelled(batches.cancelled(state.db)),
             *doubles(batches.strays(state.db), now),
+            *possible_copies(batches.sightings(state.db), now),
             *(orphaned(by_workload, configured) if configured else ()),
             *given_up(left),
         ],
@@ -159,7 +159,10 @@ def _paused(state: State, now: int) -> list[dict[str, Any]]:
 
 
 def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
-    """Return what needs a person, and what to type: held batches, batches past their time, results about to expire."""
+    """Return what needs a person, and what to type: held batches, batches past their time, results about to expire.
+
+    ``nura resolve`` takes every batch that is named here.
+    """
     found: list[dict[str, Any]] = []
 
     def note(batch: Batch, message: str, hint: str) -> None:
@@ -168,22 +171,57 @@ def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
     for batch in under_way:
         sent = batch.submitted_at or batch.created_at
         going = _going(batch, now)
-        decide = f"nura resolve {batch.id} --adopt REMOTE_ID, or nura resolve {batch.id} --resend"
+        resend = f"nura resolve {batch.id} --resend, or nura resolve {batch.id} --give-up"
+        decide = f"nura resolve {batch.id} --adopt REMOTE_ID, or {resend}"
         if batch.status is BatchStatus.SUBMITTING and batch.held:
             account = _marker_account(batch)
             end = f"; its results {going}" if going else ""
             note(batch, f"batch {batch.id} is held: {batch.held}{account}{end}", decide)
+        elif batch.status is BatchStatus.SUBMITTED and batch.held:
+            end = f"; its results {going}" if going else ""
+            note(batch, f"batch {batch.id} is held: {batch.held}{end}", f"{resend}; {_PAYS}")
+        elif batch.status is BatchStatus.SUBMITTED and waiting.overdue(batch, now):
+            end = f"; its results {going}" if going else ""
+            said = f"was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
+            note(batch, f"batch {batch.id} {said}{end}", f"nura poll -v; if it is gone for good: {resend}; {_PAYS}")
         elif going:
             note(batch, f"batch {batch.id}: its results {going}", f"nura {_WAITS_FOR[batch.status]}")
         elif batch.status is BatchStatus.SUBMITTING and now - (batch.sent_at or sent) > _UNSETTLED:
             message = f"batch {batch.id}: whether it arrived at {batch.provider} is not known yet"
             note(batch, message, f"nura dispatch -v; or, to decide yourself, {decide}")
-        elif batch.status is BatchStatus.SUBMITTED and now - sent > _LATE + 3600:
-            message = (
-                f"batch {batch.id} was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
-            )
-            note(batch, message, "nura poll -v")
     return found
+
+
+_PAYS = "the first pays for its tasks again"
+
+
+def cancelled(decided_nowhere: Iterable[Batch]) -> list[dict[str, Any]]:
+    """Return the batches that somebody cancelled at the provider, as what needs a person: their tasks are not sent again."""
+    return [
+        _need(
+            f"batch {batch.id} was cancelled at {batch.provider}: {count(batch.cancelled, 'task')} of {batch.workload}"
+            f" {'is' if batch.cancelled == 1 else 'are'} cancelled, and not sent again",
+            f"nura resolve {batch.id} --resend sends what is left of it; nura resolve {batch.id} --give-up leaves it",
+            batch.id,
+            batch.provider,
+        )
+        for batch in decided_nowhere
+    ]
+
+
+def possible_copies(seen: Iterable[Sighting], now: int) -> list[dict[str, Any]]:
+    """Return the batches at a provider that may be second sendings of ours, as what needs a person: they may cost money."""
+    return [
+        _need(
+            f"{one.remote_id} at {one.provider} may be a second sending of batch {one.batch_id}: it is like it by time and"
+            f" size, was first seen {span(now - one.first_at)} ago, and its results will tell",
+            "nura poll -v; it is counted once it has ended; if you know it for a copy, cancel it in the provider's console",
+            one.batch_id,
+            one.provider,
+        )
+        for one in seen
+        if one.verdict == "possible"
+    ]
 
 
 def doubles(strays: Iterable[Stray], now: int) -> list[dict[str, Any]]:
@@ -216,7 +254,7 @@ def orphaned(by_workload: Mapping[str, Mapping[str, Any]], configured: Sequence[
 
 def _going(batch: Batch, now: int) -> str | None:
     """Say when a batch's results go from the provider, where that is soon and a stage could still be in need of them."""
-    left = (batch.submitted_at or batch.created_at) + _RESULTS_EXPIRE[batch.dialect] - now
+    left = waiting.sent(batch) + waiting.RESULTS_KEPT[batch.dialect] - now
     if left >= _WARN_BEFORE or batch.status not in _WAITS_FOR or batch.faults:
         return None
     return f"expire at {batch.provider} in {span(left)}" if left > 0 else f"may be gone from {batch.provider} by now"

@@ -69,20 +69,14 @@ def open_tasks(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> dic
     return {task_id: Open(attempts, bool(superseded)) for task_id, attempts, superseded in rows}
 
 
-def unaccounted(db: sqlite3.Connection, batch_id: int, limit: int) -> dict[int, Open]:
-    """Return up to ``limit`` tasks the batch has not accounted for, by id."""
+def unaccounted(db: sqlite3.Connection, batch_id: int, limit: int, after: int = 0) -> dict[int, Open]:
+    """Return up to ``limit`` tasks the batch has not accounted for, by id, after ``after``."""
     rows = db.execute(
         "SELECT id, attempts, superseded_by IS NOT NULL FROM tasks WHERE batch_id = ? AND status = 'submitted'"
-        " ORDER BY id LIMIT ?",
-        (batch_id, limit),
+        " AND id > ? ORDER BY id LIMIT ?",
+        (batch_id, after, limit),
     )
     return {task_id: Open(attempts, bool(superseded)) for task_id, attempts, superseded in rows}
-
-
-def attempted(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> set[int]:
-    """Return which of these tasks the batch has accounted for already."""
-    query = "SELECT 1 FROM attempts WHERE task_id = ? AND batch_id = ? AND stray = ''"
-    return {task_id for task_id in ids if db.execute(query, (task_id, batch_id)).fetchone()}
 
 
 def existing(db: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
@@ -109,7 +103,11 @@ def settle(db: sqlite3.Connection, lane: int, batch_id: int, settled: Sequence[S
     db.executemany(_ANSWER, [_answer(batch_id, at, s) for s in settled if s.to is not TaskStatus.PENDING])
     moved = Counter((s.to, s.superseded) for s in settled)
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
-    db.execute("UPDATE batches SET answered = answered + ? WHERE id = ?", (answered, batch_id))
+    cancelled = moved[TaskStatus.CANCELLED, False]
+    db.execute(
+        "UPDATE batches SET answered = answered + ?, cancelled = cancelled + ? WHERE id = ?",
+        (answered, cancelled, batch_id),
+    )
     for (to, superseded), n in moved.items():
         tasks.count(db, {(lane, TaskStatus.SUBMITTED, superseded): -n, (lane, to, superseded): n})
         log.task(db, at, lane, batch_id, TaskStatus.SUBMITTED, to, n, why)
@@ -132,10 +130,14 @@ def late(
 ) -> int:
     """Bill answers that are applied to nothing, in the ledger; return how many were not there yet.
 
-    Their task no longer belongs to the batch, or they are those of a stray (its remote id).
+    Their task no longer belongs to the batch, or they are those of a stray (its remote id). An attempt of the batch that
+    was taken for lost, at unknown cost, is known to have cost this much now.
     """
     billed = []
     for task_id, spent in lines:
+        if not stray and _found_again(db, lane, batch_id, task_id, spent):
+            billed.append(spent)
+            continue
         added = db.execute(
             "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, input_tokens, cached_input_tokens,"
             " output_tokens, cost, list_cost, stray) VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?, ?)",
@@ -144,6 +146,53 @@ def late(
         billed += [spent] * added
     add_totals(db, lane, billed)
     return len(billed)
+
+
+def _found_again(db: sqlite3.Connection, lane: int, batch_id: int, task_id: int, spent: Spent) -> bool:
+    """Put what an attempt cost that was taken for lost into its place in the ledger; return whether there is one."""
+    found = db.execute(
+        "UPDATE attempts SET late = 1, input_tokens = ?, cached_input_tokens = ?, output_tokens = ?, cost = ?,"
+        " list_cost = ? WHERE task_id = ? AND batch_id = ? AND stray = '' AND late = 0 AND cost IS NULL"
+        " AND outcome IN ('lost', 'missing')",
+        (*spent, task_id, batch_id),
+    ).rowcount
+    if found:
+        db.execute("UPDATE totals SET unpriced = unpriced - 1 WHERE lane_id = ?", (lane,))
+    return bool(found)
+
+
+def lost_before(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> set[int]:
+    """Return which of these tasks have had answers lost in another batch than this one."""
+    rows = db.execute(
+        "SELECT DISTINCT task_id FROM attempts WHERE task_id IN (SELECT value FROM json_each(?)) AND batch_id <> ?"
+        " AND outcome IN ('lost', 'missing')",
+        (json.dumps(list(ids)), batch_id),
+    )
+    return {row[0] for row in rows}
+
+
+def put_back(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, at: int, why: str) -> int:
+    """Make up to ``limit`` tasks that a batch left cancelled pending again, with fresh attempts; return how many."""
+    ids = json.dumps(
+        [
+            row[0]
+            for row in db.execute(
+                "SELECT a.task_id FROM answers a JOIN tasks t ON t.id = a.task_id WHERE a.batch_id = ?"
+                " AND a.status = 'cancelled' AND t.status = 'cancelled' AND t.superseded_by IS NULL LIMIT ?",
+                (batch_id, limit),
+            )
+        ]
+    )
+    n = db.execute(
+        "UPDATE tasks SET status = 'pending', attempts = 0, not_before = 0"
+        " WHERE id IN (SELECT value FROM json_each(?)) AND status = 'cancelled'",
+        (ids,),
+    ).rowcount
+    db.execute("DELETE FROM answers WHERE task_id IN (SELECT value FROM json_each(?))", (ids,))
+    tasks.count(db, {(lane, TaskStatus.CANCELLED, False): -n, (lane, TaskStatus.PENDING, False): n})
+    if n:
+        log.task(db, at, lane, batch_id, TaskStatus.CANCELLED, TaskStatus.PENDING, n, why)
+    return n
 
 
 def add_totals(db: sqlite3.Connection, lane: int, spent: Sequence[Spent]) -> None:

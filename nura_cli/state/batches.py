@@ -171,6 +171,42 @@ def last_marker(db: sqlite3.Connection, provider: str, address: str) -> str | No
     return str(row[0]) if row else None
 
 
+def shows_ours(db: sqlite3.Connection, address: str) -> bool:
+    """Return whether the list at an address has ever shown a batch of ours: what is not on it is then not there."""
+    return db.execute("SELECT 1 FROM meta WHERE name = ?", (f"listed:{address}",)).fetchone() is not None
+
+
+def note_shown(db: sqlite3.Connection, address: str, remote_id: str) -> None:
+    """Note that the list at an address has shown a batch of ours."""
+    db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (f"listed:{address}", remote_id))
+
+
+def still(db: sqlite3.Connection, batch: Batch) -> None:
+    """Check, before something is done to a batch's tasks, that it stands where ``batch`` says.
+
+    Raises:
+        StateError: it does not.
+    """
+    if db.execute("SELECT 1 FROM batches WHERE id = ? AND status = ?", (batch.id, batch.status)).fetchone() is None:
+        raise _moved(batch)
+
+
+def sent_since(db: sqlite3.Connection, provider: str, since: int) -> list[Batch]:
+    """Return the batches whose create was sent to a provider, and that were made at ``since`` or later, oldest first."""
+    query = f"{_SELECT} WHERE provider = ? AND created_at >= ? AND marker IS NOT NULL ORDER BY id"
+    return [_batch(row) for row in db.execute(query, (provider, since))]
+
+
+def cancelled(db: sqlite3.Connection) -> list[Batch]:
+    """Return the batches that somebody cancelled, and about whose cancelled tasks nobody has decided yet."""
+    return [_batch(row) for row in db.execute(f"{_SELECT} WHERE cancelled > 0 ORDER BY id")]
+
+
+def decided(db: sqlite3.Connection, batch: Batch) -> None:
+    """Note that a person has decided about a batch's cancelled tasks."""
+    db.execute("UPDATE batches SET cancelled = 0 WHERE id = ?", (batch.id,))
+
+
 def given_up(db: sqlite3.Connection, since: int) -> list[Batch]:
     """Return batches taken for absent at ``since`` or later: a create of theirs may still turn up."""
     query = f"{_SELECT} WHERE status = 'failed' AND absent_at IS NOT NULL AND final_at >= ? ORDER BY id"
@@ -240,6 +276,41 @@ def counted(db: sqlite3.Connection, stray: Stray, at: int) -> None:
     )
 
 
+class Sighting(NamedTuple):
+    """A batch on a provider's list that may be a copy of one of ours, which is used under another id.
+
+    Attributes:
+        first_at: when it was first seen, unix seconds, by our clock.
+        verdict: ``copy`` (it has our tag), ``possible`` (like ours by time and size, still running), ``other``.
+    """
+
+    provider: str
+    remote_id: str
+    batch_id: int
+    first_at: int
+    verdict: str
+
+
+def sightings(db: sqlite3.Connection) -> list[Sighting]:
+    """Return what was seen on the lists and is not decided, or was found to be somebody else's."""
+    query = f"SELECT {', '.join(Sighting._fields)} FROM sightings ORDER BY first_at, remote_id"
+    return [Sighting(*row) for row in db.execute(query)]
+
+
+def sight(db: sqlite3.Connection, seen: Sighting) -> None:
+    """Note a sighting; of a known one the verdict changes, and when it was first seen stays."""
+    db.execute(
+        "INSERT INTO sightings (provider, remote_id, batch_id, first_at, verdict) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET verdict = excluded.verdict",
+        seen,
+    )
+
+
+def forget(db: sqlite3.Connection, seen: Sighting) -> None:
+    """Forget a sighting: it is decided, or too long ago to matter."""
+    db.execute("DELETE FROM sightings WHERE provider = ? AND remote_id = ?", (seen.provider, seen.remote_id))
+
+
 def move(
     db: sqlite3.Connection, batch: Batch, to: BatchStatus, at: int, why: str, **changes: str | int | None
 ) -> Batch:
@@ -274,5 +345,13 @@ def _update(db: sqlite3.Connection, batch: Batch, changes: dict[str, Any]) -> Ba
     query = f"UPDATE batches SET {assignments} WHERE id = :_id AND status = :_status RETURNING {', '.join(_COLUMNS)}"
     row = db.execute(query, {**changes, "_id": batch.id, "_status": batch.status}).fetchone()
     if row is None:
-        raise StateError(f"batch {batch.id} is no longer {batch.status}: another process moved it", batch_id=batch.id)
+        raise _moved(batch)
     return _batch(row)
+
+
+def _moved(batch: Batch) -> StateError:
+    return StateError(
+        f"batch {batch.id} is no longer {batch.status}: another process moved it",
+        hint="nura status shows where it is; run the same command again if it is still to be done",
+        batch_id=batch.id,
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nura_cli.errors import StateCorrupt, StateError, StateNewer
+from nura_cli.errors import NuraError, StateCorrupt, StateError, StateNewer
 from nura_cli.state import disk, locks, schema
 from nura_cli.state.disk import sync_folder
 
@@ -169,6 +169,16 @@ def explained(path: Path) -> Iterator[None]:
         if explanation := _explain(path, error):
             raise explanation from error
         raise
+
+
+def unforeseen(error: Exception) -> bool:
+    """Return whether an exception is nobody's fault but nura's: not the disk's, nor that of a state file that is locked or
+    damaged. Such a one concerns the batch, row or receiver at hand, and the rest of a run goes on.
+    """
+    if isinstance(error, NuraError | OSError):
+        return False
+    ours = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
+    return not isinstance(error, sqlite3.Error) or isinstance(error, ours)
 
 
 _CHECK_MOUNT = "check the owner and mode of the file and its folder, and that the disk is mounted writable"

@@ -316,6 +316,7 @@ ALTER TABLE batches ADD COLUMN asked_at INTEGER;
 ALTER TABLE batches ADD COLUMN short_at INTEGER;
 ALTER TABLE batches ADD COLUMN ending TEXT;
 ALTER TABLE batches ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX batches_sent ON batches (provider, created_at) WHERE marker IS NOT NULL;
 CREATE INDEX batches_cancelled ON batches (id) WHERE cancelled > 0;
 CREATE INDEX answers_cancelled ON answers (batch_id) WHERE status = 'cancelled';
 

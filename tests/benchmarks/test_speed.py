@@ -235,11 +235,11 @@ def test_reconcile(tmp_path: Path) -> None:
     nura("enqueue", "records", "in.jsonl", cwd=tmp_path)
     with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
         dispatch.run(state, config, accounts, lambda: int(time.time()))
-        poll.run(state, accounts, lambda: int(time.time()), wait=300)
+        poll.run(state, config, accounts, lambda: int(time.time()), wait=300)
         found = batches.under_way(state.db)
         files = []
         for batch in found:  # make each answer 1.5 KB, as real ones are
-            path = poll.result_file(state, batch, "output")
+            path = spool.result_file(state, batch, "output")
             padded = path.read_bytes().replace(b'"refusal":null', b'"refusal":null,"pad":"' + b"p" * 900 + b'"')
             path.write_bytes(padded)
             files.append(path)

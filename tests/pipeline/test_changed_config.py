@@ -43,7 +43,14 @@ def test_a_workload_that_left_is_settled_and_what_it_still_holds_is_said(spool: 
     leaving = spool.workloads.pop("leaves")
     spool.write_config()
     spool.poll()
-    assert spool.reconcile().result["tasks"] == {"completed": 3, "failed": 0, "retried": 1, "missing": 0, "late": 0}
+    assert spool.reconcile().result["tasks"] == {
+        "completed": 3,
+        "failed": 0,
+        "retried": 1,
+        "missing": 0,
+        "late": 0,
+        "cancelled": 0,
+    }
     spool.clock.advance(7 * 3600)
     assert spool.dispatch().exit_code == 0
     (need,) = spool.status()["attention"]

@@ -187,6 +187,7 @@ def test_a_script_that_reads_batch_output_files_goes_on_working(openai_spool: Sp
     nura_cli.enqueue("raw", requests, config=spool.path)
     spool.control.fault("rows", match="number 1", status=400, message="too long", times=-1)
     spool.control.fault("missing", match="number 2", times=-1)
+    spool.control.fault("no_counts")  # what nobody counts as answered is missing at once
     spool.settle()
     lines = {line["custom_id"]: line for line in vendor_lines(spool, "openai")}
     assert lines.keys() == {f"doc/{n}" for n in range(4)}

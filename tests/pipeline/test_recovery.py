@@ -527,7 +527,7 @@ def test_a_clock_that_jumps_here_makes_no_batch_lost(spool: Spool) -> None:
     spool.control.fault("status", "retrieve", status=404)
     report = spool.poll()
     assert report.exit_code == 3
-    assert "does not know" in report.troubles[0].message
+    assert "no longer knows it" in report.troubles[0].message
     assert spool.batches() == [(1, "submitted")]
     spool.control.advance(7200)
     spool.settle()
@@ -535,7 +535,9 @@ def test_a_clock_that_jumps_here_makes_no_batch_lost(spool: Spool) -> None:
     assert spool.control.billing()["requests"] == 2
 
 
-def test_a_batch_the_provider_has_forgotten_is_lost_an_hour_past_its_deadline(spool: Spool) -> None:
+def test_a_batch_the_provider_has_forgotten_is_sent_again_once_where_that_is_wanted(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(on_lost="resend")
+    spool.write_config()
     spool.control.settings(delay=7200)
     spool.fill(2)
     spool.dispatch()
@@ -557,8 +559,9 @@ def test_a_batch_the_provider_has_forgotten_is_lost_an_hour_past_its_deadline(sp
     assert spool.batches() == [(1, "submitted")]  # once is not enough
     spool.clock.advance(QUARTER)
     spool.poll()
-    assert spool.batches() == [(1, "completed")]
+    assert spool.batches() == [(1, "failed")]
     spool.control.clear()
+    spool.control.settings(delay=0)
     spool.settle()
     assert spool.counts()["completed"] == 2
     assert {outcome for (outcome,) in spool.rows("SELECT outcome FROM attempts")} == {"lost", "answered"}
@@ -614,7 +617,7 @@ def test_a_batch_whose_provider_is_gone_for_good_is_given_up_by_a_person(spool: 
     with pytest.raises(UsageError, match="its time is not over"):
         spool.resolve("1")
     spool.clock.advance(30 * 3600)
-    assert spool.status()["attention"][0]["hint"] == "nura poll -v"
+    assert "nura resolve 1 --resend" in spool.status()["attention"][0]["hint"]
     assert str(spool.poll().troubles[0].hint).endswith("nura resolve 1 --resend")
     spool.resolve("1")
     spool.settle()
@@ -634,6 +637,7 @@ def test_a_person_who_adopts_somebody_elses_batch_loses_and_deletes_nothing(spoo
     spool.control.settings(delay=3600)
     if spool.protocol == "openai":
         spool.control.fault("no_metadata")
+        spool.control.fault("no_input_file")
     spool.fill(3)
     spool.control.fault("drop_before", "create")
     spool.dispatch()
@@ -643,6 +647,12 @@ def test_a_person_who_adopts_somebody_elses_batch_loses_and_deletes_nothing(spoo
     with pytest.raises(UsageError, match="2 requests"):
         spool.resolve("1", adopt=smaller)
     spool.resolve("1", adopt=theirs)  # what nobody can tell before it has ended
+    spool.clock.advance(3600)
+    spool.round()
+    spool.clock.advance(QUARTER)
+    assert spool.poll().exit_code == 3
+    assert "other requests' results" in spool.status()["attention"][0]["message"]
+    spool.resolve("1")
     spool.clock.advance(3600)
     spool.settle()
     assert spool.counts()["completed"] == 3

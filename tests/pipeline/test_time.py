@@ -174,7 +174,7 @@ def test_cron_not_run_for_three_days_catches_up_and_sends_nothing_twice(spool: S
     assert found["workloads"]["waits"]["oldest_pending_seconds"] == 3 * DAY + MARGIN
     (need,) = found["attention"]
     assert re.match(r"batch 1 was sent 3d \d+m ago, and main says \w+$", need["message"])
-    assert need["hint"] == "nura poll -v"
+    assert need["hint"].startswith("nura poll -v; if it is gone for good: nura resolve 1 --resend")
     table = Command(spool.folder, spool.clock(), "status").end().out
     assert "  over" in next(line for line in table.splitlines() if line.startswith("1 "))
     sent, home, settled = spool.round()
@@ -230,8 +230,11 @@ def test_results_about_to_expire_are_warned_of_with_what_to_type(spool: Spool, s
     assert not [need for need in no_nonsense(spool)["attention"] if "expire" in need["message"]]
     spool.clock.advance(2 * MARGIN)
     (need,) = no_nonsense(spool)["attention"]
-    assert need["message"] == "batch 1: its results expire at main in 2d 23h"
-    assert need["hint"] == f"nura {STAGES[status]}"
+    assert need["message"].startswith("batch 1")
+    assert need["message"].endswith(
+        ": its results expire at main in 2d 23h" if status != "submitted" else "; its results expire at main in 2d 23h"
+    )
+    assert need["hint"].startswith(f"nura {STAGES[status]}")
     shown = Command(spool.folder, spool.clock(), "status").end().out
     assert f"needs you: {need['message']}\n  type: {need['hint']}\n" in shown
     spool.clock.advance(2 * DAY)
@@ -245,18 +248,26 @@ def test_results_that_have_expired_are_said_to_be_gone_and_end_the_warning(spool
     sent_and_left(spool, status)
     spool.clock.advance(KEPT[spool.protocol] + DAY + 2 * HOUR)
     (need,) = no_nonsense(spool)["attention"]
-    assert need["message"] == "batch 1: its results may be gone from main by now"
-    assert need["hint"] == f"nura {STAGES[status]}"
+    assert need["message"].endswith(" its results may be gone from main by now")
+    assert need["hint"].startswith(f"nura {STAGES[status]}")
     if status == "completed":  # they lie in the spool
         spool.reconcile()
         billed_once(spool)
     elif status == "submitting" and spool.protocol == "anthropic":  # only results could tell whose batch it is there
         spool.dispatch()
         (need,) = spool.status()["attention"]
-        assert need["message"].startswith("batch 1 is held: 1 batches there may be it")
+        assert need["message"].startswith("batch 1 is held: the results of what may be it were deleted")
         assert need["message"].endswith("; its results may be gone from main by now")
-        assert need["hint"].endswith("nura resolve 1 --resend")
+        assert "nura resolve 1 --resend" in need["hint"]
         spool.resolve("1", adopt=spool.control.batches()[0]["id"])
+    if spool.batches() != [(1, "reconciled")]:
+        spool.control.settings(delay=0)
+        for _ in range(3):
+            spool.round()
+            spool.clock.advance(HOUR)
+        (need,) = spool.status()["attention"]
+        assert need["message"].startswith("batch 1 is held")
+        spool.resolve("1")
     spool.settle(30)
     assert spool.counts()["completed"] == RECORDS
     assert spool.status()["attention"] == []

@@ -344,7 +344,6 @@ def test_settling_keeps_answers_attempts_and_totals(state: State) -> None:
         Settled(two, False, TaskStatus.PENDING, 1, NOW + 9, failure, None, Spent(cost=None, list_cost=None)),
     )
     assert answers.open_tasks(state.db, claimed.id, [one, two, three]) == {three: answers.Open(0, False)}
-    assert answers.attempted(state.db, claimed.id, [one, two, three]) == {one, two}
     assert answers.totals(state.db)[1] == (10, 4, 5, 100, 200, 1)
     [[row]] = answers.pages(state.db)
     assert (row.task_id, row.status, row.key, row.body) == (one, "completed", '"a"', b"{}")

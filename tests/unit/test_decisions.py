@@ -164,11 +164,12 @@ def test_backoff_grows_and_is_bounded(strikes: int, jitter: float) -> None:
 @pytest.mark.parametrize("kind", list(ErrorKind))
 def test_the_fate_of_each_kind_of_failure(kind: ErrorKind) -> None:
     failure = Failure(kind, "x")
+    given_up = TaskStatus.CANCELLED if kind is ErrorKind.CANCELLED else TaskStatus.FAILED
     first = retry.fate(failure, 1, 3, superseded=False, now=1000, jitter=0)
-    assert first.to is (TaskStatus.PENDING if kind in RETRYABLE else TaskStatus.FAILED)
+    assert first.to is (TaskStatus.PENDING if kind in RETRYABLE else given_up)
     assert (first.not_before > 1000) is (kind in RETRYABLE)
-    assert retry.fate(failure, 3, 3, superseded=False, now=1000, jitter=0).to is TaskStatus.FAILED
-    assert retry.fate(failure, 1, 3, superseded=True, now=1000, jitter=0).to is TaskStatus.FAILED
+    assert retry.fate(failure, 3, 3, superseded=False, now=1000, jitter=0).to is given_up
+    assert retry.fate(failure, 1, 3, superseded=True, now=1000, jitter=0).to is given_up
     assert retry.fate(None, 1, 3, superseded=True, now=1000, jitter=0).to is TaskStatus.COMPLETED
 
 

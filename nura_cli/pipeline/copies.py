@@ -1,0 +1,154 @@
+"""Copies of one sending: batches at a provider that carry our tasks beside the one that is used.
+
+A create may have been executed twice (a proxy repeated it, an answer of 429 came although it was done), and a restored
+state file may have sent what its original sent. Poll looks through the lists for them. Where the provider keeps our tag
+(OpenAI), a batch that bears it is a copy; it is cancelled when two polls, a quarter of an hour apart, have seen it beside
+the one that is used, and what it cost is counted. Anthropic keeps no mark: one that is like ours by time and size is named
+to the operator while it runs, and its results tell whose it is once it has ended.
+
+A batch may be listed under another id than its create was answered with: while the list does not show the one that is
+used, nothing on it is taken for a second one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from nura_cli.clock import Clock
+from nura_cli.errors import ConfigError, KeyRefused, NuraError, ProviderError
+from nura_cli.pipeline import recovery
+from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.waiting import SETTLING_SECONDS
+from nura_cli.providers.base import Phase, Provider, RemoteBatch
+from nura_cli.state import State, batches
+from nura_cli.state.batches import Batch, Sighting, Stray
+from nura_cli.state.file import unforeseen
+from nura_cli.states import BatchStatus
+
+WATCHED_SECONDS = 48 * 3600
+"""How long after it was made a batch is looked for on the list a second time."""
+_MOST_PAGES = 20
+_DISPATCHS = frozenset({BatchStatus.PROCESSING, BatchStatus.UPLOADED, BatchStatus.SUBMITTING})
+"""Where dispatch alone finds out what is at the provider."""
+
+
+class Job(Protocol):
+    """What of the running stage this needs: a place for troubles."""
+
+    def fail(
+        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
+    ) -> None:
+        """Note a trouble; the run goes on."""
+        ...
+
+    def bug(self, error: Exception, about: str, *, provider: str | None = None) -> None:
+        """Note what nobody foresaw; the run goes on."""
+        ...
+
+
+def look_through(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
+    """Look for copies of what was sent lately, at each provider that something was sent to."""
+    for seen in batches.sightings(state.db):
+        if clock() - seen.first_at > 2 * WATCHED_SECONDS:
+            with state.transaction() as db:
+                batches.forget(db, seen)
+    for name in accounts.names():
+        address = accounts.address(name)
+        sent = [one for one in batches.sent_since(state.db, name, clock() - WATCHED_SECONDS) if one.address == address]
+        if not sent:
+            continue
+        try:
+            _look(state, accounts.provider(name), sent, clock)
+        except (ProviderError, KeyRefused, ConfigError) as error:
+            job.fail(error, provider=name)
+        except Exception as error:
+            if not unforeseen(error):
+                raise
+            job.bug(error, name, provider=name)
+
+
+def _look(state: State, provider: Provider, sent: Sequence[Batch], clock: Clock) -> None:
+    listed = _listed(provider, sent)
+    marked = {one.id: one for one in listed if provider.uploads}
+    files = {one.input_file_id: one for one in sent if one.input_file_id is not None}
+    _note_copies(state, provider.name, marked, files, clock())
+    for remote in listed:
+        if remote.id not in marked or (remote.tag is None and remote.input_file_id is None):
+            _identify(state, provider, remote, [one.id for one in listed], sent, clock())
+
+
+def _listed(provider: Provider, sent: Sequence[Batch]) -> list[RemoteBatch]:
+    """Read the list down to where it stood before the oldest of these creates."""
+    oldest = min((at for one in sent if (at := recovery.marker_of(one).date) is not None), default=None)
+    found: dict[str, RemoteBatch] = {}
+    cursor = None
+    for _ in range(_MOST_PAGES):
+        page = provider.page(cursor)
+        found |= {remote.id: remote for remote in page.batches}
+        last = page.batches[-1].created_at if page.batches else None
+        past = oldest is not None and last is not None and last < oldest - recovery.SKEW_SECONDS
+        cursor = page.next
+        if cursor is None or past:
+            break
+    return list(found.values())
+
+
+def _note_copies(
+    state: State, provider: str, listed: Mapping[str, RemoteBatch], files: Mapping[str, Batch], now: int
+) -> None:
+    """Note which listed batches bear the tag of a batch that is used under another id, and set aside those seen before.
+
+    What is known of them is read in one transaction, after the list was: a dispatch may confirm a create meanwhile.
+
+    Args:
+        files: the batches that were sent lately, by the id of their request file: some services drop the tag.
+    """
+    with state.transaction() as db:
+        known = batches.known(db, listed)
+        seen = {one.remote_id: one for one in batches.sightings(db) if one.provider == provider}
+        for remote in listed.values():
+            sent = files.get(remote.input_file_id or "")
+            batch = batches.by_tag(db, remote.tag) if remote.tag else batches.get(db, sent.id) if sent else None
+            if remote.id in known or batch is None or batch.status in _DISPATCHS:
+                continue
+            if batch.remote_id is not None and batch.remote_id not in listed:
+                continue  # it may be the one that is used, under the list's own name for it
+            before = seen.get(remote.id)
+            if before is None or now < before.first_at:
+                batches.forget(db, Sighting(provider, remote.id, batch.id, now, "copy"))
+                batches.sight(db, Sighting(provider, remote.id, batch.id, now, "copy"))
+            elif now - before.first_at >= SETTLING_SECONDS:
+                batches.add_stray(db, Stray(provider, remote.id, batch.id, now))
+                batches.forget(db, before)
+
+
+def _identify(
+    state: State, provider: Provider, remote: RemoteBatch, listed: Sequence[str], sent: Sequence[Batch], now: int
+) -> None:
+    """Find out whether a listed batch without a mark is a copy of a sending, by what its results say once it has ended."""
+    if batches.known(state.db, [remote.id]) or _decided(state, provider.name, remote.id):
+        return
+    like = [one for one in sent if one.status not in _DISPATCHS and recovery.suspect(remote, one)]
+    if not like:
+        return
+    tags = recovery.tags_of(provider, remote) if remote.phase is Phase.ENDED else recovery.Tags(frozenset(), "running")
+    ours = next((one for one in sent if one.tag in tags.found), None)
+    with state.transaction() as db:
+        if batches.known(db, [remote.id]):
+            return
+        batch = batches.get(db, ours.id if ours else like[0].id)
+        verdict = "possible" if tags.why in ("running", "deleted") and not tags.found else "other"
+        seen = Sighting(provider.name, remote.id, like[0].id, now, verdict)
+        if ours is None or batch is None or batch.status in _DISPATCHS:
+            batches.sight(db, seen)
+        elif batch.remote_id is None or batch.remote_id in listed:
+            batches.add_stray(db, Stray(provider.name, remote.id, batch.id, now))
+            batches.forget(db, seen)
+        else:  # the one that is used, under the list's own name for it
+            batches.sight(db, seen)
+
+
+def _decided(state: State, provider: str, remote_id: str) -> bool:
+    return any(
+        one.verdict == "other" and (one.provider, one.remote_id) == (provider, remote_id)
+        for one in batches.sightings(state.db)
+    )

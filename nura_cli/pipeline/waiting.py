@@ -1,0 +1,73 @@
+"""How long what does not come is waited for, before it is believed: pure decisions over a batch's times.
+
+Nothing is believed to be missing on one look. The second comes a quarter of an hour later, by the server's clock *and* by
+ours: the servers of one provider may disagree by more than that, and so may a clock here that was set.
+"""
+
+from nura_cli.state.batches import Batch
+
+SETTLING_SECONDS = 15 * 60
+"""How long after a create the provider may take to list it; also the least time between two looks that miss something."""
+WINDOW_SECONDS = 24 * 3600
+"""How long a provider takes for a batch at most, where it does not say."""
+LOST_AFTER = 3600
+"""Seconds past its deadline after which a batch needs a person, whatever the provider says of it."""
+ALONE_SECONDS = 3600
+"""A batch that lists show running is asked after by itself this often: lists can be stale (litellm#22982)."""
+SHORT_SECONDS = 24 * 3600
+"""How long answers that the provider counts, and that its files lack, are looked for again."""
+RESULTS_KEPT = {"openai": 30 * 86400, "anthropic": 29 * 86400}
+"""How long the vendors keep results (OpenAI: batch files 30 days; Anthropic: 29 days from creation), in seconds."""
+
+
+def sent(batch: Batch) -> int:
+    """Return the unix second at which a batch was taken by the provider, as well as it is known."""
+    return batch.submitted_at or batch.created_at
+
+
+def deadline(batch: Batch) -> int:
+    """Return the unix second at which the provider's time for a batch is over."""
+    return batch.expires_at or sent(batch) + WINDOW_SECONDS
+
+
+def overdue(batch: Batch, now: int) -> bool:
+    """Return whether a batch should long have ended."""
+    return now >= deadline(batch) + LOST_AFTER
+
+
+def kept(batch: Batch, now: int) -> bool:
+    """Return whether the provider may still have results of a batch."""
+    return now < sent(batch) + RESULTS_KEPT[batch.dialect]
+
+
+def asked_alone(batch: Batch, now: int) -> bool:
+    """Return whether a batch that a list shows running is to be asked after by itself: hourly, and always past its time."""
+    last = batch.created_at if batch.asked_at is None else batch.asked_at
+    return now >= deadline(batch) or not last <= now < last + ALONE_SECONDS
+
+
+def believed_in(batch: Batch, date: int, now: int) -> int | None:
+    """Return in how many seconds what was looked for in vain may be believed missing; 0 for now.
+
+    Args:
+        date: the server's clock, unix seconds.
+        now: ours.
+
+    Returns:
+        None where this is the first look: none was noted before, or a clock was set back since.
+    """
+    first, here = batch.absent_at, batch.absent_here
+    if first is None or here is None or date < first or now < here:
+        return None
+    return max(0, SETTLING_SECONDS - min(date - first, now - here))
+
+
+def short_over(batch: Batch, now: int) -> bool:
+    """Return whether answers that are counted and did not come have been looked for long enough."""
+    return batch.short_at is not None and now >= batch.short_at + SHORT_SECONDS
+
+
+def asked_for_the_rest(batch: Batch, now: int) -> bool:
+    """Return whether a batch of which answers are missing is to be looked at: often in the first hour, then hourly."""
+    first, last = batch.short_at or now, batch.asked_at or 0
+    return not first + ALONE_SECONDS <= now < last + ALONE_SECONDS or now < last

@@ -39,7 +39,7 @@ from nura_cli.pipeline import copies, deliver, recovery, retry, settle, spool, w
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
 from nura_cli.providers.base import Ending, Phase, Provider, RemoteBatch
-from nura_cli.state import State, batches, runs
+from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.state.file import unforeseen
@@ -64,7 +64,12 @@ class Poll:
     checked: int = 0
     moved: dict[int, Batch] = field(default_factory=dict)
     troubles: dict[str, Trouble] = field(default_factory=dict)
+    looked: set[int] = field(default_factory=set)
     worked: bool = False
+
+    def begin_round(self) -> None:
+        """Forget the troubles of the round before, except about batches that are looked for once a run."""
+        self.troubles = {scope: one for scope, one in self.troubles.items() if one.batch_id in self.looked}
 
     def fail(
         self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
@@ -109,7 +114,7 @@ def run(
     deadline = time.monotonic() + (wait or 0)
     pause, longest = _WAIT_SECONDS
     while True:
-        job.troubles.clear()
+        job.begin_round()
         _round(job)
         left = len(_awaited(state))
         progress(total - left, total)
@@ -158,12 +163,16 @@ def _round(job: Poll) -> None:
 
 
 def _looked_for(job: Poll, batch: Batch) -> bool:
-    """Return whether a batch is to be asked after in this run.
+    """Return whether a batch is to be asked after in this round; one of which something is missing is so once a run.
 
     Raises:
         OnHold: it waits for a person, and there is nothing more to be had of it.
     """
     now = job.clock()
+    missing = batch.held is not None or batch.short_at is not None or batch.absent_at is not None
+    if missing and batch.id in job.looked:
+        return False
+    job.looked |= {batch.id} if missing else set()
     if batch.held is not None and (not waiting.kept(batch, now) or waiting.short_over(batch, now)):
         raise _on_hold(batch, batch.held, new=False)
     return batch.short_at is None or waiting.asked_for_the_rest(batch, now)
@@ -431,7 +440,7 @@ def _short(job: Poll, batch: Batch, remote: RemoteBatch, home: Home, claimed: in
     now = job.clock()
     began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
     told = f"{batch.provider} counts {count(claimed, 'answer')} more than its results hold"
-    if batch.spooled != json.dumps(home.spooled):
+    if tasks.outstanding(job.state.db, batch.id) > batch.requests - len(home.lines.tasks):  # there are new ones
         job.failed(ProviderError(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day"), batch)
         return _completed(job, batch, remote, home, short_at=began)
     with job.state.transaction() as db:

@@ -268,6 +268,11 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
     return total
 
 
+def outstanding(db: sqlite3.Connection, batch_id: int) -> int:
+    """Return how many tasks a batch has still to account for."""
+    return int(db.execute("SELECT count(*) FROM tasks WHERE batch_id = ?", (batch_id,)).fetchone()[0])
+
+
 def first_at(db: sqlite3.Connection) -> int:
     """Return when the first task came in, unix seconds; 0 when none ever did."""
     row = db.execute("SELECT enqueued_at FROM records ORDER BY task_id LIMIT 1").fetchone()

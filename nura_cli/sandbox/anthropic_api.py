@@ -16,6 +16,7 @@ from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, n
 from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.store import Settings, Store, account_of
 
+PROTOCOL = "anthropic"
 MOST_REQUESTS = 100_000
 MOST_BYTES = 256_000_000
 RESULTS_LAST = 29 * 86400
@@ -87,9 +88,9 @@ def handle(store: Store, request: Request, name: str) -> Reply:
         raise failure(404, "Not Found")
     batch_id = request.path.split("/")[4]
     if name in ("retrieve", "download"):
-        work.settle(store, request.account, "anthropic", step, batch_id)
+        work.settle(store, request.account, PROTOCOL, step, batch_id)
     batch = store.batch(request.account, batch_id)
-    if batch is None or batch["protocol"] != "anthropic":
+    if batch is None or batch["protocol"] != PROTOCOL:
         if "missing_500" in store.quirks():
             raise failure(500, "Internal server error")
         raise failure(404, f"Message Batch {batch_id} not found")
@@ -126,7 +127,7 @@ def _results(store: Store, batch: dict[str, Any]) -> Reply:
     path = store.body(f"{batch['id']}.results")
     if batch["ended_at"] is None or not path.exists() or _archived(store, batch):
         raise failure(404, f"The results of Message Batch {batch['id']} are not available")
-    return SendFile(path, "application/x-jsonl")
+    return SendFile(store.served(path.name), "application/x-jsonl")
 
 
 def _archived(store: Store, batch: dict[str, Any]) -> bool:
@@ -145,15 +146,17 @@ def _create(store: Store, request: Request) -> Reply:
         refused = store.refusal(part)
         if refused:
             raise _refusal(refused, part)
-        batch_id = "msgbatch_" + secrets.token_hex(12)
-        part.replace(store.body(f"{batch_id}.requests"))
-        version = request.headers.get("anthropic-version", "")
-        batch = store.add_batch(
-            request.account, "anthropic", batch_id, status="in_progress", total=total, endpoint=version
-        )
-        return Json(_json(store, request.url, batch))
+        batches = [_add(store, request, part, total) for _ in range(request.executions)]
+        return Json(_json(store, request.url, batches[0]))
     finally:
         part.unlink(missing_ok=True)
+
+
+def _add(store: Store, request: Request, part: Path, total: int) -> dict[str, Any]:
+    batch_id = "msgbatch_" + secrets.token_hex(12)
+    store.body(f"{batch_id}.requests").hardlink_to(part)
+    version = request.headers.get("anthropic-version", "")
+    return store.add_batch(request.account, PROTOCOL, batch_id, status="in_progress", total=total, endpoint=version)
 
 
 def _checked(part: Path) -> int:
@@ -211,10 +214,10 @@ def _list(store: Store, request: Request) -> Reply:
     for cursor in (after, before):
         if cursor and store.batch(request.account, cursor) is None:
             raise failure(400, f"{'after_id' if after else 'before_id'}: {cursor} is no batch of this account")
-    work.settle(store, request.account, "anthropic", step)
+    work.settle(store, request.account, PROTOCOL, step)
     stuck = "stuck_list" in store.quirks()
     rows = store.page(
-        request.account, "anthropic", limit + 1, after=None if stuck else after, before=None if stuck else before
+        request.account, PROTOCOL, limit + 1, after=None if stuck else after, before=None if stuck else before
     )
     more, rows = len(rows) > limit or (stuck and bool(rows)), rows[:limit]
     if before and not stuck:
@@ -253,7 +256,7 @@ def _time(at: int | None) -> str | None:
 def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
     """End a batch whose time has come; the caller holds the work lock."""
     end = work.deadline(batch["created_at"], batch["cancel_at"], settings.delay)
-    if settings.delay and end.at > store.now():
+    if "never_ends" in store.quirks() or (settings.delay and end.at > store.now()):
         return
     source = store.body(f"{batch['id']}.requests")
     suffered = store.deal(batch, source, but="refuse")
@@ -265,9 +268,12 @@ def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
     if "results" not in outcome.parts:
         private(target).close()
     elif faults.of(suffered, "lost"):
-        outcome.parts["results"].unlink()
+        for part in (*outcome.parts.values(), *outcome.short.values()):
+            part.unlink()
     else:
         outcome.parts["results"].replace(target)
+        for part in outcome.short.values():
+            store.add_short(target.name, part, work.complete_at(suffered, end), end.at)
     store.change(batch["id"], status="ended", ended_at=end.at, told={"counts": counts})
     source.unlink(missing_ok=True)
 

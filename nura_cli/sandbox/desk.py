@@ -72,7 +72,7 @@ def _log(store: Store, request: Request, body: dict[str, Any]) -> Any:
 
 
 def _files(store: Store, request: Request, body: dict[str, Any]) -> Any:
-    rows = store.db.execute("SELECT * FROM files WHERE expires_at > ? ORDER BY seq", (store.now(),))
+    rows = store.db.execute("SELECT * FROM files WHERE expires_at > ? AND account <> '' ORDER BY seq", (store.now(),))
     return [dict(row) for row in rows]
 
 

@@ -61,6 +61,8 @@ class Request:
         self.headers = headers
         self.url = url
         self.account = ""
+        self.executions = 1
+        """How often it is executed: a proxy on the way may repeat it."""
         self._stream = stream
         self._read = False
 

@@ -1,13 +1,15 @@
 """Fault switches: what can be made to go wrong, and the picking of what strikes now.
 
 Every fault is a JSON object ``{"what": KIND, ...}``. All kinds know ``times`` (how often it strikes: 1; -1 for always),
-``skip`` (how many occasions it lets pass first: 0), ``probability`` (1.0) with ``seed`` (0).
+``skip`` (how many occasions it lets pass first: 0), ``probability`` (1.0) with ``seed`` (0). Of an option's choices the first
+is meant where none is given.
 
 Of an exchange, by ``route`` (a glob over upload, files, file, download, create, list, retrieve, cancel, delete; ``*``),
 ``path`` (a glob over the path) and ``method``:
 
 ``latency``      ``seconds`` (1); goes together with another fault
 ``status``       ``status`` (500), ``retry_after``, ``code``, ``message``: the vendor's error with this status, nothing done
+                 (``after: true``: after the effect)
 ``html``         a page of HTML with status 200, nothing done (``after: true``: after the effect)
 ``drop_before``  the connection closes before anything was done
 ``drop_after``   everything was done, and the connection closes without an answer
@@ -16,6 +18,9 @@ Of an exchange, by ``route`` (a glob over upload, files, file, download, create,
 ``framing``      a whole download in this ``framing``
 ``redirect``     ``status`` (307) to ``to``
 ``mixed_up``     it is answered as if it were about the batch or file ``of``
+``twice``        a create is executed twice and answered with the first of the two batches; goes together with another fault
+``create_shape`` a create was executed and is answered with 200 in another ``shape``: batch_id (``{"batch_id": …}``), no_id (the
+                 batch without its id), empty (``{}``), wrapped (``{"data": …}``), known (the id of the account's oldest batch)
 
 Of a batch, dealt out when it is first worked on; ``batch`` names the only one it concerns. Rows are chosen by ``fraction``
 (1.0, with ``seed``), ``match`` (text in the request) or ``custom_ids``:
@@ -25,6 +30,8 @@ Of a batch, dealt out when it is first worked on; ``batch`` names the only one i
 ``missing``      rows are in no file
 ``duplicate``    rows come twice
 ``foreign``      ``n`` (3) rows of nobody come along
+``renamed``      rows come with another custom_id: ``x-`` stands before their own
+``short``        rows are counted and billed, and in no file until ``seconds`` (60) after the batch ended; then all are
 ``expire``       the chosen rows (``fraction`` 0.5) are answered, the rest expires
 ``cancel``       likewise, and the provider has cancelled the rest
 ``refuse``       OpenAI: the batch fails with ``code`` (token_limit_exceeded), ``message`` and ``line``; Anthropic: the create is
@@ -39,7 +46,10 @@ unknown batch), ``stuck_list`` (the same page for ever), ``hide`` (batches young
 ``oldest_first`` (the list), ``ties`` (batches of one second are listed oldest first), ``no_times`` (batches do not say when they
 were created), ``no_input_file`` (nor from which file), ``no_date`` and ``no_account`` (replies without these headers),
 ``one_organization`` (every key's account, though each sees its own batches only, as keys of one organization's projects do),
-``one_account`` (every key is of the same account and sees the same batches).
+``one_account`` (every key is of the same account and sees the same batches), ``list_shape`` (batches are listed in another
+``shape``: batches (``{"batches": […]}``), value (``{"value": […]}``), null (``{"data": null}``), array (a bare array), object
+(``{"data": {}}``), error (``{"error": {…}}`` with 200), no_ids (each has ``batch_id`` in place of ``id``)), ``no_has_more`` (lists do
+not say whether there are more), ``never_ends`` (no batch ends, whatever time passes or whoever cancels it).
 """
 
 import fnmatch
@@ -50,10 +60,38 @@ from typing import Any
 Fault = dict[str, Any]
 
 EXCHANGE = frozenset(
-    {"latency", "status", "html", "drop_before", "drop_after", "hold", "truncate", "framing", "redirect", "mixed_up"}
+    {
+        "latency",
+        "status",
+        "html",
+        "drop_before",
+        "drop_after",
+        "hold",
+        "truncate",
+        "framing",
+        "redirect",
+        "mixed_up",
+        "twice",
+        "create_shape",
+    }
 )
+COMPANIONS = ("latency", "twice")
+"""Faults of an exchange that go together with another one."""
 BATCH = frozenset(
-    {"rows", "missing", "duplicate", "foreign", "expire", "cancel", "refuse", "lost", "no_output", "invalid"}
+    {
+        "rows",
+        "missing",
+        "duplicate",
+        "foreign",
+        "renamed",
+        "short",
+        "expire",
+        "cancel",
+        "refuse",
+        "lost",
+        "no_output",
+        "invalid",
+    }
 )
 QUIRKS = frozenset(
     {
@@ -76,13 +114,16 @@ QUIRKS = frozenset(
         "no_account",
         "one_organization",
         "one_account",
+        "list_shape",
+        "no_has_more",
+        "never_ends",
     }
 )
 _ANY = {"what", "times", "skip", "probability", "seed"}
 _ROWS = {"batch", "fraction", "match", "custom_ids"}
 _OPTIONS: dict[str, set[str]] = {
     "latency": {"seconds"},
-    "status": {"status", "retry_after", "code", "message"},
+    "status": {"status", "retry_after", "code", "message", "after"},
     "html": {"after"},
     "drop_before": set(),
     "drop_after": set(),
@@ -91,17 +132,26 @@ _OPTIONS: dict[str, set[str]] = {
     "framing": {"framing"},
     "redirect": {"status", "to"},
     "mixed_up": {"of"},
+    "create_shape": {"shape"},
     "rows": {"status", "shape", "message"},
     "foreign": {"n"},
+    "short": {"seconds"},
     "refuse": {"code", "message", "line", "status"},
     "invalid": {"mode"},
     "hide": {"seconds"},
+    "list_shape": {"shape"},
 }
+_FRAMINGS = ("length", "chunked", "close")
 _CHOICES = {
-    "framing": ("length", "chunked", "close"),
-    "shape": ("body", "plain", "error", "zero"),
-    "mode": ("text", "schema", "length", "refusal", "empty"),
+    ("truncate", "framing"): _FRAMINGS,
+    ("framing", "framing"): _FRAMINGS,
+    ("rows", "shape"): ("body", "plain", "error", "zero"),
+    ("invalid", "mode"): ("text", "schema", "length", "refusal", "empty"),
+    ("create_shape", "shape"): ("batch_id", "no_id", "empty", "wrapped", "known"),
+    ("list_shape", "shape"): ("batches", "value", "null", "array", "object", "error", "no_ids"),
 }
+_ROUTES = {"twice": "create", "create_shape": "create"}
+"""The only route that such a fault can concern, where it is not every one."""
 
 
 def check(fault: Any) -> Fault:
@@ -119,16 +169,22 @@ def check(fault: Any) -> Fault:
     unknown = sorted(fault.keys() - known)
     if unknown:
         raise ValueError(f"fault {what}: unknown option {unknown[0]}")
-    for name, choices in _CHOICES.items():
-        if name in fault and fault[name] not in choices:
+    for (kind, name), choices in _CHOICES.items():
+        if kind == what and fault.get(name, choices[0]) not in choices:
             raise ValueError(f"fault {what}: {name} is one of {', '.join(choices)}")
     return fault
+
+
+def choice(fault: Fault, name: str) -> str:
+    """Return what a fault chooses by an option: what it says, or the first there is."""
+    return str(fault.get(name, _CHOICES[fault["what"], name][0]))
 
 
 def concerns(fault: Fault, route: str, method: str, path: str) -> bool:
     """Return whether an exchange's fault is about this exchange."""
     return (
         fault["what"] in EXCHANGE
+        and route == _ROUTES.get(fault["what"], route)
         and fnmatch.fnmatchcase(route, fault.get("route", "*"))
         and fnmatch.fnmatchcase(path, fault.get("path", "*"))
         and fault.get("method", method) == method

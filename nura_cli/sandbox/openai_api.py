@@ -19,6 +19,7 @@ ENDPOINTS = (
     "/v1/images/edits",
     "/v1/videos",
 )
+PROTOCOL = "openai"
 MOST_BYTES = 200_000_000
 _LASTS = range(3600, 2_592_001)
 _FINALIZING = 0.95
@@ -154,11 +155,11 @@ def _file(store: Store, request: Request, name: str) -> Reply:
     if row is None or not store.body(file_id).exists():
         raise failure(404, f"No such File object: {file_id}", param="id")
     if name == "download":
-        return SendFile(store.body(file_id), "application/octet-stream")
+        return SendFile(store.served(file_id), "application/octet-stream")
     if name == "delete":
         store.drop_file(file_id)
         return Json({"id": file_id, "object": "file", "deleted": True})
-    return Json(_file_json(row))
+    return Json(_file_json({**row, "bytes": store.served(file_id).stat().st_size}))
 
 
 # Batches
@@ -192,17 +193,20 @@ def _create(store: Store, request: Request) -> Reply:
     if row is None or row["purpose"] != "batch":
         raise failure(404, f"No such File object: {body['input_file_id']}", param="input_file_id")
     quirks = store.quirks()
-    batch = store.add_batch(
-        request.account,
-        "openai",
-        "batch_" + secrets.token_hex(16),
-        status="validating",
-        endpoint=body["endpoint"],
-        input_file_id=row["id"],
-        metadata=None if "no_metadata" in quirks else metadata,
-        told={"lasts": lasts},
-    )
-    shown = _json(store, batch, quirks)
+    batches = [
+        store.add_batch(
+            request.account,
+            PROTOCOL,
+            "batch_" + secrets.token_hex(16),
+            status="validating",
+            endpoint=body["endpoint"],
+            input_file_id=row["id"],
+            metadata=None if "no_metadata" in quirks else metadata,
+            told={"lasts": lasts},
+        )
+        for _ in range(request.executions)
+    ]
+    shown = _json(store, batches[0], quirks)
     return Json({"job": shown} if "job_create" in quirks else shown)
 
 
@@ -229,17 +233,17 @@ def _list(store: Store, request: Request) -> Reply:
         given = request.query.get("limit")
         words = f"Invalid 'limit': expected a value of 1 to 100, but got {given} instead."
         raise failure(400, words, code="integer_above_max_value", param="limit")
-    work.settle(store, request.account, "openai", step)
+    work.settle(store, request.account, PROTOCOL, step)
     quirks = store.quirks()
     after = None if "stuck_list" in quirks else request.query.get("after")
-    rows = store.page(request.account, "openai", limit + 1, after=after)
+    rows = store.page(request.account, PROTOCOL, limit + 1, after=after)
     return Json(_page([_json(store, row, quirks) for row in rows], limit, stuck="stuck_list" in quirks))
 
 
 def _one(store: Store, request: Request, name: str) -> Reply:
     batch_id = request.path.split("/")[3]
     if name == "retrieve":
-        work.settle(store, request.account, "openai", step, batch_id)
+        work.settle(store, request.account, PROTOCOL, step, batch_id)
     batch, quirks = store.batch(request.account, batch_id), store.quirks()
     if batch is None:
         if "missing_500" in quirks:
@@ -261,7 +265,7 @@ def _json(store: Store, batch: dict[str, Any], quirks: frozenset[str]) -> dict[s
     counts = told.get("counts", {"total": 0, "completed": 0, "failed": 0})
     finalizing = ended if status == "completed" else None
     if status == "in_progress":
-        share = _share(store, batch)
+        share = 0.0 if "never_ends" in quirks else _share(store, batch)
         counts = {**counts, "completed": int(counts["total"] * share)}
         if share >= _FINALIZING:
             status, finalizing = "finalizing", store.now()

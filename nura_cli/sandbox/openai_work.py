@@ -34,6 +34,8 @@ def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
         store.change(batch["id"], status=status, **columns)
         batch = {**batch, **columns}
     end = work.deadline(batch["created_at"], batch["cancel_at"], settings.delay)
+    if "never_ends" in store.quirks():
+        return
     if settings.delay == 0 or end.at <= store.now():
         _finish(store, batch, source, suffered, end)
 
@@ -171,7 +173,7 @@ def _finish(store: Store, batch: dict[str, Any], source: Path, suffered: list[Fa
     # A request that expired or was cancelled is counted as neither (github.com/warmbly/warmbly/pull/333 saw 10, 1, 0).
     shown = {"total": batch["total"], "completed": counts.get("answered", 0), "failed": counts.get("failed", 0)}
     told = {
-        **_result_files(store, batch, outcome, end.at, suffered),
+        **_result_files(store, batch, outcome, end, suffered),
         "counts": shown,
         "usage": {
             "input_tokens": outcome.usage[0],
@@ -187,7 +189,7 @@ def _finish(store: Store, batch: dict[str, Any], source: Path, suffered: list[Fa
 
 
 def _result_files(
-    store: Store, batch: dict[str, Any], outcome: work.Outcome, at: int, suffered: list[Fault]
+    store: Store, batch: dict[str, Any], outcome: work.Outcome, end: work.Deadline, suffered: list[Fault]
 ) -> dict[str, Any]:
     """Keep what was written as files, by ids that work done anew would give again; return the batch's fields for them."""
     quirks, told, parts = store.quirks(), {}, dict(outcome.parts)
@@ -199,7 +201,9 @@ def _result_files(
     lasts = int(batch["told"].get("lasts", FILE_LASTS))
     for part, path in parts.items():
         file_id = "file-" + hashlib.sha256(f"{batch['id']}.{part}".encode()).hexdigest()[:24]
-        store.add_file(batch["account"], file_id, f"{batch['id']}_{part}.jsonl", "batch_output", path, lasts, at)
+        store.add_file(batch["account"], file_id, f"{batch['id']}_{part}.jsonl", "batch_output", path, lasts, end.at)
+        if part in outcome.short:
+            store.add_short(file_id, outcome.short[part], work.complete_at(suffered, end), end.at)
         told[f"{part}_file_id"] = file_id
         if faults.of(suffered, "lost"):
             store.drop_file(file_id)

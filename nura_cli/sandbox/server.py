@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from nura_cli.sandbox import anthropic_api, desk, faults, openai_api
+from nura_cli.sandbox import anthropic_api, desk, faults, oddities, openai_api
 from nura_cli.sandbox.control import Control
 from nura_cli.sandbox.exchange import Failure, Html, Json, Reply, Request, SendFile
 from nura_cli.sandbox.faults import Fault
@@ -204,25 +204,43 @@ class _Handler(BaseHTTPRequestHandler):
         struck = store.strike(name, request.method, request.path)
         self._releases = store.releases()
         number = store.note(request.method, self.path, name, struck)
-        arrival = store.arrived("anthropic" if api is anthropic_api else "openai") if name == "create" else None
+        request.executions = 2 if faults.of(struck, "twice") else 1
+        arrivals = [store.arrived(api.PROTOCOL) for _ in range(request.executions)] if name == "create" else []
         self._request_id = f"req_{secrets.token_hex(12)}"
         self._account = ""
         outcome, status = "dropped", None
         try:
             reply = self._reply_to(api, request, name, struck, number)
-            if arrival is not None and isinstance(reply, Json):
-                store.accepted(arrival, reply.body.get("job", reply.body)["id"])
-            fault = faults.of(struck, "hold")
-            if fault and fault.get("after"):
-                self._hold(fault, number)
-            if faults.of(struck, "drop_after"):
-                raise _Dropped
-            if faults.of(struck, "html"):
-                reply = Html(_PAGE)
+            if isinstance(reply, Json):
+                reply = self._shown(name, reply, arrivals, struck)
+            reply = self._late(api, reply, struck, number)
             outcome, status = "answered", self._deliver(reply, struck)
         finally:
             if not self.server.stopping.is_set():
                 store.outcome(number, outcome, status)
+
+    def _shown(self, name: str, reply: Json, arrivals: list[int], struck: list[Fault]) -> Json:
+        """Note what a create has made; return the reply as quirks, or the create's fault, have it."""
+        store, body = self.server.store, reply.body
+        if arrivals:
+            batch_id = body.get("job", body)["id"]
+            for arrival in arrivals:
+                store.accepted(arrival, batch_id)
+            shape = faults.of(struck, "create_shape")
+            if shape:
+                body = oddities.created(body, batch_id, store.oldest(batch_id), shape)
+        return Json(oddities.shown(name, body, {quirk["what"]: quirk for quirk in store.standing()}), reply.status)
+
+    def _late(self, api: Any, reply: Reply | Failure, struck: list[Fault], number: int) -> Reply | Failure:
+        """Let the faults strike that come after the effect; return what is answered then."""
+        for fault in struck:
+            if fault["what"] == "drop_after":
+                raise _Dropped
+            if fault["what"] == "hold" and fault.get("after"):
+                self._hold(fault, number)
+            elif fault["what"] in ("status", "html") and fault.get("after"):
+                return self._instead(api, fault)
+        return reply
 
     def _reply_to(self, api: Any, request: Request, name: str, struck: list[Fault], number: int) -> Reply | Failure:
         """Return what the protocol, or a fault that strikes before anything is done, answers."""
@@ -236,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Dropped
             elif what == "mixed_up":
                 request.path = re.sub(r"/(batches|files)/[^/]+", rf"/\1/{fault['of']}", request.path)
-            elif what in ("status", "redirect") or (what == "html" and not fault.get("after")):
+            elif what in ("status", "html", "redirect") and not fault.get("after"):
                 request.drain()
                 return self._instead(api, fault)
         try:

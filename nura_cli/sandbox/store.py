@@ -46,6 +46,8 @@ CREATE TABLE log (
     route TEXT NOT NULL, fault TEXT, status INTEGER, outcome TEXT NOT NULL DEFAULT 'open');
 """
 _LOG_ROWS = 20_000
+_SHORT = ""
+"""The account of the short forms of files: nobody's."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,15 @@ class Store:
             self.discard(row["id"])
         return dict(self.db.execute("SELECT * FROM files WHERE id = ?", (file_id,)).fetchone())
 
+    def add_short(self, file_id: str, part: Path, until: int, at: int) -> None:
+        """Keep the short form of a file, which is served in the file's place from ``at`` until then (unix seconds)."""
+        self.add_file(_SHORT, f"{file_id}.short", "", "", part, until - at, at)
+
+    def served(self, file_id: str) -> Path:
+        """Return where the bytes lie that a file is served with now."""
+        short = f"{file_id}.short"
+        return self.body(short if self.file(_SHORT, short) else file_id)
+
     def file(self, account: str, file_id: str) -> dict[str, Any] | None:
         """Return a file that is still kept, or None."""
         row = self.db.execute(
@@ -271,6 +282,15 @@ class Store:
         """Return a batch, or None."""
         row = self.db.execute("SELECT * FROM batches WHERE id = ? AND account = ?", (batch_id, account)).fetchone()
         return _batch(row) if row else None
+
+    def oldest(self, batch_id: str) -> str:
+        """Return the id of the oldest batch of the account and the protocol of a batch."""
+        row = self.db.execute(
+            "SELECT old.id FROM batches AS old JOIN batches AS new USING (account, protocol) WHERE new.id = ?"
+            " ORDER BY old.seq LIMIT 1",
+            (batch_id,),
+        ).fetchone()
+        return str(row[0])
 
     def page(
         self, account: str, protocol: str, limit: int, *, after: str | None = None, before: str | None = None
@@ -407,14 +427,14 @@ class Store:
         return [{**json.loads(row["spec"]), "id": row["id"], "left": row["left"], "seen": row["seen"]} for row in rows]
 
     def strike(self, route: str, method: str, path: str) -> list[Fault]:
-        """Return the faults that strike an exchange now, at most one beside latencies, and count them down."""
+        """Return the faults that strike an exchange now, at most one beside its companions, and count them down."""
 
-        def concerned(fault: Fault) -> bool:
-            return faults.concerns(fault, route, method, path)
+        def of_kinds(*kinds: str) -> Fault | None:
+            return self._take(lambda fault: fault["what"] in kinds and faults.concerns(fault, route, method, path))
 
-        slow = self._take(lambda fault: fault["what"] == "latency" and concerned(fault))
-        other = self._take(lambda fault: fault["what"] != "latency" and concerned(fault))
-        return [fault for fault in (slow, other) if fault is not None]
+        companions = [of_kinds(kind) for kind in faults.COMPANIONS]
+        other = of_kinds(*(faults.EXCHANGE - set(faults.COMPANIONS)))
+        return [fault for fault in (*companions, other) if fault is not None]
 
     def deal(self, batch: dict[str, Any], body: Path, *, but: str = "") -> list[Fault]:
         """Return the faults a batch suffers, dealt out once and kept with it, so that work begun again meets the same ones.

@@ -20,6 +20,7 @@ from nura_cli.sandbox.store import Settings, Store, digest
 WINDOW = 86400
 """Seconds after which both vendors' batches expire."""
 _BILL_ROWS = 5000
+_ROW_FAULTS = frozenset({"missing", "duplicate", "renamed", "short"})
 _SETTLE_SECONDS = 20.0
 """A request that asks after batches is answered after so long at the latest, and one batch more."""
 
@@ -127,11 +128,46 @@ class _Bill:
 
 
 class Outcome(NamedTuple):
-    """What became of a batch: the written parts, how many requests ended how, and the tokens billed (input, output)."""
+    """What became of a batch.
+
+    Attributes:
+        parts: the written parts.
+        short: those parts' short forms, without the rows that come later, where a fault wants them.
+        counts: how many requests ended how.
+        usage: the tokens billed (input, output).
+    """
 
     parts: dict[str, Path]
+    short: dict[str, Path]
     counts: dict[str, int]
     usage: tuple[int, int]
+
+
+class _Parts:
+    """The parts that a batch's lines are written to, each made when its first line comes."""
+
+    def __init__(self, store: Store, batch: dict[str, Any], form: str = "") -> None:
+        self._store = store
+        self._batch = batch
+        self._form = form
+        self._parts: dict[str, Shuffled] = {}
+
+    def part(self, name: str) -> Shuffled:
+        """Return a part."""
+        if name not in self._parts:
+            self._parts[name] = Shuffled(self._path(name, "tmp"))
+        return self._parts[name]
+
+    def _path(self, name: str, suffix: str) -> Path:
+        return self._store.folder / f"{self._batch['id']}.{name}{self._form}.{suffix}"
+
+    def written(self) -> dict[str, Path]:
+        """Write the parts; return where each lies."""
+        paths = {name: self._path(name, "part") for name in self._parts}
+        seed = self._store.settings().seed
+        for name, lines in self._parts.items():
+            lines.write(paths[name], f"{seed}:{self._batch['seq']}:{name}")
+        return paths
 
 
 def run(
@@ -148,39 +184,47 @@ def run(
     Args:
         stranger: makes the n-th line of a request nobody sent.
     """
-    parts: dict[str, Shuffled] = {}
+    parts, short = _Parts(store, batch), _Parts(store, batch, ".short")
+    shortened = faults.of(suffered, "short") is not None
     counts: dict[str, int] = {}
     bill = _Bill(store, batch)
-    missing, duplicate = faults.of(suffered, "missing"), faults.of(suffered, "duplicate")
 
-    def put(reply: Reply) -> None:
-        if reply.part not in parts:
-            parts[reply.part] = Shuffled(store.folder / f"{batch['id']}.{reply.part}.tmp")
-        parts[reply.part].add(reply.line)
+    def put(reply: Reply, *, late: bool = False) -> None:
+        parts.part(reply.part).add(reply.line)
+        if shortened:
+            lines = short.part(reply.part)
+            if not late:
+                lines.add(reply.line)
 
     for number, request in enumerate(requests):
-        reply = answer(request, _fate(suffered, number, request, end))
+        row = _row_faults(suffered, number, request)
+        named = request._replace(custom_id=f"x-{request.custom_id}") if "renamed" in row else request
+        reply = answer(named, _fate(suffered, number, request, end))
         counts[reply.ending] = counts.get(reply.ending, 0) + 1
         if reply.usage is not None:
             bill.add(request, reply.usage)
-        if missing and faults.hits(missing, number, request.custom_id, request.raw):
-            continue
-        put(reply)
-        if duplicate and faults.hits(duplicate, number, request.custom_id, request.raw):
-            put(reply)
+        for _ in range(0 if "missing" in row else 2 if "duplicate" in row else 1):
+            put(reply, late="short" in row)
     foreign = faults.of(suffered, "foreign")
     for n in range(int(foreign.get("n", 3)) if foreign else 0):
         put(stranger(n))
     bill.write()
-    return Outcome(_written(store, batch, parts), counts, bill.used)
+    return Outcome(parts.written(), short.written(), counts, bill.used)
 
 
-def _written(store: Store, batch: dict[str, Any], parts: dict[str, Shuffled]) -> dict[str, Path]:
-    written = {name: store.folder / f"{batch['id']}.{name}.part" for name in parts}
-    seed = store.settings().seed
-    for name, lines in parts.items():
-        lines.write(written[name], f"{seed}:{batch['seq']}:{name}")
-    return written
+def _row_faults(suffered: list[Fault], number: int, request: Request) -> dict[str, Fault]:
+    """Return the faults, by kind, that change how a row is written whatever its fate."""
+    return {
+        fault["what"]: fault
+        for fault in suffered
+        if fault["what"] in _ROW_FAULTS and faults.hits(fault, number, request.custom_id, request.raw)
+    }
+
+
+def complete_at(suffered: list[Fault], end: Deadline) -> int:
+    """Return when (unix seconds) the results of a batch that ends so are no longer short."""
+    fault = faults.of(suffered, "short")
+    return end.at + int(fault.get("seconds", 60)) if fault else end.at
 
 
 def _fate(suffered: list[Fault], number: int, request: Request, end: Deadline) -> Fate:

@@ -109,6 +109,8 @@ def test_a_probable_fault_strikes_the_same_exchanges_for_the_same_seed(client: O
         {"what": "status", "sattus": 1},
         {"what": "truncate", "framing": "odd"},
         {"what": "rows", "shape": "round"},
+        {"what": "list_shape", "shape": "plain"},
+        {"what": "create_shape", "shape": "array"},
         {"what": "rows", "route": "create"},
     ],
     ids=str,
@@ -350,7 +352,182 @@ def test_asked_after_one_batch_or_file_it_can_tell_of_another(
     assert len(results(claude, two.id)) == 1
 
 
+def heads(url: str) -> dict[str, str]:
+    """Return what a request by hand needs, in the protocol of its address."""
+    return (
+        {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
+        if "/messages/" in url
+        else {"Authorization": f"Bearer {KEY}"}
+    )
+
+
+def fetched(server: Sandbox, path: str) -> Any:
+    """Return what a GET of a path answers, whatever its shape."""
+    answer = httpx2.get(f"{server.url}{path}", headers=heads(path))
+    assert answer.status_code == 200
+    return answer.json()
+
+
+LISTS = ("/v1/batches", "/v1/messages/batches")
+
+
+def test_a_create_can_be_executed_and_answered_with_an_error(
+    client: OpenAI, claude: Anthropic, server: Sandbox
+) -> None:
+    server.control.fault("status", "create", status=429, after=True, retry_after=5, times=2)
+    with pytest.raises(openai.RateLimitError) as one:
+        send(client, chats(1))
+    with pytest.raises(anthropic.RateLimitError):
+        claude.messages.batches.create(requests=asks(1))
+    assert one.value.response.headers["retry-after"] == "5"
+    assert [len(client.batches.list().data), len(claude.messages.batches.list().data)] == [1, 1]
+    assert server.control.billing()["accepted"] == 2
+
+
+@pytest.mark.parametrize("beside", ["drop_after", None])
+def test_a_create_can_be_executed_twice(client: OpenAI, claude: Anthropic, server: Sandbox, beside: str | None) -> None:
+    server.control.fault("twice", times=2)
+    if beside:
+        server.control.fault(beside, "create", times=2)
+    made = []
+    for create in (lambda: send(client, chats(2), metadata={"a": "b"}), lambda: finish(claude, asks(2))):
+        with suppress(openai.APIConnectionError, anthropic.APIConnectionError):
+            made.append(create().id)
+    second, first = client.batches.list().data
+    assert (second.input_file_id, second.metadata) == (first.input_file_id, {"a": "b"})
+    again, claudes = claude.messages.batches.list().data
+    assert made == ([] if beside else [first.id, claudes.id])
+    assert rows(client, second.output_file_id).keys() == rows(client, first.output_file_id).keys() == {"c0", "c1"}
+    assert results(claude, again.id).keys() == results(claude, claudes.id).keys() == {"a0", "a1"}
+    bill = server.control.billing()
+    assert (bill["creates"], bill["accepted"], bill["requests"]) == (4, 4, 8)
+    assert sorted(bill["twice"]["custom_id"]) == ["a0", "a1", "c0", "c1"]
+
+
+def test_a_fault_of_creates_waits_for_one(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("twice")
+    server.control.fault("create_shape")
+    client.batches.list()
+    assert [fault["seen"] for fault in server.control.faults()] == [0, 0]
+
+
+@pytest.mark.parametrize("shape", ["batch_id", "no_id", "empty", "wrapped", "known"])
+def test_a_create_is_answered_in_every_shape(client: OpenAI, claude: Anthropic, server: Sandbox, shape: str) -> None:
+    file = upload(client, chats(1))
+    body = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+    for path, asked in zip(LISTS, (body, {"requests": asks(1)}), strict=True):
+        url = f"{server.url}{path}"
+        first = httpx2.post(url, headers=heads(url), json=asked).json()
+        server.control.fault("create_shape", shape=shape)
+        answer = httpx2.post(url, headers=heads(url), json=asked)
+        newest = fetched(server, f"{path}?limit=1")["data"][0]["id"]
+        shapes = {
+            "batch_id": {"batch_id": newest},
+            "no_id": {key: value for key, value in answer.json().items() if key != "id"},
+            "empty": {},
+            "known": {**answer.json(), "id": first["id"]},
+        }
+        assert answer.status_code == 200
+        if shape == "wrapped":
+            assert answer.json()["data"]["id"] == newest != first["id"]
+        else:
+            assert answer.json() == shapes[shape]
+        assert httpx2.post(url, headers=heads(url), json=asked).json().keys() == first.keys(), "it struck once"
+    assert server.control.billing()["accepted"] == 6
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_batches_are_listed_in_every_shape(client: OpenAI, claude: Anthropic, server: Sandbox, path: str) -> None:
+    send(client, chats(1))
+    finish(claude, asks(1))
+    page = fetched(server, path)
+    (row,) = page["data"]
+    shapes: dict[str, Any] = {
+        "batches": {"batches": [row]},
+        "value": {"value": [row]},
+        "null": {"data": None},
+        "array": [row],
+        "object": {"data": {}},
+        "no_ids": {**page, "data": [{**{k: v for k, v in row.items() if k != "id"}, "batch_id": row["id"]}]},
+    }
+    for shape, expected in shapes.items():
+        number = server.control.fault("list_shape", shape=shape)
+        assert fetched(server, path) == expected
+        server.control.clear(number)
+    server.control.fault("list_shape", shape="error")
+    assert fetched(server, path).keys() == {"error"}
+    assert isinstance(fetched(server, "/v1/files")["data"], list)
+
+
+def test_lists_that_do_not_say_whether_there_is_more_still_go_on(
+    client: OpenAI, claude: Anthropic, server: Sandbox
+) -> None:
+    server.control.fault("no_has_more")
+    ids = [send(client, chats(1)).id for _ in range(3)]
+    claudes = [claude.messages.batches.create(requests=asks(1)).id for _ in range(3)]
+    for path, cursor, made in zip(LISTS, ("after", "after_id"), (ids, claudes), strict=True):
+        page = fetched(server, f"{path}?limit=2")
+        assert "has_more" not in page
+        rest = fetched(server, f"{path}?limit=2&{cursor}={page['data'][-1]['id']}")
+        assert [row["id"] for row in (*page["data"], *rest["data"])] == made[::-1]
+        assert fetched(server, f"{path}?{cursor}={made[0]}")["data"] == []
+    assert "has_more" not in fetched(server, "/v1/files")
+
+
 # Batches
+
+
+@pytest.mark.parametrize("delay", [0, 3600, 100_000])
+def test_batches_that_never_end_do_not_end_past_their_day(
+    client: OpenAI, claude: Anthropic, server: Sandbox, delay: int
+) -> None:
+    server.control.settings(delay=delay)
+    number = server.control.fault("never_ends")
+    one, other = send(client, chats(2)), claude.messages.batches.create(requests=asks(2))
+    for _ in range(3):
+        assert {batch.status for batch in client.batches.list()} == {"in_progress"}
+        assert client.batches.retrieve(one.id).status == "in_progress"
+        assert claude.messages.batches.retrieve(other.id).processing_status == "in_progress"
+        server.control.advance(86400)
+    assert client.batches.cancel(one.id).status == "cancelling"
+    assert claude.messages.batches.cancel(other.id).processing_status == "canceling"
+    server.control.advance(86400)
+    assert client.batches.retrieve(one.id).status == "cancelling"
+    assert claude.messages.batches.retrieve(other.id).ended_at is None
+    assert server.control.billing()["requests"] == 0
+    server.control.clear(number)
+    assert client.batches.retrieve(one.id).status not in ("in_progress", "cancelling")
+    assert claude.messages.batches.retrieve(other.id).processing_status == "ended"
+
+
+def test_rows_come_back_under_other_names(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("renamed", match="3.", times=2)
+    assert rows(client, run(client, chats(5)).output_file_id).keys() == {"c0", "c1", "c2", "x-c3", "c4"}
+    assert results(claude, finish(claude, asks(5)).id).keys() == {"a0", "a1", "a2", "x-a3", "a4"}
+    run(client, chats(4))
+    assert "c3" in server.control.billing()["twice"]["custom_id"], "it is billed under its own name"
+
+
+@pytest.mark.parametrize("chosen", [{"custom_ids": ["c1", "a1"]}, {"fraction": 1.0}], ids=["some", "all"])
+def test_rows_can_come_later_than_the_end(
+    client: OpenAI, claude: Anthropic, server: Sandbox, chosen: dict[str, Any]
+) -> None:
+    server.control.fault("short", seconds=600, times=2, **chosen)
+    one, other = run(client, chats(3)), finish(claude, asks(3))
+    early = {"0", "2"} if "custom_ids" in chosen else set()
+    file_id = one.output_file_id or ""
+    assert one.request_counts
+    assert (one.request_counts.completed, other.request_counts.succeeded) == (3, 3)
+    assert rows(client, file_id).keys() == {f"c{n}" for n in early}
+    assert results(claude, other.id).keys() == {f"a{n}" for n in early}
+    assert client.files.retrieve(file_id).bytes == len(client.files.content(file_id).read())
+    assert server.control.billing()["requests"] == 6
+    server.control.advance(601)
+    assert client.batches.retrieve(one.id).output_file_id == file_id
+    assert rows(client, file_id).keys() == {"c0", "c1", "c2"}
+    assert results(claude, other.id).keys() == {"a0", "a1", "a2"}
+    assert client.files.retrieve(file_id).bytes == len(client.files.content(file_id).read())
+    assert [file["purpose"] for file in server.control.files()] == ["batch", "batch_output"]
 
 
 @pytest.mark.parametrize("shape", ["body", "plain", "error", "zero"])

@@ -68,6 +68,6 @@ def short_over(batch: Batch, now: int) -> bool:
 
 
 def asked_for_the_rest(batch: Batch, now: int) -> bool:
-    """Return whether a batch of which answers are missing is to be looked at: often in the first hour, then hourly."""
+    """Return whether a batch of which answers are missing is to be looked at: by every run at first, then hourly."""
     first, last = batch.short_at or now, batch.asked_at or 0
-    return not first + ALONE_SECONDS <= now < last + ALONE_SECONDS or now < last
+    return now < first + 2 * ALONE_SECONDS or not last <= now < last + ALONE_SECONDS

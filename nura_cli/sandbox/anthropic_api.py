@@ -87,7 +87,7 @@ def handle(store: Store, request: Request, name: str) -> Reply:
     if name == "unknown":
         raise failure(404, "Not Found")
     batch_id = request.path.split("/")[4]
-    if name in ("retrieve", "download"):
+    if name == "retrieve" or (name == "download" and "only_retrieve" not in store.quirks()):
         work.settle(store, request.account, PROTOCOL, step, batch_id)
     batch = store.batch(request.account, batch_id)
     if batch is None or batch["protocol"] != PROTOCOL:
@@ -125,7 +125,8 @@ def _delete(store: Store, batch: dict[str, Any]) -> Reply:
 
 def _results(store: Store, batch: dict[str, Any]) -> Reply:
     path = store.body(f"{batch['id']}.results")
-    if batch["ended_at"] is None or not path.exists() or _archived(store, batch):
+    gone = batch["ended_at"] is None or not path.exists() or _archived(store, batch)
+    if gone or work.unnamed(store, batch):
         raise failure(404, f"The results of Message Batch {batch['id']} are not available")
     return SendFile(store.served(path.name), "application/x-jsonl")
 
@@ -214,14 +215,18 @@ def _list(store: Store, request: Request) -> Reply:
     for cursor in (after, before):
         if cursor and store.batch(request.account, cursor) is None:
             raise failure(400, f"{'after_id' if after else 'before_id'}: {cursor} is no batch of this account")
-    work.settle(store, request.account, PROTOCOL, step)
-    stuck = "stuck_list" in store.quirks()
+    quirks = store.quirks()
+    if "only_retrieve" not in quirks:
+        work.settle(store, request.account, PROTOCOL, step)
+    stuck = "stuck_list" in quirks
     rows = store.page(
         request.account, PROTOCOL, limit + 1, after=None if stuck else after, before=None if stuck else before
     )
     more, rows = len(rows) > limit or (stuck and bool(rows)), rows[:limit]
     if before and not stuck:
         rows.reverse()
+    if "stale_list" in quirks:
+        rows = [work.as_created(row, "in_progress") for row in rows]
     data = [_json(store, request.url, row) for row in rows]
     ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
     return Json({"data": data, "has_more": more, **ends})
@@ -231,7 +236,7 @@ def _json(store: Store, url: str, batch: dict[str, Any]) -> dict[str, Any]:
     counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
     counts |= batch["told"].get("counts") or {"processing": batch["total"]}
     archived = _archived(store, batch)
-    there = batch["ended_at"] is not None and not archived
+    there = batch["ended_at"] is not None and not archived and not work.unnamed(store, batch)
     return {
         "id": batch["id"],
         "type": "message_batch",

@@ -32,12 +32,16 @@ Of a batch, dealt out when it is first worked on; ``batch`` names the only one i
 ``foreign``      ``n`` (3) rows of nobody come along
 ``renamed``      rows come with another custom_id: ``x-`` stands before their own
 ``short``        rows are counted and billed, and in no file until ``seconds`` (60) after the batch ended; then all are
-``expire``       the chosen rows (``fraction`` 0.5) are answered, the rest expires
+``expire``       the chosen rows (``fraction`` 0.5) are answered, the rest expires; OpenAI with ``files: false`` names no file
 ``cancel``       likewise, and the provider has cancelled the rest
 ``refuse``       OpenAI: the batch fails with ``code`` (token_limit_exceeded), ``message`` and ``line``; Anthropic: the create is
-                 refused with ``status`` (400). With ``match`` only a batch that holds this text; ``line: "match"`` names it
+                 refused with ``status`` (400). With ``match`` only a batch that holds this text; ``line: "match"`` names it.
+                 OpenAI gives its ``errors`` as a list, null, string, dict (one ``{"code", "message"}``), strings (a list of
+                 them) or data_strings (``{"data": [string]}``)
 ``lost``         its results are gone: no download
 ``no_output``    ``output_file_id`` is null, whatever was answered
+``unnamed``      it has ended and names no results, though they are counted and billed; Anthropic has none of it either. With
+                 ``seconds`` they are there so long after its end
 ``invalid``      answers are wrong: ``mode`` text (no JSON), schema (JSON that does not fit), length, refusal, empty
 
 Standing quirks of compatible services: ``upper_case`` (statuses), ``no_counts``, ``body_string`` (a response's body is a JSON
@@ -49,7 +53,11 @@ were created), ``no_input_file`` (nor from which file), ``no_date`` and ``no_acc
 ``one_account`` (every key is of the same account and sees the same batches), ``list_shape`` (batches are listed in another
 ``shape``: batches (``{"batches": […]}``), value (``{"value": […]}``), null (``{"data": null}``), array (a bare array), object
 (``{"data": {}}``), error (``{"error": {…}}`` with 200), no_ids (each has ``batch_id`` in place of ``id``)), ``no_has_more`` (lists do
-not say whether there are more), ``never_ends`` (no batch ends, whatever time passes or whoever cancels it).
+not say whether there are more), ``never_ends`` (no batch ends, whatever time passes or whoever cancels it), ``stale_list``
+(batches are listed as they were right after their create), ``only_retrieve`` (a batch moves on only when it is retrieved),
+``other_id`` (lists name a batch ``listed-`` and its id, and by that name it is found, and answered, as well), ``list_files``
+(``where`` result files are named: list (there only), retrieve (likewise), wrong_list (lists name some that do not exist)),
+``forgotten`` (``batch``, which may be a glob, is neither found nor listed; without it none is).
 """
 
 import fnmatch
@@ -85,6 +93,7 @@ BATCH = frozenset(
         "foreign",
         "renamed",
         "short",
+        "unnamed",
         "expire",
         "cancel",
         "refuse",
@@ -117,6 +126,11 @@ QUIRKS = frozenset(
         "list_shape",
         "no_has_more",
         "never_ends",
+        "stale_list",
+        "only_retrieve",
+        "other_id",
+        "list_files",
+        "forgotten",
     }
 )
 _ANY = {"what", "times", "skip", "probability", "seed"}
@@ -136,10 +150,15 @@ _OPTIONS: dict[str, set[str]] = {
     "rows": {"status", "shape", "message"},
     "foreign": {"n"},
     "short": {"seconds"},
-    "refuse": {"code", "message", "line", "status"},
+    "unnamed": {"seconds"},
+    "expire": {"files"},
+    "cancel": {"files"},
+    "refuse": {"code", "message", "line", "status", "errors"},
     "invalid": {"mode"},
     "hide": {"seconds"},
     "list_shape": {"shape"},
+    "list_files": {"where"},
+    "forgotten": {"batch"},
 }
 _FRAMINGS = ("length", "chunked", "close")
 _CHOICES = {
@@ -147,6 +166,8 @@ _CHOICES = {
     ("framing", "framing"): _FRAMINGS,
     ("rows", "shape"): ("body", "plain", "error", "zero"),
     ("invalid", "mode"): ("text", "schema", "length", "refusal", "empty"),
+    ("refuse", "errors"): ("list", "null", "string", "dict", "strings", "data_strings"),
+    ("list_files", "where"): ("list", "retrieve", "wrong_list"),
     ("create_shape", "shape"): ("batch_id", "no_id", "empty", "wrapped", "known"),
     ("list_shape", "shape"): ("batches", "value", "null", "array", "object", "error", "no_ids"),
 }

@@ -4,11 +4,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nura_cli.sandbox import faults
+from nura_cli.sandbox.exchange import Request
 from nura_cli.sandbox.faults import Fault
 
 Quirks = Mapping[str, Fault]
 """The quirks that are switched on, by name."""
 
+_BATCHES = frozenset({"create", "retrieve", "cancel", "delete"})
+"""The routes that are answered with a batch."""
+_OTHER = "listed-"
+_RESULTS = ("output_file_id", "error_file_id", "results_url")
+_CURSORS = ("after", "after_id", "before_id")
 _ERROR = {"error": {"type": "server_error", "message": "the sandbox cannot list its batches"}}
 
 
@@ -31,8 +37,58 @@ def created(body: dict[str, Any], batch_id: str, oldest: str, fault: Fault) -> d
     return shapes[faults.choice(fault, "shape")]
 
 
-def shown(route: str, body: Any, quirks: Quirks) -> Any:
-    """Return the body of a reply as the quirks have it."""
+def understand(request: Request, quirks: Quirks) -> bool:
+    """Make of the names that lists give to batches the batches' ids; return whether the request named its batch so."""
+    if "other_id" not in quirks:
+        return False
+    for cursor in _CURSORS:
+        if cursor in request.query:
+            request.query[cursor] = request.query[cursor].removeprefix(_OTHER)
+    named = f"/batches/{_OTHER}" in request.path
+    request.path = request.path.replace(f"/batches/{_OTHER}", "/batches/", 1)
+    return named
+
+
+def shown(route: str, body: Any, quirks: Quirks, *, other: bool = False) -> Any:
+    """Return the body of a reply as the quirks have it.
+
+    Args:
+        other: the request named its batch as lists do.
+    """
+    if route == "list":
+        body = {**body, "data": [_batch(row, quirks, listed=True) for row in body["data"]]}
+        if "other_id" in quirks:
+            body = _otherwise(body)
+            body["data"] = [_otherwise(row) for row in body["data"]]
+    elif "job" in body:
+        return {"job": shown(route, body["job"], quirks, other=other)}
+    elif route in _BATCHES:
+        body = _batch(body, quirks, listed=False)
+        body = _otherwise(body) if other else body
+    return _page(route, body, quirks)
+
+
+def _batch(batch: dict[str, Any], quirks: Quirks, *, listed: bool) -> dict[str, Any]:
+    """Return a batch as the quirks have it."""
+    if "list_files" in quirks:
+        where = faults.choice(quirks["list_files"], "where")
+        if where == "wrong_list" and listed:
+            batch = {**batch, **{name: f"{batch[name]}-none" for name in _RESULTS if batch.get(name)}}
+        elif where == ("retrieve" if listed else "list"):
+            batch = {**batch, **{name: None for name in _RESULTS if name in batch}}
+    return batch
+
+
+def _otherwise(members: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch, or a page, that names batches as lists do."""
+    ids = {name: _OTHER + members[name] for name in ("id", "first_id", "last_id") if members.get(name)}
+    if members.get("results_url"):
+        ids["results_url"] = members["results_url"].replace("/batches/", f"/batches/{_OTHER}")
+    return {**members, **ids}
+
+
+def _page(route: str, body: Any, quirks: Quirks) -> Any:
+    """Return the reply to a list as the quirks have it, and any other as it is."""
     if route in ("list", "files") and "no_has_more" in quirks:
         body = _without(body, "has_more")
     if route == "list" and "list_shape" in quirks:

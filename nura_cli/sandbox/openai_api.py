@@ -233,10 +233,13 @@ def _list(store: Store, request: Request) -> Reply:
         given = request.query.get("limit")
         words = f"Invalid 'limit': expected a value of 1 to 100, but got {given} instead."
         raise failure(400, words, code="integer_above_max_value", param="limit")
-    work.settle(store, request.account, PROTOCOL, step)
     quirks = store.quirks()
+    if "only_retrieve" not in quirks:
+        work.settle(store, request.account, PROTOCOL, step)
     after = None if "stuck_list" in quirks else request.query.get("after")
     rows = store.page(request.account, PROTOCOL, limit + 1, after=after)
+    if "stale_list" in quirks:
+        rows = [work.as_created(row, "validating") for row in rows]
     return Json(_page([_json(store, row, quirks) for row in rows], limit, stuck="stuck_list" in quirks))
 
 
@@ -264,6 +267,7 @@ def _json(store: Store, batch: dict[str, Any], quirks: frozenset[str]) -> dict[s
     told, status, ended = batch["told"], batch["status"], batch["ended_at"]
     counts = told.get("counts", {"total": 0, "completed": 0, "failed": 0})
     finalizing = ended if status == "completed" else None
+    results = {} if ended is not None and work.unnamed(store, batch) else told
     if status == "in_progress":
         share = 0.0 if "never_ends" in quirks else _share(store, batch)
         counts = {**counts, "completed": int(counts["total"] * share)}
@@ -278,8 +282,8 @@ def _json(store: Store, batch: dict[str, Any], quirks: frozenset[str]) -> dict[s
         "input_file_id": None if "no_input_file" in quirks else batch["input_file_id"],
         "completion_window": "24h",
         "status": status.upper() if "upper_case" in quirks else status,
-        "output_file_id": told.get("output_file_id"),
-        "error_file_id": told.get("error_file_id"),
+        "output_file_id": results.get("output_file_id"),
+        "error_file_id": results.get("error_file_id"),
         "created_at": None if "no_times" in quirks else batch["created_at"],
         "in_progress_at": None if batch["model"] is None else batch["created_at"],
         "expires_at": batch["created_at"] + work.WINDOW,

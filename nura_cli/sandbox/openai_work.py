@@ -26,7 +26,7 @@ def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
     if batch["model"] is None:
         checked = _Check(store, batch, settings, suffered).run(source)
         if checked.errors:
-            _fail(store, batch, checked.errors)
+            _fail(store, batch, checked.errors, faults.of(suffered, "refuse"))
             return
         status = "in_progress" if batch["cancel_at"] is None else "cancelling"
         told = {**batch["told"], "counts": {"total": checked.total, "completed": 0, "failed": 0}}
@@ -40,9 +40,23 @@ def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
         _finish(store, batch, source, suffered, end)
 
 
-def _fail(store: Store, batch: dict[str, Any], errors: list[dict[str, Any]]) -> None:
-    told = {"errors": {"object": "list", "data": errors[:_MOST_ERRORS]}}
+def _fail(store: Store, batch: dict[str, Any], errors: list[dict[str, Any]], refusal: Fault | None) -> None:
+    told = {"errors": _errors(errors[:_MOST_ERRORS], faults.choice(refusal, "errors") if refusal else "list")}
     store.change(batch["id"], status="failed", ended_at=store.now(), told=told)
+
+
+def _errors(errors: list[dict[str, Any]], form: str) -> Any:
+    """Return a failed batch's errors in the form that a fault wants."""
+    words = [error["message"] for error in errors]
+    forms: dict[str, Any] = {
+        "list": {"object": "list", "data": errors},
+        "null": None,
+        "string": words[0],
+        "dict": {"code": errors[0]["code"], "message": words[0]},
+        "strings": words,
+        "data_strings": {"object": "list", "data": words},
+    }
+    return forms[form]
 
 
 class _Check:
@@ -193,6 +207,10 @@ def _result_files(
 ) -> dict[str, Any]:
     """Keep what was written as files, by ids that work done anew would give again; return the batch's fields for them."""
     quirks, told, parts = store.quirks(), {}, dict(outcome.parts)
+    if any(fault["what"] in ("expire", "cancel") and not fault.get("files", True) for fault in suffered):
+        for path in (*outcome.parts.values(), *outcome.short.values()):
+            path.unlink()
+        return {}
     if "error" not in parts and "empty_error_file" in quirks:
         parts["error"] = store.folder / f"{batch['id']}.error.part"
         private(parts["error"]).close()

@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from nura_cli.sandbox import anthropic_api, desk, faults, oddities, openai_api
@@ -204,6 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
         struck = store.strike(name, request.method, request.path)
         self._releases = store.releases()
         number = store.note(request.method, self.path, name, struck)
+        self._quirks = {quirk["what"]: quirk for quirk in store.standing()}
+        self._other = oddities.understand(request, self._quirks)
         request.executions = 2 if faults.of(struck, "twice") else 1
         arrivals = [store.arrived(api.PROTOCOL) for _ in range(request.executions)] if name == "create" else []
         self._request_id = f"req_{secrets.token_hex(12)}"
@@ -220,16 +223,16 @@ class _Handler(BaseHTTPRequestHandler):
                 store.outcome(number, outcome, status)
 
     def _shown(self, name: str, reply: Json, arrivals: list[int], struck: list[Fault]) -> Json:
-        """Note what a create has made; return the reply as quirks, or the create's fault, have it."""
-        store, body = self.server.store, reply.body
+        """Note what a create has made; return the reply as the quirks, or the create's fault, have it."""
+        store, body = self.server.store, oddities.shown(name, reply.body, self._quirks, other=self._other)
         if arrivals:
-            batch_id = body.get("job", body)["id"]
+            batch_id = reply.body.get("job", reply.body)["id"]
             for arrival in arrivals:
                 store.accepted(arrival, batch_id)
             shape = faults.of(struck, "create_shape")
             if shape:
                 body = oddities.created(body, batch_id, store.oldest(batch_id), shape)
-        return Json(oddities.shown(name, body, {quirk["what"]: quirk for quirk in store.standing()}), reply.status)
+        return Json(body, reply.status)
 
     def _late(self, api: Any, reply: Reply | Failure, struck: list[Fault], number: int) -> Reply | Failure:
         """Let the faults strike that come after the effect; return what is answered then."""
@@ -311,6 +314,8 @@ class _Handler(BaseHTTPRequestHandler):
     _request_id = ""
     _account = ""
     _releases = 0
+    _quirks: Mapping[str, Fault] = MappingProxyType({})
+    _other = False
 
     def _head(self, status: int, kind: str, headers: dict[str, str]) -> None:
         """Send the head: the request's id and the account as either vendor names them."""

@@ -46,6 +46,7 @@ CREATE TABLE log (
     route TEXT NOT NULL, fault TEXT, status INTEGER, outcome TEXT NOT NULL DEFAULT 'open');
 """
 _LOG_ROWS = 20_000
+_REMEMBERED = "NOT EXISTS (SELECT 1 FROM json_each(?) WHERE batches.id GLOB json_each.value)"
 _SHORT = ""
 """The account of the short forms of files: nobody's."""
 
@@ -280,8 +281,15 @@ class Store:
 
     def batch(self, account: str, batch_id: str) -> dict[str, Any] | None:
         """Return a batch, or None."""
-        row = self.db.execute("SELECT * FROM batches WHERE id = ? AND account = ?", (batch_id, account)).fetchone()
+        row = self.db.execute(
+            f"SELECT * FROM batches WHERE id = ? AND account = ? AND {_REMEMBERED}",  # noqa: S608 - constants
+            (batch_id, account, self._forgotten()),
+        ).fetchone()
         return _batch(row) if row else None
+
+    def _forgotten(self) -> str:
+        """Return the globs of the batches that are forgotten, as a JSON list."""
+        return json.dumps([quirk.get("batch", "*") for quirk in self.standing() if quirk["what"] == "forgotten"])
 
     def oldest(self, batch_id: str) -> str:
         """Return the id of the oldest batch of the account and the protocol of a batch."""
@@ -298,15 +306,16 @@ class Store:
         """Return up to ``limit`` batches, newest first: those after one, or those right before one."""
         hidden = faults.of(self.standing(), "hide")
         youngest = self.now() - int(hidden.get("seconds", 10**9)) if hidden else 2**62
-        where = "account = ? AND protocol = ? AND created_at <= ?"
+        where = f"account = ? AND protocol = ? AND created_at <= ? AND {_REMEMBERED}"
+        values = (account, protocol, youngest, self._forgotten())
         if self.quirks() & {"oldest_first", "ties"}:
-            return self._odd_page(where, (account, protocol, youngest), limit, after)
+            return self._odd_page(where, values, limit, after)
         cursor = self.db.execute("SELECT seq FROM batches WHERE id = ?", (before or after,)).fetchone()
         compare, order = (">", "ASC") if before else ("<", "DESC")
         bound = cursor[0] if cursor else (0 if before else 2**62)
         rows = self.db.execute(
             f"SELECT * FROM batches WHERE {where} AND seq {compare} ? ORDER BY seq {order} LIMIT ?",  # noqa: S608 - constants
-            (account, protocol, youngest, bound, limit),
+            (*values, bound, limit),
         )
         return [_batch(row) for row in rows]
 

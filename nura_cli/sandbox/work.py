@@ -268,6 +268,17 @@ def settle(store: Store, account: str, protocol: str, step: Step, batch_id: str 
             return
 
 
+def as_created(batch: dict[str, Any], status: str) -> dict[str, Any]:
+    """Return a batch as it was right after its create, when it had this status."""
+    return {**batch, "status": status, "model": None, "told": {}, "cancel_at": None, "ended_at": None}
+
+
+def unnamed(store: Store, batch: dict[str, Any]) -> bool:
+    """Return whether a batch that has ended names none of its results now."""
+    fault = faults.of(json.loads(batch["faults"] or "[]"), "unnamed")
+    return fault is not None and store.now() < batch["ended_at"] + float(fault.get("seconds", "inf"))
+
+
 def exists(model: str, models: tuple[str, ...]) -> bool:
     """Return whether there is a model, by the settings."""
     return model in models if models else not model.startswith("no-such")

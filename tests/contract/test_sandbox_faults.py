@@ -474,7 +474,170 @@ def test_lists_that_do_not_say_whether_there_is_more_still_go_on(
     assert "has_more" not in fetched(server, "/v1/files")
 
 
+def test_a_list_can_be_stale(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    new, claudes = send(client, chats(2)), claude.messages.batches.create(requests=asks(2))
+    assert client.batches.list().data[0].status == "completed"
+    assert claude.messages.batches.list().data[0].processing_status == "ended"
+    server.control.fault("stale_list")
+    assert client.batches.list().data == [new]
+    assert claude.messages.batches.list().data == [claudes]
+    assert client.batches.retrieve(new.id).output_file_id
+    assert claude.messages.batches.retrieve(claudes.id).results_url
+
+
+def test_a_batch_can_wait_until_it_is_itself_retrieved(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("only_retrieve")
+    one, other = [send(client, chats(1)).id for _ in range(2)]
+    claudes = claude.messages.batches.create(requests=asks(1)).id
+    client.batches.retrieve(one)
+    assert [batch.status for batch in client.batches.list()] == ["validating", "completed"]
+    with pytest.raises(anthropic.NotFoundError):
+        results_at_once(claude, claudes)
+    assert claude.messages.batches.list().data[0].processing_status == "in_progress"
+    assert server.control.billing()["requests"] == 1
+    assert client.batches.retrieve(other).status == "completed"
+    assert claude.messages.batches.retrieve(claudes).processing_status == "ended"
+    assert claude.messages.batches.list().data[0].processing_status == "ended"
+
+
+def results_at_once(claude: Anthropic, batch_id: str) -> None:
+    """Ask for a batch's results without asking after the batch, as the SDK would."""
+    claude.get(f"/v1/messages/batches/{batch_id}/results", cast_to=httpx2.Response)
+
+
+def test_a_list_can_name_batches_by_other_ids(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("other_id")
+    ids = [send(client, chats(1)).id for _ in range(3)]
+    assert [batch.id for batch in client.batches.list(limit=1)] == [f"listed-{one}" for one in reversed(ids)]
+    assert client.batches.list(after=ids[1]).data[0].id == f"listed-{ids[0]}"
+    assert client.batches.retrieve(ids[0]).id == ids[0]
+    assert client.batches.retrieve(f"listed-{ids[0]}").id == f"listed-{ids[0]}"
+    claudes = [claude.messages.batches.create(requests=asks(1)).id for _ in range(2)]
+    newest, oldest = claude.messages.batches.list(limit=1)
+    assert (newest.id, oldest.id) == (f"listed-{claudes[1]}", f"listed-{claudes[0]}")
+    assert f"/listed-{claudes[0]}/results" in (claude.messages.batches.retrieve(oldest.id).results_url or "")
+    assert "listed-" not in (claude.messages.batches.retrieve(claudes[0]).results_url or "")
+    assert results(claude, oldest.id).keys() == results(claude, claudes[0]).keys() == {"a0"}
+    server.control.settings(delay=60)
+    under_way, claudes_own = send(client, chats(1)).id, claude.messages.batches.create(requests=asks(1)).id
+    assert client.batches.cancel(f"listed-{under_way}").id == f"listed-{under_way}"
+    assert claude.messages.batches.cancel(f"listed-{claudes_own}").id == f"listed-{claudes_own}"
+    server.control.clear()
+    with pytest.raises(openai.NotFoundError):
+        client.batches.retrieve(f"listed-{ids[0]}")
+
+
+@pytest.mark.parametrize(("where", "listed", "retrieved"), [("list", 1, 0), ("retrieve", 0, 1), ("wrong_list", 1, 1)])
+def test_lists_and_retrieves_can_name_different_result_files(
+    client: OpenAI, claude: Anthropic, server: Sandbox, where: str, listed: int, retrieved: int
+) -> None:
+    one, other = run(client, [chat(1), chat(2, messages=[])]), finish(claude, asks(1))
+    true = [one.output_file_id, one.error_file_id, other.results_url]
+    server.control.fault("list_files", where=where)
+
+    def named(batch: Batch, claudes: MessageBatch) -> list[str | None]:
+        return [batch.output_file_id, batch.error_file_id, claudes.results_url]
+
+    of_list = named(client.batches.list().data[0], claude.messages.batches.list().data[0])
+    of_retrieve = named(client.batches.retrieve(one.id), claude.messages.batches.retrieve(other.id))
+    assert [sum(name is not None for name in names) for names in (of_list, of_retrieve)] == [3 * listed, 3 * retrieved]
+    assert of_retrieve == (true if retrieved else [None] * 3)
+    if where == "wrong_list":
+        for file_id in of_list[:2]:
+            with pytest.raises(openai.NotFoundError):
+                client.files.content(file_id or "")
+        assert httpx2.get(of_list[2] or "", headers=heads(of_list[2] or "")).status_code == 404
+    else:
+        assert of_list == (true if listed else [None] * 3)
+
+
+def test_batches_can_be_forgotten(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    one, other = [run(client, chats(1)).id for _ in range(2)]
+    claudes = finish(claude, asks(1)).id
+    numbers = [server.control.fault("forgotten", batch=batch) for batch in (one, claudes)]
+    assert [batch.id for batch in client.batches.list()] == [other]
+    assert claude.messages.batches.list().data == []
+    for gone in (
+        lambda: client.batches.retrieve(one),
+        lambda: client.batches.cancel(one),
+        lambda: claude.messages.batches.retrieve(claudes),
+        lambda: claude.messages.batches.results(claudes),
+        lambda: results_at_once(claude, claudes),
+    ):
+        with pytest.raises((openai.NotFoundError, anthropic.NotFoundError)):
+            gone()
+    server.control.fault("forgotten")
+    server.control.fault("oldest_first")
+    assert client.batches.list().data == []
+    for number in numbers:
+        server.control.clear(number)
+    server.control.clear()
+    assert client.batches.retrieve(one).status == "completed"
+    assert results(claude, claudes).keys() == {"a0"}
+
+
 # Batches
+
+
+@pytest.mark.parametrize("seconds", [None, 600])
+def test_a_batch_can_end_and_name_no_results(
+    client: OpenAI, claude: Anthropic, server: Sandbox, seconds: int | None
+) -> None:
+    for_a_while: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
+    server.control.fault("unnamed", times=2, **for_a_while)
+    one, other = run(client, [chat(1), chat(2, messages=[])]), finish(claude, asks(2))
+    assert one.request_counts
+    assert (one.status, one.request_counts.completed, one.request_counts.failed) == ("completed", 1, 1)
+    assert (other.processing_status, other.request_counts.succeeded) == ("ended", 2)
+    for batch in (one, client.batches.list().data[0]):
+        assert (batch.output_file_id, batch.error_file_id) == (None, None)
+    assert (other.results_url, claude.messages.batches.list().data[0].results_url) == (None, None)
+    with pytest.raises(anthropic.NotFoundError):
+        results_at_once(claude, other.id)
+    assert server.control.billing()["requests"] == 3
+    server.control.advance(601)
+    one = client.batches.retrieve(one.id)
+    if seconds is None:
+        assert (one.output_file_id, one.error_file_id) == (None, None)
+        assert claude.messages.batches.retrieve(other.id).results_url is None
+    else:
+        assert rows(client, one.output_file_id).keys() | rows(client, one.error_file_id).keys() == {"c1", "c2"}
+        assert results(claude, other.id).keys() == {"a0", "a1"}
+
+
+@pytest.mark.parametrize(("what", "status"), [("expire", "expired"), ("cancel", "cancelled")])
+@pytest.mark.parametrize("fraction", [0, 1])
+def test_a_batch_cut_short_can_name_no_file(
+    client: OpenAI, server: Sandbox, what: str, status: str, fraction: int
+) -> None:
+    server.control.fault(what, fraction=fraction, files=False)
+    batch = run(client, chats(3))
+    assert (batch.status, batch.output_file_id, batch.error_file_id) == (status, None, None)
+    assert batch.request_counts
+    assert batch.request_counts.completed == server.control.billing()["requests"] == 3 * fraction
+    assert [file["purpose"] for file in server.control.files()] == ["batch"]
+    server.control.fault(what, fraction=fraction)
+    batch = run(client, chats(3))
+    assert [bool(batch.output_file_id), bool(batch.error_file_id)] == [bool(fraction), not fraction]
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("null", None),
+        ("string", "too long"),
+        ("dict", {"code": "too_long", "message": "too long"}),
+        ("strings", ["too long"]),
+        ("data_strings", {"object": "list", "data": ["too long"]}),
+    ],
+)
+def test_a_refused_batch_gives_its_errors_in_every_form(
+    client: OpenAI, server: Sandbox, form: str, expected: Any
+) -> None:
+    server.control.fault("refuse", code="too_long", message="too long", errors=form)
+    batch = send(client, chats(1))
+    told = fetched(server, f"/v1/batches/{batch.id}")
+    assert (told["status"], told["errors"]) == ("failed", expected)
 
 
 @pytest.mark.parametrize("delay", [0, 3600, 100_000])

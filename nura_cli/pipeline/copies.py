@@ -47,10 +47,8 @@ class Job(Protocol):
 
 def look_through(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
     """Look for copies of what was sent lately, at each provider that something was sent to."""
-    for seen in batches.sightings(state.db):
-        if clock() - seen.first_at > 2 * WATCHED_SECONDS:
-            with state.transaction() as db:
-                batches.forget(db, seen)
+    if batches.sightings(state.db):
+        _forget_decided(state, clock())
     for name in accounts.names():
         address = accounts.address(name)
         sent = [one for one in batches.sent_since(state.db, name, clock() - WATCHED_SECONDS) if one.address == address]
@@ -64,6 +62,16 @@ def look_through(state: State, accounts: Accounts, clock: Clock, job: Job) -> No
             if not unforeseen(error):
                 raise
             job.bug(error, name, provider=name)
+
+
+def _forget_decided(state: State, now: int) -> None:
+    """Forget what is known for one of ours by now, and what was seen too long ago to matter."""
+    with state.transaction() as db:
+        sightings = batches.sightings(db)
+        known = batches.known(db, [seen.remote_id for seen in sightings])
+        for seen in sightings:
+            if seen.remote_id in known or now - seen.first_at > 2 * WATCHED_SECONDS:
+                batches.forget(db, seen)
 
 
 def _look(state: State, provider: Provider, sent: Sequence[Batch], clock: Clock) -> None:

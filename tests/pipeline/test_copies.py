@@ -1,0 +1,342 @@
+"""Copies of one sending, batches under two names, suspects that tell nothing."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from nura_cli.errors import UsageError
+from nura_cli.pipeline import dispatch, recovery
+from tests.conftest import Spool
+from tests.pipeline.forks import Command
+
+QUARTER = 15 * 60 + 1
+HOUR = 3600
+
+
+def statuses(spool: Spool) -> dict[str, str]:
+    """Return what the provider says of each batch, by its id."""
+    return {batch["id"]: batch["status"] for batch in spool.control.batches()}
+
+
+def later(spool: Spool, seconds: int = QUARTER) -> None:
+    """Let cron run, some time later."""
+    spool.clock.advance(seconds)
+    spool.round()
+
+
+def used(spool: Spool) -> str:
+    """Return the provider's id of the one batch that is used."""
+    ((remote_id,),) = spool.rows("SELECT remote_id FROM batches")
+    return str(remote_id)
+
+
+# --- a create that was executed twice
+
+
+def test_a_second_batch_of_one_sending_is_cancelled_once_two_polls_saw_it(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("twice", "create")
+    spool.dispatch()
+    first = used(spool)
+    (copy,) = statuses(spool).keys() - {first}
+    spool.poll()
+    spool.poll()
+    assert {status for status in statuses(spool).values() if "cancel" in status} == set()
+    spool.clock.advance(QUARTER)
+    spool.dispatch()  # dispatch sees it too, and leaves it to poll
+    assert "cancel" not in statuses(spool)[copy]
+    spool.poll()
+    assert "cancel" in statuses(spool)[copy]
+    assert "cancel" not in statuses(spool)[first]
+    later(spool, 3 * HOUR)
+    later(spool)
+    assert spool.counts()["completed"] == 3
+    assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0,)]
+    assert spool.status()["usage"]["input_tokens"] == spool.control.billing()["input_tokens"]
+
+
+def test_a_second_batch_without_a_tag_is_known_by_its_file(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.fault("no_metadata")
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("twice", "create")
+    spool.dispatch()
+    for _ in range(2):
+        later(spool)
+    assert sorted("cancel" in status for status in statuses(spool).values()) == [False, True]
+    assert "cancel" not in statuses(spool)[used(spool)]
+
+
+def test_a_batch_listed_under_another_id_is_not_taken_for_a_second_one(spool: Spool) -> None:
+    spool.control.fault("other_id")
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.dispatch()
+    for _ in range(4):
+        later(spool)
+    assert {status for status in statuses(spool).values() if "cancel" in status} == set()
+    later(spool, 2 * HOUR)
+    for _ in range(3):
+        later(spool)
+    assert spool.counts()["completed"] == 3
+    assert spool.status()["usage"]["input_tokens"] == spool.control.billing()["input_tokens"]
+    assert spool.status()["attention"] == []
+
+
+def test_an_unconfirmed_create_that_is_listed_under_another_id_is_adopted(spool: Spool) -> None:
+    spool.control.fault("other_id")
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.settle()
+    assert spool.control.billing()["creates"] == 1
+    assert spool.counts()["completed"] == 3
+
+
+def test_a_batch_that_dispatch_is_about_to_confirm_is_no_copy(openai_spool: Spool) -> None:
+    """Poll reads the list while dispatch waits for the answer to its create."""
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        spool.poll()
+    assert spool.batches() == [(1, "submitting")]
+    assert {status for status in statuses(spool).values() if "cancel" in status} == set()
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitted")]
+
+
+def test_a_create_answered_429_and_executed_all_the_same_is_cancelled_and_counted(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("status", "create", status=429, after=True)
+    spool.dispatch()
+    later(spool, HOUR)
+    assert sorted("cancel" in status for status in statuses(spool).values()) == [False, True]
+    spool.control.settings(delay=0)
+    spool.settle()
+    later(spool)
+    assert spool.counts()["completed"] == 3
+    assert spool.status()["usage"]["input_tokens"] == spool.control.billing()["input_tokens"]
+
+
+@pytest.mark.parametrize("how", [{"what": "twice"}, {"what": "status", "status": 429, "after": True}])
+def test_on_anthropic_a_possible_copy_is_named_while_it_runs_and_counted_when_it_ends(
+    anthropic_spool: Spool, how: dict[str, Any]
+) -> None:
+    spool = anthropic_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.server.arm({"route": "create", **how})
+    spool.dispatch()
+    later(spool)
+    known = {row[0] for row in spool.rows("SELECT remote_id FROM batches WHERE remote_id IS NOT NULL")}
+    (copy,) = statuses(spool).keys() - known
+    needs = [need for need in spool.status()["attention"] if copy in need["message"]]
+    assert len(needs) == 1
+    assert "may be a second sending of batch 1" in needs[0]["message"]
+    later(spool, 3 * HOUR)
+    for _ in range(3):
+        later(spool)
+    assert spool.status()["attention"] == []
+    assert spool.counts()["completed"] == 3
+    assert spool.status()["usage"]["input_tokens"] == spool.control.billing()["input_tokens"]
+    assert not [entry for entry in spool.control.log() if entry["route"] == "cancel"]
+
+
+def test_on_anthropic_a_copy_is_counted_after_a_person_had_it_sent_again(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.resolve("1")
+    later(spool)
+    assert any("may be a second sending" in need["message"] for need in spool.status()["attention"])
+    later(spool, 3 * HOUR)
+    for _ in range(3):
+        later(spool)
+    assert spool.status()["attention"] == []
+    assert spool.status()["usage"]["input_tokens"] == spool.control.billing()["input_tokens"]
+
+
+def test_somebody_elses_batch_of_the_same_size_is_dismissed_once_it_has_ended(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.control.settings(delay=HOUR)
+    spool.fill(3)
+    spool.dispatch()
+    spool.control.foreign(3, protocol="anthropic", key="sk-test-1")
+    spool.poll()
+    assert len(spool.status()["attention"]) == 1
+    later(spool, 2 * HOUR)
+    later(spool)
+    assert spool.status()["attention"] == []
+    downloads = len([entry for entry in spool.control.log() if entry["route"] == "download"])
+    later(spool)
+    assert len([entry for entry in spool.control.log() if entry["route"] == "download"]) == downloads
+    assert spool.rows("SELECT count(*) FROM strays") == [(0,)]
+
+
+# --- suspects that tell nothing
+
+
+def test_a_suspect_that_ended_without_a_line_lets_the_tasks_wait_again_at_an_unknown_cost(
+    anthropic_spool: Spool,
+) -> None:
+    spool = anthropic_spool
+    spool.fill(1)
+    spool.control.fault("missing")
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    spool.clock.advance(QUARTER)
+    report = spool.dispatch()
+    assert any("ended without a result" in found.message for found in report.troubles)
+    assert spool.batches()[0] == (1, "failed")
+    assert spool.rows("SELECT outcome, cost FROM attempts") == [("missing", None)]
+    spool.settle()
+    assert spool.counts()["completed"] == 1
+    assert spool.rows("SELECT count(*) FROM strays") == [(1,)]
+    spool.check()
+
+
+def test_a_suspect_that_holds_nothing_waits_for_one_that_has_not_ended(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.fill(1)
+    spool.control.fault("missing")
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    spool.dispatch()
+    spool.control.settings(delay=HOUR)
+    spool.control.foreign(1, protocol="anthropic", key="sk-test-1")
+    for _ in range(3):
+        spool.clock.advance(600)
+        spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    (need,) = spool.status()["attention"]
+    (theirs,) = [name for name, status in statuses(spool).items() if status != "ended"]
+    assert f"{theirs} (made 20" in need["message"]
+    assert "1 request)" in need["message"]
+    spool.clock.advance(HOUR)
+    spool.settle()
+    assert spool.counts()["completed"] == 1
+
+
+def test_a_suspect_whose_results_were_deleted_stays_held(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.fill(1)
+    spool.control.fault("lost")
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(5):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    assert "were deleted" in spool.status()["attention"][0]["message"]
+    assert spool.control.billing()["creates"] == 1
+
+
+@pytest.mark.parametrize("size", [0, 300_000])
+def test_the_tag_is_read_where_it_belongs(anthropic_spool: Spool, size: int) -> None:
+    """An answer has a custom_id of its own, before the line's, and the line may be longer than what is read first."""
+    spool = anthropic_spool
+    spool.fill(1)
+    spool.control.fault("late_id", bytes=size)
+    spool.control.fault("drop_after", "create")
+    for _ in range(3):
+        spool.round()
+        spool.clock.advance(QUARTER)
+    assert spool.control.billing()["creates"] == 1
+    assert spool.counts()["completed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (b'{"custom_id": "a-1", "x": 1', "a-1"),
+        (b'{"x": {"custom_id": "no-1"}, "custom_id": "yes-1", "y": "cut he', "yes-1"),
+        (b'{"x": [{"custom_id": "no-1"}], "y": "\\"custom_id\\": \\"no-2\\"", "custom_id" : "yes-1"}', "yes-1"),
+        (b'{"x": {"custom_id": "no-1"}, "y": {"z": "cut', None),
+        (b'{"y": "custom_id", "z": "no-1", "x": {', None),
+        (b'{"custom_id": 7, "y": "no-1"}', None),
+        (b"<html>", None),
+        (b"", None),
+    ],
+)
+def test_only_the_lines_own_custom_id_counts(line: bytes, name: str | None) -> None:
+    assert recovery.top_level(line, "custom_id") == name
+
+
+# --- restored state files, and a person's part
+
+
+def test_a_resumed_upload_is_guarded_by_the_survey(openai_spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy was made between upload and create; the original sent it, and many batches of others came since."""
+    spool = openai_spool
+    spool.fill(1)
+    spool.settle()
+    spool.enqueue({"id": 7, "text": "record number 7"})
+    real = dispatch._create
+
+    def copied(*given: Any) -> Any:
+        with closing(sqlite3.connect(spool.state_path)) as db, closing(sqlite3.connect(spool.folder / "copy")) as copy:
+            db.backup(copy)
+        return real(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dispatch, "_create", copied)
+        spool.dispatch()
+    spool.clock.advance(60)
+    for _ in range(120):  # more than a page of the list
+        spool.control.foreign(1, protocol="openai", key="sk-test-1")
+    for path in spool.folder.glob("nura.db-*"):
+        path.unlink()
+    shutil.copy(spool.folder / "copy", spool.state_path)
+    assert spool.batches()[1] == (2, "uploaded")
+    spool.control.fault("no_metadata")  # by its file, too
+    for _ in range(2):
+        report = spool.dispatch()
+        assert report.exit_code == 78
+        assert "came from another copy" in report.troubles[0].message
+    assert spool.control.billing()["creates"] == 2
+
+
+def test_a_person_cannot_adopt_what_is_not_ours(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.providers["main"] = spool.provider(on_unconfirmed="hold")
+    spool.write_config()
+    spool.fill(3)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    other = spool.control.foreign(3, key="sk-test-1", metadata={"nura_tag": "another"})
+    spool.control.settings(delay=HOUR)
+    file = spool.control.foreign(3, key="sk-test-1")
+    with pytest.raises(UsageError, match="another tag"):
+        spool.resolve("1", adopt=other)
+    with pytest.raises(UsageError, match="another file"):
+        spool.resolve("1", adopt=file)
+    assert spool.batches() == [(1, "submitting")]
+
+
+def test_a_decision_while_dispatch_is_at_work_ends_with_75_and_words(spool: Spool) -> None:
+    spool.fill(2)
+    spool.control.fault("hold", "create", seconds=50)
+    busy = Command(spool.folder, spool.clock(), "dispatch")
+    while not spool.control.held():
+        assert busy.running
+    ended = Command(spool.folder, spool.clock(), "resolve", "1", "--resend").end()
+    assert ended.code == 75
+    assert "dispatch is at work" in ended.out
+    assert "nothing was done" in ended.out
+    spool.control.release()
+    assert busy.end().code == 0

@@ -63,14 +63,19 @@ def route(request: Request) -> str:
     return {("GET", "results"): "download", ("POST", "cancel"): "cancel"}.get((method, "/".join(rest[1:])), "unknown")
 
 
+def key_of(headers: Any) -> str:
+    """Return the key of a request; empty where there is none. The 2.x SDK sends it as a bearer."""
+    return str(headers.get("x-api-key") or (headers.get("Authorization") or "").removeprefix("Bearer ").strip())
+
+
 def account(headers: Any) -> str:
-    """Return the account of a request, or raise the vendor's errors. The 2.x SDK sends the key as a bearer."""
-    key = headers.get("x-api-key") or (headers.get("Authorization") or "").removeprefix("Bearer ").strip()
+    """Return the account of a request, or raise the vendor's errors."""
+    key = key_of(headers)
     if not key:
         raise failure(401, "x-api-key header is required")
     if not headers.get("anthropic-version"):
         raise failure(400, "anthropic-version: header is required")
-    return account_of(str(key))
+    return account_of(key)
 
 
 def refused_key() -> Failure:
@@ -157,7 +162,8 @@ def _add(store: Store, request: Request, part: Path, total: int) -> dict[str, An
     batch_id = "msgbatch_" + secrets.token_hex(12)
     store.body(f"{batch_id}.requests").hardlink_to(part)
     version = request.headers.get("anthropic-version", "")
-    return store.add_batch(request.account, PROTOCOL, batch_id, status="in_progress", total=total, endpoint=version)
+    columns = {"status": "in_progress", "total": total, "endpoint": version}
+    return store.add_batch(request.account, PROTOCOL, batch_id, created_at=store.now() + request.ahead, **columns)
 
 
 def _checked(part: Path) -> int:

@@ -63,6 +63,8 @@ class Request:
         self.account = ""
         self.executions = 1
         """How often it is executed: a proxy on the way may repeat it."""
+        self.ahead = 0
+        """How many seconds the clock of the server that answers it is ahead."""
         self._stream = stream
         self._read = False
 

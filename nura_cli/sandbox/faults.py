@@ -32,6 +32,8 @@ Of a batch, dealt out when it is first worked on; ``batch`` names the only one i
 ``foreign``      ``n`` (3) rows of nobody come along
 ``renamed``      rows come with another custom_id: ``x-`` stands before their own
 ``short``        rows are counted and billed, and in no file until ``seconds`` (60) after the batch ended; then all are
+``late_id``      rows' custom_id is the last member of their line, after an answer that holds a ``custom_id`` of its own
+                 (somebody-1); with ``bytes`` the line is longer than these
 ``expire``       the chosen rows (``fraction`` 0.5) are answered, the rest expires; OpenAI with ``files: false`` names no file
 ``cancel``       likewise, and the provider has cancelled the rest
 ``refuse``       OpenAI: the batch fails with ``code`` (token_limit_exceeded), ``message`` and ``line``; Anthropic: the create is
@@ -57,7 +59,10 @@ not say whether there are more), ``never_ends`` (no batch ends, whatever time pa
 (batches are listed as they were right after their create), ``only_retrieve`` (a batch moves on only when it is retrieved),
 ``other_id`` (lists name a batch ``listed-`` and its id, and by that name it is found, and answered, as well), ``list_files``
 (``where`` result files are named: list (there only), retrieve (likewise), wrong_list (lists name some that do not exist)),
-``forgotten`` (``batch``, which may be a glob, is neither found nor listed; without it none is).
+``forgotten`` (``batch``, which may be a glob, is neither found nor listed; without it none is), ``times`` (those of batches have
+another ``form``: ms (milliseconds), far (ten thousand years later), text (seconds as a string), iso), ``skew`` (every second reply
+comes from a server whose clock is ``seconds`` (3600) ahead: its Date, and the created_at of the batches it makes), ``echo_key``
+(error messages, also those of rows and of refused batches, tell the key that was sent; result files keep it so).
 """
 
 import fnmatch
@@ -93,6 +98,7 @@ BATCH = frozenset(
         "foreign",
         "renamed",
         "short",
+        "late_id",
         "unnamed",
         "expire",
         "cancel",
@@ -131,6 +137,9 @@ QUIRKS = frozenset(
         "other_id",
         "list_files",
         "forgotten",
+        "times",
+        "skew",
+        "echo_key",
     }
 )
 _ANY = {"what", "times", "skip", "probability", "seed"}
@@ -151,6 +160,7 @@ _OPTIONS: dict[str, set[str]] = {
     "foreign": {"n"},
     "short": {"seconds"},
     "unnamed": {"seconds"},
+    "late_id": {"bytes"},
     "expire": {"files"},
     "cancel": {"files"},
     "refuse": {"code", "message", "line", "status", "errors"},
@@ -159,6 +169,8 @@ _OPTIONS: dict[str, set[str]] = {
     "list_shape": {"shape"},
     "list_files": {"where"},
     "forgotten": {"batch"},
+    "times": {"form"},
+    "skew": {"seconds"},
 }
 _FRAMINGS = ("length", "chunked", "close")
 _CHOICES = {
@@ -167,6 +179,7 @@ _CHOICES = {
     ("rows", "shape"): ("body", "plain", "error", "zero"),
     ("invalid", "mode"): ("text", "schema", "length", "refusal", "empty"),
     ("refuse", "errors"): ("list", "null", "string", "dict", "strings", "data_strings"),
+    ("times", "form"): ("ms", "far", "text", "iso"),
     ("list_files", "where"): ("list", "retrieve", "wrong_list"),
     ("create_shape", "shape"): ("batch_id", "no_id", "empty", "wrapped", "known"),
     ("list_shape", "shape"): ("batches", "value", "null", "array", "object", "error", "no_ids"),

@@ -1,6 +1,7 @@
 """Odd answers: what services that only nearly speak a vendor's protocol make of a right reply, just before it is sent."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from nura_cli.sandbox import faults
@@ -15,6 +16,8 @@ _BATCHES = frozenset({"create", "retrieve", "cancel", "delete"})
 _OTHER = "listed-"
 _RESULTS = ("output_file_id", "error_file_id", "results_url")
 _CURSORS = ("after", "after_id", "before_id")
+_FAR = 315_569_520_000
+"""Seconds of ten thousand years."""
 _ERROR = {"error": {"type": "server_error", "message": "the sandbox cannot list its batches"}}
 
 
@@ -76,7 +79,21 @@ def _batch(batch: dict[str, Any], quirks: Quirks, *, listed: bool) -> dict[str, 
             batch = {**batch, **{name: f"{batch[name]}-none" for name in _RESULTS if batch.get(name)}}
         elif where == ("retrieve" if listed else "list"):
             batch = {**batch, **{name: None for name in _RESULTS if name in batch}}
+    if "times" in quirks:
+        form = faults.choice(quirks["times"], "form")
+        times = {name: at for name, at in batch.items() if name.endswith("_at") and at is not None}
+        batch = {**batch, **{name: _time(at, form) for name, at in times.items()}}
     return batch
+
+
+def _time(at: int | str, form: str) -> int | str:
+    """Return a time, unix seconds or ISO 8601 as its vendor has it, in another form."""
+    seconds = at if isinstance(at, int) else int(datetime.fromisoformat(at).timestamp())
+    if form == "far":
+        return at + _FAR if isinstance(at, int) else f"1{at}"
+    if form == "iso":
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return seconds * 1000 if form == "ms" else str(seconds)
 
 
 def _otherwise(members: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +122,18 @@ _LIST_SHAPES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "error": lambda page: _ERROR,
     "no_ids": lambda page: {**page, "data": [{"batch_id": row["id"], **_without(row, "id")} for row in page["data"]]},
 }
+
+
+def echoed(error: Any, key: str) -> Any:
+    """Return an error, of whatever shape, whose messages tell a key; as it is where there is no key."""
+    if isinstance(error, list):
+        return [echoed(one, key) for one in error]
+    if not isinstance(error, dict) or not key:
+        return error
+    return {
+        name: f"{one} (API key: {key})" if name == "message" and isinstance(one, str) else echoed(one, key)
+        for name, one in error.items()
+    }
 
 
 def _without(members: dict[str, Any], name: str) -> dict[str, Any]:

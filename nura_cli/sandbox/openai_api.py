@@ -54,12 +54,18 @@ def route(request: Request) -> str:
     return routes.get((parts[0], len(parts)), {}).get(method, "unknown")
 
 
+def key_of(headers: Any) -> str:
+    """Return the key of a request; empty where there is none."""
+    scheme, _, key = (headers.get("Authorization") or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
 def account(headers: Any) -> str:
     """Return the account of a request, or raise the vendor's 401."""
-    scheme, _, key = (headers.get("Authorization") or "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
+    key = key_of(headers)
+    if not key:
         raise failure(401, "You didn't provide an API key.", code="invalid_api_key")
-    return account_of(key.strip())
+    return account_of(key)
 
 
 def refused_key() -> Failure:
@@ -198,6 +204,7 @@ def _create(store: Store, request: Request) -> Reply:
             request.account,
             PROTOCOL,
             "batch_" + secrets.token_hex(16),
+            created_at=store.now() + request.ahead,
             status="validating",
             endpoint=body["endpoint"],
             input_file_id=row["id"],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nura_cli.sandbox import answers, faults, work
+from nura_cli.sandbox import answers, faults, oddities, work
 from nura_cli.sandbox.exchange import private
 from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.openai_requests import Problem, error_of, inputs_of, respond, text_of
@@ -41,7 +41,8 @@ def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
 
 
 def _fail(store: Store, batch: dict[str, Any], errors: list[dict[str, Any]], refusal: Fault | None) -> None:
-    told = {"errors": _errors(errors[:_MOST_ERRORS], faults.choice(refusal, "errors") if refusal else "list")}
+    shown = oddities.echoed(errors[:_MOST_ERRORS], store.echo())
+    told = {"errors": _errors(shown, faults.choice(refusal, "errors") if refusal else "list")}
     store.change(batch["id"], status="failed", ended_at=store.now(), told=told)
 
 

@@ -205,8 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
         struck = store.strike(name, request.method, request.path)
         self._releases = store.releases()
         number = store.note(request.method, self.path, name, struck)
-        self._quirks = {quirk["what"]: quirk for quirk in store.standing()}
-        self._other = oddities.understand(request, self._quirks)
+        store.hear(api.key_of(request.headers))
+        self._meet_quirks(request, number)
         request.executions = 2 if faults.of(struck, "twice") else 1
         arrivals = [store.arrived(api.PROTOCOL) for _ in range(request.executions)] if name == "create" else []
         self._request_id = f"req_{secrets.token_hex(12)}"
@@ -221,6 +221,13 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             if not self.server.stopping.is_set():
                 store.outcome(number, outcome, status)
+
+    def _meet_quirks(self, request: Request, number: int) -> None:
+        """Take the quirks that an exchange meets from its beginning to its end."""
+        self._quirks = {quirk["what"]: quirk for quirk in self.server.store.standing()}
+        self._other = oddities.understand(request, self._quirks)
+        skew = self._quirks.get("skew")
+        self._ahead = request.ahead = int(skew.get("seconds", 3600)) if skew and number % 2 == 0 else 0
 
     def _shown(self, name: str, reply: Json, arrivals: list[int], struck: list[Fault]) -> Json:
         """Note what a create has made; return the reply as the quirks, or the create's fault, have it."""
@@ -296,7 +303,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _deliver(self, reply: Reply | Failure, struck: list[Fault]) -> int:
         """Send a reply; return its status."""
         if isinstance(reply, Failure):
-            body = reply.body
+            body = oddities.echoed(reply.body, self.server.store.echo())
             if isinstance(body, dict) and "request_id" in body:
                 body = {**body, "request_id": self._request_id}
             data = json.dumps(body).encode() if isinstance(body, dict) else body if isinstance(body, bytes) else b""
@@ -316,6 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
     _releases = 0
     _quirks: Mapping[str, Fault] = MappingProxyType({})
     _other = False
+    _ahead = 0
 
     def _head(self, status: int, kind: str, headers: dict[str, str]) -> None:
         """Send the head: the request's id and the account as either vendor names them."""
@@ -343,8 +351,8 @@ class _Handler(BaseHTTPRequestHandler):
         return "nura-sandbox"
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """Return the Date header: the sandbox's own clock."""
-        return formatdate(self.server.store.now() if timestamp is None else timestamp, usegmt=True)
+        """Return the Date header: the sandbox's own clock, or one that is ahead of it."""
+        return formatdate(self.server.store.now() + self._ahead if timestamp is None else timestamp, usegmt=True)
 
     def _send_file(self, reply: SendFile, cut: Fault | None, framed: Fault | None) -> None:
         """Send a file's bytes in the framing that a fault wants, or cut short."""

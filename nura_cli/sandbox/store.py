@@ -160,6 +160,16 @@ class Store:
         with self._locked("work"):
             yield
 
+    # The key that is heard
+
+    def hear(self, key: str) -> None:
+        """Remember, in this thread alone, the key that came with the request it answers."""
+        self._local.key = key
+
+    def echo(self) -> str:
+        """Return the key that error messages tell now: none, but for the quirk ``echo_key``."""
+        return str(getattr(self._local, "key", "")) if "echo_key" in self.quirks() else ""
+
     # Settings, and the clock
 
     def settings(self) -> Settings:

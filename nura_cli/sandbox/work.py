@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nura_cli.sandbox import faults
+from nura_cli.sandbox import faults, oddities
 from nura_cli.sandbox.exchange import private
 from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.store import Settings, Store, digest
@@ -20,7 +20,7 @@ from nura_cli.sandbox.store import Settings, Store, digest
 WINDOW = 86400
 """Seconds after which both vendors' batches expire."""
 _BILL_ROWS = 5000
-_ROW_FAULTS = frozenset({"missing", "duplicate", "renamed", "short"})
+_ROW_FAULTS = frozenset({"missing", "duplicate", "renamed", "short", "late_id"})
 _SETTLE_SECONDS = 20.0
 """A request that asks after batches is answered after so long at the latest, and one batch more."""
 
@@ -188,6 +188,7 @@ def run(
     shortened = faults.of(suffered, "short") is not None
     counts: dict[str, int] = {}
     bill = _Bill(store, batch)
+    key = store.echo()
 
     def put(reply: Reply, *, late: bool = False) -> None:
         parts.part(reply.part).add(reply.line)
@@ -203,6 +204,10 @@ def run(
         counts[reply.ending] = counts.get(reply.ending, 0) + 1
         if reply.usage is not None:
             bill.add(request, reply.usage)
+        elif key:
+            reply = reply._replace(line=encoded(oddities.echoed(json.loads(reply.line), key)))
+        if "late_id" in row:
+            reply = reply._replace(line=_id_last(reply.line, int(row["late_id"].get("bytes", 0))))
         for _ in range(0 if "missing" in row else 2 if "duplicate" in row else 1):
             put(reply, late="short" in row)
     foreign = faults.of(suffered, "foreign")
@@ -219,6 +224,16 @@ def _row_faults(suffered: list[Fault], number: int, request: Request) -> dict[st
         for fault in suffered
         if fault["what"] in _ROW_FAULTS and faults.hits(fault, number, request.custom_id, request.raw)
     }
+
+
+def _id_last(line: bytes, size: int) -> bytes:
+    """Return a line, longer than ``size``, that tells its custom_id last, after an answer that holds somebody else's."""
+    members: dict[str, Any] = json.loads(line)
+    custom_id, place = members.pop("custom_id"), members
+    for _ in range(2):
+        place = next((member for member in place.values() if isinstance(member, dict)), place)
+    place["metadata"] = {"custom_id": "somebody-1", "text": "x" * size}
+    return encoded({**members, "custom_id": custom_id})
 
 
 def complete_at(suffered: list[Fault], end: Deadline) -> int:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import anthropic
@@ -576,7 +577,100 @@ def test_batches_can_be_forgotten(client: OpenAI, claude: Anthropic, server: San
     assert results(claude, claudes).keys() == {"a0"}
 
 
+NOW = 1_800_000_000
+
+
+@pytest.mark.parametrize(
+    ("form", "theirs", "claudes"),
+    [
+        ("ms", NOW * 1000, NOW * 1000),
+        ("far", NOW + 315_569_520_000, "12027-01-15T08:00:00.000000Z"),
+        ("text", str(NOW), str(NOW)),
+        ("iso", "2027-01-15T08:00:00Z", "2027-01-15T08:00:00Z"),
+    ],
+)
+def test_the_times_of_batches_come_in_every_form(
+    client: OpenAI, claude: Anthropic, server: Sandbox, form: str, theirs: Any, claudes: Any
+) -> None:
+    age = server.control.settings()["now"] - NOW
+    made = [server.control.foreign(key=KEY, protocol=protocol, age=age) for protocol in ("openai", "anthropic")]
+    server.control.fault("times", form=form)
+    for path, batch_id, expected in zip(LISTS, made, (theirs, claudes), strict=True):
+        for batch in (fetched(server, f"{path}/{batch_id}"), fetched(server, path)["data"][0]):
+            assert batch["created_at"] == expected
+            times = [at for name, at in batch.items() if name.endswith("_at") and at is not None]
+            assert len(times) > 2
+            assert {type(at) for at in times} == {type(expected)}
+
+
+def test_every_second_reply_can_come_from_a_server_whose_clock_is_ahead(
+    client: OpenAI, claude: Anthropic, server: Sandbox
+) -> None:
+    server.control.fault("skew", seconds=7200)
+    file, now = upload(client, chats(1)), server.control.settings()["now"]
+    made = [
+        client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h").created_at - now
+        for _ in range(2)
+    ]
+    assert [at // 60 for at in made] == [120, 0]
+    first, second = [claude.messages.batches.create(requests=asks(1)).created_at for _ in range(2)]
+    assert round((first - second).total_seconds() / 60) == 120
+    dates = [client.batches.with_raw_response.list().http_response.headers["date"] for _ in range(4)]
+    clocks = [(parsedate_to_datetime(date).timestamp() - now) // 60 for date in dates]
+    assert sorted(clocks) == [0, 0, 120, 120]
+    assert clocks[0] == clocks[2]
+
+
+def test_error_messages_can_tell_the_key(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    for _ in range(2):
+        server.control.fault("rows", custom_ids=["c0", "a0"], message="no")
+    server.control.fault("echo_key")
+    row = rows(client, run(client, chats(2)).error_file_id)["c0"]
+    assert row["response"]["body"]["error"]["message"] == f"no (API key: {KEY})"
+    (failed,) = [one for one in results(claude, finish(claude, asks(2)).id).values() if one.type == "errored"]
+    assert failed.error.error.message == f"no (API key: {KEY})"
+    server.control.fault("status", "files", status=403, message="forbidden")
+    with pytest.raises(openai.PermissionDeniedError, match=rf"forbidden .API key: {KEY}"):
+        client.files.list()
+    with pytest.raises(openai.NotFoundError, match=KEY):
+        client.batches.retrieve("batch_none")
+    with pytest.raises(anthropic.NotFoundError, match=KEY):
+        claude.messages.batches.retrieve("msgbatch_none")
+    server.control.clear()
+    with pytest.raises(openai.NotFoundError) as error:
+        client.batches.retrieve("batch_none")
+    assert KEY not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["list", "string", "dict", "strings", "data_strings"])
+def test_a_refused_batch_can_tell_the_key_in_every_form(client: OpenAI, server: Sandbox, form: str) -> None:
+    server.control.fault("echo_key")
+    server.control.fault("refuse", errors=form)
+    assert KEY in str(fetched(server, f"/v1/batches/{send(client, chats(1)).id}")["errors"])
+
+
 # Batches
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_line_can_tell_its_custom_id_last_and_another_before(
+    client: OpenAI, claude: Anthropic, server: Sandbox, size: int
+) -> None:
+    for _ in range(2):
+        server.control.fault("late_id", custom_ids=["c1", "a1", "c2"], bytes=size)
+    one, other = run(client, [*chats(2), chat(2, messages=[])]), finish(claude, asks(2))
+    lines = b"".join(client.files.content(file_id or "").read() for file_id in (one.output_file_id, one.error_file_id))
+    path = f"/v1/messages/batches/{other.id}/results"
+    lines += httpx2.get(f"{server.url}{path}", headers=heads(path)).content
+    found = {json.loads(line)["custom_id"]: line for line in lines.splitlines()}
+    assert found.keys() == {"c0", "c1", "c2", "a0", "a1"}
+    for name, line in found.items():
+        assert (b'"custom_id":"somebody-1"' in line) == (name in ("c1", "c2", "a1"))
+        if name in ("c1", "c2", "a1"):
+            assert line.endswith(f'"custom_id":"{name}"}}'.encode())
+            assert len(line) > size
+    assert json.loads(found["c1"])["response"]["body"]["metadata"]["custom_id"] == "somebody-1"
+    assert results(claude, other.id)["a1"].message.model_extra["metadata"]["custom_id"] == "somebody-1"
 
 
 @pytest.mark.parametrize("seconds", [None, 600])

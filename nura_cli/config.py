@@ -14,6 +14,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -331,6 +332,25 @@ class Config(_Options):
     def path(self) -> Path:
         """The file it was read from."""
         return self._path
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield every file that the configuration reads or keeps, with what it is: nothing else may be written there."""
+        yield "the configuration", self._path
+        yield "the state file", self.state
+        for provider in self.providers.values():
+            yield "a key file", provider.api_key_file or self._path
+            yield "a program that the configuration runs", Path((provider.api_key_command or [str(self._path)])[0])
+        for database in self.databases.values():
+            yield "a file with a database's URL", database.url_file or self._path
+            with suppress(ConfigError):
+                match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+).*", database.secret())
+                if match:
+                    yield "a database", Path(match[1])
+        for workload in self.workloads.values():
+            for file in (workload.prompt_file, workload.system_file, *(event.secret_file for event in workload.events)):
+                yield "a file that the configuration names", file or self._path
+            for event in workload.events:
+                yield "a program that the configuration runs", Path((event.command or [str(self._path)])[0])
 
     def workload(self, name: str) -> WorkloadConfig:
         """Return a workload by its name. Raises UsageError for one that is not configured."""

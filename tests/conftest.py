@@ -112,7 +112,7 @@ class Spool:
 
     def _run(self, work: Callable[[State, configuration.Config, Accounts], Report]) -> Report:
         config = configuration.load(self.path)
-        with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
+        with State(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
             return work(state, config, accounts)
 
     def enqueue(self, *records: Mapping[str, Any] | bytes, workload: str = "echo", **options: Any) -> Report:

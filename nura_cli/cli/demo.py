@@ -51,7 +51,7 @@ def _run(session: Session, folder: Path) -> None:
     config = configuration.load(path)
     tickets = importlib.resources.files("nura_cli.cli").joinpath("demo_tickets.jsonl").read_bytes()
     workload = config.workloads["tickets"]
-    with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
+    with State(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
         say = _Steps(session)
         say("enqueue", "support tickets, piped in as JSON Lines")
         source = enqueue.Source("-", io.BytesIO(tickets))

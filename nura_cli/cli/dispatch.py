@@ -55,7 +55,7 @@ def _plan(session: Session, names: list[str]) -> None:
     from nura_cli.state import State
 
     config = session.config()
-    with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
+    with State(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
         report = dispatch.plan(state, config, accounts.dialect, clock.now, names)
     if not session.json:
         with output():

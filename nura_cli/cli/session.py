@@ -249,11 +249,12 @@ def stage(
 
     config = session.config()
     with State(config.state) as state:
+        state.refuse_root()
         try:
             with locks.lock(state.lock_path(lock or session.command), clock.now()):
                 with state.transaction() as db:
                     runs.started(db, session.command, clock.now(), os.getpid())
-                with Accounts(config, config.state, state.state_id) as accounts:
+                with Accounts(config, state.path, state.state_id) as accounts:
                     report = _done(session, state, lambda: work(state, config, accounts))
                 said = _recorded(session, state, report, config.remind)
         except locks.Held as held:

@@ -125,7 +125,7 @@ class _Writer:
         self._buffer: list[bytes] = []
         self._buffered = 0
         self._waiting: deque[Future[None]] = deque()
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._thread = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:

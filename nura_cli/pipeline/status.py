@@ -5,6 +5,7 @@ right while other stages run. It needs no key and speaks to nobody.
 """
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from nura_cli.clock import rfc3339, span
 from nura_cli.pipeline import retry, waiting
 from nura_cli.pipeline.report import Report, batch_dicts, count
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import State, answers, batches, outbox, runs, tasks
+from nura_cli.state import State, answers, batches, disk, outbox, runs, tasks
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch, Sighting, Stray
 from nura_cli.states import BatchStatus, TaskStatus
@@ -67,6 +68,7 @@ def run(state: State, workloads: Iterable[str], now: int) -> Report:
             *possible_copies(batches.sightings(state.db), now),
             *(orphaned(by_workload, configured) if configured else ()),
             *given_up(left),
+            *foreign_owners(state),
         ],
         **_spent(list(totals.values())),
     }
@@ -99,6 +101,26 @@ def given_up(left: Iterable[outbox.Left]) -> list[dict[str, Any]]:
         for one in left
         if one.status == "dead"
     ]
+
+
+def foreign_owners(state: State) -> list[dict[str, Any]]:
+    """Return the files beside the state file that belong to somebody else, as what needs a person: stages stop at them."""
+    found = state.foreign()
+    if not found:
+        return []
+    owner = disk.owner_of(state.path)
+    names = " ".join(shlex.quote(str(path)) for path in found[:_NAMED_AT_MOST])
+    more = len(found) - _NAMED_AT_MOST
+    return [
+        _need(
+            f"{count(len(found), 'file')} beside {state.path} {'belongs' if len(found) == 1 else 'belong'} to"
+            f" {disk.owner_of(found[0])}, and that one to {owner}, whose stages stop at them",
+            f"sudo chown '{owner}' {names}" + (f"; then the {more} others that nura status names" if more > 0 else ""),
+        )
+    ]
+
+
+_NAMED_AT_MOST = 10
 
 
 def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> dict[str, int]:

@@ -203,7 +203,7 @@ class Caller:
                 announced = _announced(response.headers)
                 _check_room(target, announced)
                 sha, size = hashlib.sha256(), 0
-                fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 with open(fd, "wb", buffering=0) as file:
                     for chunk in response.iter_bytes(_CHUNK_BYTES):
                         sha.update(chunk)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ _HINTS = {
     errno.EACCES: "run nura as the user who owns the state file and its folder",
     errno.EPERM: "run nura as the user who owns the state file and its folder",
     errno.ENOENT: "make the folder, or set state: (or --state) to one that exists",
+    errno.ELOOP: "it is a link, and nura writes through none: remove it, and run the same command again",
     errno.EIO: "check the disk; the same command goes on where this one stopped",
 }
 
@@ -50,6 +52,25 @@ def sync_folder(folder: Path) -> None:
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
+def owner_of(path: Path) -> str:
+    """Return the name of the user who owns a file; ``#1000`` where the system has none for the number."""
+    uid = path.lstat().st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a link where a file or folder of nura's own belongs: it would write into, or empty, whatever it points to.
+
+    Raises:
+        StateError: it is one.
+    """
+    if path.is_symlink():
+        raise trouble(OSError(errno.ELOOP, "is a link", str(path))) or AssertionError
+
+
 def publish(part: Path, target: Path) -> None:
     """Give a written file its lasting name: fsync it, rename it, fsync the folder."""
     _sync(part, os.O_RDONLY)
@@ -64,9 +85,10 @@ def part_of(target: Path) -> Iterator[Path]:
     A file that could not be written whole would only take the room that the next run needs.
 
     Raises:
-        StateError: an ``OSError`` in the block.
+        StateError: an ``OSError`` in the block; or a link stands in its place.
     """
     part = target.with_name(target.name + ".part")
+    refuse_link(part)
     try:
         with on_disk(part):
             yield part

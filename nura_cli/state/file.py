@@ -4,6 +4,7 @@ No process that has it open may touch the file by other means: opening and closi
 SQLite's POSIX locks. So it is made (0600) before SQLite sees it, and locks are files of their own.
 """
 
+import glob
 import os
 import sqlite3
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nura_cli.errors import NuraError, StateCorrupt, StateError, StateNewer
+from nura_cli.errors import ConfigError, NuraError, StateCorrupt, StateError, StateNewer
 from nura_cli.state import disk, locks, schema
 from nura_cli.state.disk import sync_folder
 
@@ -40,17 +41,20 @@ class State:
         """Open the state file, making or migrating it where that is due.
 
         Args:
-            path: the file; its folder must exist.
+            path: the file; its folder must exist. Links are followed once, here: under whatever name it is opened, it has one
+                set of locks and one spool.
             create: make it when it is not there (enqueue does; a stage that finds none has nothing to do).
 
         Raises:
             StateError: it cannot be opened, lies on a network file system, or does not exist and ``create`` is off.
             StateCorrupt, StateNewer: it is damaged, or a newer nura wrote it.
         """
+        path = Path(os.path.realpath(path))
         self.path = path
         with explained(path):
             _refuse_network(path)
             if path.exists():
+                self._refuse_second_name()
                 self._refuse_emptied()
             elif create:
                 _make(path)
@@ -89,11 +93,37 @@ class State:
 
     def _spool(self, name: str) -> Path:
         folder = self.path.with_name(self.path.name + ".spool") / name
+        for part in (folder.parent, folder):
+            disk.refuse_link(part)
         if not folder.is_dir():
             folder.parent.mkdir(mode=0o700, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(folder.parent)
         return folder
+
+    def refuse_root(self) -> None:
+        """Refuse to make files as root beside a state file of another user's: they would lock that user's stages out.
+
+        Raises:
+            ConfigError: so it is; names the user to be.
+        """
+        if os.geteuid() == 0 and self.path.stat().st_uid != 0:
+            owner = disk.owner_of(self.path)
+            raise ConfigError(
+                f"{self.path} belongs to {owner}, and what root makes beside it would stop {owner}'s own runs",
+                hint=f"run it as that user: sudo -u '{owner}' nura …",
+            )
+
+    def foreign(self) -> list[Path]:
+        """Return the files beside the state file that belong to somebody else: its owner's stages may stop at them."""
+        with explained(self.path):
+            owner = self.path.stat().st_uid
+            beside = [
+                *self.path.parent.glob(f"{glob.escape(self.path.name)}[.-]*"),
+                *self.path.with_name(self.path.name + ".spool").glob("*"),
+                *self.path.with_name(self.path.name + ".spool").glob("*/*"),
+            ]
+            return [path for path in sorted(beside) if _owner(path) not in (None, owner)]
 
     def lock_path(self, stage: str) -> Path:
         """Return the lock file of a stage: ``<state>.<stage>.lock``."""
@@ -121,6 +151,14 @@ class State:
     def give_way(self) -> None:
         """Between two commits of a long write: leave other writers a gap in which to take their turn."""
         time.sleep(_YIELD_SECONDS)
+
+    def _refuse_second_name(self) -> None:
+        """A file with two names (hard links) has two WALs, one beside each: what one process commits the other loses."""
+        if self.path.stat().st_nlink > 1:
+            raise StateError(
+                f"{self.path}: has a second name (a hard link), and SQLite would lose what is written under one of them",
+                hint=f"remove the other one: find / -xdev -samefile {self.path}",
+            )
 
     def _refuse_emptied(self) -> None:
         """A file without a byte, on which stages have run before, has lost what it held: it is not made anew in silence."""
@@ -152,8 +190,17 @@ class State:
                     f"{self.path}: is an SQLite database, but not nura's",
                     hint="set state: (or --state) to a file of nura's own",
                 )
+        self.refuse_root()
         with locks.lock(self.lock_path("migrate"), 0, wait=True):
             schema.migrate(self.db, os.urandom(8).hex())
+
+
+def _owner(path: Path) -> int | None:
+    """Return who owns a file, by number; None where it has gone meanwhile, or may not be looked at."""
+    try:
+        return path.lstat().st_uid
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -39,10 +39,10 @@ def lock(path: Path, now: int, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         Held: another process has it (never with ``wait``).
-        StateError: the file cannot be made, or not be written.
+        StateError: the file cannot be made, or not be written, or is a link.
     """
     with on_disk(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with on_disk(path):
             _take(fd, now, wait)

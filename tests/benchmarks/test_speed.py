@@ -233,7 +233,7 @@ def test_reconcile(tmp_path: Path) -> None:
         for i in range(n):
             file.write(json.dumps({"id": i, "text": "x " * 5}) + "\n")
     nura("enqueue", "records", "in.jsonl", cwd=tmp_path)
-    with State(config.state) as state, Accounts(config, config.state, state.state_id) as accounts:
+    with State(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
         dispatch.run(state, config, accounts, lambda: int(time.time()))
         poll.run(state, config, accounts, lambda: int(time.time()), wait=300)
         found = batches.under_way(state.db)

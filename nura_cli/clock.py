@@ -16,8 +16,13 @@ def now() -> int:
 
 @functools.lru_cache(maxsize=1024)  # a chunk of tasks has one time
 def rfc3339(at: int | None) -> str | None:
-    """Return unix seconds as ``2026-01-02T03:04:05Z``; None stays None."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return unix seconds as ``2026-01-02T03:04:05Z``; None stays None, and so is what no calendar year has."""
+    try:
+        return (
+            None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        )
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def parse(text: str) -> int:

@@ -8,6 +8,7 @@ What one option may be stands beside it; what options mean for each other stands
 document as it was read, so that a mistake in one option does not hide those in the others.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -30,6 +31,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from nura_cli import scrub
 from nura_cli.config_file import Marks, beside, dotted, problems_in, read_yaml
 from nura_cli.errors import ConfigError, Problem, UsageError
 
@@ -99,7 +101,7 @@ def _address(value: str) -> str:
 
 def _without_password(value: str) -> str:
     """Refuse a password where SQLAlchemy would find one: between the user's name and @, or in the query."""
-    if re.match(r"[^:/]*://[^:/@]*:[^@]*@", value) or re.search(r"[?&](password|passwd|pwd|sslpassword)=", value, re.I):
+    if re.match(r"[^:/]*://[^:/]*:[^@]*@", value) or re.search(r"[?&](password|passwd|pwd|sslpassword)=", value, re.I):
         raise ValueError("must be a URL without a password; one with a password goes into url_env or url_file")
     if not re.match(r"[A-Za-z][A-Za-z0-9_+]*://", value):
         raise ValueError("must be a SQLAlchemy URL such as sqlite:///app.db or postgresql://user@host/name")
@@ -221,6 +223,7 @@ class DatabaseConfig(_Options):
             ConfigError: it is not there, or is empty; names the option, never a value.
         """
         url = self.url if self.url is not None else _secret("url", self.url_env, self.url_file, None)
+        scrub.know_url(url)
         scheme, slashes, rest = url.partition(":///")
         if not re.fullmatch(r"sqlite(\+[a-z]+)?", scheme) or not slashes or rest.startswith((":", "file:")) or not rest:
             return url
@@ -266,7 +269,9 @@ class EventConfig(_Options):
 
     def secret(self) -> str:
         """Return the webhook's secret. Raises ConfigError like :meth:`ProviderConfig.secret`."""
-        return _secret("secret", self.secret_env, self.secret_file, None)
+        secret = _secret("secret", self.secret_env, self.secret_file, None)
+        scrub.know(secret.removeprefix("whsec_"))
+        return secret
 
 
 class SourceConfig(_Options):
@@ -359,6 +364,21 @@ class Config(_Options):
         except KeyError:
             hint = f"there is {', '.join(self.workloads) or 'none'}"
             raise UsageError(f"no workload {name} in {self._path}", hint=hint) from None
+
+    def know_secrets(self) -> None:
+        """Have the secrets known that can be read without running a command, so that no word from outside repeats one.
+
+        One that cannot be read is passed over: whoever needs it says so.
+        """
+        webhooks = [event for workload in self.workloads.values() for event in workload.events if event.webhook]
+        readers = [
+            *(provider.secret for provider in self.providers.values() if provider.api_key_command is None),
+            *(database.secret for database in self.databases.values()),
+            *(webhook.secret for webhook in webhooks),
+        ]
+        for read in readers:
+            with contextlib.suppress(ConfigError):
+                read()
 
 
 def load(path: Path) -> Config:
@@ -619,7 +639,7 @@ def _text(workload: WorkloadConfig, option: str, inline: str | None, file: Path 
 
 
 def _secret(option: str, env: str | None, file: Path | None, command: list[str] | None) -> str:
-    """Read a secret from the one place that is given; its value is in no message."""
+    """Read a secret from the one place that is given; its value is in no message, and from then on in no word from outside."""
     if env is not None:
         value, place = os.environ.get(env, ""), f"{option}_env: the environment variable {env}"
     elif file is not None:
@@ -634,6 +654,7 @@ def _secret(option: str, env: str | None, file: Path | None, command: list[str] 
     else:
         value, place = _printed(option, command or []), f"{option}_command: {(command or ['?'])[0]}"
     value = value.strip()
+    scrub.know(value)
     if not value:
         raise ConfigError(
             f"{place} is not set, or empty", hint="cron starts with an almost empty environment: use a file"

@@ -21,12 +21,15 @@
         │   └── NotFound               3   … it knows no such thing
         └── Unconfirmed                75  the request left, and what became of it is unknown
 
-The command line prints ``message``, then ``hint`` (the next step to take). Neither ever holds a secret.
+The command line prints ``message``, then ``hint`` (the next step to take). Neither ever holds a secret: words from
+outside may stand in both, and what is known of secrets is taken out of them here.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
+
+from nura_cli import scrub
 
 EX_OK = 0
 EX_UNEXPECTED = 1
@@ -58,9 +61,9 @@ class NuraError(Exception):
         workload: str | None = None,
         batch_id: int | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = scrub.clean(message)
+        super().__init__(self.message)
+        self.hint = None if hint is None else scrub.clean(hint)
         self.provider = provider
         self.workload = workload
         self.batch_id = batch_id

@@ -8,6 +8,7 @@ is not there (a person must act), the *database* cannot be used now (everything 
 import json
 import math
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from nura_cli import scrub
 from nura_cli.errors import ConfigError, DatabaseDown
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def open_engine(url: str, packets: bool = False) -> "Engine":
     import sqlalchemy as sa
 
     try:
-        parsed = sa.make_url(url)
+        parsed = _parsed(url)
         parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
         options: dict[str, Any] = {"hide_parameters": True, "connect_args": _connect_args(parsed, packets)}
         if parsed.get_backend_name() != "sqlite":
@@ -67,8 +69,8 @@ def open_engine(url: str, packets: bool = False) -> "Engine":
         if parsed.get_backend_name() in ("mysql", "mariadb"):
             options["paramstyle"] = "format"  # values by position, as each row's statement has them
         engine = sa.create_engine(parsed, **options)
-    except sa.exc.ArgumentError as error:
-        raise ConfigError("the database's URL cannot be read", hint="such as postgresql://user@host/name") from error
+    except (sa.exc.ArgumentError, TypeError, ValueError):  # whose words may quote a part of the password
+        raise ConfigError("the database's URL cannot be read", hint=_URL_HINT) from None
     except ImportError as error:
         extra = _EXTRAS.get(str(error.name))
         hint = f"pip install 'nura[{extra}]'" if extra else None
@@ -78,6 +80,25 @@ def open_engine(url: str, packets: bool = False) -> "Engine":
     elif engine.dialect.driver == "psycopg":
         _prepare_psycopg(engine)
     return engine
+
+
+_URL_HINT = "such as postgresql://user@host/name; in a user's name or password, write @ as %40, : as %3A and / as %2F"
+
+
+def _parsed(url: str) -> "URL":
+    """Return a URL taken apart.
+
+    Raises:
+        ArgumentError, ValueError: it is none, or an ``@`` in its password is not escaped, so that the end of the password
+            would be taken for the host, and be named in messages.
+    """
+    import sqlalchemy as sa
+
+    parsed = sa.make_url(url)
+    after = re.sub(r"^[^:/]*://(?:[^:/]*(?::[^@]*)?@)?", "", url)
+    if parsed.get_backend_name() != "sqlite" and "@" in after:
+        raise ValueError("an @ that is not escaped")
+    return parsed
 
 
 def _connect_args(url: "URL", packets: bool) -> dict[str, Any]:
@@ -221,6 +242,15 @@ def speaking(engine: "Engine") -> Iterator[None]:
         raise
 
 
+def _connected(engine: "Engine", *, reads: bool) -> "Connection":
+    """Return a connection. Raises ConfigError where the URL has an option, or a value of one, that its driver does not take."""
+    try:
+        return engine.connect().execution_options(reads=reads)
+    except (TypeError, ValueError):  # as above: not a word of it is told
+        hint = "look at its options, and at the characters of its user's name and password"
+        raise ConfigError("the database's driver does not take a part of its URL", hint=hint) from None
+
+
 @contextmanager
 def transaction(engine: "Engine", reads: bool = False) -> Iterator["Connection"]:
     """Give a connection within one transaction that waits for nothing for long; it ends with the block.
@@ -228,7 +258,7 @@ def transaction(engine: "Engine", reads: bool = False) -> Iterator["Connection"]
     Args:
         reads: it only reads, so that SQLite takes no write lock.
     """
-    with engine.connect().execution_options(reads=reads) as connection:
+    with _connected(engine, reads=reads) as connection:
         with connection.begin():
             if engine.dialect.name == "postgresql":
                 limits = (
@@ -247,7 +277,7 @@ _READ_ONLY_SESSION = "SET SESSION TRANSACTION READ ONLY"
 @contextmanager
 def read_only(engine: "Engine") -> Iterator["Connection"]:
     """Give a connection within one transaction in which nothing can be changed; what it reads may take its time."""
-    with engine.connect().execution_options(reads=True) as connection:
+    with _connected(engine, reads=True) as connection:
         with connection.begin():
             connection.exec_driver_sql(_READ_ONLY.get(engine.dialect.name, _READ_ONLY_SESSION))
             yield connection
@@ -289,6 +319,7 @@ def wording(error: BaseException) -> str:
 
 
 def plain(text: str, limit: int) -> str:
-    """Return text without control characters, cut to ``limit`` characters."""
+    """Return text without control characters and without secrets, cut to ``limit`` characters."""
+    text = scrub.clean(text)
     clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
     return clean if len(text) <= limit else clean[: limit - 1] + "…"

@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from nura_cli import scrub
 from nura_cli.delivery.database import plain
 from nura_cli.errors import EX_TEMPFAIL, ConfigError
 
@@ -176,7 +177,7 @@ def _heard(child: "subprocess.Popen[bytes]", pipe: IO[bytes], deadline: float) -
 
 def _with_words(first: str, said: bytes) -> str:
     """Return a message with the end of what a child said."""
-    text = " ".join(said[-4 * _SAID :].decode("utf-8", "replace").split())
+    text = " ".join(scrub.clean(said[-4 * _SAID :].decode("utf-8", "replace")).split())
     return plain(f"{first}: {text[-(_SAID - len(first) - 2) :]}" if text else first, _SAID)
 
 
@@ -204,6 +205,8 @@ class Webhook:
     most = WEBHOOK_EVENTS
 
     def __init__(self, url: str, secret: str, timeout: int = 30) -> None:
+        for part in (url, "/" + url.partition("://")[2].partition("/")[2]):
+            scrub.know(part)
         self._url = url
         self._timeout = timeout
         self._signer = _signer(secret)
@@ -330,7 +333,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> int | None:
         return int(text[:9])
     try:
         return max(0, int(parsedate_to_datetime(text).timestamp() - now))
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
 
 

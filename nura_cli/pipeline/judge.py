@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from nura_cli import schemas
+from nura_cli import schemas, scrub
 from nura_cli.pricing import Prices
 from nura_cli.providers.base import Dialect, ResultLine, Spec
 from nura_cli.state.answers import Failure, Spent
@@ -63,6 +63,16 @@ class Judge:
             cost = self._prices.cost(self._spec.model, usage)
         paid, listed = cost or (None, None)
         return Spent(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
+
+
+def scrubbed(verdict: Verdict) -> Verdict:
+    """Return a verdict without the secrets that are known in what it keeps of a failure; an answer is kept as it came."""
+    failure, body = verdict.failure, verdict.body
+    if failure is None:
+        return verdict
+    code = None if failure.code is None else scrub.words(failure.code)
+    cleaned = failure._replace(message=scrub.words(failure.message), code=code)
+    return verdict._replace(failure=cleaned, body=None if body is None else scrub.body(body))
 
 
 def shorten(text: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nura_cli import scrub
 from nura_cli.clock import rfc3339
 from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError
 from nura_cli.state.batches import Batch
@@ -28,7 +29,7 @@ class Trouble:
 
     Attributes:
         kind: the error's kind, a closed list (:mod:`nura_cli.errors`).
-        message, hint: for a person; without secrets.
+        message, hint: for a person; what is known of secrets is taken out of the message.
         exit_code: what the run would end with, were this all; 0 for what was said before and waits for a person.
         about: what tells it from another trouble of its kind, where provider, workload and batch do not.
     """
@@ -41,6 +42,9 @@ class Trouble:
     workload: str | None = None
     batch_id: int | None = None
     about: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", scrub.clean(self.message))
 
     @property
     def lasting(self) -> bool:

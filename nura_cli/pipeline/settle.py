@@ -158,7 +158,8 @@ def refused_batch(
     culprit = tasks.nth(db, batch.id, line) if line is not None else None
     settled = []
     if culprit is not None:
-        fault = next((fault for fault in faults if fault.line == verdict.line), faults[0])
+        named = [fault for fault in faults if fault.line == verdict.line]
+        fault = next(iter([*named, *faults]), Fault(None, None, None))
         failure = Failure(ErrorKind.REFUSED, fault.message or why, fault.code)
         settled = fail_tasks(db, batch, [(culprit, failure)], plan, now, f"refused: {why}", attempt=True)
     tasks.release(db, batch.id, now, f"its batch was refused: {why}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -148,7 +147,7 @@ class AnthropicDialect:
     def result(self, line: bytes) -> ResultLine:
         """Decode a result line: succeeded, errored, canceled or expired; an unknown ending is tried again."""
         try:
-            found = _decode_line(line)
+            found = _decode_line(wire.utf8(line))
         except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"not a result line: {error}") from error
         ending = found.result
@@ -167,7 +166,7 @@ class AnthropicDialect:
         """Read a message: its text blocks together."""
         try:
             found = _decode_message(body)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, RecursionError, ValueError):
             return Answer(None, None, None, False, False, None, None)
         texts = [block.text for block in found.content if block.type == "text"]
         return Answer(
@@ -213,7 +212,7 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     remote_id = wire.text(found.get("id"))
     if remote_id is None:
         return None
-    status = wire.text(found.get("processing_status")) or "unknown"
+    status = wire.line(wire.text(found.get("processing_status")) or "") or "unknown"
     counts = found.get("request_counts")
     counts = counts if isinstance(counts, dict) else {}
     told = {
@@ -227,9 +226,9 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         id=remote_id,
         status=status,
         phase=phase,
-        created_at=_seconds(found.get("created_at")),
-        expires_at=_seconds(found.get("expires_at")),
-        ended_at=_seconds(found.get("ended_at")),
+        created_at=wire.moment(found.get("created_at")),
+        expires_at=wire.moment(found.get("expires_at")),
+        ended_at=wire.moment(found.get("ended_at")),
         total=sum(known) if known else None,
         completed=told["succeeded"],
         failed=sum(told[name] or 0 for name in ("errored", "canceled", "expired")) if known else None,
@@ -237,13 +236,6 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         parts={"results": remote_id} if phase is Phase.ENDED and wire.text(found.get("results_url")) else {},
         ending=ending,
     )
-
-
-def _seconds(value: Any) -> int | None:
-    try:
-        return int(datetime.fromisoformat(value).timestamp())
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 class AnthropicProvider:
@@ -273,7 +265,7 @@ class AnthropicProvider:
         secret = config.secret()
         self.name = name
         self.own = own
-        self._caller = wire.Caller(name, secret)
+        self._caller = wire.Caller(name)
         self._on_close = on_close
         address = base_url or DEFAULT_URL
         with wire.without_environment("ANTHROPIC_"):

@@ -4,6 +4,7 @@ Facts from the OpenAI Batch guide and API reference, and from the public reports
 """
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,7 @@ class OpenAIDialect:
     def result(self, line: bytes) -> ResultLine:
         """Decode a line of the output or error file, in any of the shapes in which errors come (openai-openapi#302)."""
         try:
-            found = _decode_line(line)
+            found = _decode_line(wire.utf8(line))
         except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"not a result line: {error}") from error
         response = found.response
@@ -347,7 +348,7 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     remote_id = wire.text(found.get("id"))
     if remote_id is None:
         return None
-    status = wire.text(found.get("status")) or "unknown"
+    status = wire.line(wire.text(found.get("status")) or "") or "unknown"
     counts = found.get("request_counts")
     counts = counts if isinstance(counts, dict) else {}
     metadata = found.get("metadata")
@@ -364,9 +365,9 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         id=remote_id,
         status=status,
         phase=phase,
-        created_at=wire.whole(found.get("created_at")),
-        expires_at=wire.whole(found.get("expires_at")),
-        ended_at=next((at for name in _FINISHED_BY if (at := wire.whole(found.get(name)))), None),
+        created_at=wire.moment(found.get("created_at")),
+        expires_at=wire.moment(found.get("expires_at")),
+        ended_at=next((at for name in _FINISHED_BY if (at := wire.moment(found.get(name)))), None),
         total=wire.whole(counts.get("total")),
         completed=completed,
         failed=wire.whole(counts.get("failed")),
@@ -379,13 +380,45 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     )
 
 
-def _faults(errors: Any) -> tuple[Fault, ...]:
-    listed = errors.get("data") if isinstance(errors, dict) else errors
-    return tuple(
-        Fault(wire.text(item.get("code")), wire.text(item.get("message")), wire.whole(item.get("line")))
-        for item in (listed if isinstance(listed, list) else [])
-        if isinstance(item, dict)
-    )
+_MOST_FAULTS = 100
+_DEEPEST_FAULT = 5
+_LISTS = ("data", "errors", "error")
+_MESSAGES = ("message", "detail", "msg", "reason")
+
+
+def _faults(errors: Any, depth: int = 0) -> tuple[Fault, ...]:
+    """Read why a batch was refused, whatever shape it comes in; words without a known place are kept as they are."""
+    if isinstance(errors, list) and depth < _DEEPEST_FAULT:
+        return tuple(fault for item in errors[:_MOST_FAULTS] for fault in _faults(item, depth + 1))[:_MOST_FAULTS]
+    if not isinstance(errors, dict) or depth >= _DEEPEST_FAULT:
+        return _in_words(errors)
+    message = next((told for name in _MESSAGES if (told := _words(errors.get(name)))), None)
+    within = [errors[name] for name in _LISTS if name in errors]
+    if within and message is None:
+        return next((found for inner in within if (found := _faults(inner, depth + 1))), ())
+    code = _words(errors.get("code")) or _words(errors.get("type"))
+    return (Fault(code, message, _request_line(errors.get("line"))),) if code or message else _in_words(errors)
+
+
+def _in_words(errors: Any) -> tuple[Fault, ...]:
+    """Return anything else as a fault that says just that; nothing at all is none."""
+    if not errors or errors is True:
+        return ()
+    said = errors if isinstance(errors, str) else json.dumps(errors, ensure_ascii=False)
+    return (Fault(None, _words(said), None),)
+
+
+def _words(value: Any) -> str | None:
+    """Return what a vendor says, be it a number, as one line; None where it says nothing."""
+    return wire.line(str(value)) or None if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _request_line(value: Any) -> int | None:
+    """Return the 1-based line that a fault names, or None where it names none that could be."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        value = int(value)
+    number = wire.whole(value)
+    return number if number and number == value else None
 
 
 class OpenAIProvider:
@@ -415,7 +448,7 @@ class OpenAIProvider:
         secret = config.secret()
         self.name = name
         self.own = own
-        self._caller = wire.Caller(name, secret)
+        self._caller = wire.Caller(name)
         self._on_close = on_close
         address = base_url or DEFAULT_URL
         with wire.without_environment("OPENAI_"):
@@ -512,7 +545,7 @@ class OpenAIProvider:
         )
         listing = self._caller.listing(what, raw)
         uploads = [
-            Upload(row["id"], row["filename"], wire.whole(row.get("created_at")))
+            Upload(row["id"], row["filename"], wire.moment(row.get("created_at")))
             for row in listing.rows
             if wire.text(row.get("id")) and wire.text(row.get("filename"))
         ]

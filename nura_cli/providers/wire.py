@@ -11,12 +11,14 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
+from nura_cli import scrub
 from nura_cli.errors import KeyRefused, NotFound, RateLimited, Refused, StateError, Unconfirmed, Unreachable
 from nura_cli.providers.base import Download, Page, RemoteBatch
 
@@ -67,11 +69,10 @@ class Listing(NamedTuple):
 
 
 class Caller:
-    """Calls one provider's SDK and turns what goes wrong into nura's errors; no message ever holds the key."""
+    """Calls one provider's SDK and turns what goes wrong into nura's errors."""
 
-    def __init__(self, name: str, secret: str) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._secret = secret
 
     def read(self, what: str, call: Callable[[], Any]) -> Any:
         """Return what ``call`` returns; it may be repeated, so no outcome of it is doubtful."""
@@ -153,7 +154,7 @@ class Caller:
         never_left = isinstance(
             cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.ProxyError
         )
-        words = self._clean(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+        words = line(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
         if effect and not never_left:
             raise Unconfirmed(
                 f"{self._name}: {what}: sent, and no answer came ({words})",
@@ -165,7 +166,7 @@ class Caller:
     def _from_status(self, what: str, error: Any, status: int, effect: bool) -> Exception:
         """Return the error for an HTTP status: certain for what is certain, doubtful for the rest."""
         code, words = _vendor_words(getattr(error, "body", None))
-        detail = self._clean(words) or "no reason given"
+        detail = line(words) or "no reason given"
         text = f"{self._name}: {what}: HTTP {status}: {detail}"
         fields: dict[str, Any] = {"http_status": status, "code": code, "provider": self._name}
         if status in (401, 403):
@@ -180,14 +181,6 @@ class Caller:
             hint = "nothing is sent again before the provider has said what became of it"
             return Unconfirmed(text, hint=hint, **fields)
         return Unreachable(text, retry_after=_retry_after(error.response.headers), **fields)
-
-    def _clean(self, words: str) -> str:
-        """Return a vendor's words as one bounded line; whatever looks like a key is left out."""
-        if self._secret:
-            words = words.replace(self._secret, "[key]")
-        words = re.sub(r"\b(sk|key)-[\w*.-]{4,}", "[key]", words)
-        line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
-        return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
 
     def stream(self, what: str, opened: Callable[[], Any], target: Path) -> Download:
         """Write a streamed body to ``target`` (0600); hash and count it on the way.
@@ -235,7 +228,7 @@ class Caller:
 def _announced(headers: Any) -> int | None:
     length = headers.get("content-length", "")
     encoded = headers.get("content-encoding", "identity") != "identity"
-    return int(length) if length.isdigit() and not encoded else None
+    return int(length) if length.isascii() and length.isdigit() and not encoded else None
 
 
 def _check_room(target: Path, announced: int | None) -> None:
@@ -246,6 +239,12 @@ def _check_room(target: Path, announced: int | None) -> None:
             f"{target.parent}: {free // 10**6} MB are free, and a download needs {need} MB",
             hint="free some room; the next poll fetches it",
         )
+
+
+def line(words: str) -> str:
+    """Return a vendor's words as one bounded line of printable characters, without secrets."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in scrub.words(words)).split())
+    return plain if len(plain) <= _LONGEST_MESSAGE else plain[: _LONGEST_MESSAGE - 1] + "…"
 
 
 def _vendor_words(body: Any) -> tuple[str | None, str]:
@@ -274,9 +273,12 @@ def _retry_after(headers: Any) -> int | None:
 
 
 def http_date(value: str) -> int | None:
-    """Return the unix seconds of an HTTP date, or None."""
-    parsed = parsedate_tz(value) if value else None
-    return None if parsed is None else int(mktime_tz(parsed))
+    """Return the unix seconds of an HTTP date, or None where it is none."""
+    try:
+        parsed = parsedate_tz(value)
+        return None if parsed is None else _sensible(mktime_tz(parsed))
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
 
 
 def whole(value: Any) -> int | None:
@@ -284,9 +286,52 @@ def whole(value: Any) -> int | None:
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
+_ABSURD = 10**11
+"""In seconds the year 5138; in milliseconds, 1973."""
+
+
+def moment(value: Any) -> int | None:
+    """Return the unix seconds of a vendor's time, or None where it is no sensible one.
+
+    Args:
+        value: seconds, or milli-, micro- or nanoseconds, as a number or as text; or an ISO 8601 time (UTC, where it has no
+            offset), or an HTTP date. Some services write 0 or -1 for none.
+    """
+    if isinstance(value, str):
+        return _written(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _ABSURD * 10**9:
+        return None
+    while value >= _ABSURD:
+        value /= 1000
+    return _sensible(value)
+
+
+def _written(value: str) -> int | None:
+    if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,9})?", value):
+        return moment(float(value))
+    try:
+        at = datetime.fromisoformat(value)
+        return _sensible((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        return http_date(value)
+
+
+def _sensible(seconds: float) -> int | None:
+    return int(seconds) if 0 < seconds < _ABSURD else None
+
+
 def text(value: Any) -> str | None:
     """Return a vendor's word, or None where it is no text."""
     return value if isinstance(value, str) and value else None
+
+
+def utf8(document: bytes) -> bytes:
+    """Return a document in valid UTF-8, as it is where it is that; answers are read leniently, and told on as JSON."""
+    try:
+        document.decode()
+    except UnicodeDecodeError:
+        return document.decode("utf-8", "replace").encode()
+    return document
 
 
 def page(

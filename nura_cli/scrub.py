@@ -1,0 +1,117 @@
+"""Secrets that this process has read, taken out of every word from outside before it is said or kept.
+
+A provider may repeat the key in its error, a driver the password, a hook's program what it was given. Whoever reads a
+secret makes it known here; from then on :func:`clean` takes it out of any text, in each form in which it may come back.
+An answer is never cleaned: it is the application's, as it came.
+"""
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+MARK = "[secret]"
+"""What stands where a secret stood."""
+SHORTEST = 8
+"""Characters of the shortest secret that is taken out: a shorter one would be found in every other word."""
+_TELLING = 16
+"""Characters of a secret that was cut off, at the end or the beginning of a text, from which it is taken out as well."""
+_LIKE_A_KEY = re.compile(r"\b(sk|key)-[\w*.-]{4,}")
+_PASSWORDS = r"(?:password|passwd|pwd|sslpassword)"
+
+_known: set[str] = set()
+_everywhere = re.compile(r"(?!)")
+
+
+def know(secret: str) -> None:
+    """Have a secret taken out of all texts from now on; one of fewer than :data:`SHORTEST` characters is left alone."""
+    global _everywhere
+    new = {form for form in _forms(secret) if len(form) >= SHORTEST} - _known
+    if new:
+        _known.update(new)
+        _everywhere = re.compile("|".join(map(re.escape, sorted(_known, key=len, reverse=True))))
+
+
+def know_url(url: str) -> None:
+    """Have the passwords in a database's URL known: where one stands, and what was meant where its ``@`` is not escaped."""
+    for pattern in (r"[^:/]*://[^:/]*:([^@]*)@", r"[^:/]*://[^:/]*:(.*)@", rf"[?&]{_PASSWORDS}=([^&#]*)"):
+        for password in re.findall(pattern, url, re.IGNORECASE | re.DOTALL):
+            know(password)
+
+
+def clean(text: str) -> str:
+    """Return a text without the secrets that are known, those included that were cut off at one of its ends."""
+    text = _everywhere.sub(MARK, text)
+    for secret in _known:
+        text = _without_end(_without_beginning(text, secret), secret)
+    return text
+
+
+def words(text: str) -> str:
+    """Return a provider's words without the secrets that are known, and without what looks like a key."""
+    return _LIKE_A_KEY.sub(MARK, clean(text))
+
+
+def body(document: bytes) -> bytes:
+    """Return a JSON document without secrets in its texts, however they are escaped there.
+
+    One that holds none is returned as it is, byte for byte.
+    """
+    text = document.decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+        cleaned = _within(found)
+        if cleaned == found:
+            return document
+        return json.dumps(cleaned, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    except (ValueError, RecursionError):
+        return words(text).encode()
+
+
+def _within(value: Any) -> Any:
+    if isinstance(value, str):
+        return words(value)
+    if isinstance(value, list):
+        return [_within(item) for item in value]
+    if isinstance(value, dict):
+        return {words(key): _within(item) for key, item in value.items()}
+    return value
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield the forms in which a secret may come back: plain, for a URL, in JSON, quoted by Python, in HTML."""
+    for plain in dict.fromkeys((secret, unquote(secret))):
+        in_urls = [quote(plain, safe=""), quote(plain), quote_plus(plain)]
+        yield from (plain, *in_urls, *(re.sub(r"%..", lambda found: found[0].lower(), one) for one in in_urls))
+        in_json = json.dumps(plain)[1:-1]
+        yield from (in_json, in_json.replace("/", "\\/"), json.dumps(plain, ensure_ascii=False)[1:-1])
+        yield from (repr(plain)[1:-1], html.escape(plain))
+
+
+def _without_beginning(text: str, secret: str) -> str:
+    """Take out the beginning of a secret that ends a text, be it that whoever cut it there says so with dots."""
+    sure = _sure(secret)
+    end = text.rstrip(".…")
+    if secret[:sure] in end[-len(secret) :]:
+        for n in range(len(secret) - 1, sure - 1, -1):
+            if end.endswith(secret[:n]):
+                return end[:-n] + MARK + text[len(end) :]
+    return text
+
+
+def _without_end(text: str, secret: str) -> str:
+    """Take out the end of a secret that begins a text."""
+    sure = _sure(secret)
+    begin = text.lstrip(".…")
+    if secret[-sure:] in begin[: len(secret)]:
+        for n in range(len(secret) - 1, sure - 1, -1):
+            if begin.startswith(secret[-n:]):
+                return text[: len(text) - len(begin)] + MARK + begin[n:]
+    return text
+
+
+def _sure(secret: str) -> int:
+    """Return how many characters of a secret that was cut tell it from other words."""
+    return max(SHORTEST, min(_TELLING, len(secret) // 2))

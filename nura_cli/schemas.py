@@ -222,6 +222,10 @@ def check(schema: dict[str, Any]) -> Check:
             wrong = next(validator.iter_errors(document))
         except (ValueError, RecursionError) as error:
             return f"the answer cannot be checked: {error}"
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # what a panic in Rust becomes, which is no Exception
+                raise
+            raise RuntimeError(f"the schema library failed: {error}") from error
         place = "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in wrong.instance_path)
         return f"at /{place}: {wrong.message[:400]}"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, output, with_session
+from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.errors import EX_PARTIAL, InputError, UsageError
 from nura_cli.state.disk import on_disk, publish
 
@@ -193,7 +193,7 @@ def _preview(session: Session, workload: Any, dialect: Any, sources: list[Any], 
             shown.append(request.decode())
         else:
             with output() as out:
-                out.write(request + b"\n")
+                out.write(harmless(request) + b"\n")
     if session.json:
         from nura_cli.pipeline.report import Report, trouble
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, output, with_session
+from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def command(
         results.check_known(state, config, names)
         out = bytearray()
         for line in _lines(state, config, form, wanted):
-            out += line
+            out += harmless(line)
             out += b"\n"
             if len(out) >= _FLUSH_BYTES:
                 _put(out)

@@ -5,8 +5,10 @@ import functools
 import inspect
 import json
 import os
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nura_cli import __version__, clock, config_file
+from nura_cli import __version__, clock, config_file, scrub
 from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, OutputLost, StateError
 from nura_cli.pipeline.report import Report, Trouble, trouble
 from nura_cli.state import State, disk, locks, runs
@@ -90,7 +92,7 @@ class Session:
     def tell(self, text: str) -> None:
         """Write a line to standard error. Where that cannot be (a log on a full disk), work and exit code are as ever."""
         try:
-            print(f"nura {self.command}: {plain(text)}", file=sys.stderr, flush=True)
+            print(f"nura {self.command}: {plain(scrub.clean(text))}", file=sys.stderr, flush=True)
         except OSError:
             _silence(sys.stderr)
 
@@ -104,7 +106,7 @@ class Session:
             head = {"command": self.command, "exit_code": report.exit_code, "skipped": skipped}
             errors = [found.as_dict() for found in report.troubles]
             with output():
-                print(json.dumps({**head, "errors": errors, **report.result}, ensure_ascii=False, default=str))
+                print(one_line({**head, "errors": errors, **report.result}))
         else:
             for found in report.troubles if said is None else said:
                 self.tell(found.line)
@@ -136,6 +138,22 @@ def _silence(stream: IO[str]) -> None:
 def plain(text: str) -> str:
     """Return text with its control characters made visible: words of providers and models are data."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+_HARMFUL = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+"""DEL, the C1 controls, the marks, embeddings, overrides and isolates that turn the direction of text (U+061C, U+200E, U+200F,
+U+202A to U+202E, U+2066 to U+2069), and the two line ends that only some readers know (U+2028, U+2029), in UTF-8."""
+
+
+def harmless(line: bytes) -> bytes:
+    """Return the same JSON document with each character escaped that a terminal, or a reader of lines, would act upon."""
+    return _HARMFUL.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line)
+
+
+def one_line(document: Mapping[str, Any]) -> str:
+    """Return a document as one line of JSON that is safe to print."""
+    text = json.dumps(document, ensure_ascii=False, default=str)
+    return harmless(text.encode("utf-8", "backslashreplace")).decode()  # a path may hold bytes that are no text
 
 
 _before: dict[str, Any] = {}
@@ -210,10 +228,10 @@ def run(session: Session, work: Callable[[], None]) -> None:
         raise typer.Exit from None
     except NuraError as error:
         _end(session, error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - nothing ends with a traceback that may show a secret
         known = disk.trouble(error) if isinstance(error, OSError) else None
         if known is None and session.verbose:
-            raise
+            session.tell(traceback.format_exc())
         what = f"unexpected {type(error).__name__}: {error}"
         hint = "this is a bug of nura's; -v shows where; the same command may be run again"
         _end(session, known or NuraError(what, hint=hint))

@@ -7,14 +7,18 @@ deliveries; the last one also makes the batch final, so a crash in between is si
 outbox is delivered (:mod:`nura_cli.pipeline.deliver`).
 
 What can go wrong: a spool file gone or damaged sends its batch back to be fetched again; a line that cannot be read is
-counted and logged; a database or a receiver that fails delays its own deliveries and nothing else. It holds the
-reconcile lock and never talks to a provider.
+counted and logged; a database or a receiver that fails delays its own deliveries and nothing else. What nobody foresaw
+about one line, or one batch, leaves that task, or that batch, as it is, and is reported: the others go on. It holds the
+reconcile lock and never talks to a provider; it reads the providers' keys only to take them out of what they say.
 """
 
+import contextlib
 import json
 import random
+import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,10 +27,10 @@ import msgspec
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config
-from nura_cli.errors import EX_PARTIAL, NuraError
+from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError
 from nura_cli.pipeline import deliver, retry, settle, spool, status
-from nura_cli.pipeline.judge import Judge, Verdict
-from nura_cli.pipeline.report import Report, Trouble, count, trouble
+from nura_cli.pipeline.judge import Judge, Verdict, scrubbed
+from nura_cli.pipeline.report import Report, Trouble, bug, count, trouble
 from nura_cli.pricing import Prices
 from nura_cli.providers import dialect as dialect_of
 from nura_cli.providers.base import Dialect, Ending, Fault, ResultLine, Spec
@@ -54,6 +58,7 @@ class Reconcile:
     failures: dict[str, Counter[str]] = field(default_factory=dict)
     troubles: list[Trouble] = field(default_factory=list)
     prices: dict[str, Prices] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
 
     def prices_of(self, batch: Batch) -> Prices:
         """Return the price list of a batch's provider; one that left the configuration is priced as its vendor's."""
@@ -62,6 +67,40 @@ class Reconcile:
             base_url = known.base_url if known else None
             self.prices[batch.provider] = Prices(batch.dialect, base_url)
         return self.prices[batch.provider]
+
+    def know_key(self, batch: Batch) -> None:
+        """Have the key known of a batch's provider, whose words about a failure are to be kept.
+
+        A command that prints the key is run only here, once: most runs of reconcile keep no such words. Without the key,
+        for whatever reason, they are kept as they are.
+        """
+        account = self.config.providers.get(batch.provider)
+        if account is not None and account.api_key_command is not None and batch.provider not in self.asked:
+            self.asked.add(batch.provider)
+            with contextlib.suppress(ConfigError):
+                account.secret()
+
+    @contextmanager
+    def apart(self, about: str, *, provider: str, batch: int, workload: str | None = None) -> Iterator[None]:
+        """Keep what goes wrong with one batch to itself: a trouble of the run, which goes on."""
+        try:
+            yield
+        except NuraError as error:
+            self.troubles.append(trouble(error, provider=provider, workload=workload, batch=batch))
+        except Exception as error:
+            if not _unforeseen(error):
+                raise
+            self.troubles.append(bug(error, about, provider=provider, workload=workload, batch=batch))
+
+
+_ABOUT_VALUES = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+
+
+def _unforeseen(error: Exception) -> bool:
+    """Whether an error is about what was at hand when it was raised; one of the state file or the disk concerns all."""
+    if isinstance(error, sqlite3.Error):
+        return isinstance(error, _ABOUT_VALUES)
+    return not isinstance(error, NuraError | OSError)
 
 
 def run(
@@ -75,21 +114,19 @@ def run(
     Returns:
         ``tasks`` by what became of them.
     """
+    config.know_secrets()
     job = Reconcile(state, config, clock)
     waiting = batches.under_way(state.db, BatchStatus.COMPLETED)
     total = sum(batch.requests for batch in waiting)
     for batch in waiting:
-        try:
+        with job.apart(f"batch {batch.id}", provider=batch.provider, batch=batch.id, workload=batch.workload):
             _reconcile(job, batch)
-        except NuraError as error:
-            job.troubles.append(trouble(error, provider=batch.provider, workload=batch.workload, batch=batch.id))
         progress(sum(job.tasks[name] for name in ("completed", "failed", "retried", "cancelled")), total)
     for stray in batches.strays(state.db):
-        try:
+        about = f"a double of batch {stray.batch_id}"
+        with job.apart(about, provider=stray.provider, batch=stray.batch_id):
             if stray.spooled is not None:
                 _count_stray(job, stray)
-        except NuraError as error:
-            job.troubles.append(trouble(error, provider=stray.provider, batch=stray.batch_id))
     return _report(job, deliver.run(state, config, clock))
 
 
@@ -205,29 +242,55 @@ class Settling:
         workload = job.config.workloads.get(batch.workload)
         self._plan = deliver.plan_of(job.config, batch.workload)
         self._max_attempts = workload.retry.max_attempts if workload else _DEFAULT_ATTEMPTS
-        self._answered: Counter[str] = Counter()
+        self._left: dict[int, Exception] = {}
+        self._unread: Exception | None = None
 
     def apply(self, chunk: list[bytes]) -> None:
-        """Settle the tasks that a chunk of result lines is about, in one transaction."""
-        job, batch = self._job, self._batch
+        """Settle the tasks that a chunk of result lines is about."""
         lines: dict[int, ResultLine] = {}
         for line in chunk:
             task_id, result = self._read(line)
             if result is not None:
                 if task_id in lines:
-                    job.ignored["repeated"] += 1
+                    self._job.ignored["repeated"] += 1
                 lines.setdefault(task_id, result)
+        self._apply(lines)
+
+    def _apply(self, lines: dict[int, ResultLine]) -> None:
+        """Settle what lines are about; one of which nobody foresaw what it does is found by halving, and left alone."""
+        try:
+            self._settle(lines)
+        except Exception as error:
+            if not _unforeseen(error):
+                raise
+            if len(lines) < 2:
+                self._left |= dict.fromkeys(lines, error)
+                return
+            listed = list(lines.items())
+            self._apply(dict(listed[: len(listed) // 2]))
+            self._apply(dict(listed[len(listed) // 2 :]))
+
+    def _settle(self, lines: Mapping[int, ResultLine]) -> None:
+        """Settle the tasks that lines are about, in one transaction."""
+        job, batch = self._job, self._batch
+        verdicts = {task_id: self._verdict(line) for task_id, line in lines.items()}
         now = job.clock()
         with job.state.transaction() as db:
             found = answers.open_tasks(db, batch.id, list(lines))
-            settled = [
-                self._settled(task_id, task, self._judge.judge(lines[task_id]), now) for task_id, task in found.items()
-            ]
+            settled = [self._settled(task_id, task, verdicts[task_id], now) for task_id, task in found.items()]
             settle.settle_tasks(db, batch, settled, self._plan, now, "its result came")
-            left = lines.keys() - found.keys()
-            late = self._late(db, {task_id: lines[task_id] for task_id in left}, now) if left else 0
+            others = {task_id: verdict.spent for task_id, verdict in verdicts.items() if task_id not in found}
+            late, unknown = self._late(db, others, now) if others else (0, 0)
         _tally(job, batch, settled)
         job.tasks["late"] += late
+        job.ignored["about tasks nobody knows"] += unknown
+
+    def _verdict(self, line: ResultLine) -> Verdict:
+        verdict = self._judge.judge(line)
+        if verdict.failure is None:
+            return verdict
+        self._job.know_key(self._batch)
+        return scrubbed(verdict)
 
     def _read(self, line: bytes) -> tuple[int, ResultLine | None]:
         """Return the task a line is about, if it is one of this batch's lines at all."""
@@ -239,20 +302,24 @@ class Settling:
         except ValueError:
             self._job.ignored["unreadable"] += 1
             return 0, None
+        except Exception as error:  # noqa: BLE001 - whose line it is stays unknown: no task of the batch is missing for sure
+            self._unread = error
+            return 0, None
         tag, dash, number = result.custom_id.rpartition("-")
         if tag != self._batch.tag or not dash or not number.isascii() or not number.isdigit() or len(number) > 18:
             self._job.ignored["not of their batch"] += 1
             return 0, None
         return int(number), result
 
-    def _late(self, db: Any, lines: dict[int, ResultLine], now: int) -> int:
-        """Bill lines for tasks that are no longer this batch's; those it accounted for before are repeats."""
-        ids = list(lines)
-        known = answers.existing(db, ids)
-        unknown = [task_id for task_id in ids if task_id not in known]
-        self._job.ignored["about tasks nobody knows"] += len(unknown)
-        billed = [(task_id, self._judge.judge(lines[task_id]).spent) for task_id in ids if task_id in known]
-        return answers.late(db, self._batch.lane_id, self._batch.id, billed, now)
+    def _late(self, db: Any, spent: Mapping[int, Spent], now: int) -> tuple[int, int]:
+        """Bill lines for tasks that are no longer this batch's; those it accounted for before are repeats.
+
+        Returns:
+            How many were billed, and how many are about no task at all.
+        """
+        known = answers.existing(db, list(spent))
+        billed = [(task_id, used) for task_id, used in spent.items() if task_id in known]
+        return answers.late(db, self._batch.lane_id, self._batch.id, billed, now), len(spent) - len(known)
 
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int) -> Settled:
         attempts = task.attempts + 1
@@ -267,7 +334,10 @@ class Settling:
         return Settled(task_id, task.superseded, to, attempts, not_before, verdict.failure, verdict.body, verdict.spent)
 
     def finish(self) -> None:
-        """Account for the tasks without a line, then make the batch final."""
+        """Account for the tasks without a line, then make the batch final; not while a line of it is left as it is."""
+        self._report()
+        if self._unread is not None:
+            return
         job, batch = self._job, self._batch
         failure = _WITHOUT_LINE[Ending(batch.ending or Ending.COMPLETED)]
         # Of a batch that was cancelled and names no results nobody says what was answered, unless it counts none.
@@ -276,15 +346,27 @@ class Settling:
         while True:
             now = job.clock()
             with job.state.transaction() as db:
-                left = answers.unaccounted(db, batch.id, CHUNK_LINES)
+                open_ones = answers.unaccounted(db, batch.id, CHUNK_LINES + len(self._left))
+                left = {task_id: task for task_id, task in open_ones.items() if task_id not in self._left}
                 settled = [self._settled(task_id, task, nothing, now) for task_id, task in left.items()]
                 settle.settle_tasks(db, batch, settled, self._plan, now, failure.message)
-                if len(left) < CHUNK_LINES:
+                if len(left) < CHUNK_LINES and not self._left:
                     self._final(db, now)
             _tally(job, batch, settled)
             job.tasks["missing"] += len(settled) if failure.kind is ErrorKind.MISSING else 0
             if len(left) < CHUNK_LINES:
                 return
+
+    def _report(self) -> None:
+        """Say which lines nobody foresaw; their batch is taken up again by the next run."""
+        batch = self._batch
+        where: dict[str, Any] = {"provider": batch.provider, "workload": batch.workload, "batch": batch.id}
+        if self._unread is not None:
+            self._job.troubles.append(bug(self._unread, f"batch {batch.id}, reading a result line", **where))
+        if self._left:
+            task_id, error = next(iter(self._left.items()))
+            more = f" and of {len(self._left) - 1:,} more" if len(self._left) > 1 else ""
+            self._job.troubles.append(bug(error, f"batch {batch.id}, the result of task {task_id}{more}", **where))
 
     def _final(self, db: Any, now: int) -> None:
         batch = batches.get(db, self._batch.id) or self._batch

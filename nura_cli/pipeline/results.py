@@ -6,6 +6,7 @@ it is the vendor's own, for programs that read its result files. ``seq`` grows w
 the reader is slow.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from nura_cli.state import State, answers, batches, tasks
 from nura_cli.state.answers import Row, Spending
 
 _PAGE = 200
+_LINE_ENDS = re.compile(rb"[\r\n]")
 _NOTHING = Answer(None, None, None, False, False, None, None)
 
 
@@ -90,7 +92,7 @@ class Documents:
 
 def _one_line(document: bytes) -> msgspec.Raw:
     """Return a JSON document as it is, but on one line: a model may well answer with an indented one."""
-    return msgspec.Raw(msgspec.json.format(document, indent=-1) if b"\n" in document else document)
+    return msgspec.Raw(msgspec.json.format(document, indent=-1) if _LINE_ENDS.search(document) else document)
 
 
 def _usage(spent: Spending | None) -> dict[str, int]:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from nura_cli.state import log, tasks
 from nura_cli.states import ErrorKind, TaskStatus
 
+_LARGEST = 2**63 - 1
+
 
 class Open(NamedTuple):
     """A task that a batch has still to account for."""
@@ -196,9 +198,11 @@ def put_back(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, at: i
 
 
 def add_totals(db: sqlite3.Connection, lane: int, spent: Sequence[Spent]) -> None:
-    """Add what attempts used and cost to the lane's totals; an attempt without a price counts as unpriced."""
-    row = (
-        lane,
+    """Add what attempts used and cost to the lane's totals; an attempt without a price counts as unpriced.
+
+    Added up here: SQLite would make a sum past 64 bits a fraction, which its column refuses. There the total stays.
+    """
+    added = (
         sum(s.input_tokens for s in spent),
         sum(s.cached_input_tokens for s in spent),
         sum(s.output_tokens for s in spent),
@@ -206,14 +210,9 @@ def add_totals(db: sqlite3.Connection, lane: int, spent: Sequence[Spent]) -> Non
         sum(s.list_cost or 0 for s in spent),
         sum(s.cost is None for s in spent),
     )
-    db.execute(
-        "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-        " input_tokens = input_tokens + excluded.input_tokens,"
-        " cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens,"
-        " output_tokens = output_tokens + excluded.output_tokens, cost = cost + excluded.cost,"
-        " list_cost = list_cost + excluded.list_cost, unpriced = unpriced + excluded.unpriced",
-        row,
-    )
+    before = db.execute("SELECT * FROM totals WHERE lane_id = ?", (lane,)).fetchone() or (lane, *[0] * len(added))
+    totals = [min(old + new, _LARGEST) for old, new in zip(before[1:], added, strict=True)]
+    db.execute("INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)", (lane, *totals))
 
 
 class Totals(NamedTuple):

@@ -21,17 +21,17 @@ _TELLING = 16
 _LIKE_A_KEY = re.compile(r"\b(sk|key)-[\w*.-]{4,}")
 _PASSWORDS = r"(?:password|passwd|pwd|sslpassword)"
 
-_known: set[str] = set()
-_everywhere = re.compile(r"(?!)")
+_known: dict[str, tuple[str, str]] = {}
+"""Each form of each secret, the longest first, with as much of its beginning and of its end as tells it from other words."""
 
 
 def know(secret: str) -> None:
     """Have a secret taken out of all texts from now on; one of fewer than :data:`SHORTEST` characters is left alone."""
-    global _everywhere
-    new = {form for form in _forms(secret) if len(form) >= SHORTEST} - _known
-    if new:
-        _known.update(new)
-        _everywhere = re.compile("|".join(map(re.escape, sorted(_known, key=len, reverse=True))))
+    new = {form for form in _forms(secret) if len(form) >= SHORTEST} - _known.keys()
+    for form in sorted(_known.keys() | new, key=len, reverse=True) if new else ():
+        sure = max(SHORTEST, min(_TELLING, len(form) // 2))
+        _known.pop(form, None)
+        _known[form] = form[:sure], form[-sure:]
 
 
 def know_url(url: str) -> None:
@@ -43,9 +43,10 @@ def know_url(url: str) -> None:
 
 def clean(text: str) -> str:
     """Return a text without the secrets that are known, those included that were cut off at one of its ends."""
-    text = _everywhere.sub(MARK, text)
-    for secret in _known:
-        text = _without_end(_without_beginning(text, secret), secret)
+    for secret, (begin, end) in _known.items():
+        if begin in text or end in text:
+            text = text.replace(secret, MARK)
+            text = _without_end(_without_beginning(text, secret, len(begin)), secret, len(end))
     return text
 
 
@@ -90,28 +91,19 @@ def _forms(secret: str) -> Iterator[str]:
         yield from (repr(plain)[1:-1], html.escape(plain))
 
 
-def _without_beginning(text: str, secret: str) -> str:
+def _without_beginning(text: str, secret: str, sure: int) -> str:
     """Take out the beginning of a secret that ends a text, be it that whoever cut it there says so with dots."""
-    sure = _sure(secret)
-    end = text.rstrip(".…")
-    if secret[:sure] in end[-len(secret) :]:
-        for n in range(len(secret) - 1, sure - 1, -1):
-            if end.endswith(secret[:n]):
-                return end[:-n] + MARK + text[len(end) :]
+    said = text.rstrip(".…")
+    for n in range(len(secret) - 1, sure - 1, -1):
+        if said.endswith(secret[:n]):
+            return said[:-n] + MARK + text[len(said) :]
     return text
 
 
-def _without_end(text: str, secret: str) -> str:
-    """Take out the end of a secret that begins a text."""
-    sure = _sure(secret)
-    begin = text.lstrip(".…")
-    if secret[-sure:] in begin[: len(secret)]:
-        for n in range(len(secret) - 1, sure - 1, -1):
-            if begin.startswith(secret[-n:]):
-                return text[: len(text) - len(begin)] + MARK + begin[n:]
+def _without_end(text: str, secret: str, sure: int) -> str:
+    """Take out the end of a secret that begins a text, likewise."""
+    said = text.lstrip(".…")
+    for n in range(len(secret) - 1, sure - 1, -1):
+        if said.startswith(secret[-n:]):
+            return text[: len(text) - len(said)] + MARK + said[n:]
     return text
-
-
-def _sure(secret: str) -> int:
-    """Return how many characters of a secret that was cut tell it from other words."""
-    return max(SHORTEST, min(_TELLING, len(secret) // 2))

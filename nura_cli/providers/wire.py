@@ -260,7 +260,7 @@ def _vendor_words(body: Any) -> tuple[str | None, str]:
         return None, ""
     code = error.get("code") or error.get("type")
     message = error.get("message")
-    return (code if isinstance(code, str) else None), (message if isinstance(message, str) else "")
+    return (line(code) if isinstance(code, str) else None), (message if isinstance(message, str) else "")
 
 
 def _retry_after(headers: Any) -> int | None:

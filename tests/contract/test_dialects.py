@@ -4,14 +4,20 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nura_cli import providers
+from nura_cli import clock, providers
+from nura_cli.delivery import events
 from nura_cli.errors import InputError
-from nura_cli.providers.base import Dialect, Spec
+from nura_cli.pipeline import retry, settle
+from nura_cli.pipeline.judge import Judge, scrubbed
+from nura_cli.pricing import Prices, Usage
+from nura_cli.providers import anthropic, openai, wire
+from nura_cli.providers.base import Dialect, Fault, Phase, Spec
 from nura_cli.states import ErrorKind
 
+PRICES = Prices("openai")
 OPENAI, ANTHROPIC = providers.dialect("openai"), providers.dialect("anthropic")
 BOTH = pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC], ids=lambda dialect: dialect.name)
 documents = st.recursive(
@@ -260,3 +266,196 @@ def test_openai_refusals_stand_in_the_body_as_they_came() -> None:
     line = json.loads(OPENAI.result_line("k", body, error))
     assert line["error"] is None
     assert line["response"] == {"status_code": 400, "request_id": "", "body": json.loads(body)}
+
+
+# --- batch objects: times, and why one was refused
+
+NO_TIMES: tuple[Any, ...] = (
+    *(None, True, [], {}, "", "soon", "0", "-1", "9" * 20, "12023-11-14T22:13:20Z"),
+    *(0, -1, 10**20, 10**300, float("nan"), float("inf"), float("-inf")),
+)
+NO_LINES: tuple[Any, ...] = (0, "0", -1, "-1", 3.5, "3.5", 10**30, "9" * 40, "x", [], True)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        (1_700_000_000, 1_700_000_000),
+        (1_700_000_000.75, 1_700_000_000),
+        (1_700_000_000_123, 1_700_000_000),
+        (1_700_000_000_123_456, 1_700_000_000),
+        (1_700_000_000_123_456_789, 1_700_000_000),
+        ("1700000000", 1_700_000_000),
+        ("1700000000.5", 1_700_000_000),
+        ("1700000000123", 1_700_000_000),
+        ("2023-11-14T22:13:20Z", 1_700_000_000),
+        ("2023-11-14T22:13:20", 1_700_000_000),
+        ("2023-11-14T23:13:20.123456789+01:00", 1_700_000_000),
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 1_700_000_000),
+        *[(nothing, None) for nothing in NO_TIMES],
+    ],
+)
+def test_a_time_is_read_in_any_form_or_is_none(told: Any, seconds: int | None) -> None:
+    assert wire.moment(told) == seconds
+    found = openai.remote_batch({"id": "b", "created_at": told, "expires_at": told, "completed_at": told})
+    assert found is not None
+    assert (found.created_at, found.expires_at, found.ended_at) == (seconds, seconds, seconds)
+    other = anthropic.remote_batch({"id": "b", "created_at": told, "expires_at": told, "ended_at": told})
+    assert other is not None
+    assert (other.created_at, other.expires_at, other.ended_at) == (seconds, seconds, seconds)
+
+
+@given(documents | st.floats() | st.text(alphabet="0123456789:-+TZ. GMTueNov,"))
+def test_any_time_has_a_form_on_the_way_out(told: Any) -> None:
+    seconds = wire.moment(told)
+    assert seconds is None or clock.rfc3339(seconds) is not None
+
+
+@given(st.integers())
+def test_a_time_that_an_earlier_release_kept_is_shown_or_is_none(at: int) -> None:
+    shown = clock.rfc3339(at)
+    assert shown is None or clock.parse(shown) == at
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,5} [A-Za-z]{3} [0-9]{1,9} [0-9:]{0,12} [+A-Z0-9-]{0,6}"))
+def test_headers_with_any_date_or_length_are_read_or_passed_over(value: str) -> None:
+    found = wire.http_date(value)
+    assert found is None or clock.rfc3339(found) is not None
+    headers = {"retry-after": value, "date": value, "content-length": value}
+    assert (wire._retry_after(headers) or 0) >= 0
+    assert (wire._announced(headers) or 0) >= 0
+    assert (events.retry_after(headers, 0.0) or 0) >= 0
+
+
+MESSAGE = Fault(None, "too many", None)
+
+
+@pytest.mark.parametrize(
+    ("errors", "faults"),
+    [
+        *(
+            (nothing, ())
+            for nothing in (None, [], {}, "", {"object": "list", "data": []}, {"data": None}, [None], True)
+        ),
+        ("too many", (MESSAGE,)),
+        (["too many"], (MESSAGE,)),
+        ({"data": "too many"}, (MESSAGE,)),
+        ({"data": ["too many"]}, (MESSAGE,)),
+        ({"message": "too many"}, (MESSAGE,)),
+        ({"data": {"message": "too many"}}, (MESSAGE,)),
+        ({"error": {"message": "too many"}}, (MESSAGE,)),
+        ([{"error": {"message": "too many"}}], (MESSAGE,)),
+        ({"errors": [{"detail": "too many"}]}, (MESSAGE,)),
+        ({"error": {"message": "too many", "type": "limit"}}, (Fault("limit", "too many", None),)),
+        ({"type": "error", "error": {"message": "too many", "code": 7}}, (Fault("7", "too many", None),)),
+        ({"code": "limit", "param": None}, (Fault("limit", None, None),)),
+        (["too many", {"message": "too many", "line": 3}], (MESSAGE, MESSAGE._replace(line=3))),
+        (503, (Fault(None, "503", None),)),
+        ({"why": "nobody knows"}, (Fault(None, '{"why": "nobody knows"}', None),)),
+    ],
+)
+def test_why_a_batch_was_refused_is_read_in_any_shape(errors: Any, faults: tuple[Fault, ...]) -> None:
+    found = openai.remote_batch({"id": "b", "status": "failed", "errors": errors})
+    assert found is not None
+    assert (found.phase, found.faults) == (Phase.REFUSED, faults)
+    assert retry.refused(found.faults, 1)
+    assert settle.describe(found.faults)
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (3, 3),
+        ("3", 3),
+        (3.0, 3),
+        *[(odd, None) for odd in NO_LINES],
+    ],
+)
+def test_a_line_to_blame_is_a_whole_number_from_1(told: Any, line: int | None) -> None:
+    found = openai.remote_batch({"id": "b", "status": "failed", "errors": {"data": [{"message": "m", "line": told}]}})
+    assert found is not None
+    assert found.faults == (Fault(None, "m", line),)
+
+
+@given(st.dictionaries(st.text(), documents))
+def test_a_batch_object_of_any_shape_is_read(document: dict[str, Any]) -> None:
+    names = (
+        "status",
+        "processing_status",
+        "errors",
+        "request_counts",
+        "metadata",
+        "created_at",
+        "output_file_id",
+        "job",
+    )
+    for remote_batch in (openai.remote_batch, anthropic.remote_batch):
+        for n, value in enumerate(document.values()):
+            remote_batch({"id": "b", "status": "failed", names[n % len(names)]: value, **document})
+            remote_batch(document)
+
+
+def test_an_endless_list_of_faults_is_cut_and_so_are_their_words() -> None:
+    found = openai.remote_batch({"id": "b", "status": "s" * 10_000, "errors": [{"message": "m" * 10_000}] * 10_000})
+    assert found is not None
+    assert (len(found.faults), len(found.faults[0].message or ""), len(found.status)) == (100, 300, 300)
+
+
+@BOTH
+def test_an_answer_that_is_not_utf_8_is_an_answer_all_the_same(dialect: Dialect) -> None:
+    message = b'{"choices":[{"message":{"content":"caf\xe9"}}],"content":[{"type":"text","text":"caf\xe9"}]}'
+    response = b'"response":{"status_code":200,"body":%s}' % message
+    found = dialect.result(b'{"custom_id":"t-1",%s,"result":{"type":"succeeded","message":%s}}' % (response, message))
+    assert found.error is None
+    assert dialect.answer(dialect.endpoints[0], found.body or b"").text == "caf\ufffd"
+    assert dialect.answer(dialect.endpoints[0], message).text is None
+
+
+WORDS = (
+    *("choices", "message", "content", "text", "refusal", "finish_reason", "usage", "model", "error", "code", "type"),
+    *("output", "data", "embedding", "index", "status", "incomplete_details", "reason", "stop_reason", "status_code"),
+    *("body", "prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "cached_tokens", "message"),
+    *("prompt_tokens_details", "cache_read_input_tokens", "cache_creation_input_tokens", "errored", "succeeded"),
+)
+hostile = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=6),
+    max_leaves=30,
+)
+LARGEST = 2**63
+
+
+@BOTH
+@settings(max_examples=300, deadline=None)
+@given(response=hostile, error=hostile, kind=st.sampled_from(("succeeded", "errored", "expired", "odd")))
+def test_whatever_stands_in_a_result_line_is_judged(dialect: Dialect, response: Any, error: Any, kind: str) -> None:
+    """The verdict fits into the state file: numbers of 64 bits, and text that is UTF-8."""
+    result = {"type": kind, "message": response, "error": error}
+    line = {
+        "custom_id": "t-1",
+        "result": result,
+        "response": {"status_code": response, "body": response},
+        "error": error,
+    }
+    for each in (line, line | {"response": response}, line | {"response": {"body": response}, "error": None}):
+        try:
+            found = dialect.result(json.dumps(each).encode())
+        except ValueError:
+            continue
+        for endpoint in (*dialect.endpoints, "/v1/completions"):
+            spec = Spec(dialect=dialect.name, endpoint=endpoint, model="m", answer_schema={"type": "object"})
+            verdict = scrubbed(Judge(dialect, spec, PRICES).judge(found))
+            numbers = [*verdict.spent, *(verdict.failure or ())]
+            assert all(-LARGEST <= n < LARGEST for n in numbers if isinstance(n, int))
+            assert all(text.encode() or True for text in verdict.failure or () if isinstance(text, str))
+            if verdict.body is not None:
+                json.loads(verdict.body)
+                dialect.result_line("x", verdict.body, None)
+
+
+@settings(deadline=None)  # the price list is loaded first
+@given(model=st.text(), tokens=st.lists(st.integers() | st.integers(0, 10**9), min_size=4, max_size=4))
+def test_any_model_and_any_usage_has_a_price_or_none(model: str, tokens: list[int]) -> None:
+    for prices, name in ((PRICES, model), (PRICES, "gpt-4.1-mini"), (Prices("anthropic"), "claude-haiku-4-5")):
+        cost = prices.cost(name, Usage(*tokens))
+        assert cost is None or 0 <= cost.paid <= cost.list < LARGEST

@@ -1,11 +1,20 @@
 """Trouble stays where it is: the others go on, and the exit code and one line say what failed."""
 
 import json
+import sqlite3
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nura_cli.pipeline import retry
+from nura_cli.errors import StateError
+from nura_cli.pipeline import retry, spool as spooled
+from nura_cli.pipeline.judge import Judge, Verdict
+from nura_cli.providers.base import ResultLine
+from nura_cli.state import State
+from nura_cli.state.answers import Spent
 from tests.conftest import START, Spool
 from tests.pipeline.forks import Command, Ended
 
@@ -238,3 +247,167 @@ def test_one_deletion_that_is_refused_stops_no_other(spool: Spool) -> None:
     left = spool.control.files() if spool.protocol == "openai" else spool.control.batches()
     assert len(left) == (2 if spool.protocol == "openai" else 1)
     assert spool.poll().exit_code == 0
+
+
+# --- what nobody foresaw
+
+CHECKED = Judge.judge
+
+
+def at_42(monkeypatch: pytest.MonkeyPatch, does: Callable[[Verdict], Verdict]) -> None:
+    """Let something unforeseen happen to the answer of record 42."""
+
+    def judge(self: Judge, line: ResultLine) -> Verdict:
+        verdict = CHECKED(self, line)
+        return does(verdict) if b"number 42" in (line.body or b"") else verdict
+
+    monkeypatch.setattr(Judge, "judge", judge)
+
+
+def fails(verdict: Verdict) -> Verdict:
+    """Fail as a library with a bug does."""
+    raise ZeroDivisionError(verdict.spent)
+
+
+def absurd(verdict: Verdict) -> Verdict:
+    """Count more tokens than fit into a column of the state file."""
+    return verdict._replace(spent=Spent(input_tokens=2**70))
+
+
+@pytest.mark.parametrize(("does", "named"), [(fails, "ZeroDivisionError"), (absurd, "OverflowError")])
+def test_one_row_that_nobody_foresaw_stops_no_other_and_is_tried_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, does: Callable[[Verdict], Verdict], named: str
+) -> None:
+    spool.fill(60)
+    spool.dispatch()
+    spool.poll()
+    with monkeypatch.context() as patched:
+        at_42(patched, does)
+        for _ in range(2):
+            report = spool.reconcile()
+            assert report.exit_code == 1
+            (found,) = report.troubles
+            assert (found.kind, found.batch_id) == ("unexpected", 1)
+            assert found.message.startswith(f"batch 1, the result of task 43: unexpected {named}")
+            assert "report" in str(found.hint)
+            assert spool.batches() == [(1, "completed")]
+            assert {name: n for name, n in spool.counts().items() if n} == {"completed": 59, "submitted": 1}
+            spool.poll()
+    report = spool.reconcile()
+    assert report.exit_code == 0
+    assert report.result["tasks"] == {"completed": 1, "failed": 0, "retried": 0, "missing": 0, "late": 0}
+    assert spool.batches() == [(1, "reconciled")]
+    assert spool.control.billing()["requests"] == 60
+    assert spool.rows("SELECT count(*) FROM attempts") == [(60,)]
+    spool.check()
+
+
+def test_rows_that_nobody_foresaw_are_told_of_once_and_what_is_missing_goes_on(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.fill(60)
+    spool.control.fault("missing", match="record number 7")
+    spool.dispatch()
+    spool.poll()
+    with monkeypatch.context() as patched:
+        patched.setattr(Judge, "judge", lambda judge, line: 1 / 0)
+        report = spool.reconcile()
+    (found,) = [found for found in report.troubles if found.kind == "unexpected"]
+    assert " and of 58 more: unexpected ZeroDivisionError" in found.message
+    assert report.result["tasks"]["missing"] == 1
+    assert {name: n for name, n in spool.counts().items() if n} == {"pending": 1, "submitted": 59}
+    spool.settle()
+    assert spool.counts()["completed"] == 60
+    assert spool.control.billing()["requests"] == 61
+    spool.check()
+
+
+def test_a_line_that_nobody_can_read_for_a_bug_leaves_no_task_missing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.fill(5)
+    spool.dispatch()
+    spool.poll()
+    with monkeypatch.context() as patched:
+        name = {"openai": "openai.OpenAIDialect", "anthropic": "anthropic.AnthropicDialect"}[spool.protocol]
+        patched.setattr(f"nura_cli.providers.{name}.result", lambda dialect, line: {}[line])
+        report = spool.reconcile()
+    assert report.exit_code == 1
+    assert "batch 1, reading a result line: unexpected KeyError" in report.troubles[0].message
+    assert spool.counts()["submitted"] == 5
+    spool.settle()
+    assert spool.control.billing()["requests"] == 5
+
+
+def test_one_batch_that_nobody_foresaw_stops_neither_the_others_nor_deliveries(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    spool.set(events=[{"types": ["task.completed"], "command": ["tee", "-a", str(told)]}])
+    hundred(spool)
+    spool.dispatch()
+    spool.poll()
+    with State(spool.state_path) as state, state.transaction() as db:
+        db.execute("UPDATE batches SET spooled = '[1]' WHERE id = 7")
+    report = spool.reconcile()
+    assert report.exit_code == 1
+    (found,) = report.troubles
+    assert found.message.startswith("batch 7: unexpected ")
+    assert spool.batches()[6] == (7, "completed")
+    assert spool.counts()["completed"] == BATCHES - 1
+    assert len(told.read_text().splitlines()) == BATCHES - 1
+
+
+def test_a_trouble_of_the_state_file_ends_the_run_and_is_no_bug(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.fill(3)
+    spool.dispatch()
+    spool.poll()
+
+    def full(*arguments: Any) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr("nura_cli.state.answers.settle", full)
+    with pytest.raises(StateError, match="the disk is full"):
+        spool.reconcile()
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_batch_refused_without_a_reason_is_accounted_for(spool: Spool, n: int) -> None:
+    spool.fill(n)
+    spool.dispatch()
+    spool.poll()
+    with State(spool.state_path) as state, state.transaction() as db:
+        db.execute("UPDATE batches SET faults = '[]' WHERE id = 1")  # as poll notes "errors": null
+    report = spool.reconcile()
+    assert [found.kind for found in report.troubles if found.batch_id] == ["refused"]
+    assert "the provider gave no reason" in report.troubles[0].message
+    assert spool.batches() == [(1, "failed")]
+    assert spool.counts()["failed" if n == 1 else "pending"] == n
+
+
+def test_totals_that_no_longer_fit_stay_at_the_largest(spool: Spool) -> None:
+    spool.fill(2)
+    spool.dispatch()
+    spool.poll()
+    with State(spool.state_path) as state, state.transaction() as db:
+        db.execute("INSERT INTO totals VALUES (1, ?, 0, 0, ?, ?, 0)", (2**63 - 1, 2**63 - 1, 2**63 - 2))
+    assert spool.reconcile().exit_code == 0
+    assert spool.rows("SELECT input_tokens, cost, list_cost FROM totals") == [(2**63 - 1,) * 3]
+
+
+def test_times_that_no_year_has_are_shown_as_none(spool: Spool) -> None:
+    spool.fill(1)
+    spool.dispatch()
+    with State(spool.state_path) as state, state.transaction() as db:
+        db.execute("UPDATE batches SET expires_at = ?, ended_at = ?", (2**62, -(2**62)))
+    (batch,) = spool.status()["batches"]
+    assert (batch["expires_at"], batch["ended_at"]) == (None, None)
+
+
+@pytest.mark.parametrize("line", [b"[" * 200_000, b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n"])
+def test_a_last_line_that_is_nested_too_deeply_is_no_bug(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(line)
+    assert spooled.ends_whole(path)

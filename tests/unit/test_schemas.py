@@ -283,3 +283,17 @@ def test_no_answer_to_a_schema_that_branches_into_itself_hangs_the_run() -> None
 
 def test_a_number_past_64_bits_is_a_number() -> None:
     assert CHECK('{"a": [123456789012345678901234567890]}') is None
+
+
+class PanicException(BaseException):
+    """What a panic in a library written in Rust becomes."""
+
+
+def test_a_panic_of_the_library_is_an_error_that_can_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panicking:
+        def is_valid(self, document: object) -> bool:
+            raise PanicException("index out of bounds")
+
+    monkeypatch.setattr(schemas, "_validator", lambda schema: Panicking())
+    with pytest.raises(RuntimeError, match="the schema library failed: index out of bounds"):
+        schemas.check({"type": "object"})("{}")

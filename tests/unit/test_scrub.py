@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nura_cli import scrub
-from nura_cli.delivery.database import open_engine, transaction
+from nura_cli.delivery.database import open_engine, speaking, transaction
 from nura_cli.delivery.database import plain as delivered
 from nura_cli.errors import ConfigError, NuraError
 from nura_cli.pipeline.judge import Verdict, scrubbed
@@ -24,13 +24,12 @@ PLAIN = "abcdefghij0123456789abcdefghij"
 
 @pytest.fixture(autouse=True)
 def known() -> Iterator[None]:
-    before = set(scrub._known), scrub._everywhere
+    before = dict(scrub._known)
     scrub.know(KEY)
     scrub.know(PLAIN)
     yield
     scrub._known.clear()
-    scrub._known.update(before[0])
-    scrub._everywhere = before[1]
+    scrub._known.update(before)
 
 
 FORMS = [
@@ -153,6 +152,12 @@ def test_so_is_what_is_no_url_at_all(url: str) -> None:
     assert caught.value.__suppress_context__
 
 
+def reach(url: str) -> None:
+    engine = open_engine(url)
+    with speaking(engine), transaction(engine):
+        pass
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -163,12 +168,8 @@ def test_so_is_what_is_no_url_at_all(url: str) -> None:
     ],
 )
 def test_what_a_driver_does_not_take_is_a_matter_of_the_configuration_or_of_the_database(url: str) -> None:
-    from nura_cli.delivery.database import speaking
-
     with pytest.raises(NuraError) as caught:
-        engine = open_engine(url)
-        with speaking(engine), transaction(engine):
-            pass
+        reach(url)
     assert "password" not in caught.value.message
 
 

@@ -54,7 +54,7 @@ def plain_document(document: Mapping[str, Any]) -> dict[str, Any]:
         return {name: _decoded(value) for name, value in document.items()}
     except RecursionError:
         raise ValueError("the answer is nested too deeply") from None
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise ValueError(f"the answer cannot be read: {error}") from None
 
 

@@ -115,7 +115,7 @@ class Caller:
         if not isinstance(found, list | None) or (found and not ids) or document is None:
             named = f"; it has {', '.join(sorted(map(str, document)))}" if isinstance(document, dict) else ""
             raise Unreachable(
-                self._clean(f"{self._name}: {what}: the answer is no list as this vendor gives it{named}"),
+                line(f"{self._name}: {what}: the answer is no list as this vendor gives it{named}"),
                 http_status=response.http_response.status_code,
                 hint="check base_url; a list that cannot be read is never taken for an empty one",
                 provider=self._name,

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from nura_cli.errors import StateError
-from nura_cli.pipeline import retry, spool as spooled
+from nura_cli.pipeline import retry
+from nura_cli.pipeline import spool as spooled
 from nura_cli.pipeline.judge import Judge, Verdict
 from nura_cli.providers.base import ResultLine
 from nura_cli.state import State

@@ -73,6 +73,18 @@ class Database:
 
 
 @contextmanager
+def postgresql() -> Iterator[Database]:
+    """Give a new empty database of PostgreSQL's."""
+    with postgres.database() as (url, connection):
+
+        def run(statement: str) -> list[tuple[Any, ...]]:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+        yield Database("postgresql", url, run)
+
+
+@contextmanager
 def opened(kind: str, folder: Path) -> Iterator[Database]:
     """Give a new empty database of a kind."""
     if kind == "sqlite":
@@ -80,13 +92,8 @@ def opened(kind: str, folder: Path) -> Iterator[Database]:
             url = f"sqlite:///{folder}/app.db?timeout=0.2"
             yield Database(kind, url, lambda statement: db.execute(statement).fetchall())
     elif kind == "postgresql":
-        with postgres.database() as (url, connection):
-
-            def run(statement: str) -> list[tuple[Any, ...]]:
-                cursor = connection.execute(statement.encode())
-                return cursor.fetchall() if cursor.description else []
-
-            yield Database(kind, url, run)
+        with postgresql() as database:
+            yield database
     else:
         with mariadb.database() as (url, client):
 

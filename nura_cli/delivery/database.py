@@ -2,7 +2,8 @@
 
 Three things can go wrong with a statement, and they call for different things: the *configuration* names something that
 is not there (a person must act), the *database* cannot be used now (everything waits), or the database refuses one *row*
-(that row has failed, the others go on).
+(that row is tried again later, the others go on). Which of the last two it is, the error alone does not always say: then
+it is the row, as long as others get through.
 """
 
 import json
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, time
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 5
-STATEMENT_SECONDS = 120
+STATEMENT_SECONDS = 30
+"""How long PostgreSQL may take for one statement; for what takes longer, fewer rows are tried."""
+_SOCKET_SECONDS = 120
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 _DRIVERS["mariadb"] = "mariadb+pymysql"
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
@@ -36,6 +40,10 @@ _MYSQL_ROW = {1264, 1265, 1292, 1365, 1366, 1367, 1369, 1406, 1411, 1441, 1525, 
 # PostgreSQL's classes of errors that are not about the row: connections, rights, transactions, resources, an operator's
 # doing, names. All others are, those that a trigger thinks up included.
 _PG_NOT_ROW = {"08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "HV", "XX"}
+# What ends by itself, or with fewer rows: timeouts of statements and locks, deadlocks.
+_PG_WAITED = {"57014", "55P03", "40P01", "40001"}
+_MYSQL_WAITED = {1205, 1213, 1969, 3024}
+_MYSQL_DEADLOCK = 1213
 # Names, rights, and a view that cannot be written: neither time nor another row will help.
 # A name that is not there has the second number, where the file's schema had to be read first.
 _SQLITE_WRONG = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
@@ -117,8 +125,8 @@ def _connect_args(url: "URL", packets: bool) -> dict[str, Any]:
         strict = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')"
         bounds = {
             "connect_timeout": CONNECT_SECONDS,
-            "read_timeout": STATEMENT_SECONDS,
-            "write_timeout": STATEMENT_SECONDS,
+            "read_timeout": _SOCKET_SECONDS,
+            "write_timeout": _SOCKET_SECONDS,
             "init_command": f"{strict}, SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}",
             "client_flag": CLIENT.FOUND_ROWS | (CLIENT.MULTI_STATEMENTS if packets else 0),
         }
@@ -298,7 +306,8 @@ def refuses_row(error: BaseException) -> bool:
     """Whether a driver's error is about the values of a statement, so that the same would fail again."""
     state = str(getattr(error, "sqlstate", None) or "")
     if state and type(error).__module__.startswith("psycopg"):
-        return state[:2] not in _PG_NOT_ROW
+        # A row that row-level security will not have is refused under the state that missing rights have.
+        return state[:2] not in _PG_NOT_ROW or _checked_by(error) == "ExecWithCheckOptions"
     if type(error).__module__.startswith("pymysql"):
         return state[:2] in _MYSQL_ROW_STATES or (bool(error.args) and error.args[0] in _MYSQL_ROW)
     # What no number stands with comes from Python's own module: a text of SQLite's that is not UTF-8.
@@ -306,9 +315,40 @@ def refuses_row(error: BaseException) -> bool:
     return unread or type(error).__name__ in ("IntegrityError", "DataError", "OverflowError")
 
 
-def too_slow(error: BaseException) -> bool:
-    """Whether PostgreSQL ended a statement because it took too long: for fewer rows, the same may be quick enough."""
-    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) == "57014"
+def _checked_by(error: BaseException) -> str | None:
+    """Return which part of PostgreSQL an error comes from: the one thing about it that no language and no trigger changes."""
+    return getattr(getattr(error, "diag", None), "source_function", None)
+
+
+class Verdict(Enum):
+    """What a driver's error says of the one row that its statement was about."""
+
+    REFUSED = "refused"  # its values will not do
+    WAITED = "waited"  # it took too long, or somebody else holds it
+    DOUBT = "doubt"  # the row or the database: it depends on whether other rows get through
+    DOWN = "down"  # the connection is gone, or the whole database cannot be used
+
+
+def verdict(error: BaseException) -> Verdict:
+    """Tell what a driver's error, or SQLAlchemy's around it, is about."""
+    said = getattr(error, "orig", None) or error
+    module, code = type(said).__module__, said.args[0] if said.args else None
+    state = str(getattr(said, "sqlstate", None) or "")
+    if refuses_row(said):
+        return Verdict.REFUSED
+    if module.startswith("psycopg"):
+        down = not state or state.startswith(("08", "57P"))
+        return Verdict.DOWN if down else Verdict.WAITED if state in _PG_WAITED else Verdict.DOUBT
+    if module.startswith("pymysql"):
+        down = not isinstance(code, int) or 2000 <= code < 3000
+        return Verdict.DOWN if down else Verdict.WAITED if code in _MYSQL_WAITED else Verdict.DOUBT
+    return Verdict.DOUBT if getattr(said, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR else Verdict.DOWN
+
+
+def transaction_ended(error: BaseException, connection: Any) -> bool:
+    """Whether an error has ended the transaction that a driver's connection was in: SQLite's RAISE(ROLLBACK), MySQL's deadlock."""
+    said = getattr(error, "orig", None) or error
+    return said.args[:1] == (_MYSQL_DEADLOCK,) or not getattr(connection, "in_transaction", True)
 
 
 def wording(error: BaseException) -> str:

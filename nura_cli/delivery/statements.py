@@ -3,14 +3,16 @@
 PostgreSQL takes hundreds of rows in one statement and names those it changed. MySQL takes hundreds of statements in one
 packet. SQLite takes one statement a row: it is no network away. It is always one transaction. The guard is part of the
 update itself, so that an edit that comes between is never overwritten; a row that already holds our values is left alone.
+Each row is looked at afterwards: triggers and row-level security can swallow a write, or change it, and say nothing.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from nura_cli.delivery.database import RowRefused, errors_of, refusal, too_slow
+from nura_cli.delivery.database import RowRefused, Verdict, errors_of, transaction_ended, verdict, wording
+from nura_cli.errors import DatabaseDown
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, Table
@@ -22,11 +24,12 @@ class RowOutcome:
     """What became of one answer.
 
     ``written``; ``unchanged`` (the row held our values already, or the ledger knows the delivery); ``gone`` (no such
-    row); ``changed`` (``only_if`` does not hold: somebody edited the row since); ``failed`` (the answer does not fit,
-    ``reason`` says where and why, and trying again would not help); ``skipped`` (nothing is to be written for it).
+    row); ``changed`` (``only_if`` does not hold: somebody edited the row since); ``failed`` (the answer does not fit, and
+    never will); ``refused`` (the database would not have it this time; of both, ``reason`` says where and why); ``later``
+    (not tried: rows before it kept the database waiting too long); ``skipped`` (nothing is to be written for it).
     """
 
-    kind: Literal["written", "unchanged", "gone", "changed", "failed", "skipped"]
+    kind: Literal["written", "unchanged", "gone", "changed", "failed", "refused", "later", "skipped"]
     reason: str | None = None
 
 
@@ -35,6 +38,8 @@ UNCHANGED = RowOutcome("unchanged")
 GONE = RowOutcome("gone")
 CHANGED = RowOutcome("changed")
 SKIPPED = RowOutcome("skipped")
+LATER = RowOutcome("later")
+SWALLOWED = RowOutcome("refused", "the database took the write and the row does not hold it")
 
 
 class Found(NamedTuple):
@@ -44,13 +49,62 @@ class Found(NamedTuple):
     unedited: bool
 
 
-def outcome(hit: bool, found: Found | None) -> RowOutcome:
-    """Return what became of an answer: whether a row was changed, and what a look at its rows said (None: not looked, or none)."""
-    if hit:
-        return WRITTEN if found is None or found.unedited else CHANGED
+def outcome(hit: bool, found: Found | None, alone: bool) -> RowOutcome:
+    """Return what became of an answer.
+
+    Args:
+        hit: whether the update changed a row.
+        found: what a look at its rows said afterwards; None where there is none: one that was hit has moved on.
+        alone: a key finds one row at most, so that the one that was hit was not edited before.
+    """
     if found is None:
-        return GONE
-    return UNCHANGED if found.ours else CHANGED
+        return WRITTEN if hit else GONE
+    if found.ours:
+        return WRITTEN if hit else UNCHANGED
+    return SWALLOWED if found.unedited or (hit and alone) else CHANGED
+
+
+_MOST_IN_VAIN = 40
+"""Rows that fail, or statements that wait too long, before a group is given up."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a database took the rows of one group so far: whether it is at all fit to be used."""
+
+    works: bool = False
+    waits: int = 0
+    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def enough(self) -> bool:
+        """Whether nothing more of the group is to be tried: it has kept us waiting for long."""
+        return self.waits >= _MOST_IN_VAIN
+
+    def refused(self, error: Exception) -> RowOutcome:
+        """Return what became of a row that failed by itself.
+
+        Raises:
+            DatabaseDown: the database cannot be used now.
+        """
+        found = verdict(error)
+        said = wording(getattr(error, "orig", None) or error)
+        if found is Verdict.REFUSED:
+            self.works = True
+        elif found is Verdict.DOWN or (not self.works and len(self.doubts) >= _MOST_IN_VAIN):
+            raise DatabaseDown(f"the database cannot be used now: {said}") from error
+        else:
+            self.doubts.append(said)
+        return RowOutcome("refused", said)
+
+    def end(self) -> None:
+        """Look back, once the last row was tried.
+
+        Raises:
+            DatabaseDown: nothing got through.
+        """
+        if self.doubts and not self.works:
+            raise DatabaseDown(f"the database cannot be used now: {self.doubts[0]}")
 
 
 class Slot(NamedTuple):
@@ -83,8 +137,7 @@ class Writer:
     ) -> None:
         self._engine = engine
         self._table = table
-        # Of several rows of one key, some may have been edited and others not.
-        self._looks = bool(guards) and not unique(table, {slot.column for slot in where})
+        self._alone = unique(table, {slot.column for slot in where})
         self._errors = errors_of(engine)
         self._where, self._guards, self._sets = where, guards, sets
         self._takes = [slot.take for slot in (*guards, *sets)]
@@ -163,23 +216,28 @@ class EachRow(Writer):
         """Write rows; see :meth:`Writer.write`."""
         # The driver's own cursor: SQLAlchemy's execution costs several times what SQLite's does.
         cursor = connection.connection.cursor()
-        update, values = self._update, self._update_values
+        update, values, tally = self._update, self._update_values, Tally()
         try:
             for row in rows:
                 try:
                     cursor.execute(update, values(row.values))
-                    hit, found = bool(cursor.rowcount), None
-                    if not hit or self._looks:
-                        cursor.execute(self._look, self._look_values(row.values))
-                        found = _found(cursor.fetchone())
-                    yield row, outcome(hit, found)
+                    hit = bool(cursor.rowcount)
+                    cursor.execute(self._look, self._look_values(row.values))
+                    found = _found(cursor.fetchone())
+                    tally.works = True
+                    yield row, outcome(hit, found, self._alone)
                 except self._errors as error:
-                    reason = refusal(error)
-                    if not getattr(connection.connection.dbapi_connection, "in_transaction", True):
-                        raise RowRefused(reason) from error  # a trigger's RAISE(ROLLBACK)
-                    yield row, RowOutcome("failed", reason)
+                    yield row, self._refused(error, connection.connection.dbapi_connection, tally)
+            tally.end()
         finally:
             cursor.close()
+
+    def _refused(self, error: Exception, connection: Any, tally: Tally) -> RowOutcome:
+        """Return what became of a row that failed; raises DatabaseDown, and RowRefused where the transaction ended with it."""
+        refused = tally.refused(error)
+        if transaction_ended(error, connection):
+            raise RowRefused(refused.reason) from error
+        return refused
 
     def rehearse(self, connection: "Connection") -> None:
         """Have the statements read; see :meth:`Writer.rehearse`."""
@@ -194,26 +252,23 @@ class InPackets(EachRow):
     def write(self, connection: "Connection", rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows; see :meth:`Writer.write`."""
         cursor = connection.connection.cursor()
+        tally = Tally()
         try:
             for packet in _packets(rows):
-                yield from self._written(cursor, packet)
+                yield from self._written(cursor, packet, tally)
+            tally.end()
         finally:
             cursor.close()
 
-    def _written(self, cursor: Any, rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
-        said = self._asked(cursor, self._update, self._update_values, rows, lambda: bool(cursor.rowcount))
-        looked = [row for row, hit in zip(rows, said, strict=True) if hit is False or (hit is True and self._looks)]
-        found = dict(
-            zip(
-                [row.position for row in looked],
-                self._asked(cursor, self._look, self._look_values, looked, lambda: _found(cursor.fetchone())),
-                strict=True,
-            )
-        )
+    def _written(self, cursor: Any, rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
+        said = self._asked(cursor, self._update, self._update_values, rows, lambda: bool(cursor.rowcount), tally)
+        looked = [row for row, hit in zip(rows, said, strict=True) if not isinstance(hit, RowOutcome)]
+        look = self._asked(cursor, self._look, self._look_values, looked, lambda: _found(cursor.fetchone()), tally)
+        found = dict(zip([row.position for row in looked], look, strict=True))
         for row, hit in zip(rows, said, strict=True):
             seen = found.get(row.position)
             refused = next((one for one in (hit, seen) if isinstance(one, RowOutcome)), None)
-            yield row, refused or outcome(hit, seen)
+            yield row, refused or outcome(hit, seen, self._alone)
 
     def _asked(
         self,
@@ -222,6 +277,7 @@ class InPackets(EachRow):
         values: Callable[[tuple[Any, ...]], tuple[Any, ...]],
         rows: Sequence[Row],
         read: Callable[[], Any],
+        tally: Tally,
     ) -> list[Any]:
         """Run a statement for each row, and return what ``read`` gives for it, or the outcome of one that was refused.
 
@@ -229,14 +285,18 @@ class InPackets(EachRow):
         """
         said: list[Any] = []
         while len(said) < len(rows):
+            if tally.enough:
+                return said + [LATER] * (len(rows) - len(said))
             try:
                 left = rows[len(said) :]
                 cursor.execute(";".join([cursor.mogrify(statement, values(row.values)) for row in left]))
                 said.append(read())
                 while cursor.nextset():
                     said.append(read())
+                tally.works = True
             except self._errors as error:
-                said.append(RowOutcome("failed", refusal(error)))
+                tally.waits += verdict(error) is Verdict.WAITED
+                said.append(self._refused(error, cursor.connection, tally))
         return said
 
 
@@ -260,6 +320,10 @@ def _packets(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _characters(row: Row) -> int:
     return sum([len(value) for value in row.values if isinstance(value, str)])
+
+
+_WAIT_AGAIN = "1s"
+"""How long a lock is waited for once a statement has waited in vain: it is held for long, and its row is looked for."""
 
 
 class Together(Writer):
@@ -295,25 +359,40 @@ class Together(Writer):
         self._look = look.select_from(given).join(table, key).group_by(index)
 
     def write(self, connection: "Connection", rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
-        """Write rows; see :meth:`Writer.write`."""
+        """Write rows; see :meth:`Writer.write`. Those that fail together are halved until the row is found."""
+        tally = Tally()
+        yield from self._part(connection, rows, tally)
+        # One that waits alone says nothing of the database.
+        if len(rows) > 1 or not tally.waits:
+            tally.end()
+
+    def _part(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
+        if tally.enough:
+            yield from ((row, LATER) for row in rows)
+            return
         try:
             with connection.begin_nested():
-                hits = {int(index) for (index,) in connection.execute(self._update, self._arrays(rows))}
+                hits, found = self._written(connection, rows)
         except self._errors as error:
-            reason = "" if too_slow(error) and len(rows) > 1 else refusal(error)
-            if len(rows) == 1:
-                yield rows[0], RowOutcome("failed", reason)
-            else:
-                middle = len(rows) // 2
-                yield from self.write(connection, rows[:middle])
-                yield from self.write(connection, rows[middle:])
+            if verdict(error) is Verdict.WAITED:
+                tally.waits += 1
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT_AGAIN}'")
+            if len(rows) == 1 or verdict(error) is Verdict.DOWN:
+                yield rows[0], tally.refused(error)
+                return
+            middle = len(rows) // 2
+            yield from self._part(connection, rows[:middle], tally)
+            yield from self._part(connection, rows[middle:], tally)
             return
-        looked = rows if self._looks else [row for row in rows if row.position not in hits]
-        found: dict[int, Found | None] = {}
-        if looked:
-            found = {int(i): _found(two) for i, *two in connection.execute(self._look, self._arrays(looked))}
+        tally.works = True
         for row in rows:
-            yield row, outcome(row.position in hits, found.get(row.position))
+            yield row, outcome(row.position in hits, found.get(row.position), self._alone)
+
+    def _written(self, connection: "Connection", rows: Sequence[Row]) -> tuple[set[int], dict[int, Found | None]]:
+        """Update the rows in one statement and look at them in another; return which were hit, and what was seen."""
+        given = self._arrays(rows)
+        hits = {int(index) for (index,) in connection.execute(self._update, given)}
+        return hits, {int(index): _found(two) for index, *two in connection.execute(self._look, given)}
 
     def rehearse(self, connection: "Connection") -> None:
         """Have the statements read; see :meth:`Writer.rehearse`."""

@@ -4,9 +4,9 @@ Takes a chunk of answer documents (the fields of a line of ``nura results``) and
 transaction; leaves the table with our values, and says of each document what became of it. At least once and idempotent:
 the same chunk again, after a crash or by a second run at the same time, leaves the same rows. With a ledger, exactly once.
 
-What can go wrong: an answer does not fit its column, or the database refuses that row (``failed``, alone); the row was
-deleted (``gone``) or edited since (``changed``); the database is down, locked or full (DatabaseDown: nothing of the chunk
-was written, all of it is to be tried again).
+What can go wrong: an answer does not fit its column (``failed``, alone); the database refuses that row, or takes it and
+does not hold it (``refused``, alone: to be tried again); the row was deleted (``gone``) or edited since (``changed``); the
+database is down, locked or full (DatabaseDown: nothing of the chunk was written, all of it is to be tried again).
 """
 
 import warnings
@@ -50,6 +50,9 @@ __all__ = ["RowOutcome", "WriteBack"]
 _RACES = 3
 _LEDGER_COLUMNS = ("uid", "written_at")
 _UID_CHARACTERS = 64
+
+
+_LEDGER_SWALLOWED = "the ledger took the entry and does not hold it"
 
 
 class _Raced(Exception):
@@ -176,13 +179,14 @@ class WriteBack:
                 with speaking(self._engine), transaction(self._engine) as connection:
                     return list(self._deliver(connection, rows, now))
             except _Raced as race:
-                reason = str(race)
+                reason = f"the ledger takes no entry: {race}"
             except RowRefused as error:
-                if len(rows) == 1:
-                    return [(rows[0], RowOutcome("failed", str(error)))]
-                middle = len(rows) // 2
-                return self._transact(rows[:middle], now) + self._transact(rows[middle:], now)
-        raise DatabaseDown(f"the ledger takes no entry: {reason}")
+                reason = str(error)
+                break
+        if len(rows) == 1:
+            return [(rows[0], RowOutcome("refused", reason))]
+        middle = len(rows) // 2
+        return self._transact(rows[:middle], now) + self._transact(rows[middle:], now)
 
     def _deliver(self, connection: "Connection", rows: Sequence[Row], now: int) -> Iterator[tuple[Row, RowOutcome]]:
         known = self._known(connection, rows)
@@ -217,6 +221,8 @@ class WriteBack:
             connection.execute(ledger.insert(), [{"uid": row.delivery, "written_at": at} for row in rows])
         except errors_of(self._engine) as error:
             raise _Raced(refusal(error)) from error
+        if len(self._known(connection, rows)) < len(rows):
+            raise RowRefused(_LEDGER_SWALLOWED)
 
     @cached_property
     def _engine(self) -> "Engine":
@@ -430,7 +436,7 @@ WITH RECURSIVE kinds AS (
   UNION ALL
   SELECT attname, t.typbasetype, t.typtypmod FROM kinds JOIN pg_type t ON t.oid = kinds.oid WHERE t.typtype = 'd'
 )
-SELECT attname, format_type(t.oid, CASE WHEN t.typname IN ('timestamp', 'timestamptz', 'time', 'timetz', 'numeric')
+SELECT attname, format_type(t.oid, CASE WHEN t.typname IN ('timestamp', 'timestamptz', 'time', 'timetz', 'numeric', 'interval')
   THEN modifier ELSE -1 END)
 FROM kinds JOIN pg_type t ON t.oid = kinds.oid WHERE t.typtype <> 'd'
 """

@@ -15,10 +15,11 @@ import psycopg
 import pytest
 
 from nura_cli.delivery import database as database_module
+from nura_cli.delivery import statements as statements_module
 from nura_cli.delivery.write_back import RowOutcome, WriteBack
 from nura_cli.errors import ConfigError, DatabaseDown
 from tests import postgres
-from tests.databases import KINDS, NOW, Database, opened
+from tests.databases import KINDS, NOW, Database, opened, postgresql
 
 
 @pytest.fixture(params=KINDS)
@@ -175,14 +176,14 @@ def test_a_null_fails_unless_it_was_declared(table: Database) -> None:
 def test_what_the_database_refuses_fails_alone(table: Database) -> None:
     table.run("CREATE UNIQUE INDEX one_b ON t (b)")
     outcomes = table.write(*(answer(i, "same" if i in (1, 3) else f"text {i}") for i in range(5)), set_={"b": "text"})
-    assert sorted(outcome.kind for outcome in outcomes) == ["failed", *["written"] * 4]
+    assert sorted(outcome.kind for outcome in outcomes) == ["refused", *["written"] * 4]
     reason = next(outcome.reason for outcome in outcomes if outcome.reason)
     assert ("Duplicate entry" if table.kind == "mariadb" else "unique") in reason.replace("UNIQUE", "unique")
 
 
 def test_a_null_in_a_column_that_forbids_it_fails_alone(table: Database) -> None:
     outcomes = table.kinds(answer(1, "1"), answer(2, None), set_={"n": "text"}, nullable=["n"])
-    assert outcomes == ["written", "failed"]
+    assert outcomes == ["written", "refused"]
 
 
 @pytest.mark.parametrize("raised", ["RAISE 'mine' USING ERRCODE = 'UR001'", "ASSERT false", "PERFORM 1 / 0"])
@@ -196,14 +197,132 @@ def test_whatever_a_trigger_thinks_up_is_about_its_row(raised: str) -> None:
             f" $$ BEGIN IF new.id = 1 THEN {raised}; END IF; RETURN new; END $$".encode()
         )
         connection.execute("CREATE TRIGGER x BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION x()")
-        assert database.kinds(*map(answer, range(3))) == ["written", "failed", "written"]
+        assert database.kinds(*map(answer, range(3))) == ["written", "refused", "written"]
 
 
 def test_a_trigger_may_refuse_a_row(table: Database) -> None:
     table.refusing("new.id = 2", "not on Sundays")
     outcomes = table.write(*map(answer, range(5)))
-    assert [outcome.kind for outcome in outcomes] == ["written", "written", "failed", "written", "written"]
+    assert [outcome.kind for outcome in outcomes] == ["written", "written", "refused", "written", "written"]
     assert "not on Sundays" in (outcomes[2].reason or "")
+
+
+@pytest.mark.parametrize(
+    "state", ["lock_not_available", "query_canceled", "deadlock_detected", "serialization_failure"]
+)
+def test_a_row_that_waits_too_long_is_refused_alone(state: str) -> None:
+    with postgresql() as database:
+        database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        database.run("INSERT INTO t (id) VALUES (0), (1), (2)")
+        database.trigger("BEFORE UPDATE ON t", f"IF new.id = 1 THEN RAISE {state}; END IF")
+        assert database.kinds(*map(answer, range(3))) == ["written", "refused", "written"]
+        assert database.kinds(answer(1)) == ["refused"]
+
+
+def test_a_trigger_that_is_broken_for_one_row_stops_no_other(table: Database) -> None:
+    broken = {
+        "sqlite": "SELECT json('no') WHERE new.id = 2",
+        "postgresql": "IF new.id = 2 THEN PERFORM not_there(); END IF",
+        "mariadb": "IF new.id = 2 THEN INSERT INTO not_there VALUES (1); END IF",
+    }
+    table.trigger("BEFORE UPDATE ON t", broken[table.kind])
+    outcomes = table.write(*map(answer, range(4)))
+    assert [outcome.kind for outcome in outcomes] == ["written", "written", "refused", "written"]
+    assert re.search("malformed|not_there", outcomes[2].reason or "")
+
+
+def test_where_nothing_gets_through_it_is_the_database_that_cannot_be_used(table: Database) -> None:
+    broken = {
+        "sqlite": "SELECT json('no')",
+        "postgresql": "PERFORM not_there()",
+        "mariadb": "INSERT INTO not_there VALUES (1)",
+    }
+    table.trigger("BEFORE UPDATE ON t", broken[table.kind])
+    with pytest.raises(DatabaseDown, match=r"cannot be used now: .*(malformed|not_there)"):
+        table.write(*map(answer, range(4)))
+
+
+# --- writes that the database takes and does not make
+
+TOOK = "the database took the write and the row does not hold it"
+
+
+def test_a_write_that_a_trigger_swallows_is_a_refusal_and_no_edit(table: Database) -> None:
+    swallowing = {
+        "sqlite": "SELECT RAISE(IGNORE) WHERE new.id = 2",
+        "postgresql": "IF new.id = 2 THEN RETURN NULL; END IF",
+    }
+    if table.kind not in swallowing:
+        return  # its triggers cannot
+    table.trigger("BEFORE UPDATE ON t", swallowing[table.kind])
+    for options in ({}, {"only_if": {"n": "record.n"}}):
+        outcomes = table.write(*(answer(i, f"{options}", record={"n": 0}) for i in range(4)), **options)
+        assert [outcome.kind for outcome in outcomes] == ["written", "written", "refused", "written"]
+        assert outcomes[2].reason == TOOK
+    table.run("UPDATE t SET n = 5 WHERE id = 1")
+    assert table.kinds(answer(1, record={"n": 0}), only_if={"n": "record.n"}) == ["changed"]
+
+
+def test_a_value_that_a_trigger_replaces_is_a_refusal(table: Database) -> None:
+    if table.kind == "mariadb":
+        table.trigger("BEFORE UPDATE ON t", "IF new.id = 2 THEN SET new.a = 'mine'; END IF")
+    else:
+        again = {"sqlite": " AND new.a <> 'mine'", "postgresql": " AND new.a <> 'mine'"}[table.kind]
+        table.trigger("AFTER UPDATE ON t", f"UPDATE t SET a = 'mine' WHERE id = new.id AND id = 2{again}")
+    outcomes = table.write(*map(answer, range(4)))
+    assert [outcome.kind for outcome in outcomes] == ["written", "written", "refused", "written"]
+    assert outcomes[2].reason == TOOK
+    assert table.kinds(answer(2, "mine")) == ["unchanged"]
+
+
+def test_a_trigger_that_touches_the_row_besides_is_no_refusal(table: Database) -> None:
+    """As of a column that says when the row was last changed, which is also what ``only_if`` looks at."""
+    if table.kind == "sqlite":
+        table.trigger("AFTER UPDATE OF a ON t", "UPDATE t SET n = n + 1 WHERE id = new.id")
+    else:
+        before = "new.n := new.n + 1" if table.kind == "postgresql" else "SET new.n = new.n + 1"
+        table.trigger("BEFORE UPDATE ON t", before)
+    documents = [answer(i, record={"n": 0}) for i in range(4)]
+    assert table.kinds(*documents, only_if={"n": "record.n"}) == ["written"] * 4
+    assert table.run("SELECT DISTINCT n FROM t WHERE id < 4") == [(1,)]
+
+
+def test_a_row_that_moves_on_when_it_is_written_was_written(table: Database) -> None:
+    """As with a queue from which a trigger takes what is done."""
+    if table.kind == "mariadb":
+        return  # its triggers cannot change their own table
+    table.trigger("AFTER UPDATE ON t", "DELETE FROM t WHERE id = new.id")
+    assert table.kinds(answer(1), answer(2)) == ["written", "written"]
+
+
+@pytest.fixture
+def secured() -> Iterator[Database]:
+    """A table with row-level security, as a user sees it to whom its policies apply."""
+    with postgresql() as database:
+        database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        database.run("INSERT INTO t (id) VALUES (0), (1), (2)")
+        database.run("ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+        database.run("CREATE POLICY seen ON t FOR SELECT USING (true)")
+        database.run("DO $$ BEGIN CREATE ROLE app LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+        database.run("GRANT SELECT, UPDATE ON t TO app")
+        yield Database("postgresql", database.url.replace("postgres@", "app@"), database.run)
+
+
+def test_a_row_that_its_policy_keeps_from_being_written_is_a_refusal(secured: Database) -> None:
+    secured.run("CREATE POLICY written ON t FOR UPDATE USING (id <> 1)")
+    outcomes = secured.write(*map(answer, range(3)))
+    assert [outcome.kind for outcome in outcomes] == ["written", "refused", "written"]
+    assert outcomes[1].reason == TOOK
+    secured.run("CREATE POLICY this_one_too ON t FOR UPDATE USING (id = 1)")
+    assert secured.kinds(answer(1)) == ["written"]
+
+
+def test_values_that_a_policy_will_not_have_are_a_refusal(secured: Database) -> None:
+    secured.run("CREATE POLICY written ON t FOR UPDATE USING (true) WITH CHECK (a <> 'bad')")
+    outcomes = secured.write(answer(0), answer(1, "bad"), answer(2))
+    assert [outcome.kind for outcome in outcomes] == ["written", "refused", "written"]
+    assert "row-level security" in (outcomes[1].reason or "")
+    assert secured.kinds(answer(1, "bad")) == ["refused"]
 
 
 # --- types: column type, value, what is in the column then (None: it does not fit)
@@ -329,7 +448,7 @@ def put(database: Database, column: str, value: Any, there: Any) -> None:
     options: dict[str, Any] = {"table": "typed", "set_": {"v": "json.v"}}
     [outcome] = database.write(answer(1, json={"v": value}), **options)
     if there is None:
-        assert outcome.kind == "failed"
+        assert outcome.kind in ("failed", "refused")  # by what nura knows of the type, or by the database
         assert outcome.reason
         assert database.run("SELECT v FROM typed") == [(None,)]
         return
@@ -578,6 +697,40 @@ def test_what_was_not_written_is_not_in_the_ledger(counted: Database) -> None:
     assert counted.run("SELECT uid FROM log") == [("d1",)]
 
 
+def test_a_write_that_is_swallowed_is_not_in_the_ledger(counted: Database) -> None:
+    swallowing = {
+        "sqlite": "SELECT RAISE(IGNORE) WHERE new.id = 2",
+        "postgresql": "IF new.id = 2 THEN RETURN NULL; END IF",
+    }
+    if counted.kind not in swallowing:
+        return  # its triggers cannot
+    counted.run("DROP TRIGGER x" if counted.kind == "sqlite" else "DROP FUNCTION x CASCADE")
+    counted.trigger("BEFORE UPDATE ON t", swallowing[counted.kind])
+    outcomes = counted.write(*(answer(i, delivery_id=f"d{i}") for i in range(4)), ledger="log")
+    assert [outcome.kind for outcome in outcomes] == ["written", "written", "refused", "written"]
+    assert outcomes[2].reason == TOOK
+    assert counted.run("SELECT uid FROM log ORDER BY uid") == [("d0",), ("d1",), ("d3",)]
+
+
+@pytest.mark.parametrize("silently", [True, False])
+def test_a_delivery_that_the_ledger_will_not_enter_is_not_made(counted: Database, silently: bool) -> None:
+    raised = {"sqlite": ("IGNORE", "ABORT, 'no'"), "postgresql": ("RETURN NULL", "RAISE 'no'"), "mariadb": ("", "")}
+    does = raised[counted.kind][0 if silently else 1]
+    if counted.kind == "mariadb" and silently:
+        return  # its triggers cannot
+    refusing = {
+        "sqlite": f"SELECT RAISE({does}) WHERE new.uid = 'd2'",
+        "postgresql": f"IF new.uid = 'd2' THEN {does}; END IF",
+        "mariadb": "IF new.uid = 'd2' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF",
+    }
+    counted.run("DROP FUNCTION x CASCADE" if counted.kind == "postgresql" else "DROP TRIGGER x")
+    counted.trigger("BEFORE INSERT ON log", refusing[counted.kind])
+    outcomes = counted.write(*(answer(i, delivery_id=f"d{i}") for i in range(4)), ledger="log")
+    assert [outcome.kind for outcome in outcomes] == ["written", "written", "refused", "written"]
+    assert (outcomes[2].reason or "").startswith("the ledger")
+    assert counted.run("SELECT id FROM t WHERE a IS NULL ORDER BY id") == [(2,), (4,)]
+
+
 def _writer(url: str, start: Any, n: int, ledger: str | None) -> None:
     start.wait(30)
     with WriteBack(url, table="t", where={"id": "key"}, set_={"a": "text"}, ledger=ledger) as table:
@@ -607,16 +760,54 @@ def test_two_runs_at_once_leave_what_one_leaves(counted: Database, ledger: str |
 # --- a database that cannot be used now
 
 
-def test_a_row_that_somebody_holds_delays_the_chunk_and_writes_nothing_of_it(table: Database) -> None:
-    with table.write_back() as write_back:
+def test_a_row_that_somebody_holds_is_refused_for_now_and_the_others_are_written(
+    table: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has one lock for all of its rows: there it is the database that cannot be used."""
+    monkeypatch.setattr(database_module, "LOCK_SECONDS", 1)
+    documents = [*map(answer, range(5))]
+    table.run("BEGIN IMMEDIATE" if table.kind == "sqlite" else "BEGIN")
+    table.run("UPDATE t SET n = 1 WHERE id = 2")
+    if table.kind == "sqlite":
+        with pytest.raises(DatabaseDown), table.write_back() as write_back:
+            write_back.write(documents, NOW)
+    else:
+        assert table.kinds(*documents) == ["written", "written", "refused", "written", "written"]
+        assert table.kinds(answer(2)) == ["refused"]
+    table.run("ROLLBACK")
+    again = "written" if table.kind == "sqlite" else "unchanged"
+    assert table.kinds(*documents) == [again, again, "written", again, again]
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A PostgreSQL table of a hundred rows, and locks that are not waited for long."""
+    monkeypatch.setattr(database_module, "LOCK_SECONDS", "0.05")
+    monkeypatch.setattr(statements_module, "_WAIT_AGAIN", "10ms")
+    monkeypatch.setattr(statements_module, "_MOST_IN_VAIN", 20)
+    with postgresql() as database:
+        database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        database.run("INSERT INTO t (id) SELECT generate_series(0, 99)")
+        yield database
+
+
+def test_a_table_that_is_locked_whole_delays_the_chunk(many: Database) -> None:
+    with many.write_back() as write_back:
         write_back.check()
-        table.run("BEGIN IMMEDIATE" if table.kind == "sqlite" else "BEGIN")
-        table.run("UPDATE t SET n = 1 WHERE id = 2")
-        with pytest.raises(DatabaseDown), table.write_back() as other:
-            other.write([answer(1), answer(2)], NOW)
-        table.run("ROLLBACK")
-        assert table.run("SELECT count(*) FROM t WHERE a IS NOT NULL") == [(0,)]
-        assert [outcome.kind for outcome in write_back.write([answer(1), answer(2)], NOW)] == ["written", "written"]
+        many.run("BEGIN; LOCK TABLE t")
+        with pytest.raises(DatabaseDown, match="lock timeout"):
+            write_back.write([*map(answer, range(100))], NOW)
+        many.run("ROLLBACK")
+        assert {outcome.kind for outcome in write_back.write([*map(answer, range(100))], NOW)} == {"written"}
+
+
+def test_of_many_rows_that_somebody_holds_some_are_not_even_tried(many: Database) -> None:
+    many.run("BEGIN; SELECT FROM t WHERE id BETWEEN 20 AND 79 FOR UPDATE")
+    kinds = many.kinds(*map(answer, range(100)))
+    assert set(kinds[:12]) == {"written"}
+    assert set(kinds) == {"written", "refused", "later"}
+    many.run("ROLLBACK")
+    assert many.kinds(*map(answer, range(100)))[50:] == ["written"] * 50
 
 
 def test_a_full_database_delays_the_chunk(table: Database) -> None:
@@ -653,7 +844,7 @@ def test_no_connection_stays_open_whatever_went_wrong(table: Database) -> None:
         write_back.write([answer(0), answer(1)], NOW)
     table.run("BEGIN IMMEDIATE" if table.kind == "sqlite" else "BEGIN")
     table.run("UPDATE t SET n = 1 WHERE id = 2")
-    with table.write_back() as write_back, pytest.raises(DatabaseDown):
+    with table.write_back() as write_back, suppress(DatabaseDown):
         write_back.write([answer(2)], NOW)
     table.run("ROLLBACK")
     deadline = time.monotonic() + 30

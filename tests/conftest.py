@@ -174,7 +174,11 @@ class Spool:
 
     def status(self) -> dict[str, Any]:
         """Return what status says."""
-        return self._run(lambda state, config, accounts: status.run(state, config.workloads, self.clock())).result
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            return status.run(state, config.workloads, self.clock(), options=lambda: config.workloads)
+
+        return self._run(work).result
 
     def counts(self) -> dict[str, int]:
         """Return the tasks by state."""

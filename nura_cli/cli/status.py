@@ -1,20 +1,25 @@
 """nura status."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nura_cli import clock, config_file
 from nura_cli.cli.session import Session, output, plain, with_session
+from nura_cli.errors import ConfigError
 from nura_cli.pipeline import status
 from nura_cli.state import State
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from nura_cli.config import WorkloadConfig
+
 
 @with_session
 def command(session: Session) -> None:
     """Show where everything stands, and what needs a person."""
-    path, workloads = session.state_option, list[str]()
+    path, workloads, config = session.state_option, list[str](), None
     if path is None or session.config_option is not None:
         config = session.config_path()
         document, _ = config_file.read_yaml(config)
@@ -22,11 +27,21 @@ def command(session: Session) -> None:
         listed = document.get("workloads")
         workloads = [str(name) for name in listed] if isinstance(listed, dict) else []
     with State(path) as state:
-        report = status.run(state, workloads, clock.now())
+        report = status.run(state, workloads, clock.now(), options=lambda: _options(config))
     if not session.json:
         with output():
             _show(report.result)
     session.finish(report)
+
+
+def _options(path: Path | None) -> "Mapping[str, WorkloadConfig] | None":
+    """Return the configured workloads, checked; None where the configuration is not there, or wrong."""
+    from nura_cli import config
+
+    try:
+        return config.load(path).workloads if path else None
+    except ConfigError:
+        return None
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -5,18 +5,18 @@ written at least once and idempotently; a task's events go out after its row, in
 an id that stays the same. A superseded task is never delivered.
 
 What can go wrong: a database or a receiver that can take nothing now rests as a whole, with a growing pause, and nothing
-else waits for it; one delivery that is refused is tried again later, and given up after a day or so (a dead letter), so
-that the next ones get through.
+else waits for it; one row or event that is refused is tried again later, and given up after a day or so (a dead letter),
+so that the next ones get through. What nobody foresaw is narrowed down to the row, event or receiver that it is about, and
+reported; the others go on.
 """
 
 import hashlib
-import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -24,10 +24,13 @@ from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, DatabaseConfig, EventConfig, WorkloadConfig, WriteBackConfig
 from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError
 from nura_cli.pipeline import retry
-from nura_cli.pipeline.report import Trouble, count, trouble
+from nura_cli.pipeline.plans import plan_of as plan_of
+from nura_cli.pipeline.plans import target_of, unowned, written
+from nura_cli.pipeline.report import Trouble, bug, count, trouble
 from nura_cli.pipeline.results import Documents
 from nura_cli.state import State, answers, batches, outbox
-from nura_cli.state.outbox import Delivery, Plan
+from nura_cli.state.file import unforeseen
+from nura_cli.state.outbox import Delivery, row_target
 
 if TYPE_CHECKING:
     from nura_cli.delivery.events import Event, Outcome, Receiver
@@ -38,30 +41,12 @@ ROWS = 1000
 BYTES = 16 * 1024 * 1024
 """Records and answers of one page of deliveries, at most; one larger one alone is a page."""
 MOST_TRIES = 12
-"""After so many refusals, over about a day, an event is a dead letter."""
+"""After so many refusals, over about a day, a row or an event is a dead letter."""
+_MOST_BUGS = 20
+"""Deliveries of one workload to one target that fail as nobody foresaw, before it is taken for a trouble of all of them."""
 _FIRST_TRY_AGAIN = 60
 _GIVE_UP_CALLS = 3
 """Calls in a row in which a receiver refused everything: the rest waits for the next run."""
-
-
-def plan_of(config: Config, workload: str) -> Plan:
-    """Return what the answers of a workload set off; nothing, where it left the configuration."""
-    options = config.workloads.get(workload)
-    if options is None:
-        return Plan()
-    written = options.write_back
-    rows = {"completed": written.set_, "failed": written.set_failed} if written else {}
-    events: dict[str, tuple[str, ...]] = {}
-    for event in options.events:
-        for kind in event.types:
-            events[kind] = (*events.get(kind, ()), target_of(event))
-    return Plan(frozenset(status for status, columns in rows.items() if columns), events)
-
-
-def target_of(event: EventConfig) -> str:
-    """Return what stands for a receiver in the state file: a hash, since an address may hold a secret."""
-    named = json.dumps([event.command, event.webhook])
-    return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def label_of(event: EventConfig) -> str:
@@ -181,35 +166,82 @@ def run(state: State, config: Config, clock: Clock) -> Deliveries:
     job = Deliveries(state, config, clock, Documents(state, config))
     for workload in config.workloads.values():
         if workload.write_back is not None:
-            _Rows(job, workload, workload.write_back).deliver()
+            rows = _Rows(job, workload, workload.write_back)
+            _guarded(job, workload, f"{workload.name}: its rows", rows.deliver)
     for workload in config.workloads.values():
+        with state.transaction() as db:
+            outbox.follow(db, workload.name, plan_of(config, workload.name))
         for event in workload.events:
-            _Events(job, workload, event).deliver()
+            events = _Events(job, workload, event)
+            _guarded(job, workload, f"{workload.name}: {label_of(event)}", events.deliver)
     job.troubles += _nobodys(job)
     return job
 
 
+def _guarded(job: Deliveries, workload: WorkloadConfig, about: str, deliver: Callable[[], None]) -> None:
+    """Make one workload's deliveries to one target; what nobody foresaw about them stops no others."""
+    try:
+        deliver()
+    except Exception as error:
+        if not unforeseen(error):
+            raise
+        job.troubles.append(bug(error, about, workload=workload.name))
+
+
+class Refused(NamedTuple):
+    """What becomes of deliveries that were refused: those given up, each with why, and those tried again, and when."""
+
+    dead: list[tuple[int, str]]
+    again: list[tuple[int, str, int]]
+
+
+def refused(said: Sequence[tuple[Delivery, str]], now: int) -> Refused:
+    """Decide what becomes of deliveries that were refused once more, each with what was said."""
+    dead = [(one.id, why) for one, why in said if one.tries + 1 >= MOST_TRIES]
+    again = [(one.id, why, now + _backoff(one.tries + 1)) for one, why in said if one.tries + 1 < MOST_TRIES]
+    return Refused(dead, again)
+
+
+class _Bugs:
+    """What nobody foresaw about single deliveries of one workload to one target: each is tried again, like a refused one."""
+
+    def __init__(self, job: Deliveries, workload: str, kind: outbox.Kind) -> None:
+        self._job = job
+        self._workload = workload
+        self._kind = kind
+        self._found: list[tuple[Delivery, Exception]] = []
+
+    def note(self, one: Delivery, error: Exception) -> None:
+        """Put a delivery off. Raises the error itself where too many have failed so: it is about all of them."""
+        if len(self._found) >= _MOST_BUGS:
+            raise error
+        self._found.append((one, error))
+        why = f"unexpected {type(error).__name__}: {error}"
+        with self._job.state.transaction() as db:
+            found = refused([(one, why)], self._job.clock())
+            outbox.dead(db, found.dead, self._job.clock())
+            outbox.put_off(db, found.again)
+
+    def report(self) -> None:
+        """Say what was found, the first of it in full."""
+        if self._found:
+            one, error = self._found[0]
+            task = f"of task {one.task_id}" if one.task_id is not None else f"about batch {one.batch_id}"
+            more = f" (and {len(self._found) - 1} more)" if len(self._found) > 1 else ""
+            about = f"{self._workload}: the {self._kind} {task}{more}"
+            self._job.troubles.append(bug(error, about, workload=self._workload, batch=one.batch_id))
+
+
 def _nobodys(job: Deliveries) -> Iterator[Trouble]:
-    """Find what waits for a table or a receiver that is no longer in the configuration, or has another address there."""
-    workloads = job.config.workloads.items()
-    known = {(name, "row", "") for name, workload in workloads if workload.write_back is not None}
-    known |= {(name, "event", target_of(event)) for name, workload in workloads for event in workload.events}
-    for left in outbox.left(job.state.db):
-        if left.status == "pending" and (left.workload, left.kind, left.target) not in known:
-            counter, whom = (job.rows, "table") if left.kind == "row" else (job.events, "receiver")
-            counter["delayed"] += left.n
-            what = count(left.n, f"{left.kind} waits", f"{left.kind}s wait")
-            text = f"{left.workload}: {what} for a {whom} that is no longer in the configuration"
-            hint = "put it back until they are delivered"
-            yield Trouble("config", text, EX_CONFIG, hint, workload=left.workload, about=left.target)
+    """Name what waits for a table or a receiver that is no longer in the configuration."""
+    for left, text, hint in unowned(outbox.left(job.state.db), job.config.workloads):
+        (job.rows if left.kind == "row" else job.events)["delayed"] += left.n
+        yield Trouble("config", text, EX_CONFIG, hint, workload=left.workload, about=left.target)
 
 
-_COUNTED = {"written": "written", "unchanged": "written", "failed": "failed"} | dict.fromkeys(
-    ("gone", "changed", "skipped"), "skipped"
-)
-_WORDS = {"written": "written", "unchanged": "written", "gone": "gone", "changed": "changed"} | dict.fromkeys(
-    ("failed", "skipped")
-)
+_COUNTED = {"written": "written", "unchanged": "written"} | dict.fromkeys(("gone", "changed", "skipped"), "skipped")
+_WORDS = {"written": "written", "unchanged": "written", "gone": "gone", "changed": "changed"}
+"""What an event says of the row before it."""
 
 
 class _Rows:
@@ -218,53 +250,80 @@ class _Rows:
     def __init__(self, job: Deliveries, workload: WorkloadConfig, options: WriteBackConfig) -> None:
         self._job = job
         self._workload = workload
-        self._target = f"database {options.database}"
+        self._database = f"database {options.database}"
+        self._targets = [row_target(status) for status in written(workload)]
         self._plan = plan_of(job.config, workload.name)
+        self._bugs = _Bugs(job, workload.name, "row")
         self._left: dict[str, list[str]] = {}
 
     def deliver(self) -> None:
         """Write all that is due, page by page; a database that is down delays all of it."""
         job = self._job
-        if not outbox.waiting(job.state.db, self._workload.name, "row", ""):
+        if not self._waiting:
             return
-        if job.rests(self._target):
-            self._delay(outbox.rest(job.state.db, self._target).why)
+        if job.rests(self._database):
+            self._delay(outbox.rest(job.state.db, self._database).why)
             return
         try:
             with write_back_of(self._workload, job.config) as table:
                 self._write(table)
         except DatabaseDown as error:
-            job.pause(self._target, f"{self._target}: {error.message}")
-            self._delay(f"{self._target}: {error.message}")
+            job.pause(self._database, f"{self._database}: {error.message}")
+            self._delay(f"{self._database}: {error.message}")
         except ConfigError as error:
-            job.rows["delayed"] += outbox.waiting(job.state.db, self._workload.name, "row", "")
             job.troubles.append(trouble(error, workload=self._workload.name))
-        self._report()
+        finally:
+            job.rows["delayed"] += self._waiting
+            self._report()
+
+    @property
+    def _waiting(self) -> int:
+        db = self._job.state.db
+        return sum(outbox.waiting(db, self._workload.name, "row", target) for target in self._targets)
 
     def _delay(self, why: str) -> None:
-        job = self._job
-        n = outbox.waiting(job.state.db, self._workload.name, "row", "")
-        job.rows["delayed"] += n
-        text = f"{self._workload.name}: {count(n, 'row waits', 'rows wait')} for {why}"
+        text = f"{self._workload.name}: {count(self._waiting, 'row waits', 'rows wait')} for {why}"
         hint = "they are written once it is back"
-        job.troubles.append(
-            Trouble("database", text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._target)
+        self._job.troubles.append(
+            Trouble("database", text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._database)
         )
 
     def _write(self, table: "WriteBack") -> None:
-        job, after = self._job, 0
-        while page := job.due(self._workload.name, "row", "", after, ROWS):
-            after = page[-1].id
-            due = [delivery for delivery in page if not delivery.overtaken]
-            documents = self._documents(due)
-            outcomes = table.write(documents, job.clock()) if documents else []
-            with job.state.transaction() as db:
-                outbox.done(db, [(one.id, "superseded") for one in page if one.overtaken], job.clock())
-                self._settle(db, due, outcomes)
-            for document, outcome in zip(documents, outcomes, strict=True):
-                self._count(outcome, document)
+        job = self._job
+        for target in self._targets:
+            after = 0
+            while page := job.due(self._workload.name, "row", target, after, ROWS):
+                after = page[-1].id
+                self._page(table, page)
         with job.state.transaction() as db:
-            outbox.resume(db, self._target)
+            outbox.resume(db, self._database)
+
+    def _page(self, table: "WriteBack", page: Sequence[Delivery]) -> None:
+        """Deliver a page: what was refused before apart from the rest, which would have to wait for it again."""
+        with self._job.state.transaction() as db:
+            outbox.done(db, [(one.id, "superseded") for one in page if one.overtaken], self._job.clock())
+        due = [one for one in page if not one.overtaken]
+        self._deliver(table, [one for one in due if not one.tries])
+        self._deliver(table, [one for one in due if one.tries])
+
+    def _deliver(self, table: "WriteBack", due: Sequence[Delivery]) -> None:
+        """Write rows in one piece; where that fails as nobody foresaw, in halves, until the row is found."""
+        if not due:
+            return
+        try:
+            documents = self._documents(due)
+            outcomes = table.write(documents, self._job.clock())
+        except Exception as error:
+            if not unforeseen(error):
+                raise
+            if len(due) == 1:
+                self._bugs.note(due[0], error)
+                return
+            middle = len(due) // 2
+            self._deliver(table, due[:middle])
+            self._deliver(table, due[middle:])
+            return
+        self._settle(due, documents, outcomes)
 
     def _documents(self, due: Sequence[Delivery]) -> list[dict[str, Any]]:
         """Return the documents that the expressions look at, each with the id of its delivery for a ledger."""
@@ -275,31 +334,52 @@ class _Rows:
             for row, document in zip(ordered, self._job.documents.of(ordered), strict=True)
         ]
 
-    def _settle(self, db: Any, due: Sequence[Delivery], outcomes: "Sequence[RowOutcome]") -> None:
+    def _settle(
+        self, due: Sequence[Delivery], documents: Sequence[dict[str, Any]], outcomes: "Sequence[RowOutcome]"
+    ) -> None:
         now = self._job.clock()
         pairs = list(zip(due, outcomes, strict=True))
-        outbox.done(db, [(one.id, outcome.kind) for one, outcome in pairs if outcome.kind != "failed"], now)
-        outbox.dead(db, [(one.id, outcome.reason or "") for one, outcome in pairs if outcome.kind == "failed"], now)
-        outbox.after_rows(db, [(one, _WORDS[outcome.kind], outcome.reason) for one, outcome in pairs], self._plan, now)
-
-    def _count(self, outcome: "RowOutcome", document: dict[str, Any]) -> None:
-        self._job.rows[_COUNTED[outcome.kind]] += 1
-        if outcome.kind in ("gone", "changed", "failed"):
-            reason = f": {outcome.reason}" if outcome.reason else ""
-            self._left.setdefault(outcome.kind, []).append(
-                f"key {msgspec.json.encode(document['key']).decode()}{reason}"
+        found = refused([(one, outcome.reason or "") for one, outcome in pairs if outcome.kind == "refused"], now)
+        lost = [(one.id, outcome.reason or "") for one, outcome in pairs if outcome.kind == "failed"]
+        made = [(one.id, outcome.kind) for one, outcome in pairs if outcome.kind in _COUNTED]
+        final = {delivery for delivery, _ in (*made, *lost, *found.dead)}
+        words = [(one, _WORDS.get(outcome.kind), outcome.reason) for one, outcome in pairs if one.id in final]
+        with self._job.state.transaction() as db:
+            outbox.done(db, made, now)
+            outbox.dead(db, [*lost, *found.dead], now)
+            outbox.put_off(db, found.again)
+            outbox.after_rows(db, words, self._plan, now)
+        for (one, outcome), document in zip(pairs, documents, strict=True):
+            self._count(
+                "given up" if one.id in final and outcome.kind == "refused" else outcome.kind, outcome, document
             )
 
+    def _count(self, kind: str, outcome: "RowOutcome", document: dict[str, Any]) -> None:
+        counter = _COUNTED.get(kind, "failed" if kind in ("failed", "given up") else None)
+        if counter is not None:  # else it waits
+            self._job.rows[counter] += 1
+        if kind in _SAID:
+            reason = f": {outcome.reason}" if outcome.reason else ""
+            key = msgspec.json.encode(document["key"]).decode()
+            self._left.setdefault(kind, []).append(f"key {key}{reason}")
+
     def _report(self) -> None:
-        words = {
-            "gone": ("no longer there", "nothing is invented for a row that the application deleted"),
-            "changed": ("changed since", "only_if left them as they are"),
-            "failed": ("not written", f"the answers are kept: nura results {self._workload.name}"),
-        }
+        name = self._workload.name
         for kind, keys in self._left.items():
-            what, hint = words[kind]
-            text = f"{self._workload.name}: {count(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
-            self._job.troubles.append(Trouble("row", text, EX_PARTIAL, hint, workload=self._workload.name))
+            what, hint = _SAID[kind]
+            text = f"{name}: {count(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
+            self._job.troubles.append(Trouble("row", text, EX_PARTIAL, hint.format(name), workload=name))
+        self._bugs.report()
+
+
+_SAID = {
+    "gone": ("no longer there", "nothing is invented for a row that the application deleted"),
+    "changed": ("changed since", "only_if left them as they are"),
+    "failed": ("not written", "the answers are kept: nura results {}"),
+    "refused": ("refused", "tried again later, and less and less often, for about a day"),
+    "given up": (f"given up after {MOST_TRIES} tries", "the answers are kept: nura results {}"),
+}
+"""How outcomes that a person should know of are said, and what else there is to say."""
 
 
 class _Events:
@@ -311,6 +391,7 @@ class _Events:
         self._options = options
         self._target = target_of(options)
         self._label = label_of(options)
+        self._bugs = _Bugs(job, workload.name, "event")
         self._refused = 0
         self._said = ""
 
@@ -331,6 +412,7 @@ class _Events:
         try:
             self._send(receiver)
         finally:
+            self._bugs.report()
             receiver.close()
 
     @property
@@ -354,8 +436,8 @@ class _Events:
             if not page:
                 break
             after = page[-1].id
-            due = [delivery for delivery in page if not delivery.overtaken]
-            outcomes = receiver.send(self._bodies(due)) if due else []
+            due, bodies = self._made([delivery for delivery in page if not delivery.overtaken])
+            outcomes = receiver.send(bodies) if bodies else []
             self._settle(page, due, outcomes)
             later = next((outcome for outcome in outcomes if outcome.kind == "later"), None)
             if later is not None:
@@ -364,6 +446,19 @@ class _Events:
                 return
             in_a_row = in_a_row + 1 if due and all(outcome.kind == "refused" for outcome in outcomes) else 0
         self._again()
+
+    def _made(self, due: Sequence[Delivery]) -> "tuple[Sequence[Delivery], list[Event]]":
+        """Return what can be sent, and its events; where that fails as nobody foresaw, without those it fails for."""
+        try:
+            return due, self._bodies(due)
+        except Exception as error:
+            if not unforeseen(error):
+                raise
+            if len(due) == 1:
+                self._bugs.note(due[0], error)
+                return [], []
+        made = [self._made([one]) for one in due]
+        return [one for part, _ in made for one in part], [event for _, part in made for event in part]
 
     def _bodies(self, due: Sequence[Delivery]) -> "list[Event]":
         from nura_cli.delivery.events import Event
@@ -390,33 +485,29 @@ class _Events:
             return row.tag or "", task_data(one, document, self._options.answers), row.finished_at
         batch = batches.get(self._job.state.db, one.batch_id)
         if batch is None:
-            raise NuraError(f"the state file lacks batch {one.batch_id}, which an event is about")
+            raise LookupError(f"the state file lacks batch {one.batch_id}, which an event is about")
         return batch.tag, batch_data(one, batch), batch.final_at or one.created_at
 
     def _settle(self, page: Sequence[Delivery], due: Sequence[Delivery], outcomes: "Sequence[Outcome]") -> None:
         job = self._job
         now = job.clock()
-        sent = [(one.id, "sent") for one, outcome in zip(due, outcomes, strict=True) if outcome.kind == "sent"]
-        refused = [(one, outcome) for one, outcome in zip(due, outcomes, strict=True) if outcome.kind == "refused"]
-        dead = [(one.id, outcome.message) for one, outcome in refused if one.tries + 1 >= MOST_TRIES]
-        again = [
-            (one.id, outcome.message, now + _backoff(one.tries + 1))
-            for one, outcome in refused
-            if one.tries + 1 < MOST_TRIES
-        ]
+        pairs = list(zip(due, outcomes, strict=True))
+        sent = [(one.id, "sent") for one, outcome in pairs if outcome.kind == "sent"]
+        said = [(one, outcome.message) for one, outcome in pairs if outcome.kind == "refused"]
+        found = refused(said, now)
         with job.state.transaction() as db:
             outbox.done(db, [*sent, *((one.id, "superseded") for one in page if one.overtaken)], now)
-            outbox.dead(db, dead, now)
-            outbox.put_off(db, again)
+            outbox.dead(db, found.dead, now)
+            outbox.put_off(db, found.again)
             if sent:
                 outbox.resume(db, self._target)
         job.events["sent"] += len(sent)
-        job.events["dead"] += len(dead)
-        self._refused += len(refused)
-        self._said = refused[-1][1].message if refused else self._said
-        if dead:
+        job.events["dead"] += len(found.dead)
+        self._refused += len(said)
+        self._said = said[-1][1] if said else self._said
+        if found.dead:
             text = (
-                f"{self._workload.name}: {count(len(dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
+                f"{self._workload.name}: {count(len(found.dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
                 f" {self._label}: {self._said}"
             )
             job.troubles.append(Trouble("event", text, EX_PARTIAL, "see nura status", workload=self._workload.name))

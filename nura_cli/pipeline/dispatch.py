@@ -318,6 +318,7 @@ def _open(
             spec=text,
             tag=new_tag(),
             at=now,
+            plan=deliver.plan_of(job.config, workload.name).text,
         )
         most = min(limits.requests, route.cap or limits.requests)
         if not tasks.claim(db, lane.id, batch_id, most, now, horizon, upto):

@@ -6,17 +6,20 @@ right while other stages run. It needs no key and speaks to nobody.
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nura_cli.clock import rfc3339, span
-from nura_cli.pipeline import retry, waiting
+from nura_cli.pipeline import plans, retry, waiting
 from nura_cli.pipeline.report import Report, batch_dicts, count
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, answers, batches, disk, outbox, runs, tasks
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch, Sighting, Stray
 from nura_cli.states import BatchStatus, TaskStatus
+
+if TYPE_CHECKING:
+    from nura_cli.config import WorkloadConfig
 
 _LATE = 24 * 3600
 _UNSETTLED = 3600
@@ -31,12 +34,19 @@ _WAITS_FOR = {
 _NOTHING = Totals(0, 0, 0, 0, 0, 0)
 
 
-def run(state: State, workloads: Iterable[str], now: int) -> Report:
+def run(
+    state: State,
+    workloads: Iterable[str],
+    now: int,
+    *,
+    options: "Callable[[], Mapping[str, WorkloadConfig] | None]" = lambda: None,
+) -> Report:
     """Say where everything stands.
 
     Args:
         workloads: the configured names, so that idle ones are shown too; empty where the configuration is not known.
         now: unix seconds.
+        options: gives the configured workloads themselves, None where they are not known; asked only when deliveries wait.
     """
     configured = list(workloads)
     lanes = tasks.lanes(state.db)
@@ -69,6 +79,7 @@ def run(state: State, workloads: Iterable[str], now: int) -> Report:
             *(orphaned(by_workload, configured) if configured else ()),
             *given_up(left),
             *foreign_owners(state),
+            *nobodys(left, options),
         ],
         **_spent(list(totals.values())),
     }
@@ -121,6 +132,14 @@ def foreign_owners(state: State) -> list[dict[str, Any]]:
 
 
 _NAMED_AT_MOST = 10
+
+
+def nobodys(
+    left: Sequence[outbox.Left], options: "Callable[[], Mapping[str, WorkloadConfig] | None]"
+) -> list[dict[str, Any]]:
+    """Return the deliveries that wait for what is no longer in the configuration, as what needs a person."""
+    workloads = options() if any(one.status == "pending" for one in left) else None
+    return [] if workloads is None else [_need(text, hint) for _, text, hint in plans.unowned(left, workloads)]
 
 
 def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> dict[str, int]:

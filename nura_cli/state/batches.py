@@ -27,7 +27,7 @@ class Batch(NamedTuple):
         held: why a person has to decide, or None.
         completed, failed: requests, as the provider counts them; as nura counted them once reconciled.
         answered: tasks that an answer of this batch completed.
-        plan: what its answers set off, as it was when it was sent (JSON); None for one of an earlier release.
+        plan: what its answers set off, as it was when it was claimed (JSON); None for one of an earlier release.
         absent_here: this machine's clock when ``absent_at`` was noted.
         asked_at: when the provider was last asked after it alone.
         short_at: when it first came home with fewer answers than the provider counts.
@@ -101,13 +101,14 @@ def add(
     spec: str,
     tag: str,
     at: int,
+    plan: str | None = None,
 ) -> int:
-    """Add a batch in ``processing`` with the spec it will be rendered with; return its id."""
+    """Add a batch in ``processing`` with the spec it will be rendered with, and what its answers set off; return its id."""
     db.execute("INSERT OR IGNORE INTO specs (revision, spec) VALUES (?, ?)", (revision, spec))
     row = db.execute(
         "INSERT INTO batches (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, status,"
-        " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?) RETURNING id",
-        (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, at),
+        " created_at, plan) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?, ?) RETURNING id",
+        (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, at, plan),
     ).fetchone()
     log.batch(db, at, row[0], None, BatchStatus.PROCESSING, "claimed")
     return int(row[0])

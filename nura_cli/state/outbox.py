@@ -4,6 +4,7 @@ Deliveries are added in the transaction that settles their tasks. A task's event
 with its settling where no row is to be. Every writing function runs inside the caller's transaction.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -23,6 +24,49 @@ class Plan(NamedTuple):
 
     rows: frozenset[str] = frozenset()
     events: Mapping[str, tuple[str, ...]] = {}
+
+    @property
+    def text(self) -> str:
+        """The plan as it is kept with a batch."""
+        return json.dumps({"rows": sorted(self.rows), "events": self.events})
+
+    @property
+    def receivers(self) -> dict[str, frozenset[str]]:
+        """Receiver → the types of events that it gets."""
+        targets = dict.fromkeys(target for targets in self.events.values() for target in targets)
+        return {one: frozenset(kind for kind, its in self.events.items() if one in its) for one in targets}
+
+    def moved(self, today: "Plan") -> dict[str, str]:
+        """Return which receivers have another address today: one that is gone, and one that is new and gets the same."""
+        new = {one: types for one, types in today.receivers.items() if one not in self.receivers}
+        found = {}
+        for one, types in self.receivers.items():
+            heir = next((other for other, its in new.items() if its == types), None)
+            if heir is not None and one not in today.receivers:
+                found[one] = heir
+                del new[heir]
+        return found
+
+    def joined(self, today: "Plan") -> "Plan":
+        """Return all that is due: what was planned, at today's addresses, and what today adds."""
+        moved = self.moved(today)
+        events = {}
+        for kind in {**self.events, **today.events}:
+            planned = [moved.get(one, one) for one in self.events.get(kind, ())]
+            events[kind] = tuple(dict.fromkeys([*planned, *today.events.get(kind, ())]))
+        return Plan(self.rows | today.rows, events)
+
+
+def row_target(status: str) -> str:
+    """Return what stands for the row of a task in the place of a receiver: the option that says what is written for it."""
+    return "set" if status == "completed" else f"set_{status}"
+
+
+def kept_plan(db: sqlite3.Connection, batch_id: int) -> Plan:
+    """Return what was planned for a batch's answers when it was claimed; nothing, for one of an earlier release."""
+    row = db.execute("SELECT plan FROM batches WHERE id = ?", (batch_id,)).fetchone()
+    kept = json.loads(row[0]) if row and row[0] else {"rows": [], "events": {}}
+    return Plan(frozenset(kept["rows"]), {kind: tuple(targets) for kind, targets in kept["events"].items()})
 
 
 class Delivery(NamedTuple):
@@ -51,15 +95,20 @@ class Delivery(NamedTuple):
 def settled(
     db: sqlite3.Connection, lane: int, batch_id: int, tasks: Iterable[tuple[int, TaskStatus]], plan: Plan, at: int
 ) -> None:
-    """Add what the settling of tasks of one lane sets off: their rows, or at once their events."""
+    """Add what the settling of tasks of one lane sets off: their rows, or at once their events.
+
+    Args:
+        plan: what today's configuration says; what was planned when the batch was claimed is due as well.
+    """
+    due = kept_plan(db, batch_id).joined(plan)
     with_row = []
     without = []
     for task_id, status in tasks:
         kind = f"task.{status}"
-        if status in plan.rows:
-            with_row.append(("row", "", kind, batch_id, at, lane, task_id))
+        if status in due.rows:
+            with_row.append(("row", row_target(status), kind, batch_id, at, lane, task_id))
         else:
-            without += [("event", target, kind, batch_id, at, lane, task_id) for target in plan.events.get(kind, ())]
+            without += [("event", target, kind, batch_id, at, lane, task_id) for target in due.events.get(kind, ())]
     db.executemany(
         "INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, created_at)"
         " SELECT ?1, l.workload_id, ?2, ?3, a.task_id, ?4, a.seq, ?5 FROM answers a JOIN lanes l ON l.id = ?6"
@@ -76,11 +125,12 @@ def ended(
     plan: Plan,
     at: int,
 ) -> None:
-    """Add the events about a batch that is final."""
+    """Add the events about a batch that is final; ``plan`` as for :func:`settled`."""
+    due = kept_plan(db, batch_id).joined(plan)
     db.executemany(
         "INSERT INTO deliveries (kind, workload_id, target, type, batch_id, created_at)"
         " SELECT 'event', workload_id, ?, ?, ?, ? FROM lanes WHERE id = ?",
-        [(target, kind, batch_id, at, lane) for target in plan.events.get(kind, ())],
+        [(target, kind, batch_id, at, lane) for target in due.events.get(kind, ())],
     )
 
 
@@ -160,22 +210,46 @@ def put_off(db: sqlite3.Connection, refused: Sequence[tuple[int, str, int]]) -> 
 def after_rows(
     db: sqlite3.Connection, rows: Iterable[tuple[Delivery, str | None, str | None]], plan: Plan, at: int
 ) -> None:
-    """Add the events that waited for rows: each row's delivery, what became of it, and why it was refused, if it was."""
+    """Add the events that waited for rows: each row's delivery, what became of it, and why it was refused, if it was.
+
+    Args:
+        plan: as for :func:`settled`.
+    """
+    rows = list(rows)
+    due = {batch_id: kept_plan(db, batch_id).joined(plan) for batch_id in {one.batch_id for one, _, _ in rows}}
     db.executemany(
         'INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, "row", row_error, created_at)'
         " SELECT 'event', workload_id, ?, type, task_id, batch_id, seq, ?, ?, ? FROM deliveries WHERE id = ?",
-        [(target, word, why, at, one.id) for one, word, why in rows for target in plan.events.get(one.type, ())],
+        [
+            (target, word, why, at, one.id)
+            for one, word, why in rows
+            for target in due[one.batch_id].events.get(one.type, ())
+        ],
     )
 
 
+def follow(db: sqlite3.Connection, workload: str, plan: Plan) -> None:
+    """Let the events that wait for a workload's receivers go to their addresses of today."""
+    for one in left(db):
+        if (one.workload, one.kind, one.status) == (workload, "event", "pending") and one.target not in plan.receivers:
+            heir = kept_plan(db, one.batch_id).moved(plan).get(one.target)
+            if heir is not None:
+                db.execute(
+                    "UPDATE deliveries SET target = ? WHERE status = 'pending' AND kind = 'event' AND target = ?"
+                    " AND workload_id = (SELECT id FROM workloads WHERE name = ?)",
+                    (heir, one.target, workload),
+                )
+
+
 class Left(NamedTuple):
-    """Deliveries of one workload and target that wait or were given up, and what was said of the newest of them."""
+    """Deliveries of one workload and target that wait or were given up; the newest one's batch, and what was said of it."""
 
     workload: str
     kind: Kind
     target: str
     status: Literal["pending", "dead"]
     n: int
+    batch_id: int
     said: str | None
 
 
@@ -190,8 +264,8 @@ def left(db: sqlite3.Connection) -> list[Left]:
             " GROUP BY d.workload_id, d.kind, d.target"
         )
     ]
-    said = "SELECT said FROM deliveries WHERE id = ?"
-    return [Left(*row)._replace(said=db.execute(said, (row[5],)).fetchone()[0]) for row in rows]
+    newest = "SELECT batch_id, said FROM deliveries WHERE id = ?"
+    return [Left(*row[:5], *db.execute(newest, (row[5],)).fetchone()) for row in rows]
 
 
 class Rest(NamedTuple):

@@ -306,7 +306,7 @@ CREATE INDEX answers_finished ON answers (finished_at);
 """
 
 THIRD = """
--- plan: what its answers set off, as it was when it was sent; NULL for batches of earlier releases. absent_here: our clock
+-- plan: what its answers set off, as it was when it was claimed; NULL for batches of earlier releases. absent_here: our clock
 -- when absent_at was noted. asked_at: when the provider was last asked after it alone. short_at: when it first came home
 -- with fewer answers than the provider counts. ending: how the provider ended it. cancelled: tasks of it that somebody's
 -- cancelling of it made "cancelled", until a person has decided about them.
@@ -319,6 +319,10 @@ ALTER TABLE batches ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX batches_sent ON batches (provider, created_at) WHERE marker IS NOT NULL;
 CREATE INDEX batches_cancelled ON batches (id) WHERE cancelled > 0;
 CREATE INDEX answers_cancelled ON answers (batch_id) WHERE status = 'cancelled';
+
+-- What stands for a row in the place of a receiver is the option that says what is written for it.
+UPDATE deliveries SET target = CASE type WHEN 'task.failed' THEN 'set_failed' ELSE 'set' END
+    WHERE kind = 'row' AND status <> 'done';
 
 -- Batches on a provider's list that may be copies of a sending of ours, until it is known. verdict 'copy' bears our tag,
 -- 'possible' is like ours by time and size, 'other' is somebody else's.

@@ -116,15 +116,60 @@ def test_an_edit_made_meanwhile_is_not_overwritten(openai_spool: Spool, app: App
 
 
 def test_an_answer_that_does_not_fit_fails_alone_and_is_kept(ended: Spool, app: App) -> None:
-    app.run("CREATE TRIGGER picky BEFORE UPDATE ON articles WHEN new.id = 7 BEGIN SELECT RAISE(ABORT, 'not this'); END")
+    ended.set(
+        write_back={**WRITE_BACK, "set": {"summary": "text", "updated": "contains(text, 'number 7') && text || `2`"}}
+    )
     report = ended.reconcile()
     assert report.exit_code == 3
     assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 0, "failed": 1}
-    assert "key 7: not this" in report.troubles[0].message
-    status = ended.status()
-    assert status["deliveries"]["echo"]["rows"] == {"pending": 0, "failed": 1}
-    assert "not this" in status["attention"][0]["message"]
+    assert "key 7: set.updated:" in report.troubles[0].message
+    assert ended.status()["deliveries"]["echo"]["rows"] == {"pending": 0, "failed": 1}
     assert len(ended.results()) == 10
+
+
+REFUSING = "CREATE TRIGGER picky BEFORE UPDATE ON articles WHEN new.id = 7 BEGIN SELECT RAISE(ABORT, 'not this'); END"
+
+
+def test_a_row_that_the_database_refuses_is_tried_again_and_the_others_are_written(ended: Spool, app: App) -> None:
+    app.run(REFUSING)
+    report = ended.reconcile()
+    assert report.exit_code == 3
+    assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
+    assert "1 row was refused, the first: key 7: not this" in report.troubles[0].message
+    assert ended.status()["deliveries"]["echo"]["rows"] == {"pending": 1, "failed": 0}
+    # Before its time it is not asked again, and nothing more is said of it.
+    app.run("DROP TRIGGER picky")
+    again = ended.reconcile()
+    assert (again.exit_code, again.result["rows"]["delayed"], len(app.summaries())) == (0, 1, 9)
+    ended.clock.advance(60)
+    assert ended.reconcile().result["rows"] == {"written": 1, "skipped": 0, "delayed": 0, "failed": 0}
+    assert "record number 7" in app.summaries()[7]
+
+
+def test_a_row_refused_for_a_day_is_given_up_and_waits_longer_each_time(ended: Spool, app: App) -> None:
+    app.run(REFUSING)
+    waits = []
+    for _ in range(MOST_TRIES - 1):
+        ended.reconcile()
+        [(until,)] = ended.rows("SELECT not_before FROM deliveries WHERE status = 'pending' AND kind = 'row'")
+        waits.append(until - ended.clock.time)
+        ended.clock.advance(waits[-1])
+    assert waits[:9] == sorted(waits[:9])  # from then on it is the longest there is, less some jitter
+    assert 20 * 3600 < sum(waits) < 36 * 3600
+    report = ended.reconcile()
+    assert report.result["rows"] == {"written": 0, "skipped": 0, "delayed": 0, "failed": 1}
+    assert f"1 row was given up after {MOST_TRIES} tries, the first: key 7: not this" in report.troubles[0].message
+    assert "not this" in ended.status()["attention"][0]["message"]
+    app.run("DROP TRIGGER picky")
+    ended.clock.advance(86400)
+    assert ended.reconcile().result["rows"]["written"] == 0
+
+
+def test_a_write_that_is_swallowed_is_said_so_and_is_no_edit_of_somebodys(ended: Spool, app: App) -> None:
+    app.run("CREATE TRIGGER quiet BEFORE UPDATE ON articles WHEN new.id = 7 BEGIN SELECT RAISE(IGNORE); END")
+    report = ended.reconcile()
+    assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
+    assert "key 7: the database took the write and the row does not hold it" in report.troubles[0].message
 
 
 def test_a_failed_task_is_written_where_set_failed_says(openai_spool: Spool, app: App) -> None:

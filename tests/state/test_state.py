@@ -157,7 +157,7 @@ def test_a_file_of_each_earlier_version_is_brought_up_to_date(tmp_path: Path) ->
             assert [batch.status for batch in batches.under_way(state.db)] == [BatchStatus.SUBMITTED]
             with state.transaction() as db:
                 outbox.settled(db, 1, 1, [(1, TaskStatus.COMPLETED)], outbox.Plan(frozenset({"completed"})), NOW)
-            assert outbox.waiting(state.db, "echo", "row", "") == 1
+            assert outbox.waiting(state.db, "echo", "row", "set") == 1
 
 
 def test_a_file_of_a_newer_nura_is_left_alone(state: State) -> None:

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -113,6 +113,62 @@ def _path(names: list[str]) -> Pick:
         return document
 
     return pick
+
+
+class Reads(NamedTuple):
+    """What an expression looks at.
+
+    Attributes:
+        roots: fields of the answer document; ``@`` where it looks at the whole.
+        record: fields of the record.
+        path: the names after ``record``, where it is nothing but a path there.
+    """
+
+    roots: frozenset[str]
+    record: tuple[str, ...]
+    path: tuple[str, ...] = ()
+
+    def absent(self, record: Any) -> list[str]:
+        """Return which of the fields a record lacks; of a path, how far it leads."""
+        if not self.path:
+            return [name for name in self.record if name not in record]
+        for n, name in enumerate(self.path, 1):
+            if not isinstance(record, dict) or name not in record:
+                return [".".join(self.path[:n])]
+            record = record[name]
+        return []
+
+
+def reads(expression: str) -> Reads:
+    """Return what a JMESPath expression, one that :func:`compiled` takes, looks at."""
+    import jmespath
+
+    found = list(_fields(jmespath.compile(expression).parsed, ""))
+    record = dict.fromkeys(name for scope, name in found if scope == "record")
+    first, *path = expression.split(".")
+    plain = first == "record" and _PATH.fullmatch(expression)
+    return Reads(frozenset(name for scope, name in found if not scope), tuple(record), tuple(path) if plain else ())
+
+
+_STEPS = {
+    *("subexpression", "index_expression", "pipe", "flatten", "projection", "value_projection", "filter_projection")
+}
+"""Nodes whose children work on what the one before them gave, and not on what the node itself was given."""
+
+
+def _fields(node: Any, scope: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the fields that a node looks at in the document (scope "") and in its record ("record"); None: in neither."""
+    if scope is None:
+        return
+    if node["type"] in ("field", "current"):
+        yield scope, node.get("value", "@")
+    for child in node.get("children", ()):
+        if isinstance(child, dict) and child["type"] != "expref":
+            yield from _fields(child, scope)
+            if node["type"] in _STEPS and child["type"] not in ("identity", "current"):
+                scope = "record" if (scope, child.get("value")) == ("", "record") else None
+                if scope is None:
+                    return
 
 
 def _mistyped(tree: Any) -> Iterator[str]:

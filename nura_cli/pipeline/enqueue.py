@@ -21,6 +21,7 @@ from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.errors import EX_PARTIAL, ConfigError, InputError
 from nura_cli.pipeline import lines
+from nura_cli.pipeline.needs import Needs
 from nura_cli.pipeline.render import Prompt
 from nura_cli.pipeline.report import Report, Trouble
 from nura_cli.providers.base import Dialect, Spec
@@ -133,6 +134,7 @@ class Reader:
         self._fields = [fields] if isinstance(fields, str) else list(fields)
         self._composite = not isinstance(fields, str)
         self._names = self._prompt.names if self._prompt else frozenset[str]()
+        self._needs = Needs(workload)
 
     def read(self, raw: lines.Line) -> "Read":
         """Take one line apart.
@@ -147,13 +149,18 @@ class Reader:
         if self._prompt is None:
             ready = self.dialect.ready(line)
             key = lines.key_of(ready.key, self._prefix)
+            if self._needs:
+                self._needs.check(key.json, lines.document(ready.body))
             return Read((self.dialect.name, ready.endpoint, ready.model), key, ready.body, line)
         if type(document) is not dict:
             raise InputError("not a JSON object")
         if not self._names <= document.keys():
             missing = ", ".join(sorted(self._names - document.keys()))
             raise InputError(f"the prompt needs {missing}, which the record lacks")
-        return Read(_RECORD_LANE, self._key(document), line, line)
+        key = self._key(document)
+        if self._needs:
+            self._needs.check(key.json, document)
+        return Read(_RECORD_LANE, key, line, line)
 
     def _key(self, record: dict[str, Any]) -> lines.Key:
         absent = [name for name in self._fields if name not in record]

@@ -244,7 +244,7 @@ class WriteBackConfig(_Options):
     ledger: str | None = Field(None, description="table that notes each delivery in the same transaction: exactly once")
 
 
-EventType = Literal["task.completed", "task.failed", "batch.completed", "batch.failed"]
+EventType = Literal["task.completed", "task.failed", "task.cancelled", "batch.completed", "batch.failed"]
 
 
 class EventConfig(_Options):

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from nura_cli.delivery.events import Command
 from nura_cli.errors import ConfigError
+from nura_cli.pipeline import deliver, results
 from nura_cli.pipeline.deliver import MOST_TRIES
 from tests.conftest import Spool
 from tests.receiver import SECRET, Receiver
@@ -155,7 +157,7 @@ def test_a_row_refused_for_a_day_is_given_up_and_waits_longer_each_time(ended: S
         waits.append(until - ended.clock.time)
         ended.clock.advance(waits[-1])
     assert waits[:9] == sorted(waits[:9])  # from then on it is the longest there is, less some jitter
-    assert 20 * 3600 < sum(waits) < 36 * 3600
+    assert 16 * 3600 < sum(waits) < 30 * 3600
     report = ended.reconcile()
     assert report.result["rows"] == {"written": 0, "skipped": 0, "delayed": 0, "failed": 1}
     assert f"1 row was given up after {MOST_TRIES} tries, the first: key 7: not this" in report.troubles[0].message
@@ -586,6 +588,323 @@ def test_a_receiver_without_its_secret_is_a_matter_of_configuration(ended: Spool
     report = ended.reconcile()
     assert report.result["events"]["delayed"] == 10
     assert [trouble.exit_code for trouble in report.troubles] == [78]
+
+
+# --- the configuration changes between sending and settling
+
+
+def leave(spool: Spool) -> dict[str, Any]:
+    """Take the workload out of the configuration; return it."""
+    leaving: dict[str, Any] = spool.workloads.pop("echo")
+    spool.set("another")
+    return leaving
+
+
+def test_rows_and_events_are_due_although_the_workload_was_away_when_its_tasks_settled(
+    told_spool: Spool, app: App
+) -> None:
+    told_spool.dispatch()
+    told_spool.set(prompt="Again: {{ text }}")
+    told_spool.enqueue({"id": 10, "text": "record number 10"})
+    app.run("INSERT INTO articles (id, updated) VALUES (10, 1)")
+    told_spool.dispatch()
+    told_spool.poll()
+    leaving = leave(told_spool)
+    report = told_spool.reconcile()
+    assert report.exit_code == 3
+    assert report.result["rows"] == {"written": 0, "skipped": 0, "delayed": 11, "failed": 0}
+    said = [found for found in report.troubles if "row" in found.message]
+    assert said[0].message == "echo: 11 rows wait for a table that is no longer in the configuration"
+    assert said[0].hint == "put workloads.echo back until they are delivered"
+    [need] = [one for one in told_spool.status()["attention"] if "table" in one["message"]]
+    assert need["hint"] == said[0].hint
+    told_spool.workloads["echo"] = leaving
+    told_spool.write_config()
+    report = told_spool.reconcile()
+    assert report.exit_code == 0
+    assert report.result["rows"]["written"] == 11
+    # The first batch was sent before there was a receiver; today's configuration adds it.
+    assert report.result["events"] == {"sent": 12, "delayed": 0, "dead": 0}
+    assert told_spool.status()["attention"] == []
+
+
+def test_a_workload_renamed_for_one_reconcile_loses_nothing(ended: Spool, app: App) -> None:
+    ended.workloads["renamed"] = ended.workloads.pop("echo")
+    ended.write_config()
+    assert ended.reconcile().result["rows"]["delayed"] == 10
+    ended.workloads["echo"] = ended.workloads.pop("renamed")
+    ended.write_config()
+    assert ended.reconcile().result["rows"]["written"] == 10
+
+
+def test_a_second_configuration_on_the_same_state_file_loses_nothing(ended: Spool, app: App) -> None:
+    first = ended.path
+    ended.path = ended.folder / "second.yaml"
+    kept = ended.workloads
+    ended.workloads = {"other": ended.workload()}
+    ended.write_config()
+    assert ended.reconcile().result["rows"]["delayed"] == 10
+    ended.path, ended.workloads = first, kept
+    assert ended.reconcile().result["rows"]["written"] == 10
+
+
+def test_a_write_back_taken_out_waits_and_its_mended_mapping_is_the_one_that_counts(ended: Spool, app: App) -> None:
+    ended.set(write_back=None)
+    report = ended.reconcile()
+    assert report.result["rows"]["delayed"] == 10
+    assert report.troubles[0].hint == "put workloads.echo.write_back back until they are delivered"
+    assert [one["hint"] for one in ended.status()["attention"]] == [report.troubles[0].hint]
+    app.run("CREATE TABLE better (nr INTEGER PRIMARY KEY, answer TEXT)")
+    app.run("INSERT INTO better (nr) SELECT id FROM articles")
+    ended.set(write_back={**WRITE_BACK, "table": "better", "where": {"nr": "key"}, "set": {"answer": "text"}})
+    assert ended.reconcile().result["rows"]["written"] == 10
+    assert app.run("SELECT count(*) FROM better WHERE answer IS NOT NULL") == [(10,)]
+    assert app.summaries() == {}
+
+
+def test_rows_of_failed_tasks_wait_for_a_set_failed_that_was_taken_out(openai_spool: Spool, app: App) -> None:
+    with_failed = {**WRITE_BACK, "set_failed": {"error": "error.message"}}
+    openai_spool.set(write_back=with_failed, retry={"max_attempts": 1})
+    openai_spool.fill(3)
+    openai_spool.control.fault("rows", match="number 1", status=400, message="too long", times=-1)
+    openai_spool.dispatch()
+    openai_spool.poll()
+    openai_spool.set(write_back=WRITE_BACK)
+    report = openai_spool.reconcile()
+    assert report.result["rows"] == {"written": 2, "skipped": 0, "delayed": 1, "failed": 0}
+    assert "1 row waits for a set_failed that is no longer in the configuration" in report.troubles[-1].message
+    assert report.troubles[-1].hint == "put workloads.echo.write_back.set_failed back until they are delivered"
+    openai_spool.set(write_back=with_failed)
+    assert openai_spool.reconcile().result["rows"]["written"] == 1
+    assert app.run("SELECT id FROM articles WHERE error IS NOT NULL") == [(1,)]
+
+
+def test_what_todays_configuration_adds_is_due_as_well(openai_spool: Spool) -> None:
+    app = App(openai_spool.folder / "app.db", 3)
+    openai_spool.fill(3)
+    openai_spool.dispatch()
+    openai_spool.poll()
+    openai_spool.databases["app"] = {"url": "sqlite:///app.db"}
+    openai_spool.set(write_back=WRITE_BACK)
+    assert openai_spool.reconcile().result["rows"]["written"] == 3
+    assert len(app.summaries()) == 3
+
+
+def test_a_batch_of_an_earlier_release_has_todays_configuration_alone(ended: Spool, app: App) -> None:
+    with closing(sqlite3.connect(ended.state_path)) as db:
+        db.execute("UPDATE batches SET plan = NULL")
+        db.commit()
+    assert ended.reconcile().result["rows"]["written"] == 10
+
+
+@pytest.fixture
+def planned(ended: Spool, app: App) -> Spool:
+    """A spool whose downloaded batch was sent when two commands were to be told of it."""
+    for name in ("one", "two", "elsewhere"):
+        script = ended.folder / name
+        script.write_text(f"#!/bin/sh\ncat >> {ended.folder}/{name}.jsonl\n")
+        script.chmod(0o755)
+    ended.reconcile()
+    ended.set(events=[{"types": ["task.completed", "batch.completed"], "command": ["./one"]}, TWO])
+    ended.enqueue(*({"id": i, "text": f"record number {i}"} for i in range(10, 12)))
+    app.run("INSERT INTO articles (id) VALUES (10), (11)")
+    ended.dispatch()
+    ended.poll()
+    return ended
+
+
+TWO = {"types": ["task.completed"], "command": ["./two"]}
+
+
+def heard(spool: Spool, name: str) -> int:
+    """Return how many events a command was told."""
+    path = spool.folder / f"{name}.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_receiver_that_has_moved_is_told_at_its_new_address(planned: Spool) -> None:
+    moved = {"types": ["task.completed", "batch.completed"], "command": ["./elsewhere"]}
+    planned.set(events=[TWO, moved])
+    report = planned.reconcile()
+    assert (report.exit_code, report.result["events"]) == (0, {"sent": 5, "delayed": 0, "dead": 0})
+    assert [heard(planned, name) for name in ("one", "two", "elsewhere")] == [0, 2, 3]
+
+
+def test_what_was_refused_at_the_old_address_follows_to_the_new_one(planned: Spool) -> None:
+    (planned.folder / "one").unlink()
+    assert planned.reconcile().result["events"] == {"sent": 2, "delayed": 3, "dead": 0}
+    planned.set(events=[{"types": ["task.completed", "batch.completed"], "command": ["./elsewhere"]}, TWO])
+    report = planned.reconcile()
+    assert (report.exit_code, report.result["events"]) == (0, {"sent": 3, "delayed": 0, "dead": 0})
+    assert heard(planned, "elsewhere") == 3
+
+
+def test_events_for_a_receiver_taken_out_before_their_rows_were_written_wait_and_are_named(planned: Spool) -> None:
+    kept = planned.workloads["echo"]["events"]
+    planned.set(events=[TWO])
+    report = planned.reconcile()
+    assert report.result["events"] == {"sent": 2, "delayed": 3, "dead": 0}
+    assert report.exit_code == 3
+    assert "3 events wait for a receiver that is no longer in the configuration" in report.troubles[-1].message
+    [need] = planned.status()["attention"]
+    assert need["hint"] == "put workloads.echo.events back until they are delivered"
+    planned.set(events=kept)
+    assert planned.reconcile().result["events"] == {"sent": 3, "delayed": 0, "dead": 0}
+    assert [heard(planned, name) for name in ("one", "two")] == [3, 2]
+
+
+def test_events_of_a_batch_wait_for_its_rows_although_nobody_can_write_them(planned: Spool) -> None:
+    planned.set(write_back=None)
+    report = planned.reconcile()
+    assert report.result["rows"]["delayed"] == 2
+    assert report.result["events"]["sent"] == 0
+    planned.set(write_back=WRITE_BACK)
+    assert planned.reconcile().result["events"]["sent"] == 5
+
+
+# --- what nobody foresaw
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, keys: set[int]) -> None:
+    """Let a function fail, as nobody foresaw, for the answers of some keys."""
+    plainly = getattr(place, name)
+
+    def failing(self: Any, row: Any, *given: Any) -> Any:
+        if int(row.key) in keys:
+            raise TypeError("nobody thought of this")
+        return plainly(self, row, *given)
+
+    monkeypatch.setattr(place, name, failing)
+
+
+def test_what_nobody_foresaw_about_one_row_is_reported_and_the_others_are_written(
+    ended: Spool, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, results.Documents, "_document", {7})
+    report = ended.reconcile()
+    assert report.exit_code == 1
+    assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
+    assert report.troubles[-1].message == "echo: the row of task 8: unexpected TypeError: nobody thought of this"
+    assert "report" in (report.troubles[-1].hint or "")
+    monkeypatch.undo()
+    ended.clock.advance(60)
+    assert ended.reconcile().result["rows"]["written"] == 1
+
+
+def test_what_nobody_foresaw_about_every_row_is_said_once_and_stops_no_other_workload(
+    ended: Spool, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.run("INSERT INTO articles (id) SELECT 100 + id FROM articles")
+    ended.set("other", write_back=WRITE_BACK)
+    ended.enqueue(*({"id": 100 + i, "text": f"record number {100 + i}"} for i in range(10)), workload="other")
+    ended.enqueue(*({"id": 1000 + i, "text": f"record number {1000 + i}"} for i in range(50)))
+    ended.dispatch()
+    ended.poll()
+    failing(monkeypatch, results.Documents, "_document", {*range(100), *range(1000, 2000)})
+    report = ended.reconcile()
+    assert report.exit_code == 1
+    assert report.result["rows"]["written"] == 10
+    assert 1 <= sum(found.kind == "unexpected" for found in report.troubles) <= 2
+
+
+def test_what_nobody_foresaw_about_one_event_or_receiver_stops_no_other(
+    planned: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plainly = Command.send
+
+    def send(self: Command, events: Any) -> Any:
+        if "two" in self._argv[0]:
+            raise ZeroDivisionError("nobody thought of this")
+        return plainly(self, events)
+
+    monkeypatch.setattr(Command, "send", send)
+    monkeypatch.setattr(deliver, "batch_data", lambda *given: [].pop())
+    report = planned.reconcile()
+    assert report.exit_code == 1
+    assert report.result["events"]["sent"] == 2
+    said = [found.message for found in report.troubles if found.kind == "unexpected"]
+    assert said == [
+        "echo: the event about batch 2: unexpected IndexError: pop from empty list",
+        f"echo: command {planned.folder}/two: unexpected ZeroDivisionError: nobody thought of this",
+    ]
+    monkeypatch.undo()
+    planned.clock.advance(60)
+    assert planned.reconcile().result["events"]["sent"] == 3
+
+
+# --- somebody cancelled the batch
+
+
+def test_tasks_that_somebodys_cancelling_ended_are_told_of_and_no_row_is_written(openai_spool: Spool, app: App) -> None:
+    script = openai_spool.folder / "tell"
+    script.write_text(f"#!/bin/sh\ncat >> {openai_spool.folder}/told.jsonl\n")
+    script.chmod(0o755)
+    openai_spool.set(
+        write_back={**WRITE_BACK, "set_failed": {"error": "error.message"}},
+        events=[{"types": ["task.cancelled", "task.failed"], "command": ["./tell"]}],
+    )
+    openai_spool.fill(10)
+    openai_spool.control.fault("cancel", fraction=0.3)
+    report = openai_spool.round()[2]
+    cancelled = report.result["tasks"]["cancelled"]
+    assert cancelled > 0
+    assert report.result["events"] == {"sent": cancelled, "delayed": 0, "dead": 0}
+    assert report.result["rows"]["written"] == 10 - cancelled
+    assert app.run("SELECT count(*) FROM articles WHERE error IS NOT NULL") == [(0,)]
+    for event in told(openai_spool):
+        assert event["type"] == "task.cancelled"
+        assert (event["data"]["status"], event["data"]["error"]["kind"]) == ("cancelled", "cancelled")
+        assert event["data"]["row"] is None
+
+
+def test_a_cancelled_task_that_is_sent_again_is_no_longer_told_of(openai_spool: Spool) -> None:
+    openai_spool.set(events=[{"types": ["task.cancelled"], "command": ["./tell"]}])
+    openai_spool.fill(3)
+    openai_spool.control.fault("cancel", fraction=0)
+    assert openai_spool.round()[2].result["events"] == {"sent": 0, "delayed": 3, "dead": 0}
+    openai_spool.resolve("1")
+    script = openai_spool.folder / "tell"
+    script.write_text(f"#!/bin/sh\ncat >> {openai_spool.folder}/told.jsonl\n")
+    script.chmod(0o755)
+    openai_spool.clock.advance(3600)
+    openai_spool.settle()
+    assert told(openai_spool) == []
+    assert openai_spool.status()["deliveries"]["echo"]["events"] == {"pending": 0, "dead": 0}
+
+
+# --- what a record lacks is found before it is paid for
+
+
+def test_a_record_that_lacks_what_its_row_needs_is_rejected_and_the_good_ones_go_in(
+    openai_spool: Spool, app: App
+) -> None:
+    openai_spool.set(write_back={**WRITE_BACK, "only_if": {"updated": "record.updated"}}, keep=["updated"])
+    good = ({"id": i, "updated": 1, "text": f"record number {i}"} for i in range(3))
+    report = openai_spool.enqueue({"id": 7, "text": "x"}, *good)
+    assert report.exit_code == 3
+    assert (report.result["enqueued"], report.result["rejected"]) == (3, 1)
+    said = "line 1: write_back.only_if.updated: it needs record.updated, which the record lacks"
+    assert [found.message for found in report.troubles] == [said]
+    assert openai_spool.round()[2].result["rows"]["written"] == 3
+
+
+def test_a_ready_line_that_lacks_what_its_row_needs_is_rejected_too(openai_spool: Spool, app: App) -> None:
+    where = {"id": "record.metadata.row"}
+    openai_spool.workloads["echo"] = {
+        "provider": "main",
+        "keep": ["metadata"],
+        "write_back": {**WRITE_BACK, "where": where},
+    }
+    openai_spool.write_config()
+    messages = [{"role": "user", "content": "record number 0"}]
+    body = {"model": openai_spool.model, "messages": messages}
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": {**body, **more}}
+        for name, more in {"a": {}, "b": {"metadata": {"row": "1"}}}.items()
+    ]
+    report = openai_spool.enqueue(*lines)
+    assert (report.result["enqueued"], report.result["rejected"]) == (1, 1)
+    assert "needs record.metadata, which the record lacks" in report.troubles[0].message
 
 
 # --- from the database, too

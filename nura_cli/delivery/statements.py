@@ -70,7 +70,13 @@ _MOST_IN_VAIN = 40
 
 @dataclass(slots=True)
 class Tally:
-    """How a database took the rows of one group so far: whether it is at all fit to be used."""
+    """How a database took the rows of one group so far: whether it is at all fit to be used.
+
+    Attributes:
+        works: it took a row, or refused one for its values; from then on what fails is a row's own trouble.
+        waits: statements that took too long.
+        doubts: what was said of the rows that failed and are to blame only if others get through.
+    """
 
     works: bool = False
     waits: int = 0
@@ -157,7 +163,7 @@ class Writer:
         key = tuple([slot.take(document) for slot in self._where])
         return Row(position, self, key, (*key, *[take(document) for take in self._takes]), document.get("delivery_id"))
 
-    def write(self, connection: "Connection", rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
+    def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows, no two with one key, and yield what became of each.
 
         Raises:
@@ -212,11 +218,11 @@ class EachRow(Writer):
         order = [self._names.index(name) for name in compiled.positiontup]
         return str(compiled), itemgetter(*order)
 
-    def write(self, connection: "Connection", rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
+    def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows; see :meth:`Writer.write`."""
         # The driver's own cursor: SQLAlchemy's execution costs several times what SQLite's does.
         cursor = connection.connection.cursor()
-        update, values, tally = self._update, self._update_values, Tally()
+        update, values = self._update, self._update_values
         try:
             for row in rows:
                 try:
@@ -249,10 +255,9 @@ class EachRow(Writer):
 class InPackets(EachRow):
     """One statement a row, and hundreds of statements in one packet: as PyMySQL can, with a server some way off."""
 
-    def write(self, connection: "Connection", rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
+    def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows; see :meth:`Writer.write`."""
         cursor = connection.connection.cursor()
-        tally = Tally()
         try:
             for packet in _packets(rows):
                 yield from self._written(cursor, packet, tally)
@@ -358,9 +363,8 @@ class Together(Writer):
         look = sa.select(index, _all(same), _all(sa.or_(guard, same)))
         self._look = look.select_from(given).join(table, key).group_by(index)
 
-    def write(self, connection: "Connection", rows: Sequence[Row]) -> Iterator[tuple[Row, RowOutcome]]:
+    def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows; see :meth:`Writer.write`. Those that fail together are halved until the row is found."""
-        tally = Tally()
         yield from self._part(connection, rows, tally)
         # One that waits alone says nothing of the database.
         if len(rows) > 1 or not tally.waits:

@@ -36,6 +36,7 @@ from nura_cli.delivery.statements import (
     Row,
     RowOutcome,
     Slot,
+    Tally,
     Together,
     Writer,
     groups,
@@ -141,13 +142,14 @@ class WriteBack:
         except errors_of(self._engine) as error:
             raise self._as_ours(error) from error
 
-    def write(self, documents: Sequence[Mapping[str, Any]], now: int) -> list[RowOutcome]:
+    def write(self, documents: Sequence[Mapping[str, Any]], now: int, *, suspects: bool = False) -> list[RowOutcome]:
         """Write a chunk of answers in one transaction; the documents of one key are written in their order.
 
         Args:
             documents: with the fields of a line of ``nura results`` (what they hold may be JSON as it came), and with a
                 ledger ``delivery_id``: a string that stays the same however often this is tried.
             now: unix seconds, for the ledger.
+            suspects: these were refused before while others got through: what fails is their own trouble again.
 
         Returns:
             What became of each, in the order of the documents.
@@ -165,11 +167,11 @@ class WriteBack:
                     rows.append(writer.row(position, plain_document(document)))
                 except ValueError as error:
                     outcomes[position] = RowOutcome("failed", str(error))
-        for row, outcome in self._transact(rows, now):
+        for row, outcome in self._transact(rows, now, suspects):
             outcomes[row.position] = outcome
         return outcomes
 
-    def _transact(self, rows: Sequence[Row], now: int) -> list[tuple[Row, RowOutcome]]:
+    def _transact(self, rows: Sequence[Row], now: int, suspects: bool) -> list[tuple[Row, RowOutcome]]:
         """Deliver rows in one transaction; one that is refused as a whole is halved until the row is found."""
         if not rows:
             return []
@@ -177,7 +179,7 @@ class WriteBack:
         for _ in range(_RACES):
             try:
                 with speaking(self._engine), transaction(self._engine) as connection:
-                    return list(self._deliver(connection, rows, now))
+                    return list(self._deliver(connection, rows, now, suspects))
             except _Raced as race:
                 reason = f"the ledger takes no entry: {race}"
             except RowRefused as error:
@@ -186,14 +188,16 @@ class WriteBack:
         if len(rows) == 1:
             return [(rows[0], RowOutcome("refused", reason))]
         middle = len(rows) // 2
-        return self._transact(rows[:middle], now) + self._transact(rows[middle:], now)
+        return self._transact(rows[:middle], now, suspects) + self._transact(rows[middle:], now, suspects)
 
-    def _deliver(self, connection: "Connection", rows: Sequence[Row], now: int) -> Iterator[tuple[Row, RowOutcome]]:
+    def _deliver(
+        self, connection: "Connection", rows: Sequence[Row], now: int, suspects: bool
+    ) -> Iterator[tuple[Row, RowOutcome]]:
         known = self._known(connection, rows)
         yield from ((row, UNCHANGED) for row in rows if row.delivery in known)
         done: list[Row] = []
         for writer, group in groups([row for row in rows if row.delivery not in known] if known else rows):
-            for row, outcome in writer.write(connection, group):
+            for row, outcome in writer.write(connection, group, Tally(works=suspects)):
                 if outcome.kind in ("written", "unchanged"):
                     done.append(row)
                 yield row, outcome

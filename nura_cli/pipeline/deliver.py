@@ -168,14 +168,24 @@ def run(state: State, config: Config, clock: Clock) -> Deliveries:
         if workload.write_back is not None:
             rows = _Rows(job, workload, workload.write_back)
             _guarded(job, workload, f"{workload.name}: its rows", rows.deliver)
+    _follow(job)
     for workload in config.workloads.values():
-        with state.transaction() as db:
-            outbox.follow(db, workload.name, plan_of(config, workload.name))
         for event in workload.events:
             events = _Events(job, workload, event)
             _guarded(job, workload, f"{workload.name}: {label_of(event)}", events.deliver)
     job.troubles += _nobodys(job)
     return job
+
+
+def _follow(job: Deliveries) -> None:
+    """Let events that wait for a receiver go to its address of today, where that alone has changed."""
+    for one in outbox.left(job.state.db):
+        if (one.kind, one.status) == ("event", "pending") and one.workload in job.config.workloads:
+            planned = outbox.kept_plan(job.state.db, one.batch_id)
+            heir = planned.moved(plan_of(job.config, one.workload)).get(one.target)
+            if heir is not None:
+                with job.state.transaction() as db:
+                    outbox.readdress(db, one, heir)
 
 
 def _guarded(job: Deliveries, workload: WorkloadConfig, about: str, deliver: Callable[[], None]) -> None:
@@ -258,9 +268,16 @@ class _Rows:
 
     def deliver(self) -> None:
         """Write all that is due, page by page; a database that is down delays all of it."""
-        job = self._job
         if not self._waiting:
             return
+        try:
+            self._attempt()
+        finally:
+            self._job.rows["delayed"] += self._waiting
+            self._report()
+
+    def _attempt(self) -> None:
+        job = self._job
         if job.rests(self._database):
             self._delay(outbox.rest(job.state.db, self._database).why)
             return
@@ -272,9 +289,6 @@ class _Rows:
             self._delay(f"{self._database}: {error.message}")
         except ConfigError as error:
             job.troubles.append(trouble(error, workload=self._workload.name))
-        finally:
-            job.rows["delayed"] += self._waiting
-            self._report()
 
     @property
     def _waiting(self) -> int:
@@ -304,15 +318,15 @@ class _Rows:
             outbox.done(db, [(one.id, "superseded") for one in page if one.overtaken], self._job.clock())
         due = [one for one in page if not one.overtaken]
         self._deliver(table, [one for one in due if not one.tries])
-        self._deliver(table, [one for one in due if one.tries])
+        self._deliver(table, [one for one in due if one.tries], suspects=True)
 
-    def _deliver(self, table: "WriteBack", due: Sequence[Delivery]) -> None:
+    def _deliver(self, table: "WriteBack", due: Sequence[Delivery], suspects: bool = False) -> None:
         """Write rows in one piece; where that fails as nobody foresaw, in halves, until the row is found."""
         if not due:
             return
         try:
             documents = self._documents(due)
-            outcomes = table.write(documents, self._job.clock())
+            outcomes = table.write(documents, self._job.clock(), suspects=suspects)
         except Exception as error:
             if not unforeseen(error):
                 raise
@@ -320,8 +334,8 @@ class _Rows:
                 self._bugs.note(due[0], error)
                 return
             middle = len(due) // 2
-            self._deliver(table, due[:middle])
-            self._deliver(table, due[middle:])
+            self._deliver(table, due[:middle], suspects)
+            self._deliver(table, due[middle:], suspects)
             return
         self._settle(due, documents, outcomes)
 

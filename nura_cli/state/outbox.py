@@ -228,19 +228,6 @@ def after_rows(
     )
 
 
-def follow(db: sqlite3.Connection, workload: str, plan: Plan) -> None:
-    """Let the events that wait for a workload's receivers go to their addresses of today."""
-    for one in left(db):
-        if (one.workload, one.kind, one.status) == (workload, "event", "pending") and one.target not in plan.receivers:
-            heir = kept_plan(db, one.batch_id).moved(plan).get(one.target)
-            if heir is not None:
-                db.execute(
-                    "UPDATE deliveries SET target = ? WHERE status = 'pending' AND kind = 'event' AND target = ?"
-                    " AND workload_id = (SELECT id FROM workloads WHERE name = ?)",
-                    (heir, one.target, workload),
-                )
-
-
 class Left(NamedTuple):
     """Deliveries of one workload and target that wait or were given up; the newest one's batch, and what was said of it."""
 
@@ -266,6 +253,15 @@ def left(db: sqlite3.Connection) -> list[Left]:
     ]
     newest = "SELECT batch_id, said FROM deliveries WHERE id = ?"
     return [Left(*row[:5], *db.execute(newest, (row[5],)).fetchone()) for row in rows]
+
+
+def readdress(db: sqlite3.Connection, waiting: Left, target: str) -> None:
+    """Let the events of a workload that wait for a receiver go to another."""
+    db.execute(
+        "UPDATE deliveries SET target = ? WHERE status = 'pending' AND kind = 'event' AND target = ?"
+        " AND workload_id = (SELECT id FROM workloads WHERE name = ?)",
+        (target, waiting.target, waiting.workload),
+    )
 
 
 class Rest(NamedTuple):

@@ -148,6 +148,17 @@ def test_a_row_that_the_database_refuses_is_tried_again_and_the_others_are_writt
     assert "record number 7" in app.summaries()[7]
 
 
+def test_a_row_that_breaks_a_trigger_keeps_no_database_from_the_others(ended: Spool, app: App) -> None:
+    """What it raises, ``malformed JSON``, is what a database that cannot be used might say, too."""
+    app.run("CREATE TRIGGER broken BEFORE UPDATE ON articles WHEN new.id = 7 BEGIN SELECT json('no'); END")
+    assert ended.reconcile().result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
+    for _ in range(MOST_TRIES - 1):
+        ended.clock.advance(7 * 3600)
+        report = ended.reconcile()
+        assert ended.status()["paused"] == []
+    assert report.result["rows"]["failed"] == 1
+
+
 def test_a_row_refused_for_a_day_is_given_up_and_waits_longer_each_time(ended: Spool, app: App) -> None:
     app.run(REFUSING)
     waits = []
@@ -233,7 +244,8 @@ def test_a_database_that_is_down_delays_its_deliveries_and_nothing_else(ended: S
     assert "10 rows wait for database app" in report.troubles[0].message
     assert ended.status()["paused"][0]["why"].startswith("database app")
     # While it rests, it is not asked; then everything is written, once.
-    assert ended.reconcile().exit_code == 75
+    resting = ended.reconcile()
+    assert (resting.exit_code, resting.result["rows"]["delayed"]) == (75, 10)
     ended.clock.advance(3600)
     assert ended.reconcile().result["rows"]["written"] == 10
     assert ended.status()["paused"] == []

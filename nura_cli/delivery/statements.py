@@ -3,7 +3,8 @@
 PostgreSQL takes hundreds of rows in one statement and names those it changed. MySQL takes hundreds of statements in one
 packet. SQLite takes one statement a row: it is no network away. It is always one transaction. The guard is part of the
 update itself, so that an edit that comes between is never overwritten; a row that already holds our values is left alone.
-Each row is looked at afterwards: triggers and row-level security can swallow a write, or change it, and say nothing.
+What was not hit is looked at afterwards, and where triggers or row-level security can swallow a write, or change it, and say
+nothing, so is what was.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -136,14 +137,23 @@ class Writer:
 
     Args:
         where, guards, sets: the slots of the row's key, of what must still hold in it, and of what is written.
+        doubtful: a row that was hit need not hold what was written.
     """
 
     def __init__(
-        self, engine: "Engine", table: "Table", where: Sequence[Slot], guards: Sequence[Slot], sets: Sequence[Slot]
+        self,
+        engine: "Engine",
+        table: "Table",
+        where: Sequence[Slot],
+        guards: Sequence[Slot],
+        sets: Sequence[Slot],
+        doubtful: bool,
     ) -> None:
         self._engine = engine
         self._table = table
         self._alone = unique(table, {slot.column for slot in where})
+        # Of several rows of one key, some may have been edited and others not.
+        self._looks = doubtful or (bool(guards) and not self._alone)
         self._errors = errors_of(engine)
         self._where, self._guards, self._sets = where, guards, sets
         self._takes = [slot.take for slot in (*guards, *sets)]
@@ -197,11 +207,17 @@ class EachRow(Writer):
     """One statement a row."""
 
     def __init__(
-        self, engine: "Engine", table: "Table", where: Sequence[Slot], guards: Sequence[Slot], sets: Sequence[Slot]
+        self,
+        engine: "Engine",
+        table: "Table",
+        where: Sequence[Slot],
+        guards: Sequence[Slot],
+        sets: Sequence[Slot],
+        doubtful: bool = True,
     ) -> None:
         import sqlalchemy as sa
 
-        super().__init__(engine, table, where, guards, sets)
+        super().__init__(engine, table, where, guards, sets, doubtful)
         binds: list[ColumnElement[Any]] = [sa.bindparam(name, type_=sa.types.NullType()) for name in self._names]
         key, guard, same = self._conditions(binds)
         columns = [table.columns[slot.column] for slot in sets]
@@ -227,9 +243,10 @@ class EachRow(Writer):
             for row in rows:
                 try:
                     cursor.execute(update, values(row.values))
-                    hit = bool(cursor.rowcount)
-                    cursor.execute(self._look, self._look_values(row.values))
-                    found = _found(cursor.fetchone())
+                    hit, found = bool(cursor.rowcount), None
+                    if not hit or self._looks:
+                        cursor.execute(self._look, self._look_values(row.values))
+                        found = _found(cursor.fetchone())
                     tally.works = True
                     yield row, outcome(hit, found, self._alone)
                 except self._errors as error:
@@ -267,7 +284,7 @@ class InPackets(EachRow):
 
     def _written(self, cursor: Any, rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         said = self._asked(cursor, self._update, self._update_values, rows, lambda: bool(cursor.rowcount), tally)
-        looked = [row for row, hit in zip(rows, said, strict=True) if not isinstance(hit, RowOutcome)]
+        looked = [row for row, hit in zip(rows, said, strict=True) if hit is False or (hit is True and self._looks)]
         look = self._asked(cursor, self._look, self._look_values, looked, lambda: _found(cursor.fetchone()), tally)
         found = dict(zip([row.position for row in looked], look, strict=True))
         for row, hit in zip(rows, said, strict=True):
@@ -342,11 +359,12 @@ class Together(Writer):
         guards: Sequence[Slot],
         sets: Sequence[Slot],
         types: Mapping[str, str],
+        doubtful: bool = True,
     ) -> None:
         import sqlalchemy as sa
         from sqlalchemy.dialects.postgresql import ARRAY
 
-        super().__init__(engine, table, where, guards, sets)
+        super().__init__(engine, table, where, guards, sets, doubtful)
         names = [self._index, *self._names]
         arrays = [sa.bindparam(name, type_=ARRAY(sa.Text)) for name in names]
         given = sa.func.unnest(*arrays).table_valued(*(sa.column(name, sa.Text) for name in names)).render_derived()
@@ -394,9 +412,10 @@ class Together(Writer):
 
     def _written(self, connection: "Connection", rows: Sequence[Row]) -> tuple[set[int], dict[int, Found | None]]:
         """Update the rows in one statement and look at them in another; return which were hit, and what was seen."""
-        given = self._arrays(rows)
-        hits = {int(index) for (index,) in connection.execute(self._update, given)}
-        return hits, {int(index): _found(two) for index, *two in connection.execute(self._look, given)}
+        hits = {int(index) for (index,) in connection.execute(self._update, self._arrays(rows))}
+        looked = rows if self._looks else [row for row in rows if row.position not in hits]
+        found = connection.execute(self._look, self._arrays(looked)) if looked else ()
+        return hits, {int(index): _found(two) for index, *two in found}
 
     def rehearse(self, connection: "Connection") -> None:
         """Have the statements read; see :meth:`Writer.rehearse`."""

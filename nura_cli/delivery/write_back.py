@@ -251,6 +251,7 @@ class WriteBack:
                 table = self._reflected(connection, "table", self._table, problems)
                 ledger = self._reflected(connection, "ledger", self._ledger, problems) if self._ledger else None
                 types = _type_names(connection, table) if table is not None else {}
+                doubtful = table is not None and _doubtful(connection, table)
         except errors_of(self._engine) as error:
             raise self._as_ours(error) from error
         slots = {
@@ -261,7 +262,7 @@ class WriteBack:
         if problems or table is None:
             raise self._config_error(problems)
         writers = {
-            status: self._writer(table, slots["where"], slots["only_if"], slots[option], types)
+            status: self._writer(table, slots["where"], slots["only_if"], slots[option], types, doubtful)
             for status, option in (("completed", "set"), ("failed", "set_failed"))
             if slots[option]
         }
@@ -273,12 +274,18 @@ class WriteBack:
         return _Prepared(writers, bare, at)
 
     def _writer(
-        self, table: "Table", where: list[Slot], guards: list[Slot], sets: list[Slot], types: Mapping[str, str]
+        self,
+        table: "Table",
+        where: list[Slot],
+        guards: list[Slot],
+        sets: list[Slot],
+        types: Mapping[str, str],
+        doubtful: bool,
     ) -> Writer:
         if self._engine.dialect.name == "postgresql":
-            return Together(self._engine, table, where, guards, sets, types)
+            return Together(self._engine, table, where, guards, sets, types, doubtful)
         kind = InPackets if self._engine.dialect.driver == "pymysql" else EachRow
-        return kind(self._engine, table, where, guards, sets)
+        return kind(self._engine, table, where, guards, sets, doubtful)
 
     def _reflected(
         self, connection: "Connection", option: str, named: str, problems: list[tuple[str, str]]
@@ -446,6 +453,35 @@ FROM kinds JOIN pg_type t ON t.oid = kinds.oid WHERE t.typtype <> 'd'
 """
 
 
+_DOUBTFUL = {
+    "sqlite": "SELECT max(type = 'view' OR type = 'trigger') FROM {schema}.sqlite_master WHERE lower(tbl_name) = lower(:named)",
+    "postgresql": (
+        "SELECT relkind <> 'r' OR relrowsecurity OR relhasrules OR relhassubclass OR EXISTS (SELECT FROM pg_trigger"
+        " WHERE tgrelid = c.oid AND NOT tgisinternal) FROM pg_class c WHERE oid = CAST(:quoted AS regclass)"
+    ),
+}
+
+
+def _doubtful(connection: "Connection", table: "Table") -> bool:
+    """Whether a row of a table need not hold what an update that hit it has written: triggers, policies, views.
+
+    MySQL shows a table's triggers only to those who may make some: there every table is doubtful.
+    """
+    import sqlalchemy as sa
+
+    query = _DOUBTFUL.get(connection.dialect.name)
+    if query is None:
+        return True
+    schema = '"' + (table.schema or "main").replace('"', '""') + '"'
+    given = {"named": table.name} if "named" in query else {"quoted": _quoted(table)}
+    return bool(connection.scalar(sa.text(query.format(schema=schema)), given))
+
+
+def _quoted(table: "Table") -> str:
+    """Return a table's name as PostgreSQL reads it."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name) if part)
+
+
 def _type_names(connection: "Connection", table: "Table") -> dict[str, str]:
     """Return PostgreSQL's own names of the types that a value is cast to before it comes to its column.
 
@@ -456,5 +492,5 @@ def _type_names(connection: "Connection", table: "Table") -> dict[str, str]:
 
     if connection.dialect.name != "postgresql":
         return {}
-    quoted = ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name) if part)
-    return {name: kind for name, kind in connection.execute(sa.text(_TYPE_NAMES), {"named": quoted})}  # noqa: C416 - rows, not pairs
+    found = connection.execute(sa.text(_TYPE_NAMES), {"named": _quoted(table)})
+    return {name: kind for name, kind in found}  # noqa: C416 - rows, not pairs

@@ -275,6 +275,16 @@ def test_a_value_that_a_trigger_replaces_is_a_refusal(table: Database) -> None:
     assert table.kinds(answer(2, "mine")) == ["unchanged"]
 
 
+@pytest.mark.parametrize("made", ["t_1 PARTITION OF t FOR VALUES FROM (0) TO (9)", "t_1 () INHERITS (t)"])
+def test_a_trigger_of_a_part_of_the_table_is_seen_too(made: str) -> None:
+    with postgresql() as database:
+        database.run(f"CREATE TABLE t (id INTEGER, a TEXT) {'PARTITION BY RANGE (id)' if 'OF' in made else ''}")
+        database.run(f"CREATE TABLE {made}")
+        database.run("INSERT INTO t_1 (id) VALUES (0), (1), (2)")
+        database.trigger("BEFORE UPDATE ON t_1", "IF new.id = 1 THEN new.a := 'mine'; END IF")
+        assert database.kinds(*map(answer, range(3))) == ["written", "refused", "written"]
+
+
 def test_a_trigger_that_touches_the_row_besides_is_no_refusal(table: Database) -> None:
     """As of a column that says when the row was last changed, which is also what ``only_if`` looks at."""
     if table.kind == "sqlite":

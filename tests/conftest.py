@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,9 +20,50 @@ from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Control, Sandbox
 from nura_cli.state import State, batches
+from tests import tallies
 
 PROTOCOLS = ("openai", "anthropic")
 START = 1_800_000_000
+MEMORY = Path("/dev/shm")
+ROOM = 2 * 1024**3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle, before there are workers, what they share: where their folders lie, and the seed of a soak's walks.
+
+    Kills lose nothing that was written, synced to a disk or not: beside each other, tests need not wait for one.
+    """
+    if config.getoption("numprocesses", None) and _is_roomy(MEMORY):
+        os.environ.setdefault("TMPDIR", str(MEMORY))
+        tempfile.tempdir = None  # it is looked for once, and then remembered
+    if os.environ.get("NURA_WALK"):
+        os.environ.setdefault("NURA_WALK_SEED", str(secrets.randbelow(2**32)))
+
+
+def _is_roomy(folder: Path) -> bool:
+    """Return whether tests may lie in a folder: room enough, and programs may be run from there."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize >= ROOM and not found.f_flag & os.ST_NOEXEC
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a worker hand on what its tests counted."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tallies"] = tallies.counted()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a worker counted; one that crashed hands on nothing."""
+    tallies.add(getattr(node, "workeroutput", {}).get("tallies", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what all tests counted."""
+    for line in tallies.lines():
+        terminalreporter.write_line(line)
 
 
 def need(tool: str, package: str) -> str:
@@ -214,6 +257,15 @@ class Spool:
         assert self.control.billing()["twice"]["custom_id"] == []
         for answer in self.results(statuses=["completed"], workloads=["echo"]):
             assert f"record number {answer['key']} " in answer["text"] + " ", answer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trust nobody: all is spoken to on loopback without TLS, and each client would read all of a system's certificates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("no-certificates")))
+        yield
 
 
 @pytest.fixture

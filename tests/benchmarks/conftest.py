@@ -1,7 +1,8 @@
 """What the benchmarks share: their size, processes measured from outside, and the lines they print at the end.
 
 ``NURA_BENCH_SCALE=1 pytest tests/benchmarks -s`` runs them at full size; by default they run at a hundredth of it, so
-that they cannot rot. They print ratios against a reference measured in the same run, and assert results, never times.
+that they cannot rot. They print ratios against a reference measured in the same run, and assert results, never times; so
+they run one after the other, on the disk.
 """
 
 import os
@@ -13,8 +14,15 @@ from typing import NamedTuple
 
 import pytest
 
+from tests import tallies
+
 SCALE = float(os.environ.get("NURA_BENCH_SCALE", "0.01"))
-_lines: list[str] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Start no workers: what is measured is alone on the machine."""
+    config.option.numprocesses = 0
 
 
 def scaled(n: int) -> int:
@@ -25,13 +33,8 @@ def scaled(n: int) -> int:
 def tell(name: str, measured: float, reference: float, target: str, more: str = "") -> None:
     """Note a ratio for the end of the run: seconds against seconds."""
     ratio = measured / reference if reference else float("inf")
-    _lines.append(f"{name}: {measured:.3f} s / {reference:.3f} s = {ratio:.2f} ({target}){more and ', ' + more}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was noted at the end of the run."""
-    for line in _lines:
-        terminalreporter.write_line(f"benchmark at {SCALE:g} of the size: {line}")
+    line = f"{name}: {measured:.3f} s / {reference:.3f} s = {ratio:.2f} ({target}){more and ', ' + more}"
+    tallies.ratios[f"benchmark at {SCALE:g} of the size: {line}"] += 1
 
 
 class Ran(NamedTuple):

@@ -1,6 +1,7 @@
-"""The README's tutorial at full size: 2,000 articles get their columns by the very crontab line, and everybody is told.
+"""The README's tutorial on a real table: the articles get their columns by the very crontab line, and everybody is told.
 
 The configuration and the crontab line are taken out of the README; a webhook is added, and for PostgreSQL one URL changed.
+There are 300 articles, and with ``NURA_KILL_SWEEP`` the 2,000 that the sweeps are worth.
 """
 
 import json
@@ -19,10 +20,11 @@ import pytest
 
 from tests import postgres
 from tests.end_to_end.test_command_line import NURA
+from tests.end_to_end.test_kills import SWEEP
 from tests.end_to_end.test_readme import BLOCKS, README
 from tests.receiver import SECRET, Receiver
 
-ARTICLES = 2000
+ARTICLES = 2000 if SWEEP else 300
 TABLE = (
     "CREATE TABLE articles (id INTEGER PRIMARY KEY, title TEXT, body TEXT, updated_at TEXT, summary TEXT, label TEXT)"
 )

@@ -33,10 +33,16 @@ def crontab_lines(config: Path, log: Path) -> str:
 
 
 # A cron of the test's own, in namespaces of its own: it sees no crontab but ours, nobody else sees ours, and with its first
-# process all of it ends. /dev/shm too: faketime names a semaphore there by its process id, which is always 1 in here.
+# process all of it ends. /dev/shm too: faketime names a semaphore there by its process id, which is always 1 in here; the
+# test's own folder may lie there, and stays.
 ISOLATED = """
 set -e
-for folder in /run /dev/shm /var/spool/cron/crontabs /etc/cron.d; do mount -t tmpfs none $folder; done
+mount -t tmpfs none /run
+mkdir /run/ours
+mount --bind "$2" /run/ours
+for folder in /dev/shm /var/spool/cron/crontabs /etc/cron.d; do mount -t tmpfs none $folder; done
+mkdir -p "$2"
+mount --bind /run/ours "$2"
 mount --bind /dev/null /etc/crontab
 crontab "$1"
 exec faketime -f '+0 x60' cron -f
@@ -56,8 +62,8 @@ def cron(tmp_path: Path) -> Iterator[Callable[[str], None]]:
     def install(lines: str) -> None:
         crontab = tmp_path / "crontab"
         crontab.write_text(lines)
-        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ISOLATED, "sh", str(crontab)]
-        running.append(subprocess.Popen(unshare, stderr=subprocess.DEVNULL))
+        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ISOLATED, "sh"]
+        running.append(subprocess.Popen([*unshare, str(crontab), str(tmp_path)], stderr=subprocess.DEVNULL))
 
     yield install
     for process in running:

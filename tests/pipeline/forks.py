@@ -1,12 +1,13 @@
 """nura's commands as real processes of a walk, forked from one that has everything loaded: a run costs some milliseconds.
 
-Each runs the whole command line, lock and exit code and all, at the time the walk's clock shows. It can be made to kill
-itself (SIGKILL: nothing is cleaned up) at its N-th call that reaches out of Python to the state file, the spool or the
-network.
+Each runs the whole command line, lock and exit code and all, at the time the walk's clock shows, and with the same dice
+when it is run again as it was. It can be made to kill itself (SIGKILL: nothing is cleaned up) at its N-th call that
+reaches out of Python to the state file, the spool or the network.
 """
 
 import multiprocessing
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ _REACHING_OUT = frozenset(
         "recv",
     }
 )
-_SECONDS = 60.0
+_SECONDS = 120.0
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
 
@@ -101,6 +102,7 @@ def _run(
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     clock.now = lambda: now
+    random.seed(repr((now, arguments)))  # the jitter of what it tries again
     if patience is not None:
         wire.READ_SECONDS = wire.SEND_SECONDS = patience
     sys.argv = ["nura", *arguments]

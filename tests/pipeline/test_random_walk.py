@@ -1,37 +1,46 @@
 """A random walk over the stages with faults, under one invariant: nothing accepted is lost, nothing is billed twice.
 
 Every stage runs as a real process at the time the walk's clock shows, and any of them may kill itself half-way, be killed
-while the provider holds one of its exchanges, or run beside others of its kind. Some walks by default; for a soak,
-``NURA_WALK=200 pytest tests/pipeline/test_random_walk.py`` takes that many a protocol. The seed is printed, and
-``NURA_WALK_SEED=<it>`` takes the same walks again; one that fails is shortened by hypothesis and printed step by step.
+while the provider holds one of its exchanges, or run beside others of its kind. By default the walks of fixed seeds are
+taken, those that ever found something among them, so that what passes here passes elsewhere; for a soak,
+``NURA_WALK=200 pytest tests/pipeline/test_random_walk.py`` takes that many a protocol from a seed of its own. The seed is
+printed, and ``NURA_WALK_SEED=<it>`` takes the same walks again; there, and in a soak, one that fails is shortened by
+hypothesis, for as long as that takes. It is printed step by step.
 """
 
 import json
 import os
-import secrets
 import shutil
 import sqlite3
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from nura_cli.sandbox import Sandbox
+from tests import tallies
 from tests.conftest import PROTOCOLS, Spool
 from tests.pipeline.forks import Command, Ended
 
 SOAK = os.environ.get("NURA_WALK")
-WALKS = int(SOAK or "5")
-STEPS = 40 if SOAK else 25
-SEED = int(os.environ.get("NURA_WALK_SEED") or secrets.randbelow(2**32))
-PATIENCE = 0.4
+WALKS = int(SOAK or "3")
+STEPS = 40 if SOAK else 20
+GIVEN = os.environ.get("NURA_WALK_SEED")  # tests/conftest.py gives a soak one, the same to all workers
+SEEDS = (1778551582, 244887515, 2074659069)
+"""The walks that every run takes: the first found a suspect that held nothing."""
+CHOSEN = (int(GIVEN),) if GIVEN else SEEDS
+PHASES = (Phase.generate, Phase.shrink) if GIVEN else (Phase.generate,)
+PATIENCE = 1.5
+BOUND = 120.0
+"""Seconds after which whatever is waited for hangs; there is no other limit to a walk than its steps."""
 STAGES = ("dispatch", "poll", "reconcile")
 EXPECTED = {0, 3, 75, 77}
 """How a stage may end here: done, partly, later, key refused. Neither 1 (a bug) nor 78 (nothing is misconfigured)."""
@@ -69,12 +78,11 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"what": "refuse", "code": "token_limit_exceeded", "message": "too much"},
     {"what": "refuse", "code": "invalid_request", "message": "bad"},
 )
-tally: Counter[str] = Counter()
-"""What all walks together did; printed at the end."""
+tally = tallies.walk
 
 kill_points = st.none() | st.integers(1, 120)
 chances = st.randoms(use_true_random=True)
-"""Dice for what is to be as likely in each case: hypothesis alone would rather repeat itself."""
+"""Dice for what is to be as likely in each case: hypothesis alone would rather repeat itself. It draws their seed."""
 
 
 class Walk(RuleBasedStateMachine):
@@ -179,8 +187,7 @@ class Walk(RuleBasedStateMachine):
         since = max((entry["id"] for entry in self.spool.control.log()), default=0)
         number = self.spool.control.fault("hold", "*", skip=skip, after=after, seconds=50)
         first = self.start(stage, patience=None)
-        while first.running and not self._held(since):
-            time.sleep(0.01)
+        wait_until(lambda: not first.running or self._held(since))
         self.spool.control.clear(number)
         if self._held(since):
             tally["fault: held exchange"] += 1
@@ -219,8 +226,7 @@ class Walk(RuleBasedStateMachine):
 
     def pass_time(self, seconds: int) -> None:
         """Let time pass here and at the provider; no exchange that somebody gave up on takes effect hours later."""
-        while any(entry["outcome"] in ("open", "held") for entry in self.spool.control.log()):
-            time.sleep(0.01)
+        wait_until(lambda: not any(entry["outcome"] in ("open", "held") for entry in self.spool.control.log()))
         self.spool.clock.advance(seconds)
 
     @rule(seconds=st.sampled_from([-3600, 3600, -5 * 86400, 5 * 86400]))
@@ -308,21 +314,33 @@ class Walk(RuleBasedStateMachine):
         tally["billed"] += self.spool.control.billing()["requests"]
 
 
+def wait_until(done: Callable[[], bool]) -> None:
+    """Wait for something that another process or the provider brings about."""
+    deadline = time.monotonic() + BOUND
+    while not done():
+        assert time.monotonic() < deadline, f"something hangs: waited {BOUND:g} s in vain"
+        time.sleep(0.01)
+
+
 def _name(fault: dict[str, Any]) -> str:
     return " ".join(str(fault[name]) for name in ("what", "status", "framing", "code") if name in fault)
 
 
-@pytest.mark.timeout(0 if SOAK else 300)
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("number", CHOSEN)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_whatever_happens_nothing_is_lost_and_nothing_is_billed_twice(protocol: str) -> None:
-    print(f"NURA_WALK_SEED={SEED}")
-    machine = seed(SEED + PROTOCOLS.index(protocol))(type(f"Walk_{protocol}", (Walk,), {"protocol": protocol}))
+def test_whatever_happens_nothing_is_lost_and_nothing_is_billed_twice(protocol: str, number: int) -> None:
+    print(f"NURA_WALK_SEED={number}")
+    tally[f"seed {number}"] += 1
+    machine = seed(number + PROTOCOLS.index(protocol))(type(f"Walk_{protocol}", (Walk,), {"protocol": protocol}))
     chosen = settings(
         max_examples=WALKS,
         stateful_step_count=STEPS,
+        phases=PHASES,
         deadline=None,
         database=None,
         print_blob=True,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine, settings=chosen)

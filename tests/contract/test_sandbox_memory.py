@@ -111,8 +111,8 @@ def test_work_that_was_killed_is_done_anew_and_billed_once(tmp_path: Path, proto
             batch_id = claude.messages.batches.create(requests=asks(n)).id
         with process(tmp_path / "box.db") as (child, url):
             asking = [
-                client.with_options(base_url=f"{url}/v1", timeout=60),
-                claude.with_options(base_url=url, timeout=60),
+                client.with_options(base_url=f"{url}/v1", timeout=240),
+                claude.with_options(base_url=url, timeout=240),
             ]
             thread = threading.Thread(target=_ask, args=(asking[protocol == "anthropic"], batch_id))
             thread.start()

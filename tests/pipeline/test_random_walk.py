@@ -77,7 +77,33 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"what": "invalid", "fraction": 0.4, "mode": "refusal"},
     {"what": "refuse", "code": "token_limit_exceeded", "message": "too much"},
     {"what": "refuse", "code": "invalid_request", "message": "bad"},
+    {"what": "refuse", "code": "server_error", "errors": "null"},
+    {"what": "create_shape", "route": "create", "shape": "no_id"},
+    {"what": "create_shape", "route": "create", "shape": "batch_id"},
+    {"what": "renamed"},
+    {"what": "unnamed"},
+    {"what": "unnamed", "seconds": 3600},
+    {"what": "short", "fraction": 0.5, "seconds": 7200},
+    {"what": "short", "fraction": 0.5, "seconds": 10**8},
+    {"what": "late_id", "bytes": 100_000},
+    {"what": "expire", "fraction": 0, "files": False},
+    {"what": "cancel", "fraction": 0.5, "files": False},
 )
+ODDITIES: tuple[dict[str, Any], ...] = (
+    *({"what": "list_shape", "shape": shape} for shape in ("batches", "value", "null", "object", "error", "no_ids")),
+    {"what": "no_has_more"},
+    {"what": "stale_list"},
+    {"what": "only_retrieve"},
+    {"what": "list_files", "where": "retrieve"},
+    {"what": "list_files", "where": "list"},
+    {"what": "never_ends"},
+    {"what": "forgotten"},
+    {"what": "skew", "seconds": 1200},
+    {"what": "times", "form": "ms"},
+    {"what": "echo_key"},
+    {"what": "no_counts"},
+)
+"""What a service may be like for a while."""
 tally = tallies.walk
 
 kill_points = st.none() | st.integers(1, 120)
@@ -179,6 +205,42 @@ class Walk(RuleBasedStateMachine):
         self.trouble(chance)
         for command in [self.start(stage) for stage in chance.choices(STAGES, k=chance.randint(2, 4))]:
             self.ended(command)
+
+    @rule(chance=chances)
+    def an_odd_service(self, chance: Random) -> None:
+        """For a round of cron or two the service answers in its own way."""
+        oddity = chance.choice(ODDITIES)
+        tally[f"fault: {_name(oddity)}"] += 1
+        self.server.arm({**oddity, "times": -1})
+        self.enqueue(chance.randint(1, 4), None)
+        for _ in range(chance.choice([1, 2])):
+            for stage in STAGES:
+                kill_at = chance.choice([None, None, chance.randint(1, 150)])
+                self.ended(self.start(stage, kill_at=kill_at), killed=True)
+            self.pass_time(chance.choice([0, 1000, 7200]))
+        for fault in self.spool.control.faults():
+            if fault["what"] == oddity["what"]:
+                self.spool.control.clear(fault["id"])
+
+    @rule(resend=st.booleans(), kill_at=kill_points)
+    def a_person_decides(self, resend: bool, kill_at: int | None) -> None:
+        """Somebody types what status says about whatever needs a person."""
+        self.decide("--resend" if resend else "--give-up", kill_at)
+
+    def decide(self, decision: str, kill_at: int | None = None) -> None:
+        """Decide about all that status names; a decision that is killed is made again."""
+        for need in self.spool.status()["attention"]:
+            number = str(need["batch_id"])
+            if f"nura resolve {number} {decision}" not in need["hint"]:
+                continue
+            tally[f"decided {decision}"] += 1
+            if decision == "--resend":
+                doubtful = "SELECT tag FROM batches WHERE id = ? AND status = 'submitting'"
+                self.sent_anew |= {tag for (tag,) in self.spool.rows(doubtful, need["batch_id"])}
+            if kill_at is not None:
+                self.ended(self.start("resolve", number, decision, kill_at=kill_at), killed=True)
+            ended = self.start("resolve", number, decision).end()
+            assert ended.code in EXPECTED | {2}, ended  # 2: the run that was killed had done it
 
     @rule(stage=st.sampled_from(["dispatch", "poll"]), skip=st.integers(0, 6), after=st.booleans(), kill=st.booleans())
     def overtaken(self, stage: str, skip: int, after: bool, kill: bool) -> None:
@@ -289,6 +351,7 @@ class Walk(RuleBasedStateMachine):
     def _calm_down(self) -> None:
         for _ in range(40):
             self.spool.round()
+            self.decide("--resend")
             under_way = self.spool.rows("SELECT count(*) FROM batches WHERE final_at IS NULL")[0][0]
             waiting = self.spool.counts()["pending"]
             if not under_way + waiting + self.spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL")[0][0]:
@@ -323,7 +386,9 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 
 def _name(fault: dict[str, Any]) -> str:
-    return " ".join(str(fault[name]) for name in ("what", "status", "framing", "code") if name in fault)
+    return " ".join(
+        str(fault[name]) for name in ("what", "status", "framing", "code", "shape", "where") if name in fault
+    )
 
 
 @pytest.mark.timeout(0)

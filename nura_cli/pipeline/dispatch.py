@@ -136,7 +136,7 @@ def run(
             progress(f"batch {batch.id}: going on from its uploaded file")
             _guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
     for workload in chosen:
-        _send_workload(job, workload, progress)
+        _guarded(job, workload.provider, workload.name, partial(_send_workload, job, workload, progress))
     return _report(job)
 
 

@@ -134,8 +134,7 @@ def run(
 
 def _awaited(state: State) -> list[Batch]:
     """Return the batches that have not ended yet; those of which something is missing have."""
-    under_way = batches.under_way(state.db, BatchStatus.SUBMITTED)
-    return [one for one in under_way if one.held is None and one.short_at is None and one.absent_at is None]
+    return [one for one in batches.under_way(state.db, BatchStatus.SUBMITTED) if not waiting.amiss(one)]
 
 
 def _result(job: Poll) -> dict[str, object]:
@@ -167,15 +166,18 @@ def _looked_for(job: Poll, batch: Batch) -> bool:
 
     Raises:
         OnHold: it waits for a person, and there is nothing more to be had of it.
+        ProviderError: the rest of its answers is looked for again by a later run.
     """
     now = job.clock()
-    missing = batch.held is not None or batch.short_at is not None or batch.absent_at is not None
-    if missing and batch.id in job.looked:
-        return False
-    job.looked |= {batch.id} if missing else set()
+    if waiting.amiss(batch):
+        if batch.id in job.looked:
+            return False
+        job.looked.add(batch.id)
     if batch.held is not None and (not waiting.kept(batch, now) or waiting.short_over(batch, now)):
         raise _on_hold(batch, batch.held, new=False)
-    return batch.short_at is None or waiting.asked_for_the_rest(batch, now)
+    if batch.short_at is not None and not waiting.asked_for_the_rest(batch, now):
+        raise _still_short(batch, "some answers that are counted have not come yet")
+    return True
 
 
 def _ask(job: Poll, provider: Provider, group: Sequence[Batch]) -> None:
@@ -249,13 +251,13 @@ def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
     _see(job, provider, batch, remote, alone=True)
 
 
-def listing_pays(waiting: int, page_size: int, pages: int, total: int) -> bool:
+def listing_pays(left: int, page_size: int, pages: int, total: int) -> bool:
     """Return whether one more page of the list may cost fewer requests than asking for the rest one by one.
 
     Pages already read are spent; at worst (an account full of others' batches) as many pages are read as asking for
     each batch would have taken, so the cost is never more than twice the least.
     """
-    return waiting > 2 and pages < max(2 * -(-total // page_size), total // 4)
+    return left > 2 and pages < max(2 * -(-total // page_size), total // 4)
 
 
 def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, alone: bool = False) -> None:
@@ -301,8 +303,8 @@ def _hold(job: Poll, batch: Batch, why: str) -> OnHold:
 def _on_hold(batch: Batch, why: str, *, new: bool) -> OnHold:
     return OnHold(
         f"batch {batch.id} is held: {why}",
-        hint=f"nura resolve {batch.id} --resend pays for its tasks again, --give-up does not; it comes home by itself if"
-        " its results do",
+        hint=f"nura resolve {batch.id} --resend pays for its tasks again, --give-up does not"
+        + ("" if batch.short_at is not None else "; it comes home by itself if its results do"),
         new=new,
         provider=batch.provider,
         batch_id=batch.id,
@@ -441,13 +443,17 @@ def _short(job: Poll, batch: Batch, remote: RemoteBatch, home: Home, claimed: in
     began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
     told = f"{batch.provider} counts {count(claimed, 'answer')} more than its results hold"
     if tasks.outstanding(job.state.db, batch.id) > batch.requests - len(home.lines.tasks):  # there are new ones
-        job.failed(ProviderError(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day"), batch)
+        job.failed(_still_short(batch, told), batch)
         return _completed(job, batch, remote, home, short_at=began)
     with job.state.transaction() as db:
         batch = batches.note(db, batch, short_at=began, asked_at=now)
     if waiting.short_over(batch, now):
         return _lost(job, batch, Failure(ErrorKind.MISSING, told))
-    raise ProviderError(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day")
+    raise _still_short(batch, told)
+
+
+def _still_short(batch: Batch, told: str) -> ProviderError:
+    return ProviderError(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day")
 
 
 def _completed(

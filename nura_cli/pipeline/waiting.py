@@ -41,9 +41,18 @@ def kept(batch: Batch, now: int) -> bool:
 
 
 def asked_alone(batch: Batch, now: int) -> bool:
-    """Return whether a batch that a list shows running is to be asked after by itself: hourly, and always past its time."""
+    """Return whether a batch that a list shows running is to be asked after by itself: hourly, always past its time, and
+    always where it was seen to have ended: a stale list does not take that back.
+    """
+    if amiss(batch):
+        return True
     last = batch.created_at if batch.asked_at is None else batch.asked_at
     return now >= deadline(batch) or not last <= now < last + ALONE_SECONDS
+
+
+def amiss(batch: Batch) -> bool:
+    """Return whether something of a batch is missing, or may be: it is looked for once a run, and not waited for."""
+    return batch.held is not None or batch.short_at is not None or batch.absent_at is not None
 
 
 def believed_in(batch: Batch, date: int, now: int) -> int | None:

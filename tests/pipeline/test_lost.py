@@ -322,6 +322,19 @@ def test_a_list_that_shows_a_batch_running_for_ever_is_not_all_that_is_asked(spo
     assert spool.counts()["completed"] == 5
 
 
+def test_a_stale_list_does_not_take_back_that_results_are_lost(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(limits={"requests": 1})
+    spool.write_config()
+    spool.fill(4)
+    spool.control.fault("lost", times=-1)
+    spool.dispatch()
+    later(spool, HOUR)
+    spool.control.fault("stale_list")
+    later(spool, QUARTER, 3)
+    assert len(spool.status()["attention"]) == 4
+    assert spool.control.billing()["requests"] == 4
+
+
 def test_a_batch_that_moves_on_only_when_it_is_retrieved_comes_home(spool: Spool) -> None:
     spool.providers["main"] = spool.provider(limits={"requests": 1})
     spool.write_config()

@@ -459,6 +459,7 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
     try:
         with on_disk(request_file(job.state, batch)):
             remote = provider.create(source, endpoint=batch.endpoint, tag=batch.tag, state_id=job.state.state_id)
+        recovery.check_ours(remote, batch)
     except Unconfirmed as error:  # the one doubtful outcome: recovery finds out, in a later run
         job.blocked |= {batch.provider, *recovery.unproven(job.state, job.accounts)}
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)

@@ -173,9 +173,11 @@ def _looked_for(job: Poll, batch: Batch) -> bool:
         if batch.id in job.looked:
             return False
         job.looked.add(batch.id)
-    if batch.held is not None and (not waiting.kept(batch, now) or waiting.short_over(batch, now)):
+    gone = batch.absent_at is not None and not waiting.kept(batch, now)
+    later = batch.short_at is not None and not waiting.asked_for_the_rest(batch, now)
+    if batch.held is not None and (gone or later):
         raise _on_hold(batch, batch.held, new=False)
-    if batch.short_at is not None and not waiting.asked_for_the_rest(batch, now):
+    if later:
         raise _still_short(batch, "some answers that are counted have not come yet")
     return True
 
@@ -203,7 +205,9 @@ def _ask_by_list(job: Poll, provider: Provider, unseen: dict[str, Batch], alone:
         recovery.note_shown(job.state, job.accounts, provider, page.batches)
         for remote in page.batches:
             batch = unseen.pop(remote.id, None)
-            if batch is None or (remote.phase is Phase.RUNNING and waiting.asked_alone(batch, job.clock())):
+            if batch is None or remote.phase is Phase.REFUSED:
+                continue  # that it was refused is believed when it says so itself
+            if remote.phase is Phase.RUNNING and waiting.asked_alone(batch, job.clock()):
                 continue
             del alone[remote.id]
             _guarded(job, batch, partial(_see, job, provider, batch, remote))
@@ -270,12 +274,13 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
     running = remote.phase is Phase.RUNNING
     told: dict[str, str | int | None] = {
         "remote_status": remote.status,
-        "completed": remote.completed if remote.completed is not None else batch.completed,
+        "completed": remote.completed if remote.completed is not None or not running else batch.completed,
         "failed": remote.failed if remote.failed is not None else batch.failed,
         "expires_at": remote.expires_at or batch.expires_at,
         "input_file_id": batch.input_file_id or remote.input_file_id,
         "absent_at": None if running else batch.absent_at,
         "absent_here": None if running else batch.absent_here,
+        "missed": None if running else batch.missed,
         "asked_at": job.clock() if alone and waiting.asked_alone(batch, job.clock()) else batch.asked_at,
     }
     if any(getattr(batch, name) != value for name, value in told.items()):
@@ -327,6 +332,10 @@ class Home(NamedTuple):
     lacks: str | None = None
     answers: bool = False
 
+    def missing(self, batch: Batch) -> int:
+        """Return how many of a batch's requests have no line."""
+        return max(0, batch.requests - len(self.lines.tasks))
+
 
 _NOTHING = Home({}, {}, spool.Lines(frozenset(), frozenset(), 0))
 
@@ -337,16 +346,39 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
         faults = msgspec.json.encode(remote.faults).decode()
         return _completed(job, batch, remote, _NOTHING, faults=faults)
     home = _fetched(job, provider, batch, remote)
-    if home.lacks:
-        for other in _told_otherwise(provider, remote):
-            again = _fetched(job, provider, batch, other)
-            if not again.lacks:
-                remote, home = other, again
-                break
+    if home.lacks or home.missing(batch):
+        remote, home = _asked_otherwise(job, provider, batch, remote, home)
     if home.lacks:
         return _lacking(job, provider, batch, remote, home)
+    return _counted(job, provider, batch, remote, home)
+
+
+def _counted(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home) -> Batch:
+    """Compare what came of a batch with what the provider counts, before a request without a line is believed to have none."""
     claimed = spool.claimed(remote.completed, home.lines, batch.requests)
-    return _short(job, batch, remote, home, claimed) if claimed else _completed(job, batch, remote, home)
+    if claimed:
+        return _short(job, batch, remote, home, claimed)
+    told = f"{batch.provider} does not count, and {count(home.missing(batch), 'request')} came without a result"
+    untold = remote.completed is None and home.missing(batch)
+    if untold and _missed_for(job, provider, batch, told) > 0:
+        raise NotFound(f"batch {batch.id}: {told}", hint="it is looked for again in 15 minutes")
+    return _completed(job, batch, remote, home)
+
+
+def _asked_otherwise(
+    job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home
+) -> tuple[RemoteBatch, Home]:
+    """Ask after a batch of which something is missing by itself and on its list; return what tells most of it.
+
+    The larger of two counts is believed: it may have been paid for.
+    """
+    told = _told_otherwise(provider, remote)
+    most = max((one.completed for one in (remote, *told) if one.completed is not None), default=None)
+    for other in told:
+        if home.lacks and other.parts and other.parts != remote.parts:
+            again = _fetched(job, provider, batch, other)
+            remote, home = (remote, home) if again.lacks else (other, again)
+    return remote._replace(completed=most), home
 
 
 def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Home:
@@ -368,6 +400,13 @@ def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -
             continue
         spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
         lines = lines.plus(found, all_answers=part == "output")
+    if (
+        remote.completed is None
+        and not lacks
+        and not remote.parts.keys() - {"error"}
+        and len(lines.tasks) < batch.requests
+    ):
+        lacks, answers = "names no file of answers, and counts none", True
     return Home(dict(remote.parts), spooled, lines, lacks, answers)
 
 
@@ -379,15 +418,15 @@ def _unnamed(remote: RemoteBatch) -> str | None:
 
 
 def _told_otherwise(provider: Provider, remote: RemoteBatch) -> list[RemoteBatch]:
-    """Return the batch as the provider tells it when asked after it alone, and on the newest page of its list, where that
-    names other results: a list and a retrieve can disagree (litellm#36049).
+    """Return an ended batch as the provider tells it when asked after it alone, and on the newest page of its list: the two
+    can disagree (litellm#36049).
     """
     told: list[RemoteBatch] = []
     with suppress(ProviderError):
         told.append(provider.retrieve(remote.id))
     with suppress(ProviderError):
         told += [one for one in provider.page().batches if one.id == remote.id]
-    return [one for one in told if one.phase is Phase.ENDED and one.parts and one.parts != remote.parts]
+    return [one for one in told if one.phase is Phase.ENDED]
 
 
 def _lacking(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home) -> Batch:
@@ -396,27 +435,27 @@ def _lacking(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, h
     if without_files and remote.ending is Ending.CANCELLED and remote.completed == 0:
         return _completed(job, batch, remote, _NOTHING)
     why = f"{batch.provider} {home.lacks}"
-    if _missed_for(job, provider, batch) > 0:
+    if _missed_for(job, provider, batch, why) > 0:
         raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
     did_nothing = remote.ending is Ending.EXPIRED and remote.completed == 0
     if without_files and (did_nothing or remote.ending is Ending.CANCELLED):
         return _completed(job, batch, remote, _NOTHING)
     if not home.answers:
-        return _completed(job, batch, remote, home)
+        return _counted(job, provider, batch, remote, home)
     return _lost(job, batch, Failure(ErrorKind.LOST, why))
 
 
-def _missed_for(job: Poll, provider: Provider, batch: Batch) -> int:
-    """Note that something of a batch was looked for in vain; return in how many seconds that is to be believed."""
+def _missed_for(job: Poll, provider: Provider, batch: Batch, what: str) -> int:
+    """Note what of a batch was looked for in vain; return in how many seconds that is to be believed."""
     try:
         date = provider.page().date
     except ProviderError:
         date = None
     now = job.clock()
-    left = waiting.believed_in(batch, date or now, now)
+    left = waiting.believed_in(batch, what, date or now, now)
     if left is None:
         with job.state.transaction() as db:
-            job.moved[batch.id] = batches.note(db, batch, absent_at=date or now, absent_here=now)
+            job.moved[batch.id] = batches.note(db, batch, absent_at=date or now, absent_here=now, missed=what)
         return waiting.SETTLING_SECONDS
     return left
 
@@ -442,7 +481,10 @@ def _short(job: Poll, batch: Batch, remote: RemoteBatch, home: Home, claimed: in
     now = job.clock()
     began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
     told = f"{batch.provider} counts {count(claimed, 'answer')} more than its results hold"
-    if tasks.outstanding(job.state.db, batch.id) > batch.requests - len(home.lines.tasks):  # there are new ones
+    new = tasks.outstanding(job.state.db, batch.id) > home.missing(batch)
+    if new and batch.spooled != json.dumps(
+        home.spooled
+    ):  # a file that came before holds what reconcile could not apply
         job.failed(_still_short(batch, told), batch)
         return _completed(job, batch, remote, home, short_at=began)
     with job.state.transaction() as db:
@@ -478,7 +520,9 @@ def _completed(
             held=None,
             absent_at=None,
             absent_here=None,
+            missed=None,
             short_at=short_at,
+            completed=remote.completed,
             asked_at=now,
             ended_at=remote.ended_at or now,
         )
@@ -490,16 +534,34 @@ def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
     now = job.clock()
     if not waiting.overdue(batch, now):
         if not 0 <= now - waiting.sent(batch) <= waiting.SETTLING_SECONDS:
+            if (other := _other_name(job, provider, batch)) is not None:
+                _see(job, provider, other[0], other[1])
+                return
             text = f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again"
             raise NotFound(text)
         return
+    if (other := _other_name(job, provider, batch)) is not None:
+        _see(job, provider, other[0], other[1])
+        return
     why = f"its time is over, and {batch.provider} no longer knows it"
     if job.accounts.resends_lost(batch.provider) and _forgotten(job, provider, batch):
-        if _missed_for(job, provider, batch) > 0:
+        if _missed_for(job, provider, batch, why) > 0:
             raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
         job.moved[batch.id] = _lost(job, batch, Failure(ErrorKind.LOST, why))
         return
     raise _hold(job, batch, why)
+
+
+def _other_name(job: Poll, provider: Provider, batch: Batch) -> tuple[Batch, RemoteBatch] | None:
+    """Return a batch under the id by which the list knows it, where its create was answered with one that nobody knows.
+
+    Only the one batch on the newest page that bears its tag, or was made from its file, and belongs to no other.
+    """
+    listed = [one for one in provider.page().batches if recovery.bears(one, batch)]
+    if len(listed) != 1 or batches.known(job.state.db, [listed[0].id]):
+        return None
+    with job.state.transaction() as db:
+        return batches.note(db, batch, remote_id=listed[0].id), listed[0]
 
 
 def _forgotten(job: Poll, provider: Provider, batch: Batch) -> bool:
@@ -531,6 +593,7 @@ def _follow_strays(job: Poll) -> None:
         if stray.spooled is not None:
             continue
         try:
+            _check_moved(job, stray)
             _follow(job, job.accounts.provider(stray.provider), stray)
         except (ProviderError, KeyRefused, ConfigError, StateError) as error:
             _not_followed(job, stray, error)
@@ -538,6 +601,17 @@ def _follow_strays(job: Poll) -> None:
             if not unforeseen(error):
                 raise
             job.bug(error, f"{stray.remote_id}, which is followed for batch {stray.batch_id}", provider=stray.provider)
+
+
+def _check_moved(job: Poll, stray: Stray) -> None:
+    """Check that a stray is still where its provider's name points: an id means another batch elsewhere. Raises ConfigError."""
+    batch = batches.get(job.state.db, stray.batch_id)
+    configured = stray.provider in job.accounts.names()
+    if batch is not None and configured and batch.address != job.accounts.address(stray.provider):
+        raise ConfigError(
+            f"{stray.remote_id} was sent to {batch.address}, and {stray.provider} has another address now: it is not followed",
+            provider=stray.provider,
+        )
 
 
 def _not_followed(job: Poll, stray: Stray, error: NuraError) -> None:
@@ -555,7 +629,7 @@ def _not_followed(job: Poll, stray: Stray, error: NuraError) -> None:
 
 def _follow(job: Poll, provider: Provider, stray: Stray) -> None:
     remote = provider.retrieve(stray.remote_id)
-    if remote.phase is Phase.RUNNING:
+    if remote.phase is Phase.RUNNING and job.clock() - stray.found_at < STRAY_KEPT:
         provider.cancel(stray.remote_id)
         return
     spooled = {}

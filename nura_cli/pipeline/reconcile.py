@@ -186,6 +186,7 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
                 settling.apply(chunk)
                 job.state.give_way()
     if batch.short_at is not None:
+        settling.report()
         with job.state.transaction() as db:
             why = "the answers that came are applied, the rest is looked for again"
             batches.move(db, batch, BatchStatus.SUBMITTED, job.clock(), why)
@@ -335,13 +336,14 @@ class Settling:
 
     def finish(self) -> None:
         """Account for the tasks without a line, then make the batch final; not while a line of it is left as it is."""
-        self._report()
+        self.report()
         if self._unread is not None:
             return
         job, batch = self._job, self._batch
         failure = _WITHOUT_LINE[Ending(batch.ending or Ending.COMPLETED)]
         # Of a batch that was cancelled and names no results nobody says what was answered, unless it counts none.
         untold = batch.ending == Ending.CANCELLED and batch.completed != 0 and not json.loads(batch.spooled or "{}")
+        untold = untold or (failure.kind is ErrorKind.MISSING and batch.completed is None)
         nothing = Verdict(failure, None, settle.UNKNOWN if untold else Spent())
         while True:
             now = job.clock()
@@ -357,7 +359,7 @@ class Settling:
             if len(left) < CHUNK_LINES:
                 return
 
-    def _report(self) -> None:
+    def report(self) -> None:
         """Say which lines nobody foresaw; their batch is taken up again by the next run."""
         batch = self._batch
         where: dict[str, Any] = {"provider": batch.provider, "workload": batch.workload, "batch": batch.id}
@@ -369,6 +371,7 @@ class Settling:
             self._job.troubles.append(bug(error, f"batch {batch.id}, the result of task {task_id}{more}", **where))
 
     def _final(self, db: Any, now: int) -> None:
+        batches.still(db, self._batch)
         batch = batches.get(db, self._batch.id) or self._batch
         counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
         batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
@@ -423,7 +426,9 @@ class StrayBill:
     def __init__(self, job: Reconcile, batch: Batch, stray: Stray) -> None:
         self._job = job
         self._batch = batch
-        self._of = "" if stray.remote_id == batch.remote_id else stray.remote_id  # one that was given up itself
+        own = stray.remote_id == batch.remote_id  # one that was given up itself
+        self._of = "" if own else stray.remote_id
+        self._same = own or batch.remote_id is None
         self._dialect: Dialect = dialect_of(batch.dialect)
         spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
         self._judge = Judge(self._dialect, spec, job.prices_of(batch))
@@ -435,7 +440,7 @@ class StrayBill:
                 billed = [line for raw in chunk if (line := self._line(raw))]
                 with self._job.state.transaction() as db:
                     now = self._job.clock()
-                    n = answers.late(db, self._batch.lane_id, self._batch.id, billed, now, self._of)
+                    n = answers.late(db, self._batch.lane_id, self._batch.id, billed, now, self._of, same=self._same)
                 self._job.tasks["late"] += n
 
     def _line(self, raw: bytes) -> tuple[int, Spent] | None:

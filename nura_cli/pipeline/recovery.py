@@ -24,6 +24,7 @@ from nura_cli.errors import (
     ProviderError,
     RateLimited,
     StateError,
+    Unconfirmed,
     Unreachable,
 )
 from nura_cli.pipeline import settle
@@ -109,7 +110,8 @@ def note_shown(state: State, accounts: Accounts, provider: Provider, listed: Seq
     if provider.own or batches.shows_ours(state.db, address):
         return
     known = batches.known(state.db, [remote.id for remote in listed])
-    ours = next((one.id for one in listed if one.id in known or one.state_id == state.state_id), None)
+    ended = [one for one in listed if one.phase is not Phase.RUNNING]  # some lists show only what is running
+    ours = next((one.id for one in ended if one.id in known or one.state_id == state.state_id), None)
     if ours is not None:
         with state.transaction() as db:
             batches.note_shown(db, address, ours)
@@ -211,8 +213,6 @@ def resolve(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
 def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: Job) -> None:
     accounts.check(batch)
     provider = accounts.provider(batch.provider)
-    if not accounts.adopts(batch.provider):
-        raise _hold(state, batch, "on_unconfirmed: hold is set for its provider")
     seen = marker_of(batch)
     deleted = seen.id is not None and not provider.uploads and batches.cleaned(state.db, seen.id)
     scan = read_list(provider, seen, accounts.fingerprint(batch.provider), deleted=deleted)
@@ -222,6 +222,10 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: 
             batch = batches.note(db, batch, marker=json.dumps(seen._replace(over=scan.date)._asdict()))
     found = identify(state, provider, batch, scan.batches)
     shows = provider.own or batches.shows_ours(state.db, batch.address)
+    if not accounts.adopts(batch.provider):
+        may_be = [*found.ours, *found.undecided]
+        it = f"; it may be {_named(may_be)}" if may_be else ""
+        raise _hold(state, batch, f"on_unconfirmed: hold is set for its provider{it}")
     if found.ours:
         oldest_first = [*reversed(found.ours)]
         chosen, *doubles = sorted(oldest_first, key=_worth)
@@ -229,14 +233,34 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: 
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
     elif why := _why_held(scan, found, shows):
         raise _hold(state, batch, why)
+    elif not provider.uploads and _too_late(batch, accounts.cleanup_after(batch.provider), scan.date or clock()):
+        raise _hold(state, batch, "it was looked for too late: it may have ended, and been deleted since")
     else:
         _absent(state, batch, scan.date or clock(), clock, found.empty, job.plan(batch))
+
+
+def _too_late(batch: Batch, cleanup_after: int | None, date: int) -> bool:
+    """Return whether a list from which batches can be deleted may have lost one since its create: another copy of this state
+    file may have brought it home and cleaned up after it.
+    """
+    kept_for = max(
+        _DELETED_AFTER[0], min(_DELETED_AFTER[1], _DELETED_AFTER[1] if cleanup_after is None else cleanup_after)
+    )
+    return batch.absent_at is None and date - (batch.sent_at or date) > kept_for
+
+
+_DELETED_AFTER = (3600, 24 * 3600)
+"""Seconds after a create within which its list must first be looked at to prove an absence: at least, and at most."""
 
 
 def _why_held(scan: "Scan", found: "Found", shows: bool) -> str | None:
     """Return why a batch that is not surely on the list is not surely absent from it either, or None."""
     if scan.doubt:
         return scan.doubt
+    if found.taken:
+        return f"what bears its tag has an id that belongs to another batch here: {_named(found.taken)}"
+    if found.changed:
+        return f"its tag stands in results under changed custom_ids: {_named(found.changed)}"
     if found.undecided:
         n = count(len(found.undecided), "batch there may be it; its results", "batches there may be it; their results")
         return f"{n} will tell once {'it ends' if len(found.undecided) == 1 else 'they end'}: {_named(found.undecided)}"
@@ -270,7 +294,7 @@ def marker_of(batch: Batch) -> Marker:
 
 def _hold(state: State, batch: Batch, why: str) -> OnHold:
     with state.transaction() as db:
-        batches.note(db, batch, held=why, absent_at=None, absent_here=None)
+        batches.note(db, batch, held=why, absent_at=None, absent_here=None, missed=None)
     return OnHold(
         f"batch {batch.id}: whether it arrived at {batch.provider} is not known, and it is held: {why}",
         hint=f"it is looked at again by every dispatch; to decide yourself: nura resolve {batch.id}"
@@ -286,11 +310,11 @@ def _absent(state: State, batch: Batch, date: int, clock: Clock, empty: Sequence
     first, believe it.
     """
     now = clock()
-    left = believed_in(batch, date, now)
     what = f"what may be it holds nothing: {_named(empty)}" if empty else f"{batch.provider} does not list it"
+    left = believed_in(batch, what, date, now)
     if left is None:
         with state.transaction() as db:
-            batches.note(db, batch, absent_at=date, absent_here=now, held=None)
+            batches.note(db, batch, absent_at=date, absent_here=now, missed=what, held=None)
     if left is None or left > 0:
         raise ProviderError(
             f"batch {batch.id}: its create was not confirmed, and {what}",
@@ -310,11 +334,9 @@ def _absent(state: State, batch: Batch, date: int, clock: Clock, empty: Sequence
 
 def _hollow(state: State, batch: Batch, empty: Sequence[RemoteBatch], clock: Clock, plan: Plan) -> None:
     """Let the tasks of a batch wait again that may well have run, and holds no line of anybody's: none can be applied."""
-    with state.transaction() as db:
-        for remote in empty:
-            batches.add_stray(db, Stray(batch.provider, remote.id, batch.id, clock()))
     why = f"its create was not confirmed, and what may be it has ended without a result: {_named(empty)}"
-    settle.lose(state, batch, Failure(ErrorKind.MISSING, why), plan, clock, resend=True)
+    suspects = [remote.id for remote in empty]
+    settle.lose(state, batch, Failure(ErrorKind.MISSING, why), plan, clock, resend=True, followed=suspects)
     raise ProviderError(
         f"batch {batch.id}: {why}; its tasks wait again",
         hint="nothing to do: they are sent by the next batch; what the first one cost is not known",
@@ -350,6 +372,7 @@ def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -
             held=None,
             absent_at=None,
             absent_here=None,
+            missed=None,
             input_file_id=batch.input_file_id or remote.input_file_id,
         )
 
@@ -426,12 +449,16 @@ class Found(NamedTuple):
         undecided: may be ours, and have not ended.
         deleted: may be ours, have ended, and have no results any more that would tell.
         empty: may be ours, and have ended without a line of anybody's.
+        taken: bear our tag, under an id that belongs to another batch here.
+        changed: have our tag in custom_ids that were changed, so that nothing of them can be applied.
     """
 
     ours: list[RemoteBatch]
     undecided: list[RemoteBatch]
     deleted: list[RemoteBatch]
     empty: list[RemoteBatch]
+    taken: list[RemoteBatch]
+    changed: list[RemoteBatch]
 
 
 def identify(state: State, provider: Provider, batch: Batch, listed: Sequence[RemoteBatch]) -> Found:
@@ -446,15 +473,18 @@ def identify(state: State, provider: Provider, batch: Batch, listed: Sequence[Re
     known = batches.known(state.db, [remote.id for remote in listed])
     fresh = [remote for remote in listed if remote.id not in known]
     ours = [remote for remote in fresh if bears(remote, batch)]
-    found = Found(ours, [], [], [])
+    taken = [remote for remote in listed if remote.id in known and bears(remote, batch)]
+    found = Found(ours, [], [], [], taken, [])
     if ours:
         return found
     for remote in fresh:
         if suspect(remote, batch):
             tags = tags_of(provider, remote)
-            if tags.found:
-                found.ours.extend([remote] if batch.tag in tags.found else [])
-            else:
+            if batch.tag in tags.found:
+                found.ours.append(remote)
+            elif any(batch.tag in tag for tag in tags.found):
+                found.changed.append(remote)
+            elif not tags.found:
                 {"running": found.undecided, "deleted": found.deleted, "empty": found.empty}[tags.why].append(remote)
     return found
 
@@ -463,6 +493,24 @@ def bears(remote: RemoteBatch, batch: Batch) -> bool:
     """Return whether a listed batch has this one's tag, or was made from its file."""
     by_file = remote.input_file_id is not None and remote.input_file_id == batch.input_file_id
     return remote.tag == batch.tag or by_file
+
+
+def check_ours(remote: RemoteBatch, batch: Batch) -> None:
+    """Check that the answer to a create is about the batch that was sent, as far as it tells.
+
+    Raises:
+        Unconfirmed: it names another tag, file or number of requests: what became of ours is not known.
+    """
+    other_tag = remote.tag not in (None, batch.tag)
+    other_file = (
+        remote.tag is None and None not in (remote.input_file_id, batch.input_file_id) and not bears(remote, batch)
+    )
+    if other_tag or other_file or remote.total not in (None, 0, batch.requests):
+        raise Unconfirmed(
+            f"{batch.provider}: creating a batch: the answer is about another one ({remote.id})",
+            hint="nothing is sent again before the provider has said what became of it",
+            provider=batch.provider,
+        )
 
 
 def suspect(remote: RemoteBatch, batch: Batch) -> bool:
@@ -477,7 +525,8 @@ def suspect(remote: RemoteBatch, batch: Batch) -> bool:
         return False
     seen = marker_of(batch)
     early = seen.date is not None and remote.created_at is not None and remote.created_at < seen.date - SKEW_SECONDS
-    late = seen.over is not None and remote.created_at is not None and remote.created_at > seen.over + SETTLING_SECONDS
+    latest = None if seen.over is None else seen.over + SETTLING_SECONDS + SKEW_SECONDS
+    late = latest is not None and remote.created_at is not None and remote.created_at > latest
     return not early and not late
 
 
@@ -496,10 +545,11 @@ class Tags(NamedTuple):
 def tags_of(provider: Provider, remote: RemoteBatch) -> Tags:
     """Return the tags of a batch: its own, or what stands before the dash in the custom_ids that its results begin with.
 
-    All of them: a line of somebody else's may stand among ours.
+    All of them: a line of somebody else's may stand among ours. Results that the provider will not show now (it may be
+    somebody else's batch) count as those of one that is still running.
 
     Raises:
-        ProviderError: its results cannot be read now.
+        ProviderError: the provider does not answer.
     """
     if remote.tag:
         return Tags(frozenset({remote.tag}))
@@ -515,6 +565,10 @@ def tags_of(provider: Provider, remote: RemoteBatch) -> Tags:
         except NotFound:
             why = "deleted"
             continue
+        except (ProviderError, KeyRefused) as error:
+            if isinstance(error, ProviderError) and not error.answered:
+                raise
+            told = None
         if told is None:
             why = "running"
         else:

@@ -53,11 +53,14 @@ def run(
         if len(names) != 1:
             raise UsageError("--adopt goes with one batch")
         batch = _named(state, clock(), names[0])
-        if batch.status is not BatchStatus.SUBMITTING:
+        if batch.status is BatchStatus.SUBMITTED and batch.held is not None:
+            _rename(state, accounts, batch, decision)
+        elif batch.status is not BatchStatus.SUBMITTING:
             raise UsageError(
                 f"batch {batch.id} is {batch.status}; only an unconfirmed (submitting) batch can be adopted"
             )
-        _adopt(state, accounts, clock, batch, decision)
+        else:
+            _adopt(state, accounts, clock, batch, decision)
         return Report({"done": f"adopted {decision}"}, worked=True)
     done = [_decide(state, config, accounts, clock, name, decision) for name in names]
     return Report({"done": "; ".join(dict.fromkeys(done))}, worked=True)
@@ -66,7 +69,7 @@ def run(
 def _decide(state: State, config: Config, accounts: Accounts, clock: Clock, name: str, decision: Decision) -> str:
     """Do what was decided about one batch; return what was done, in words."""
     resend = decision is Decision.RESEND
-    if not name.isdigit():
+    if not _is_number(name):
         if not resend:
             raise UsageError(f"{name} is no batch here; --give-up takes the number of a batch")
         _disown(state, accounts, clock, name)
@@ -84,18 +87,23 @@ def _decide(state: State, config: Config, accounts: Accounts, clock: Clock, name
     return "its tasks are sent again by the next dispatch" if resend else f"its tasks are {kind}, and not sent again"
 
 
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
 def _named(state: State, now: int, name: str) -> Batch:
     """Return a batch that a person may decide about.
 
     Raises:
         UsageError: there is none, or it needs nobody.
     """
-    batch = batches.get(state.db, int(name)) if name.isdigit() and len(name) < 19 else None
+    batch = batches.get(state.db, int(name)) if _is_number(name) and len(name) < 19 else None
     if batch is None:
         raise UsageError(f"batch {name} is not known", hint="nura status names those that need a person")
     if batch.status is BatchStatus.SUBMITTING or batch.cancelled or status.attention([batch], now):
         return batch
-    over = ", and its time is not over: the provider may be working on it" if batch.final_at is None else ""
+    running = batch.status is BatchStatus.SUBMITTED
+    over = ", and its time is not over: the provider may be working on it" if running else ""
     raise UsageError(
         f"batch {name} is {batch.status}{over}; there is nothing to decide about it",
         hint="nura status names those that need a person",
@@ -123,7 +131,19 @@ def _leave(state: State, batch: Batch) -> str:
     return "what its cancelling stopped stays cancelled"
 
 
+def _rename(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> None:
+    """Take another id at the provider for a batch that is held: its create may have been answered with one nobody knows."""
+    _check_ours(state, accounts, batch, remote_id)
+    with state.transaction() as db:
+        batches.note(db, batch, remote_id=remote_id, held=None, absent_at=None, absent_here=None, missed=None)
+
+
 def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_id: str) -> None:
+    recovery.adopt(state, batch, _check_ours(state, accounts, batch, remote_id), clock(), "adopted by a person")
+
+
+def _check_ours(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> RemoteBatch:
+    """Return what the provider says of a batch, once nothing it tells makes it another one's. Raises UsageError."""
     accounts.check(batch)
     _check_unknown(state, remote_id)
     provider = accounts.provider(batch.provider)
@@ -139,7 +159,7 @@ def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_
             f"{remote_id} was made from another file ({remote.input_file_id}) than batch {batch.id}"
             f" ({batch.input_file_id})"
         )
-    recovery.adopt(state, batch, remote, clock(), "adopted by a person")
+    return remote
 
 
 def _check_unknown(state: State, remote_id: str) -> None:
@@ -152,7 +172,8 @@ def _disown(state: State, accounts: Accounts, clock: Clock, remote_id: str) -> N
     if not batches.disowned(state.db, remote_id):
         _check_unknown(state, remote_id)
     provider, remote = _found(accounts, remote_id)
-    if remote.state_id != state.state_id:
+    uploads = {batch.input_file_id for batch in batches.under_way(state.db, BatchStatus.UPLOADED)} - {None}
+    if remote.state_id != state.state_id and remote.input_file_id not in uploads:
         raise UsageError(f"{remote_id} at {provider.name} was not sent by this state file or a copy of it")
     with state.transaction() as db:
         batches.add_stray(db, Stray(provider.name, remote_id, 0, clock()))

@@ -69,7 +69,15 @@ UNKNOWN = Spent(cost=None, list_cost=None)
 
 
 def lose(
-    state: State, batch: Batch, failure: Failure, plan: Plan, clock: Clock, *, resend: bool, once: bool = False
+    state: State,
+    batch: Batch,
+    failure: Failure,
+    plan: Plan,
+    clock: Clock,
+    *,
+    resend: bool,
+    once: bool = False,
+    followed: Sequence[str] = (),
 ) -> bool:
     """Account for the tasks whose answers a batch has lost, at unknown cost, in chunks; killed half-way, it is run again.
 
@@ -77,6 +85,7 @@ def lose(
         failure: why there is no answer; its message goes into the log.
         resend: the tasks wait again; else they fail.
         once: those that were lost before, in another batch, are left alone: nothing is sent again twice by itself.
+        followed: remote ids of batches that may be it.
 
     Returns:
         Whether every task is accounted for. Then the batch is ``failed``, and followed at the provider, so that what it cost is
@@ -98,6 +107,8 @@ def lose(
             if len(found) < CHUNK_TASKS:
                 if not left:
                     _end_lost(db, batch, failure.message, plan, now)
+                    for remote_id in followed:
+                        batches.add_stray(db, Stray(batch.provider, remote_id, batch.id, now))
                 return not left
         after = max(found)
         state.give_way()

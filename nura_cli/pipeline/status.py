@@ -6,6 +6,7 @@ right while other stages run. It needs no key and speaks to nobody.
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def run(
     under_way = batches.under_way(state.db)
     left = outbox.left(state.db)
     names = list(dict.fromkeys([*configured, *(lane.workload for lane in lanes)]))
+    unknown = _unknown_costs(state, under_way)
     by_workload = {}
     for name in names:
         ids = {lane.id for lane in lanes if lane.workload == name}
@@ -62,7 +64,7 @@ def run(
         by_workload[name] = {
             "tasks": _tasks({key: n for key, n in counts.items() if key[0] in ids}),
             "oldest_pending_seconds": max(0, now - min(ages)) if ages else None,
-            **_spent([totals[lane] for lane in ids if lane in totals]),
+            **_spent([totals[lane] for lane in ids if lane in totals], sum(unknown[lane] for lane in ids)),
         }
     result = {
         "tasks": _tasks(counts),
@@ -81,7 +83,7 @@ def run(
             *foreign_owners(state),
             *nobodys(left, options),
         ],
-        **_spent(list(totals.values())),
+        **_spent(list(totals.values()), unknown.total()),
     }
     return Report(result, worked=True)
 
@@ -149,7 +151,16 @@ def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> dict[str, int]
     return found
 
 
-def _spent(rows: list[Totals]) -> dict[str, Any]:
+def _unknown_costs(state: State, under_way: Iterable[Batch]) -> Counter[int]:
+    """Return by lane how many tasks may have been paid for by a batch that has ended, and of which something is missing."""
+    found: Counter[int] = Counter()
+    for batch in under_way:
+        if batch.held and (batch.absent_at is not None or batch.short_at is not None):
+            found[batch.lane_id] += tasks.outstanding(state.db, batch.id)
+    return found
+
+
+def _spent(rows: list[Totals], unknown: int) -> dict[str, Any]:
     total = Totals(*(sum(column) for column in zip(*rows, strict=True))) if rows else _NOTHING
     return {
         "usage": {
@@ -162,7 +173,7 @@ def _spent(rows: list[Totals]) -> dict[str, Any]:
             "paid": decimal_dollars(total.cost),
             "list": decimal_dollars(total.list_cost),
             "saved": decimal_dollars(total.list_cost - total.cost),
-            "unpriced_tasks": total.unpriced,
+            "unpriced_tasks": total.unpriced + unknown,
         },
     }
 
@@ -225,6 +236,9 @@ def attention(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
             end = f"; its results {going}" if going else ""
             said = f"was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
             note(batch, f"batch {batch.id} {said}{end}", f"nura poll -v; if it is gone for good: {resend}; {_PAYS}")
+        elif batch.status is BatchStatus.COMPLETED and now - (batch.ended_at or now) > _LATE and not going:
+            message = f"batch {batch.id} came home {span(now - (batch.ended_at or now))} ago, and is not settled"
+            note(batch, message, f"nura reconcile -v; if it cannot be: {resend}; {_PAYS}")
         elif going:
             note(batch, f"batch {batch.id}: its results {going}", f"nura {_WAITS_FOR[batch.status]}")
         elif batch.status is BatchStatus.SUBMITTING and now - (batch.sent_at or sent) > _UNSETTLED:

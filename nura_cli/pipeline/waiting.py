@@ -10,6 +10,8 @@ SETTLING_SECONDS = 15 * 60
 """How long after a create the provider may take to list it; also the least time between two looks that miss something."""
 WINDOW_SECONDS = 24 * 3600
 """How long a provider takes for a batch at most, where it does not say."""
+LONGEST_WINDOW = 15 * 24 * 3600
+"""The longest time that a service takes for a batch (SiliconFlow: 336 hours; Groq: 7 days), in seconds, and a day."""
 LOST_AFTER = 3600
 """Seconds past its deadline after which a batch needs a person, whatever the provider says of it."""
 ALONE_SECONDS = 3600
@@ -21,13 +23,15 @@ RESULTS_KEPT = {"openai": 30 * 86400, "anthropic": 29 * 86400}
 
 
 def sent(batch: Batch) -> int:
-    """Return the unix second at which a batch was taken by the provider, as well as it is known."""
-    return batch.submitted_at or batch.created_at
+    """Return the unix second at which a batch was taken by the provider; by our clock, where the two are days apart."""
+    told = batch.submitted_at or batch.created_at
+    return told if abs(told - batch.created_at) < WINDOW_SECONDS else batch.created_at
 
 
 def deadline(batch: Batch) -> int:
-    """Return the unix second at which the provider's time for a batch is over."""
-    return batch.expires_at or sent(batch) + WINDOW_SECONDS
+    """Return the unix second at which the provider's time for a batch is over; a time that cannot be is not believed."""
+    told, begun = batch.expires_at, sent(batch)
+    return told if told is not None and begun < told <= begun + LONGEST_WINDOW else begun + WINDOW_SECONDS
 
 
 def overdue(batch: Batch, now: int) -> bool:
@@ -55,10 +59,11 @@ def amiss(batch: Batch) -> bool:
     return batch.held is not None or batch.short_at is not None or batch.absent_at is not None
 
 
-def believed_in(batch: Batch, date: int, now: int) -> int | None:
+def believed_in(batch: Batch, what: str, date: int, now: int) -> int | None:
     """Return in how many seconds what was looked for in vain may be believed missing; 0 for now.
 
     Args:
+        what: is missing, in words: two looks that miss different things are two first looks.
         date: the server's clock, unix seconds.
         now: ours.
 
@@ -66,7 +71,7 @@ def believed_in(batch: Batch, date: int, now: int) -> int | None:
         None where this is the first look: none was noted before, or a clock was set back since.
     """
     first, here = batch.absent_at, batch.absent_here
-    if first is None or here is None or date < first or now < here:
+    if batch.missed != what or first is None or here is None or date < first or now < here:
         return None
     return max(0, SETTLING_SECONDS - min(date - first, now - here))
 
@@ -77,6 +82,7 @@ def short_over(batch: Batch, now: int) -> bool:
 
 
 def asked_for_the_rest(batch: Batch, now: int) -> bool:
-    """Return whether a batch of which answers are missing is to be looked at: by every run at first, then hourly."""
+    """Return whether a batch of which answers are missing is to be looked at: by every run at first, then hourly; daily once it is held."""
     first, last = batch.short_at or now, batch.asked_at or 0
-    return now < first + 2 * ALONE_SECONDS or not last <= now < last + ALONE_SECONDS
+    every = ALONE_SECONDS if batch.held is None else WINDOW_SECONDS
+    return now < first + 2 * ALONE_SECONDS or not last <= now < last + every

@@ -355,10 +355,10 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     metadata = metadata if isinstance(metadata, dict) else {}
     parts = {part: file_id for part in ("output", "error") if (file_id := wire.text(found.get(f"{part}_file_id")))}
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
-    if phase is Phase.REFUSED and parts:
+    completed = wire.whole(counts.get("completed"))
+    if phase is Phase.REFUSED and (parts or completed):  # what answered something was not refused
         phase = Phase.ENDED
     ending = _ENDINGS.get(status.lower(), Ending.COMPLETED) if phase is Phase.ENDED else None
-    completed = wire.whole(counts.get("completed"))
     if completed is None and ending is Ending.EXPIRED and not parts:
         completed = 0  # what was answered in time is in the output file (Batch guide, batch expiration): there is none
     return RemoteBatch(

@@ -317,7 +317,11 @@ def _written(value: str) -> int | None:
 
 
 def _sensible(seconds: float) -> int | None:
-    return int(seconds) if 0 < seconds < _ABSURD else None
+    return int(seconds) if _BEFORE_BATCHES < seconds < _ABSURD else None
+
+
+_BEFORE_BATCHES = 1_420_070_400
+"""The year 2015: no batch is older, and a time that says so was misread."""
 
 
 def text(value: Any) -> str | None:

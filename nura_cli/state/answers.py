@@ -128,16 +128,26 @@ def _answer(batch_id: int, at: int, s: Settled) -> tuple[object, ...]:
 
 
 def late(
-    db: sqlite3.Connection, lane: int, batch_id: int, lines: Iterable[tuple[int, Spent]], at: int, stray: str = ""
+    db: sqlite3.Connection,
+    lane: int,
+    batch_id: int,
+    lines: Iterable[tuple[int, Spent]],
+    at: int,
+    stray: str = "",
+    *,
+    same: bool = True,
 ) -> int:
     """Bill answers that are applied to nothing, in the ledger; return how many were not there yet.
 
     Their task no longer belongs to the batch, or they are those of a stray (its remote id). An attempt of the batch that
     was taken for lost, at unknown cost, is known to have cost this much now.
+
+    Args:
+        same: whether they are of the batch's own sending, and not of a second one.
     """
     billed = []
     for task_id, spent in lines:
-        if not stray and _found_again(db, lane, batch_id, task_id, spent):
+        if same and _found_again(db, lane, batch_id, task_id, spent):
             billed.append(spent)
             continue
         added = db.execute(
@@ -167,7 +177,7 @@ def lost_before(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> se
     """Return which of these tasks have had answers lost in another batch than this one."""
     rows = db.execute(
         "SELECT DISTINCT task_id FROM attempts WHERE task_id IN (SELECT value FROM json_each(?)) AND batch_id <> ?"
-        " AND outcome IN ('lost', 'missing')",
+        " AND outcome IN ('lost', 'missing') AND cost IS NULL",
         (json.dumps(list(ids)), batch_id),
     )
     return {row[0] for row in rows}

@@ -28,7 +28,7 @@ class Batch(NamedTuple):
         completed, failed: requests, as the provider counts them; as nura counted them once reconciled.
         answered: tasks that an answer of this batch completed.
         plan: what its answers set off, as it was when it was claimed (JSON); None for one of an earlier release.
-        absent_here: this machine's clock when ``absent_at`` was noted.
+        absent_here, missed: this machine's clock when ``absent_at`` was noted, and what was missed, in words.
         asked_at: when the provider was last asked after it alone.
         short_at: when it first came home with fewer answers than the provider counts.
         ending: how the provider ended it: completed, expired or cancelled.
@@ -71,6 +71,7 @@ class Batch(NamedTuple):
     cleaned_at: int | None
     plan: str | None
     absent_here: int | None
+    missed: str | None
     asked_at: int | None
     short_at: int | None
     ending: str | None

@@ -306,12 +306,13 @@ CREATE INDEX answers_finished ON answers (finished_at);
 """
 
 THIRD = """
--- plan: what its answers set off, as it was when it was claimed; NULL for batches of earlier releases. absent_here: our clock
--- when absent_at was noted. asked_at: when the provider was last asked after it alone. short_at: when it first came home
+-- plan: what its answers set off, as it was when it was claimed; NULL for batches of earlier releases. absent_here, missed: our
+-- clock when absent_at was noted, and what was missed. asked_at: when the provider was last asked after it alone. short_at: when it first came home
 -- with fewer answers than the provider counts. ending: how the provider ended it. cancelled: tasks of it that somebody's
 -- cancelling of it made "cancelled", until a person has decided about them.
 ALTER TABLE batches ADD COLUMN plan TEXT;
 ALTER TABLE batches ADD COLUMN absent_here INTEGER;
+ALTER TABLE batches ADD COLUMN missed TEXT;
 ALTER TABLE batches ADD COLUMN asked_at INTEGER;
 ALTER TABLE batches ADD COLUMN short_at INTEGER;
 ALTER TABLE batches ADD COLUMN ending TEXT;

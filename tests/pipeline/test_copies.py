@@ -340,3 +340,137 @@ def test_a_decision_while_dispatch_is_at_work_ends_with_75_and_words(spool: Spoo
     assert "nothing was done" in ended.out
     spool.control.release()
     assert busy.end().code == 0
+
+
+# --- seldom, and dear
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_create_on_a_server_that_is_ahead_is_found_by_one_that_is_not(anthropic_spool: Spool, odd: int) -> None:
+    """Every second answer comes from a server that is 20 minutes ahead: the create's, or the one before it."""
+    spool = anthropic_spool
+    spool.control.fault("skew", seconds=1200)
+    spool.control.settings(delay=HOUR)
+    spool.fill(3)
+    for _ in range(odd):
+        spool.control.foreign(1, protocol="anthropic", key="sk-test-1")
+        spool.poll()
+        Command(spool.folder, spool.clock(), "dispatch", "-n").end()
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    later(spool, 2 * HOUR)
+    later(spool)
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["creates"] == 1
+
+
+def test_our_tag_under_an_id_that_is_taken_is_held_and_not_absent(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=HOUR)
+    spool.fill(3)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    (made,) = statuses(spool)
+    spool.rows("INSERT INTO strays (provider, remote_id, batch_id, found_at) VALUES ('elsewhere', ?, 99, 0)", made)
+    for _ in range(4):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    assert made in spool.status()["attention"][0]["message"]
+
+
+def test_an_empty_suspect_is_not_believed_because_it_was_not_listed_before(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.fill(1)
+    spool.control.fault("short", seconds=1200)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    hidden = spool.control.fault("hide", seconds=10**6)
+    spool.dispatch()
+    spool.control.clear(hidden)
+    for _ in range(4):
+        later(spool)
+    assert spool.counts()["completed"] == 1
+    assert spool.control.billing()["creates"] == 1
+
+
+def test_a_list_that_things_are_deleted_from_proves_no_absence_late(anthropic_spool: Spool) -> None:
+    """A copy taken right after a create: the original brought it home meanwhile, and cleaned up."""
+    spool = anthropic_spool
+    spool.fill(2)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    spool.clock.advance(2 * 86400)
+    for _ in range(3):
+        later(spool)
+    assert spool.batches() == [(1, "submitting")]
+    assert "too late" in spool.status()["attention"][0]["message"]
+
+
+def test_the_answer_to_a_create_about_another_batch_is_no_answer(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=HOUR)
+    theirs = spool.control.foreign(1, key="sk-test-1")
+    spool.fill(3)
+    spool.control.fault("mixed_up", "create", of=theirs)
+    spool.dispatch()
+    for _ in range(4):
+        later(spool)
+    later(spool, HOUR)
+    assert "cancel" not in statuses(spool)[theirs]
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["creates"] == 1
+
+
+def test_what_was_given_up_is_not_cancelled_at_another_address(spool: Spool) -> None:
+    spool.control.fault("never_ends")
+    spool.fill(2)
+    spool.dispatch()
+    spool.clock.advance(26 * HOUR)
+    spool.poll()
+    there = spool.providers["main"]["base_url"]
+    spool.providers["main"] = spool.provider(base_url=there.replace("127.0.0.1", "localhost"))
+    spool.write_config()
+    spool.resolve("1")
+    report = spool.poll()
+    assert "has another address now" in "\n".join(found.line for found in report.troubles)
+    assert not [entry for entry in spool.control.log() if entry["route"] == "cancel"]
+
+
+def test_a_batch_that_cannot_be_looked_into_stops_no_poll(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.fill(3)
+    spool.dispatch()
+    theirs = spool.control.foreign(3, protocol="anthropic", key="sk-test-1")
+    spool.control.fault("status", "download", path=f"*{theirs}*", status=403, times=-1)
+    for _ in range(3):
+        spool.clock.advance(QUARTER)
+        assert spool.poll().exit_code == 0
+    assert theirs in spool.status()["attention"][0]["message"]
+
+
+def test_a_create_answered_with_an_id_that_nobody_knows_is_found_by_its_tag(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.dispatch()
+    spool.rows("UPDATE batches SET remote_id = 'batch_phantom'")
+    later(spool, HOUR)
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["creates"] == 1
+
+
+def test_a_copy_that_never_ends_is_let_go_once_nothing_is_kept(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.fault("never_ends")
+    spool.fill(2)
+    spool.dispatch()
+    spool.clock.advance(26 * HOUR)
+    spool.poll()
+    spool.resolve("1", give_up=True)
+    later(spool, 31 * 86400)
+    later(spool)
+    assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0,)]
+    assert spool.status()["attention"] == []

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from nura_cli.errors import UsageError
+from nura_cli.pipeline import reconcile
+from nura_cli.providers import openai
 from tests.conftest import Spool
 
 QUARTER = 15 * 60 + 1
@@ -285,8 +287,12 @@ def test_rows_that_the_count_does_not_claim_are_tried_again(openai_spool: Spool)
     spool.control.fault("no_counts")
     spool.fill(4)
     spool.control.fault("missing", match="number 3")
+    _, home, _ = spool.round()
+    assert "does not count" in said(home)
+    spool.clock.advance(QUARTER)
     _, _, settled = spool.round()
     assert settled.result["tasks"]["missing"] == 1
+    assert spool.rows("SELECT cost FROM attempts WHERE outcome = 'missing'") == [(None,)]  # nobody says what it cost
     spool.settle()
     assert spool.counts()["completed"] == 4
 
@@ -439,3 +445,113 @@ def test_a_batch_of_the_release_before_that_was_taken_for_lost_is_looked_for_aga
     spool.round()
     assert spool.counts()["completed"] == 3
     assert spool.control.billing()["requests"] == 3
+
+
+# --- seldom, and dear
+
+
+def test_a_failed_batch_that_counts_answers_was_not_refused() -> None:
+    counts = {"total": 4, "completed": 4, "failed": 0}
+    found = openai.remote_batch({"id": "b", "status": "failed", "request_counts": counts})
+    assert found is not None
+    assert (found.phase, found.ending) == ("ended", "completed")
+    found = openai.remote_batch({"id": "b", "status": "failed", "request_counts": {"total": 4, "completed": 0}})
+    assert found is not None
+    assert found.phase == "refused"
+
+
+@pytest.mark.parametrize("fault", [{"what": "short", "match": "number 3", "seconds": 600}, {"what": "no_output"}])
+def test_without_counts_a_request_without_a_line_is_not_believed_on_one_look(
+    openai_spool: Spool, fault: dict[str, Any]
+) -> None:
+    spool = openai_spool
+    spool.control.fault("no_counts")
+    spool.fill(4)
+    spool.server.arm(fault)
+    spool.control.fault("rows", match="number 0", status=400)
+    spool.round()
+    assert spool.control.billing()["creates"] == 1
+    later(spool, QUARTER, 3)
+    assert spool.control.billing()["creates"] == 1
+    if fault["what"] == "short":
+        assert spool.counts()["completed"] == 3
+    else:
+        assert "counts none" in spool.status()["attention"][0]["message"]
+        assert spool.status()["cost"]["unpriced_tasks"] == 4
+
+
+def test_a_retrieve_that_counts_more_than_the_list_is_believed(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.providers["main"] = spool.provider(limits={"requests": 1})
+    spool.write_config()
+    spool.fill(4)
+    spool.control.fault("missing", times=-1)
+    spool.dispatch()
+    real = openai.OpenAIProvider.page
+
+    def uncounted(self: openai.OpenAIProvider, cursor: str | None = None) -> Any:
+        page = real(self, cursor)
+        return page._replace(batches=[one._replace(completed=0) for one in page.batches])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openai.OpenAIProvider, "page", uncounted)
+        later(spool, QUARTER, 5)
+    assert spool.control.billing()["requests"] == 4
+
+
+def test_an_error_file_that_is_gone_does_not_make_a_short_output_whole(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(6)
+    spool.control.fault("rows", match="number 0", status=400)
+    spool.control.fault("short", match="number 3", seconds=GONE)
+    spool.dispatch()
+    spool.control.fault("status", "download", path="*", status=404, times=-1, skip=1)
+    spool.poll()
+    spool.control.clear()
+    later(spool, QUARTER, 3)
+    assert spool.control.billing()["creates"] == 1
+    assert spool.counts()["submitted"] >= 1
+
+
+def test_a_provider_whose_clock_is_weeks_off_is_asked_all_the_same(spool: Spool) -> None:
+    spool.control.settings(delay=HOUR)
+    spool.control.advance(-40 * DAY)
+    spool.fill(3)
+    spool.dispatch()
+    later(spool, QUARTER, 2)
+    assert spool.status()["attention"] == []
+    later(spool, HOUR, 2)
+    assert spool.counts()["completed"] == 3
+
+
+def test_a_batch_stuck_on_its_way_to_being_settled_is_named(spool: Spool) -> None:
+    spool.fill(3)
+    spool.dispatch()
+    spool.poll()
+    assert spool.status()["attention"] == []
+    spool.clock.advance(DAY + HOUR)
+    (need,) = spool.status()["attention"]
+    assert "is not settled" in need["message"]
+    assert "nura reconcile" in need["hint"]
+    spool.resolve("1", give_up=True)
+    assert spool.counts()["failed"] == 3
+
+
+def test_a_person_who_decides_while_reconcile_is_at_work_breaks_nothing(spool: Spool) -> None:
+    spool.fill(3)
+    spool.dispatch()
+    spool.poll()
+    spool.clock.advance(DAY + HOUR)
+    real = reconcile.Settling.finish
+
+    def meanwhile(self: reconcile.Settling) -> None:
+        spool.resolve("1", give_up=True)
+        real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconcile.Settling, "finish", meanwhile)
+        report = spool.reconcile()
+    assert report.exit_code in (3, 75)
+    assert "no longer completed" in said(report)
+    assert spool.counts()["completed"] == 3
+    spool.check()

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, unquote
 
 from pydantic import (
     AfterValidator,
@@ -230,6 +231,18 @@ class DatabaseConfig(_Options):
         path, mark, query = rest.partition("?")
         return f"{scheme}:///{beside(self._config, path)}{mark}{query}"
 
+    def files(self) -> Iterator[Path]:
+        """Yield the files of a SQLite database, with those that SQLite keeps beside it, and what a URL's options may name:
+        certificates and keys. Where the URL cannot be had there are none.
+        """
+        with suppress(ConfigError):
+            address, _, options = self.secret().partition("?")
+            yield from (beside(self._config, value) for _, value in parse_qsl(options))
+            scheme, _, name = address.partition(":///")
+            if scheme.partition("+")[0] == "sqlite" and name:
+                file = beside(self._config, unquote(name))
+                yield from (file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm", "-journal"))
+
 
 class WriteBackConfig(_Options):
     """Where answers go in the application's database. Values are JMESPath over the fields of a line of ``nura results``."""
@@ -342,20 +355,22 @@ class Config(_Options):
         """Yield every file that the configuration reads or keeps, with what it is: nothing else may be written there."""
         yield "the configuration", self._path
         yield "the state file", self.state
-        for provider in self.providers.values():
-            yield "a key file", provider.api_key_file or self._path
-            yield "a program that the configuration runs", Path((provider.api_key_command or [str(self._path)])[0])
+        events = [event for workload in self.workloads.values() for event in workload.events]
+        named = [
+            *(("a key file", provider.api_key_file) for provider in self.providers.values()),
+            *(("a file with a database's URL", database.url_file) for database in self.databases.values()),
+            *(("a webhook's secret", event.secret_file) for event in events),
+            *(("a prompt", workload.prompt_file) for workload in self.workloads.values()),
+            *(("a system text", workload.system_file) for workload in self.workloads.values()),
+        ]
+        yield from ((what, file) for what, file in named if file is not None)
         for database in self.databases.values():
-            yield "a file with a database's URL", database.url_file or self._path
-            with suppress(ConfigError):
-                match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+).*", database.secret())
-                if match:
-                    yield "a database", Path(match[1])
-        for workload in self.workloads.values():
-            for file in (workload.prompt_file, workload.system_file, *(event.secret_file for event in workload.events)):
-                yield "a file that the configuration names", file or self._path
-            for event in workload.events:
-                yield "a program that the configuration runs", Path((event.command or [str(self._path)])[0])
+            yield from (("a database, or a file of one", file) for file in database.files())
+        commands = [provider.api_key_command for provider in self.providers.values()] + [
+            event.command for event in events
+        ]
+        for word in (word for command in commands for word in command or ()):
+            yield "a file of a command that the configuration runs", beside(self._path, word)
 
     def workload(self, name: str) -> WorkloadConfig:
         """Return a workload by its name. Raises UsageError for one that is not configured."""

@@ -2,20 +2,16 @@
 
 import contextlib
 import json
-import os
-import re
-import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nura_cli import clock
+from nura_cli.cli.rejects import Rejects
 from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.errors import EX_PARTIAL, InputError, UsageError
-from nura_cli.state.disk import on_disk, publish
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -60,7 +56,7 @@ def command(
         if dry_run:
             _preview(session, chosen, dialect, sources, limit, key_prefix)
             return
-        keep = _Rejects(stack, rejects, config, sources) if rejects else None
+        keep = Rejects(stack, rejects, config, sources) if rejects else None
         with State(config.state) as state:
             report = enqueue.run(
                 state, chosen, dialect, sources, clock.now, replace=replace, key_prefix=key_prefix, rejects=keep
@@ -91,92 +87,6 @@ def _source(stack: contextlib.ExitStack, file: Path) -> Any:
         return Source(str(file), stack.enter_context(file.open("rb")))
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
-
-
-class _Rejects:
-    """Copies refused lines, as they came, to a file (0600).
-
-    It is written beside its name and takes it once the command ends, so that what stood there is replaced whole or not at
-    all. A pipe or a device is written to as it is.
-    """
-
-    def __init__(self, stack: contextlib.ExitStack, path: Path, config: "Config", sources: list[Any]) -> None:
-        """Prepare to write; nothing is made before a line is refused.
-
-        Raises:
-            UsageError: the name is that of a file that is read, or kept by nura.
-        """
-        self._stack = stack
-        self._path = path
-        self._file: Any = None
-        _refuse_kept(path, config, sources)
-
-    def __call__(self, source: str, number: int, line: bytes, why: str) -> None:
-        if self._file is None:
-            self._file = self._stack.enter_context(self._opened())
-        with on_disk(self._path):
-            self._file.write(line + b"\n")
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[Any]:
-        target = Path(os.path.realpath(self._path))
-        with on_disk(self._path):  # what is left to write is written when it is closed
-            if self._path.exists() and not self._path.is_file():
-                with open(_made(self._path, self._path, os.O_WRONLY), "wb") as file:
-                    yield file
-                return
-            part = target.with_name(f"{target.name}.part")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-            try:
-                with open(_made(self._path, part, flags), "wb") as file:
-                    yield file
-            finally:
-                publish(part, target)
-
-
-def _made(named: Path, path: Path, flags: int) -> int:
-    try:
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(f"--rejects {named}: {error.strerror}") from error
-
-
-def _refuse_kept(path: Path, config: "Config", sources: list[Any]) -> None:
-    """Refuse to write over anything that is read or kept: compared as files (device and inode), not by name."""
-    target = Path(os.path.realpath(path))
-    state = Path(os.path.realpath(config.state))
-    spool = state.with_name(f"{state.name}.spool")
-    if (
-        target.parent == state.parent and re.match(rf"{re.escape(state.name)}([.-]|$)", target.name)
-    ) or spool in target.parents:
-        raise UsageError(f"--rejects {path}: belongs to the state file", hint="give it a name of its own")
-    for name in (target, target.with_name(f"{target.name}.part")):
-        try:
-            found = name.stat()
-        except OSError:
-            continue
-        if not stat.S_ISREG(found.st_mode):
-            continue
-        for read, identity in _identities(config, sources):
-            if identity == (found.st_dev, found.st_ino):
-                raise UsageError(f"--rejects {path}: is {read}, and would be overwritten", hint="give another name")
-
-
-def _identities(config: "Config", sources: list[Any]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield what is read or kept: what it is, in words, and its device and inode."""
-    for source in sources:
-        stream = getattr(source, "stream", None)
-        if stream is not None:
-            with contextlib.suppress(OSError, ValueError):
-                found = os.fstat(stream.fileno())
-                yield (
-                    "standard input" if source.name == "-" else "an input of this command",
-                    (found.st_dev, found.st_ino),
-                )
-    for what, file in config.files():
-        with contextlib.suppress(OSError):
-            found = file.stat()
-            yield what, (found.st_dev, found.st_ino)
 
 
 def _preview(session: Session, workload: Any, dialect: Any, sources: list[Any], limit: int, prefix: str) -> None:

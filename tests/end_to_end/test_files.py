@@ -24,7 +24,7 @@ workloads:
     model: gpt-4.1-mini
     prompt_file: prompt.txt
     write_back: {database: app, table: t, where: {id: key}, set: {answer: text}}
-    events: [{types: [task.completed], command: [./told]}]
+    events: [{types: [task.completed], command: [./told, handler.py]}]
 """
 GOOD = b'{"id": 1, "text": "good"}\n'
 BAD = b'{"id": 2, "titel": "bad"}\n'
@@ -39,7 +39,9 @@ def folder(tmp_path: Path) -> Path:
     (path / "prompt.txt").write_text("Say: {{ text }}")
     (path / "far.key").write_text("sk-far\n")
     (path / "app.db").write_bytes(b"a database")
+    (path / "app.db-wal").write_bytes(b"its log")
     (path / "told").write_text("#!/bin/sh\n")
+    (path / "handler.py").write_text("pass\n")
     (path / "in.jsonl").write_bytes(GOOD + BAD)
     return path
 
@@ -60,7 +62,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "name", ["in.jsonl", "nura.yaml", "prompt.txt", "far.key", "app.db", "told", "link", "twin", "./in.jsonl"]
+    "name",
+    "in.jsonl ./in.jsonl link twin nura.yaml prompt.txt far.key app.db app.db-wal app.db-journal told handler.py".split(),
 )
 def test_rejects_never_go_into_what_is_read(folder: Path, name: str) -> None:
     (folder / "link").symlink_to("in.jsonl")
@@ -72,9 +75,13 @@ def test_rejects_never_go_into_what_is_read(folder: Path, name: str) -> None:
     assert "Traceback" not in done.stderr
     after = contents(folder)
     assert {file: after[file] for file in before} == before
+    assert not (folder / "app.db-journal").exists()
 
 
-@pytest.mark.parametrize("name", ["nura.db", "nura.db-wal", "nura.db.dispatch.lock", "nura.db.spool/requests/x"])
+@pytest.mark.parametrize(
+    "name",
+    ["nura.db", "nura.db-wal", "nura.db.dispatch.lock", "nura.db.spool/requests/x", "nura.db.box.sandbox.d/x"],
+)
 def test_rejects_never_go_into_what_belongs_to_the_state_file(folder: Path, name: str) -> None:
     run(folder, "enqueue", "w", "in.jsonl")
     state = (folder / "nura.db").read_bytes()
@@ -92,6 +99,21 @@ def test_rejects_never_go_into_standard_input(folder: Path) -> None:
     assert (folder / "in.jsonl").read_bytes() == GOOD + BAD
 
 
+def test_rejects_never_go_into_a_pipe_that_is_read(folder: Path) -> None:
+    done = run(folder, "enqueue", "w", "--rejects", "/dev/stdin", input=BAD.decode())
+    assert done.returncode == 2
+    assert "is standard input" in done.stderr
+
+
+def test_rejects_never_go_into_the_configured_state_file_while_another_is_in_use(folder: Path) -> None:
+    run(folder, "enqueue", "w", "in.jsonl")
+    state = (folder / "nura.db").read_bytes()
+    done = run(folder, "--state", "other.db", "enqueue", "w", "--rejects", "nura.db", "in.jsonl")
+    assert done.returncode == 2
+    assert "is a database" in done.stderr
+    assert (folder / "nura.db").read_bytes() == state
+
+
 def test_rejects_take_their_name_whole_and_replace_those_of_the_run_before(folder: Path) -> None:
     (folder / "bad.jsonl").write_text("of the run before\n")
     assert run(folder, "enqueue", "w", "--rejects", "bad.jsonl", "in.jsonl").returncode == 3
@@ -107,6 +129,65 @@ def test_rejects_may_go_to_a_device_or_a_pipe(folder: Path) -> None:
     assert run(folder, "enqueue", "w", "--rejects", "/dev/null", "in.jsonl").returncode == 3
     done = run(folder, "enqueue", "w", "--rejects", "/dev/stdout", "in.jsonl")
     assert (done.returncode, done.stdout.encode()) == (3, BAD)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "cron.log"])
+def test_rejects_go_into_a_log_that_the_shell_appends_to_and_what_stands_there_stays(folder: Path, name: str) -> None:
+    (folder / "cron.log").write_text("of yesterday\n")
+    with (folder / "cron.log").open("ab") as log:
+        done = subprocess.run(
+            [NURA, "enqueue", "w", "--rejects", name, "in.jsonl"],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        log.write(b"of the next command\n")
+    assert done.returncode == 3
+    assert (folder / "cron.log").read_bytes() == b"of yesterday\n" + BAD + b"of the next command\n"
+
+
+def test_rejects_may_go_to_a_named_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with subprocess.Popen(["/bin/cat", "pipe"], cwd=folder, stdout=subprocess.PIPE) as reader:
+        assert run(folder, "enqueue", "w", "--rejects", "pipe", "in.jsonl").returncode == 3
+        assert reader.communicate(timeout=10)[0] == BAD
+
+
+def test_what_stands_beside_the_rejects_is_left_alone(folder: Path) -> None:
+    (folder / "bad.jsonl.part").write_text("somebody's own\n")
+    os.link(folder / "prompt.txt", folder / "other.part")
+    before = contents(folder)
+    for name in ("bad.jsonl", "other"):
+        assert run(folder, "enqueue", "w", "--rejects", name, "in.jsonl").returncode == 3
+    after = contents(folder)
+    assert {file: after[file] for file in before} == before
+    assert (after["bad.jsonl"], after["other"]) == (BAD, BAD)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("folder", "is a folder"), ("no/such", "there is no folder"), ("loop", "Too many levels")]
+)
+def test_rejects_that_could_not_be_written_stop_it_before_a_line_is_stored(folder: Path, name: str, why: str) -> None:
+    (folder / "folder").mkdir()
+    (folder / "loop").symlink_to("loop")
+    done = run(folder, "enqueue", "w", "--rejects", name, "in.jsonl")
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert not (folder / "nura.db").exists()
+
+
+def test_a_run_that_is_killed_leaves_the_rejects_of_the_run_before(folder: Path) -> None:
+    (folder / "bad.jsonl").write_text("of the run before\n")
+    arguments = [NURA, "enqueue", "w", "--rejects", "bad.jsonl"]
+    with subprocess.Popen(arguments, cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(BAD * 20_000)
+        process.stdin.flush()
+        process.stderr.readline()
+        process.kill()
+    assert (folder / "bad.jsonl").read_text() == "of the run before\n"
 
 
 # --- one file under two names

@@ -97,7 +97,7 @@ class Rejects:
             found = [(what, one) for what, one in found if not stat.S_ISCHR(one.st_mode)]
         else:
             self._refuse_state(config)
-        inputs = (what for what, one in found if _same(self._target, one))
+        inputs = (what for what, one in found if _same(self._path, one))
         kept = (what for what, file in config.files() if _is(self._target, file))
         for what in (*inputs, *kept):
             raise UsageError(f"--rejects {self._path}: is {what}, and would be overwritten", hint="give another name")

@@ -12,6 +12,7 @@ from nura_cli.errors import ConfigError
 from nura_cli.pipeline.packing import lowered
 from nura_cli.providers.base import Dialect, Limits, Provider
 from nura_cli.state.batches import Batch
+from nura_cli.state.disk import refuse_link
 
 
 class Accounts:
@@ -37,8 +38,11 @@ class Accounts:
 
         Raises:
             ConfigError: it is not configured, or its key cannot be read.
+            StateError: a link stands where an embedded one keeps its file.
         """
         if name not in self._open:
+            for suffix in ("", "-wal", "-shm", ".d"):  # what a provider that is embedded keeps
+                refuse_link(self._state.with_name(f"{self._state.name}.{name}.sandbox{suffix}"))
             self._open[name] = providers.connect(name, self._settings(name), self._state)
         return self._open[name]
 

@@ -122,18 +122,15 @@ def foreign_owners(state: State) -> list[dict[str, Any]]:
     if not found:
         return []
     owner = disk.owner_of(state.path)
-    names = " ".join(shlex.quote(str(path)) for path in found[:_NAMED_AT_MOST])
-    more = len(found) - _NAMED_AT_MOST
+    tops = dict.fromkeys(state.path.parent / path.relative_to(state.path.parent).parts[0] for path in found)
+    names = " ".join(shlex.quote(str(top)) for top in tops)
     return [
         _need(
             f"{count(len(found), 'file')} beside {state.path} {'belongs' if len(found) == 1 else 'belong'} to"
             f" {disk.owner_of(found[0])}, and that one to {owner}, whose stages stop at them",
-            f"sudo chown '{owner}' {names}" + (f"; then the {more} others that nura status names" if more > 0 else ""),
+            f"sudo chown -R '{owner.removeprefix('#')}' {names}",
         )
     ]
-
-
-_NAMED_AT_MOST = 10
 
 
 def nobodys(

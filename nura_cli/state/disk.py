@@ -3,9 +3,12 @@
 import errno
 import os
 import pwd
+import shlex
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from nura_cli.errors import StateError
 
@@ -18,6 +21,8 @@ _HINTS = {
     errno.EPERM: "run nura as the user who owns the state file and its folder",
     errno.ENOENT: "make the folder, or set state: (or --state) to one that exists",
     errno.ELOOP: "it is a link, and nura writes through none: remove it, and run the same command again",
+    errno.EEXIST: "it stands where nura keeps a file or folder of its own: move it away, and run the same command again",
+    errno.EISDIR: "it stands where nura keeps a file of its own: move it away, and run the same command again",
     errno.EIO: "check the disk; the same command goes on where this one stopped",
 }
 
@@ -33,6 +38,8 @@ def trouble(error: OSError, path: Path | str | None = None) -> StateError | None
     name = error.filename or path
     what = error.strerror or str(error)
     hint = _HINTS.get(error.errno, "run the same command again once that is mended; nothing is lost")
+    if name and error.errno in (errno.EACCES, errno.EPERM):
+        hint = _owners_hint(Path(os.fsdecode(name))) or hint
     return StateError(f"{os.fsdecode(name)}: {what}" if name else what, hint=hint)
 
 
@@ -52,9 +59,34 @@ def sync_folder(folder: Path) -> None:
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
+def _owners_hint(path: Path) -> str | None:
+    """Return what to type where a file, or the folder that it would be made in, belongs to somebody else; else None."""
+    there = next((place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place)), path)
+    uid = owner_id(there)
+    if uid is None or uid == os.geteuid():
+        return None
+    me = shlex.quote(user(os.geteuid()).removeprefix("#"))
+    return (
+        f"{there} belongs to {user(uid)}: where the state file is yours, type: sudo chown {me} {shlex.quote(str(there))};"
+        " else run nura as the user who owns it"
+    )
+
+
+def owner_id(path: Path) -> int | None:
+    """Return who owns a file, by number; None where it has gone meanwhile, or may not be looked at."""
+    try:
+        return path.lstat().st_uid
+    except OSError:
+        return None
+
+
 def owner_of(path: Path) -> str:
-    """Return the name of the user who owns a file; ``#1000`` where the system has none for the number."""
-    uid = path.lstat().st_uid
+    """Return the name of the user who owns a file, as :func:`user` gives it."""
+    return user(path.lstat().st_uid)
+
+
+def user(uid: int) -> str:
+    """Return a user's name; ``#1000`` where the system has none for the number."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -64,11 +96,34 @@ def owner_of(path: Path) -> str:
 def refuse_link(path: Path) -> None:
     """Refuse a link where a file or folder of nura's own belongs: it would write into, or empty, whatever it points to.
 
+    A hard link is one, too: the file would be written to under its other name. Nothing there is no link.
+
     Raises:
         StateError: it is one.
     """
-    if path.is_symlink():
-        raise trouble(OSError(errno.ELOOP, "is a link", str(path))) or AssertionError
+    try:
+        found = path.lstat()
+    except OSError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        _refuse(errno.ELOOP, "is a link", path)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        _refuse(errno.ELOOP, "has a second name (a hard link)", path)
+
+
+def refuse_other_kind(path: Path) -> None:
+    """Refuse a link, a pipe, a device or a folder where a file of nura's own belongs.
+
+    Raises:
+        StateError: it is one.
+    """
+    refuse_link(path)
+    if path.exists() and not path.is_file():
+        _refuse(errno.EEXIST, "is no plain file", path)
+
+
+def _refuse(code: int, what: str, path: Path) -> NoReturn:
+    raise StateError(f"{path}: {what}", hint=_HINTS[code])
 
 
 def publish(part: Path, target: Path) -> None:

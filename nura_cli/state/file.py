@@ -6,6 +6,8 @@ SQLite's POSIX locks. So it is made (0600) before SQLite sees it, and locks are 
 
 import glob
 import os
+import re
+import shlex
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,6 +24,10 @@ BUSY_SECONDS = 30.0
 """How long a writer waits for its turn before it gives up with exit 75."""
 _POLL_SECONDS = 0.001
 _YIELD_SECONDS = 0.003
+_SQLITES = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database."""
+_OWN = re.compile(r"-(wal|shm|journal)|\.[a-z]+\.lock|\.spool|\.[A-Za-z0-9_-]+\.sandbox(\.d|-wal|-shm|-journal)?")
+"""How the names of the files and folders of nura's own go on after the state file's."""
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "smbfs", "afs", "ncpfs"})
 
 
@@ -53,7 +59,10 @@ class State:
         self.path = path
         with explained(path):
             _refuse_network(path)
+            for suffix in _SQLITES:
+                disk.refuse_link(path.with_name(path.name + suffix))
             if path.exists():
+                self._refuse_other_kind()
                 self._refuse_second_name()
                 self._refuse_emptied()
             elif create:
@@ -107,23 +116,21 @@ class State:
         Raises:
             ConfigError: so it is; names the user to be.
         """
-        if os.geteuid() == 0 and self.path.stat().st_uid != 0:
-            owner = disk.owner_of(self.path)
-            raise ConfigError(
-                f"{self.path} belongs to {owner}, and what root makes beside it would stop {owner}'s own runs",
-                hint=f"run it as that user: sudo -u '{owner}' nura …",
-            )
+        _refuse_root(self.path, "beside it")
 
     def foreign(self) -> list[Path]:
-        """Return the files beside the state file that belong to somebody else: its owner's stages may stop at them."""
+        """Return the files beside the state file that belong to somebody else: its owner's stages may stop at them.
+
+        Only nura's own: somebody's backup beside it is nobody's trouble.
+        """
         with explained(self.path):
             owner = self.path.stat().st_uid
-            beside = [
-                *self.path.parent.glob(f"{glob.escape(self.path.name)}[.-]*"),
-                *self.path.with_name(self.path.name + ".spool").glob("*"),
-                *self.path.with_name(self.path.name + ".spool").glob("*/*"),
+            beside = self.path.parent.glob(f"{glob.escape(self.path.name)}[.-]*")
+            own = [path for path in beside if _OWN.fullmatch(path.name.removeprefix(self.path.name))]
+            inside = [
+                path for folder in own if folder.is_dir() and not folder.is_symlink() for path in folder.rglob("*")
             ]
-            return [path for path in sorted(beside) if _owner(path) not in (None, owner)]
+            return [path for path in sorted(own + inside) if disk.owner_id(path) not in (None, owner)]
 
     def lock_path(self, stage: str) -> Path:
         """Return the lock file of a stage: ``<state>.<stage>.lock``."""
@@ -151,6 +158,10 @@ class State:
     def give_way(self) -> None:
         """Between two commits of a long write: leave other writers a gap in which to take their turn."""
         time.sleep(_YIELD_SECONDS)
+
+    def _refuse_other_kind(self) -> None:
+        if not self.path.is_file():
+            raise StateError(f"{self.path}: is no plain file", hint="set state: (or --state) to a file of nura's own")
 
     def _refuse_second_name(self) -> None:
         """A file with two names (hard links) has two WALs, one beside each: what one process commits the other loses."""
@@ -193,14 +204,6 @@ class State:
         self.refuse_root()
         with locks.lock(self.lock_path("migrate"), 0, wait=True):
             schema.migrate(self.db, os.urandom(8).hex())
-
-
-def _owner(path: Path) -> int | None:
-    """Return who owns a file, by number; None where it has gone meanwhile, or may not be looked at."""
-    try:
-        return path.lstat().st_uid
-    except OSError:
-        return None
 
 
 @contextmanager
@@ -273,11 +276,34 @@ def _explain(path: Path, error: sqlite3.Error | OSError) -> StateError | None:
     code = getattr(error, "sqlite_errorcode", 0)
     unknown = (StateCorrupt, str(error), "please report this as a bug")
     kind, what, hint = _CODES.get(code) or _CODES.get(code & 0xFF) or unknown
+    if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        hint = _owners_hint(path) or hint
     return kind(f"{path}: {what.replace('FILE', str(path))}", hint=hint.replace("FILE", str(path)))
+
+
+def _owners_hint(path: Path) -> str | None:
+    """Return what to type where the state file, or one that SQLite keeps beside it, belongs to somebody else; else None."""
+    owner, me = disk.owner_id(path), os.geteuid()
+    if owner is not None and owner != me:
+        return f"it belongs to {disk.user(owner)}; run it as that user: sudo -u '{disk.user(owner)}' nura …"
+    beside = [path.with_name(path.name + suffix) for suffix in _SQLITES]
+    names = " ".join(shlex.quote(str(file)) for file in beside if disk.owner_id(file) not in (None, me))
+    return f"sudo chown '{disk.user(me).removeprefix('#')}' {names}" if names else None
+
+
+def _refuse_root(path: Path, where: str) -> None:
+    """Refuse, as root, what would be made beside a file, or in a folder, of another user's: that user may not write it."""
+    if os.geteuid() == 0 and path.stat().st_uid != 0:
+        owner = disk.owner_of(path)
+        raise ConfigError(
+            f"{path} belongs to {owner}, and what root makes {where} would stop {owner}'s own runs",
+            hint=f"run it as that user: sudo -u '{owner}' nura …",
+        )
 
 
 def _make(path: Path) -> None:
     """Make an empty file, 0600, for SQLite to fill. It is closed again before any connection exists."""
+    _refuse_root(path.parent, "there")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from nura_cli.state.disk import on_disk
+from nura_cli.state.disk import on_disk, refuse_other_kind
 
 HUNG_AFTER = 6 * 3600
 """Seconds after which a run that still holds its lock is taken for hung."""
@@ -39,8 +39,9 @@ def lock(path: Path, now: int, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         Held: another process has it (never with ``wait``).
-        StateError: the file cannot be made, or not be written, or is a link.
+        StateError: the file cannot be made, or not be written, or is a link or no plain file.
     """
+    refuse_other_kind(path)
     with on_disk(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

@@ -5,11 +5,16 @@ import os
 import pwd
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from nura_cli.errors import NuraError
+from nura_cli.state import State, locks
 
 NURA = Path(sys.executable).with_name("nura")
 CONFIG = """\
@@ -52,6 +57,13 @@ def run(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedPr
     return subprocess.run(
         [str(NURA), *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False, **options
     )
+
+
+def reach_the_provider(folder: Path) -> None:
+    """Leave the database out of the configuration: dispatch looks at the table first, and this one is none."""
+    lines = CONFIG.splitlines(keepends=True)
+    left = [line for line in lines if not line.lstrip().startswith(("databases", "app:", "write_back"))]
+    (folder / "nura.yaml").write_text("".join(left))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -196,7 +208,7 @@ def test_a_run_that_is_killed_leaves_the_rejects_of_the_run_before(folder: Path)
     arguments = [str(NURA), "enqueue", "w", "--rejects", "bad.jsonl"]
     with subprocess.Popen(arguments, cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
-        process.stdin.write(BAD * 100_000)
+        process.stdin.write(BAD * 20_000)
         process.stdin.flush()
         for _ in range(200):
             if list(folder.glob(".bad.jsonl.*.part")):
@@ -254,6 +266,54 @@ def test_a_planted_link_is_refused_and_what_it_points_to_is_left_alone(folder: P
     assert "link" not in run(folder, "dispatch").stderr
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", ".box.sandbox", ".box.sandbox.d", ".poll.lock", ".migrate.lock"])
+@pytest.mark.parametrize("link", ["symbolic", "dangling", "hard"])
+def test_no_link_takes_the_place_of_a_file_of_nuras_own(folder: Path, suffix: str, link: str) -> None:
+    reach_the_provider(folder)
+    run(folder, "enqueue", "w", "in.jsonl")
+    if suffix == ".migrate.lock":
+        (folder / "nura.db").unlink()
+        (folder / "nura.db.migrate.lock").unlink()
+    planted = folder / f"nura.db{suffix}"
+    if link == "hard":
+        os.link(folder / "prompt.txt", planted)
+    else:
+        planted.symlink_to("prompt.txt" if link == "symbolic" else "nowhere")
+    before = contents(folder)
+    done = run(folder, "poll" if "poll" in suffix else "dispatch")
+    assert done.returncode == 75
+    assert f"{planted}: " in done.stderr
+    assert "remove it" in done.stderr
+    assert (folder / "prompt.txt").read_bytes() == before["prompt.txt"]
+    assert not (folder / "nowhere").exists()
+
+
+@pytest.mark.parametrize("place", ["nura.db.spool", "nura.db.dispatch.lock", "nura.db.spool/requests/other"])
+def test_what_stands_where_nura_keeps_something_of_another_kind_is_named_and_left_alone(
+    folder: Path, place: str
+) -> None:
+    run(folder, "enqueue", "w", "in.jsonl")
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    if place == "nura.db.spool":
+        (folder / place).write_text("kept")
+    else:
+        (folder / place).mkdir()
+    done = run(folder, "dispatch")
+    assert done.returncode == 75
+    assert f"{folder / place}: " in done.stderr
+    assert "move it away" in done.stderr
+    assert (folder / place).exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "/dev/null"])
+def test_a_state_file_that_is_no_plain_file_is_refused_in_words(folder: Path, kind: str) -> None:
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    done = run(folder, "--state", kind, "enqueue", "w", "in.jsonl")
+    assert done.returncode == 75
+    assert "is no plain file" in done.stderr
+
+
 # --- root
 
 
@@ -281,17 +341,70 @@ def test_root_leaves_nothing_behind_that_stops_the_owners_stages(folder: Path) -
     assert {path.lstat().st_uid for path in folder.rglob("*")} == {nobody.pw_uid}
 
 
+def test_root_makes_no_state_file_in_another_users_folder(folder: Path) -> None:
+    theirs(folder)
+    done = run(folder, "enqueue", "w", "in.jsonl")
+    assert done.returncode == 78
+    assert "sudo -u 'nobody' nura" in done.stderr
+    assert not (folder / "nura.db").exists()
+
+
 def test_files_that_belong_to_somebody_else_are_named_with_what_to_type(folder: Path) -> None:
+    reach_the_provider(folder)
     run(folder, "enqueue", "w", "in.jsonl")
-    run(folder, "dispatch")
+    assert run(folder, "dispatch").returncode == 0
     theirs(folder)
     os.chown(folder / "nura.db.dispatch.lock", 0, 0)
     os.chown(folder / "nura.db.spool" / "requests", 0, 0)
+    os.chown(folder / "nura.db.box.sandbox.d" / "open.lock", 0, 0)
+    for n in range(20):
+        (folder / "nura.db.spool" / "requests" / f"{n}.jsonl").write_text("of root's")
+    (folder / "nura.db.bak").write_text("a backup of root's, in nobody's way")
     found = json.loads(run(folder, "--json", "status").stdout)
     (need,) = [need for need in found["attention"] if "belong" in need["message"]]
-    assert "2 files beside" in need["message"]
-    assert need["hint"].startswith("sudo chown 'nobody' ")
+    assert "23 files beside" in need["message"]
+    assert need["hint"].startswith("sudo chown -R 'nobody' ")
     assert "nura.db.dispatch.lock" in need["hint"]
+    assert "nura.db.bak" not in need["hint"]
     subprocess.run(need["hint"].removeprefix("sudo "), shell=True, check=True)
     found = json.loads(run(folder, "--json", "status").stdout)
     assert [need for need in found["attention"] if "belong" in need["message"]] == []
+
+
+def as_nobody(done: Callable[[], None]) -> str:
+    """Return what a child says that has become nobody: the error that the call ends with."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(pwd.getpwnam("nobody").pw_uid)
+            done()
+        except NuraError as error:
+            os.write(writer, f"{error.message} ({error.hint})".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as said:
+        text = said.read().decode()
+    os.waitpid(child, 0)
+    return text
+
+
+@pytest.mark.parametrize("name", ["nura.db.dispatch.lock", "nura.db-wal", "nura.db"])
+def test_the_owner_who_may_not_write_a_file_is_told_whose_it_is_and_what_to_type(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "nura.db"
+        State(path).close()
+        theirs(Path(folder))
+        (Path(folder) / name).touch(0o600)
+        os.chown(Path(folder) / name, 0, 0)
+
+        def work() -> None:
+            with State(path) as state, locks.lock(state.lock_path("dispatch"), 0), state.transaction():
+                pass
+
+        said = as_nobody(work)
+        assert name in said
+        assert ("sudo -u 'root' nura" if name == "nura.db" else "sudo chown") in said

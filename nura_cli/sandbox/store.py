@@ -102,7 +102,9 @@ class Store:
         if version == _VERSION:
             return
         if version or self.db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-            raise OSError(errno.EINVAL, "was written by another version of the sandbox; remove it", str(self.path))
+            raise OSError(
+                errno.EINVAL, "is no sandbox's file, or one of another version; name another file", str(self.path)
+            )
         self.db.execute("PRAGMA journal_mode = wal")
         self.db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 

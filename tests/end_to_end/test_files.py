@@ -314,6 +314,14 @@ def test_a_state_file_that_is_no_plain_file_is_refused_in_words(folder: Path, ki
     assert "is no plain file" in done.stderr
 
 
+def test_the_sandbox_does_not_advise_to_remove_a_state_file(folder: Path) -> None:
+    run(folder, "enqueue", "w", "in.jsonl")
+    done = run(folder, "sandbox", "nura.db", "--port", "0")
+    assert done.returncode == 2
+    assert "is no sandbox's file" in done.stderr
+    assert "remove" not in done.stderr
+
+
 # --- root
 
 

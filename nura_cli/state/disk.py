@@ -20,7 +20,7 @@ _HINTS = {
     errno.EACCES: "run nura as the user who owns the state file and its folder",
     errno.EPERM: "run nura as the user who owns the state file and its folder",
     errno.ENOENT: "make the folder, or set state: (or --state) to one that exists",
-    errno.ELOOP: "it is a link, and nura writes through none: remove it, and run the same command again",
+    errno.ELOOP: "nura writes through no link: remove it, and run the same command again",
     errno.EEXIST: "it stands where nura keeps a file or folder of its own: move it away, and run the same command again",
     errno.EISDIR: "it stands where nura keeps a file of its own: move it away, and run the same command again",
     errno.EIO: "check the disk; the same command goes on where this one stopped",

@@ -164,11 +164,19 @@ class State:
             raise StateError(f"{self.path}: is no plain file", hint="set state: (or --state) to a file of nura's own")
 
     def _refuse_second_name(self) -> None:
-        """A file with two names (hard links) has two WALs, one beside each: what one process commits the other loses."""
+        """A file with two names (hard links, or mounted by itself) has two WALs, one beside each: what one process commits the
+        other loses.
+        """
+        lost = "and SQLite would lose what is written under one of them"
         if self.path.stat().st_nlink > 1:
             raise StateError(
-                f"{self.path}: has a second name (a hard link), and SQLite would lose what is written under one of them",
-                hint=f"remove the other one: find / -xdev -samefile {self.path}",
+                f"{self.path}: has a second name (a hard link), {lost}",
+                hint=f"remove the other one: find / -xdev -samefile {shlex.quote(str(self.path))}",
+            )
+        if mounted_alone(self.path):
+            raise StateError(
+                f"{self.path}: is mounted by itself, and has another name where it comes from, {lost}",
+                hint="mount its folder instead",
             )
 
     def _refuse_emptied(self) -> None:
@@ -284,11 +292,12 @@ def _explain(path: Path, error: sqlite3.Error | OSError) -> StateError | None:
 def _owners_hint(path: Path) -> str | None:
     """Return what to type where the state file, or one that SQLite keeps beside it, belongs to somebody else; else None."""
     owner, me = disk.owner_id(path), os.geteuid()
-    if owner is not None and owner != me:
-        return f"it belongs to {disk.user(owner)}; run it as that user: sudo -u '{disk.user(owner)}' nura …"
-    beside = [path.with_name(path.name + suffix) for suffix in _SQLITES]
+    beside = [path.with_name(path.name + suffix) for suffix in ("", *_SQLITES)]
     names = " ".join(shlex.quote(str(file)) for file in beside if disk.owner_id(file) not in (None, me))
-    return f"sudo chown '{disk.user(me).removeprefix('#')}' {names}" if names else None
+    mend = f"sudo chown '{disk.user(me).removeprefix('#')}' {names}" if names else None
+    if owner is None or owner == me:
+        return mend
+    return f"it belongs to {disk.user(owner)}; run it as that user: sudo -u '{disk.user(owner)}' nura …; or make it yours: {mend}"
 
 
 def _refuse_root(path: Path, where: str) -> None:
@@ -368,18 +377,32 @@ def _refuse_network(path: Path) -> None:
         )
 
 
-def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def file_system(folder: Path, mounts: Path = _MOUNTS) -> str | None:
     """Return the type of the file system that holds a folder, or None where the system does not tell (proc(5))."""
+    inside = os.fsencode(os.path.realpath(folder))
+    best, found = -1, None
+    for mount, kind in _mounted(mounts):
+        within = inside == mount or inside.startswith(mount.rstrip(b"/") + b"/")
+        if within and len(mount) >= best:
+            best, found = len(mount), kind
+    return found
+
+
+def mounted_alone(path: Path, mounts: Path = _MOUNTS) -> bool:
+    """Return whether a file is mounted by itself, without its folder, as containers may do it."""
+    name = os.fsencode(path)
+    return any(mount == name for mount, _ in _mounted(mounts))
+
+
+def _mounted(mounts: Path) -> Iterator[tuple[bytes, str]]:
+    """Yield where something is mounted, and its file system's type; nothing where the system does not tell."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
-        return None
-    inside = os.fsencode(os.path.realpath(folder))
-    best, kind = -1, None
+        return
     for line in lines:
         left, _, right = line.partition(" - ")
-        mount = os.fsencode(left.split()[4]).decode("unicode_escape").encode("latin-1")
-        within = inside == mount or inside.startswith(mount.rstrip(b"/") + b"/")
-        if within and len(mount) >= best:
-            best, kind = len(mount), right.split()[0]
-    return kind
+        yield os.fsencode(left.split()[4]).decode("unicode_escape").encode("latin-1"), right.split()[0]

@@ -195,6 +195,23 @@ def test_network_file_systems_are_refused(tmp_path: Path, kind: str, monkeypatch
         State(tmp_path / "n.db")
 
 
+def test_a_state_file_that_is_mounted_without_its_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a state" / "n.db"
+    path.parent.mkdir()
+    mounts = tmp_path / "mountinfo"
+    escaped = str(path).replace(" ", "\\040")
+    mounts.write_text(f"1 1 0:1 / / rw - ext4 x rw\n2 1 0:1 /srv/n.db {escaped} rw - ext4 x rw\n")
+    assert file.mounted_alone(path, mounts)
+    assert not file.mounted_alone(path.parent, mounts)
+    assert not file.mounted_alone(path, tmp_path / "no-such-file")
+    State(path).close()
+    monkeypatch.setattr(file, "mounted_alone", lambda path: True)
+    with pytest.raises(StateError, match="mounted by itself"):
+        State(path)
+
+
 def test_a_file_that_another_process_sits_on_is_75_and_says_so(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "BUSY_SECONDS", 0.05)
     code = (

@@ -15,6 +15,7 @@
     ├── DatabaseDown                   75  the application's database cannot be used now: down, locked, full
     └── ProviderError                  75  a provider could not be spoken to, or said no
         ├── Unreachable                75  nothing of the request left, or a read had no usable answer
+        ├── Incomplete                 3   fewer answers came than the provider counts
         ├── OnHold                     3   a batch waits for a person (0 once that was said)
         ├── Refused                    3   it answered, and the answer is a certain no
         │   ├── RateLimited            75  … for now: it says when to come back
@@ -204,6 +205,13 @@ class Unreachable(ProviderError):
     """Nothing of the request left this machine, or a request that only reads had no usable answer: try again."""
 
     kind = "unreachable"
+
+
+class Incomplete(ProviderError):
+    """Fewer answers came than the provider counts; those that came are applied, and the rest is looked for again."""
+
+    exit_code = EX_PARTIAL
+    kind = "incomplete"
 
 
 class OnHold(ProviderError):

@@ -27,6 +27,7 @@ from nura_cli.config import Config
 from nura_cli.errors import (
     EX_TEMPFAIL,
     ConfigError,
+    Incomplete,
     KeyRefused,
     NotFound,
     NuraError,
@@ -34,6 +35,7 @@ from nura_cli.errors import (
     ProviderError,
     Refused,
     StateError,
+    Unreachable,
 )
 from nura_cli.pipeline import copies, deliver, recovery, retry, settle, spool, waiting
 from nura_cli.pipeline.accounts import Accounts
@@ -166,7 +168,7 @@ def _looked_for(job: Poll, batch: Batch) -> bool:
 
     Raises:
         OnHold: it waits for a person, and there is nothing more to be had of it.
-        ProviderError: the rest of its answers is looked for again by a later run.
+        Incomplete: the rest of its answers is looked for again by a later run.
     """
     now = job.clock()
     if waiting.amiss(batch):
@@ -274,7 +276,7 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
     running = remote.phase is Phase.RUNNING
     told: dict[str, str | int | None] = {
         "remote_status": remote.status,
-        "completed": remote.completed if remote.completed is not None or not running else batch.completed,
+        "completed": _most(remote, batch) if running or waiting.amiss(batch) else remote.completed,
         "failed": remote.failed if remote.failed is not None else batch.failed,
         "expires_at": remote.expires_at or batch.expires_at,
         "input_file_id": batch.input_file_id or remote.input_file_id,
@@ -287,7 +289,6 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
         with job.state.transaction() as db:
             batch = batches.note(db, batch, **told)
         job.moved[batch.id] = batch
-    job.worked = True
     if not running:
         job.moved[batch.id] = _bring_home(job, provider, batch, remote)
     elif waiting.overdue(batch, job.clock()):
@@ -295,6 +296,7 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
     elif batch.held is not None:
         with job.state.transaction() as db:
             job.moved[batch.id] = batches.note(db, batch, held=None)
+    job.worked = True
 
 
 def _hold(job: Poll, batch: Batch, why: str) -> OnHold:
@@ -342,7 +344,7 @@ _NOTHING = Home({}, {}, spool.Lines(frozenset(), frozenset(), 0))
 
 def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Batch:
     """Download what an ended batch has; note it ``completed`` once all of it is whole."""
-    if remote.phase is Phase.REFUSED:
+    if remote.phase is Phase.REFUSED and not waiting.amiss(batch) and not batch.completed and not batch.answered:
         faults = msgspec.json.encode(remote.faults).decode()
         return _completed(job, batch, remote, _NOTHING, faults=faults)
     home = _fetched(job, provider, batch, remote)
@@ -373,12 +375,14 @@ def _asked_otherwise(
     The larger of two counts is believed: it may have been paid for.
     """
     told = _told_otherwise(provider, remote)
-    most = max((one.completed for one in (remote, *told) if one.completed is not None), default=None)
+    known = [one.completed for one in (remote, *told)] + ([batch.completed] if waiting.amiss(batch) else [])
+    most = max((n for n in known if n is not None), default=None)
     for other in told:
         if home.lacks and other.parts and other.parts != remote.parts:
             again = _fetched(job, provider, batch, other)
             remote, home = (remote, home) if again.lacks else (other, again)
-    return remote._replace(completed=most), home
+    by_itself = next((one for one in told if one.ending is not None), remote)
+    return remote._replace(completed=most, ending=by_itself.ending), home
 
 
 def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Home:
@@ -394,7 +398,7 @@ def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -
         except NotFound:
             lacks, answers = lacks or f"does not find its {part} file", answers or part != "error"
             continue
-        found = spool.lines_of(path, provider.dialect, batch.tag)
+        found = _known(job, batch, spool.lines_of(path, provider.dialect, batch.tag))
         if part != "error" and found.others and not found.tasks:
             lacks, answers = f"gives other requests' results for its {part} file", True
             continue
@@ -410,6 +414,18 @@ def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -
     return Home(dict(remote.parts), spooled, lines, lacks, answers)
 
 
+def _known(job: Poll, batch: Batch, lines: spool.Lines) -> spool.Lines:
+    """Take out of a file's lines those about tasks that were never this batch's: their custom_ids came back changed."""
+    ids = tasks.ever_of(job.state.db, batch.id, lines.tasks)
+    return spool.Lines(ids, lines.answered & ids, lines.others + len(lines.tasks - ids))
+
+
+def _most(remote: RemoteBatch, batch: Batch) -> int | None:
+    """Return the larger of what a provider counts now and what it counted before."""
+    counts = [n for n in (remote.completed, batch.completed) if n is not None]
+    return max(counts, default=None)
+
+
 def _unnamed(remote: RemoteBatch) -> str | None:
     """Return what is amiss where an ended batch names no results that could hold what it says it answered."""
     if remote.completed and not remote.parts.keys() - {"error"}:
@@ -420,10 +436,18 @@ def _unnamed(remote: RemoteBatch) -> str | None:
 def _told_otherwise(provider: Provider, remote: RemoteBatch) -> list[RemoteBatch]:
     """Return an ended batch as the provider tells it when asked after it alone, and on the newest page of its list: the two
     can disagree (litellm#36049).
+
+    Raises:
+        ProviderError: it cannot be asked after by itself now, or is said to be running then: nothing is believed missing.
     """
-    told: list[RemoteBatch] = []
-    with suppress(ProviderError):
-        told.append(provider.retrieve(remote.id))
+    try:
+        told = [provider.retrieve(remote.id)]
+    except NotFound:
+        told = []  # what the list still shows
+    if any(one.phase is Phase.RUNNING for one in told):
+        raise Unreachable(
+            f"{remote.id}: the list says {remote.status}, and {told[0].status} when it is asked after by itself"
+        )
     with suppress(ProviderError):
         told += [one for one in provider.page().batches if one.id == remote.id]
     return [one for one in told if one.phase is Phase.ENDED]
@@ -494,8 +518,8 @@ def _short(job: Poll, batch: Batch, remote: RemoteBatch, home: Home, claimed: in
     raise _still_short(batch, told)
 
 
-def _still_short(batch: Batch, told: str) -> ProviderError:
-    return ProviderError(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day")
+def _still_short(batch: Batch, told: str) -> Incomplete:
+    return Incomplete(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day")
 
 
 def _completed(
@@ -557,7 +581,10 @@ def _other_name(job: Poll, provider: Provider, batch: Batch) -> tuple[Batch, Rem
 
     Only the one batch on the newest page that bears its tag, or was made from its file, and belongs to no other.
     """
-    listed = [one for one in provider.page().batches if recovery.bears(one, batch)]
+    try:
+        listed = [one for one in provider.page().batches if recovery.bears(one, batch)]
+    except ProviderError:
+        return None
     if len(listed) != 1 or batches.known(job.state.db, [listed[0].id]):
         return None
     with job.state.transaction() as db:

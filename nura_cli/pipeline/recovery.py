@@ -109,7 +109,7 @@ def note_shown(state: State, accounts: Accounts, provider: Provider, listed: Seq
     address = accounts.address(provider.name)
     if provider.own or batches.shows_ours(state.db, address):
         return
-    known = batches.known(state.db, [remote.id for remote in listed])
+    known = batches.known(state.db, [remote.id for remote in listed], address)
     ended = [one for one in listed if one.phase is not Phase.RUNNING]  # some lists show only what is running
     ours = next((one.id for one in ended if one.id in known or one.state_id == state.state_id), None)
     if ours is not None:
@@ -246,7 +246,8 @@ def _too_late(batch: Batch, cleanup_after: int | None, date: int) -> bool:
     kept_for = max(
         _DELETED_AFTER[0], min(_DELETED_AFTER[1], _DELETED_AFTER[1] if cleanup_after is None else cleanup_after)
     )
-    return batch.absent_at is None and date - (batch.sent_at or date) > kept_for
+    first_look = marker_of(batch).over
+    return (date if first_look is None else first_look) - (batch.sent_at or date) > kept_for
 
 
 _DELETED_AFTER = (3600, 24 * 3600)

@@ -20,6 +20,7 @@ _LASTING = _OUTAGES | {
     "database",
     "receiver",
     "held",
+    "incomplete",
 }
 
 

@@ -49,6 +49,8 @@ def run(
         UsageError: there is no such batch, or it needs nobody, or the remote batch is another one's. What was named before
             it is done.
     """
+    if not all(name.strip() for name in names) or (not isinstance(decision, Decision) and not decision.strip()):
+        raise UsageError("an id is empty", hint="nura status names the batches that need a person")
     if not isinstance(decision, Decision):
         if len(names) != 1:
             raise UsageError("--adopt goes with one batch")
@@ -77,7 +79,7 @@ def _decide(state: State, config: Config, accounts: Accounts, clock: Clock, name
     batch = _named(state, clock(), name)
     if batch.cancelled:
         return _put_back(state, clock, batch) if resend else _leave(state, batch)
-    if batch.status is BatchStatus.SUBMITTING and resend:
+    if batch.status is BatchStatus.SUBMITTING and resend and not _may_have_run(batch):
         recovery.give_up(state, batch, clock(), "given up by a person: its tasks are sent again")
         return "its tasks are sent again by the next dispatch"
     what = "sent again" if resend else "not sent again"
@@ -85,6 +87,11 @@ def _decide(state: State, config: Config, accounts: Accounts, clock: Clock, name
     failure = Failure(kind, f"given up by a person, its tasks are {what}: {batch.held or 'its time is over'}")
     settle.lose(state, batch, failure, deliver.plan_of(config, batch.workload), clock, resend=resend)
     return "its tasks are sent again by the next dispatch" if resend else f"its tasks are {kind}, and not sent again"
+
+
+def _may_have_run(batch: Batch) -> bool:
+    """Return whether there are results that may be this unconfirmed batch's: it was paid for, perhaps."""
+    return any(word in (batch.held or "") for word in ("were deleted", "changed custom_ids"))
 
 
 def _is_number(name: str) -> bool:
@@ -145,7 +152,9 @@ def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_
 def _check_ours(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> RemoteBatch:
     """Return what the provider says of a batch, once nothing it tells makes it another one's. Raises UsageError."""
     accounts.check(batch)
-    _check_unknown(state, remote_id)
+    followed = any((one.remote_id, one.batch_id) == (remote_id, batch.id) for one in batches.strays(state.db))
+    if not followed:  # one that is followed for this very batch may be used in its place
+        _check_unknown(state, remote_id)
     provider = accounts.provider(batch.provider)
     remote = provider.retrieve(remote_id)
     if remote.total not in (None, 0, batch.requests):
@@ -159,6 +168,8 @@ def _check_ours(state: State, accounts: Accounts, batch: Batch, remote_id: str) 
             f"{remote_id} was made from another file ({remote.input_file_id}) than batch {batch.id}"
             f" ({batch.input_file_id})"
         )
+    with state.transaction() as db:
+        batches.take_stray(db, batch, remote_id)
     return remote
 
 

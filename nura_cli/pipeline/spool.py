@@ -293,7 +293,7 @@ def lines_of(path: Path, dialect: Dialect, tag: str) -> Lines:
             if found is None:
                 continue
             number = found.custom_id.removeprefix(mark)
-            if number == found.custom_id or not number.isascii() or not number.isdigit():
+            if number == found.custom_id or not number.isascii() or not number.isdigit() or len(number) > 18:
                 others += 1
                 continue
             tasks.add(int(number))

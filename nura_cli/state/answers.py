@@ -177,7 +177,7 @@ def lost_before(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> se
     """Return which of these tasks have had answers lost in another batch than this one."""
     rows = db.execute(
         "SELECT DISTINCT task_id FROM attempts WHERE task_id IN (SELECT value FROM json_each(?)) AND batch_id <> ?"
-        " AND outcome IN ('lost', 'missing') AND cost IS NULL",
+        " AND outcome IN ('lost', 'missing') AND (cost IS NULL OR late = 1)",
         (json.dumps(list(ids)), batch_id),
     )
     return {row[0] for row in rows}

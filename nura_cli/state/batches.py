@@ -215,16 +215,20 @@ def given_up(db: sqlite3.Connection, since: int) -> list[Batch]:
     return [_batch(row) for row in db.execute(query, (since,))]
 
 
-def known(db: sqlite3.Connection, remote_ids: Iterable[str]) -> set[str]:
+def known(db: sqlite3.Connection, remote_ids: Iterable[str], address: str | None = None) -> set[str]:
     """Return which of these remote ids already belong to a batch, or are strays.
 
     Whatever the provider is called: one account may stand in the configuration under two names, or under a new one.
+
+    Args:
+        address: count only batches that were sent there, and no strays.
     """
     query = (
         "SELECT remote_id FROM batches WHERE remote_id IN (SELECT value FROM json_each(:ids))"
-        " UNION SELECT remote_id FROM strays WHERE remote_id IN (SELECT value FROM json_each(:ids))"
+        " AND (:address IS NULL OR address = :address)"
+        " UNION SELECT remote_id FROM strays WHERE :address IS NULL AND remote_id IN (SELECT value FROM json_each(:ids))"
     )
-    return {row[0] for row in db.execute(query, {"ids": json.dumps(list(remote_ids))})}
+    return {row[0] for row in db.execute(query, {"ids": json.dumps(list(remote_ids)), "address": address})}
 
 
 def disowned(db: sqlite3.Connection, remote_id: str) -> bool:
@@ -245,6 +249,11 @@ class Stray(NamedTuple):
     batch_id: int
     found_at: int
     spooled: str | None = None
+
+
+def take_stray(db: sqlite3.Connection, batch: Batch, remote_id: str) -> None:
+    """Stop following a batch's own stray that is not counted yet: it is to be used in its place."""
+    db.execute("DELETE FROM strays WHERE remote_id = ? AND batch_id = ? AND counted_at IS NULL", (remote_id, batch.id))
 
 
 def add_stray(db: sqlite3.Connection, stray: Stray) -> None:

@@ -3,6 +3,7 @@
 Every function here runs inside the caller's transaction, and moves tasks by guarded updates only.
 """
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -271,6 +272,16 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
 def outstanding(db: sqlite3.Connection, batch_id: int) -> int:
     """Return how many tasks a batch has still to account for."""
     return int(db.execute("SELECT count(*) FROM tasks WHERE batch_id = ?", (batch_id,)).fetchone()[0])
+
+
+def ever_of(db: sqlite3.Connection, batch_id: int, ids: Iterable[int]) -> frozenset[int]:
+    """Return which of these ids are tasks that a batch has, or has accounted for."""
+    rows = db.execute(
+        "SELECT t.id FROM tasks t WHERE t.id IN (SELECT value FROM json_each(?1)) AND (t.batch_id = ?2 OR EXISTS"
+        " (SELECT 1 FROM attempts a WHERE a.task_id = t.id AND a.batch_id = ?2))",
+        (json.dumps(list(ids)), batch_id),
+    )
+    return frozenset(row[0] for row in rows)
 
 
 def first_at(db: sqlite3.Connection) -> int:

@@ -474,3 +474,18 @@ def test_a_copy_that_never_ends_is_let_go_once_nothing_is_kept(openai_spool: Spo
     later(spool)
     assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0,)]
     assert spool.status()["attention"] == []
+
+
+def test_a_suspect_that_runs_for_long_does_not_hide_that_ours_was_looked_for_in_time(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.control.settings(delay=5 * HOUR)
+    spool.fill(3)
+    spool.control.fault("drop_before", "create")
+    spool.dispatch()
+    spool.control.foreign(3, protocol="anthropic", key="sk-test-1")
+    for _ in range(30):
+        spool.clock.advance(HOUR)
+        spool.dispatch()
+    assert spool.batches()[0] == (1, "failed")
+    spool.settle()
+    assert spool.counts()["completed"] == 3

@@ -1,12 +1,16 @@
 """Answers that were paid for and cannot be had: looked for again, held, and never paid for twice by themselves."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nura_cli.errors import UsageError
 from nura_cli.pipeline import reconcile
+from nura_cli.providers import anthropic as claude
 from nura_cli.providers import openai
+from nura_cli.providers.base import Ending, Phase
 from tests.conftest import Spool
 
 QUARTER = 15 * 60 + 1
@@ -555,3 +559,78 @@ def test_a_person_who_decides_while_reconcile_is_at_work_breaks_nothing(spool: S
     assert "no longer completed" in said(report)
     assert spool.counts()["completed"] == 3
     spool.check()
+
+
+def test_custom_ids_changed_behind_the_tag_are_nobodys(spool: Spool) -> None:
+    spool.fill(4)
+    spool.dispatch()
+    real = openai.OpenAIProvider.download if spool.protocol == "openai" else claude.AnthropicProvider.download
+    owner = openai.OpenAIProvider if spool.protocol == "openai" else claude.AnthropicProvider
+    ((tag,),) = spool.rows("SELECT tag FROM batches")
+
+    def renumbered(self: Any, part_id: str, target: Path) -> Any:
+        got = real(self, part_id, target)
+        target.write_bytes(target.read_bytes().replace(f"{tag}-".encode(), f"{tag}-1000".encode()))
+        size = target.stat().st_size
+        return got._replace(bytes=size, announced=size, sha256=hashlib.sha256(target.read_bytes()).hexdigest())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, "download", renumbered)
+        later(spool, QUARTER, 4)
+    assert "other requests' results" in spool.status()["attention"][0]["message"]
+    assert spool.control.billing()["requests"] == 4
+    later(spool, QUARTER)
+    assert spool.counts()["completed"] == 4
+
+
+@pytest.mark.parametrize("answer", ["running", "down"])
+def test_a_list_that_says_ended_is_not_believed_alone(openai_spool: Spool, answer: str) -> None:
+    spool = openai_spool
+    spool.providers["main"] = spool.provider(limits={"requests": 1})
+    spool.write_config()
+    spool.control.settings(delay=10**5)
+    spool.fill(4)
+    spool.dispatch()
+    real = openai.OpenAIProvider.page
+
+    def expired(self: Any, cursor: str | None = None) -> Any:
+        page = real(self, cursor)
+        told: dict[str, Any] = {
+            "status": "expired",
+            "phase": Phase.ENDED,
+            "ending": Ending.EXPIRED,
+            "parts": {},
+            "completed": 0,
+        }
+        return page._replace(batches=[one._replace(**told) for one in page.batches])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openai.OpenAIProvider, "page", expired)
+        if answer == "down":
+            spool.control.fault("status", "retrieve", status=503, times=-1)
+        later(spool, QUARTER, 3)
+    assert spool.counts()["submitted"] == 4
+    spool.control.clear()
+    spool.control.settings(delay=0)
+    later(spool, HOUR, 2)
+    assert spool.counts()["completed"] == 4
+    assert spool.control.billing()["requests"] == 4
+
+
+def test_counts_that_vanish_take_nothing_back(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(4)
+    spool.control.fault("short", match="number 3", seconds=GONE)
+    spool.round()
+    spool.control.fault("no_counts")
+    later(spool, QUARTER, 4)
+    assert spool.control.billing()["requests"] == 4
+    assert spool.counts()["submitted"] == 1
+
+
+def test_an_id_that_is_empty_or_too_long_is_no_bug(spool: Spool) -> None:
+    for name in ("", " ", "²"):
+        with pytest.raises(UsageError):
+            spool.resolve(name)
+    with pytest.raises(UsageError, match="is empty"):
+        spool.resolve("1", adopt=" ")

@@ -11,17 +11,16 @@ used, nothing on it is taken for a second one.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from nura_cli.clock import Clock
-from nura_cli.errors import ConfigError, KeyRefused, NuraError, ProviderError
 from nura_cli.pipeline import recovery
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.waiting import SETTLING_SECONDS
 from nura_cli.providers.base import Phase, Provider, RemoteBatch
 from nura_cli.state import State, batches
 from nura_cli.state.batches import Batch, Sighting, Stray
-from nura_cli.state.file import unforeseen
 from nura_cli.states import BatchStatus
 
 WATCHED_SECONDS = 48 * 3600
@@ -32,16 +31,10 @@ _DISPATCHS = frozenset({BatchStatus.PROCESSING, BatchStatus.UPLOADED, BatchStatu
 
 
 class Job(Protocol):
-    """What of the running stage this needs: a place for troubles."""
+    """What of the running stage this needs: that one provider's trouble is its own."""
 
-    def fail(
-        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
-    ) -> None:
-        """Note a trouble; the run goes on."""
-        ...
-
-    def bug(self, error: Exception, about: str, *, provider: str | None = None) -> None:
-        """Note what nobody foresaw; the run goes on."""
+    def own_trouble(self, provider: str) -> AbstractContextManager[None]:
+        """Note what goes wrong in the block; the run goes on."""
         ...
 
 
@@ -54,14 +47,8 @@ def look_through(state: State, accounts: Accounts, clock: Clock, job: Job) -> No
         sent = [one for one in batches.sent_since(state.db, name, clock() - WATCHED_SECONDS) if one.address == address]
         if not sent:
             continue
-        try:
+        with job.own_trouble(name):
             _look(state, accounts.provider(name), sent, clock)
-        except (ProviderError, KeyRefused, ConfigError) as error:
-            job.fail(error, provider=name)
-        except Exception as error:
-            if not unforeseen(error):
-                raise
-            job.bug(error, name, provider=name)
 
 
 def _forget_decided(state: State, now: int) -> None:

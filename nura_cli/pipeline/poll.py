@@ -14,8 +14,8 @@ Nothing that ended is sent again by itself. It holds the poll lock, and is the o
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -79,6 +79,18 @@ class Poll:
         """Note a trouble; the run goes on. Said once, however many rounds it lasts."""
         found = trouble(error, provider=provider, workload=workload, batch=batch)
         self.troubles[found.scope] = found
+
+    @contextmanager
+    def own_trouble(self, provider: str) -> Iterator[None]:
+        """Do what is to be done at one provider: its trouble, an unforeseen one too, is its own."""
+        try:
+            yield
+        except (ProviderError, KeyRefused, ConfigError) as error:
+            self.fail(error, provider=provider)
+        except Exception as error:
+            if not unforeseen(error):
+                raise
+            self.bug(error, provider, provider=provider)
 
     def failed(self, error: NuraError, batch: Batch) -> None:
         """Note a trouble of one batch."""
@@ -153,14 +165,8 @@ def _round(job: Poll) -> None:
         except NuraError as error:
             job.failed(error, batch)
     for name, group in by_provider.items():
-        try:
+        with job.own_trouble(name):
             _ask(job, job.accounts.provider(name), group)
-        except (ProviderError, KeyRefused, ConfigError) as error:
-            job.fail(error, provider=name)
-        except Exception as error:
-            if not unforeseen(error):
-                raise
-            job.bug(error, name, provider=name)
 
 
 def _looked_for(job: Poll, batch: Batch) -> bool:
@@ -598,8 +604,8 @@ def _forgotten(job: Poll, provider: Provider, batch: Batch) -> bool:
     seen = recovery.marker_of(batch)._replace(id=None)  # the batch before it may long be deleted; its date will do
     scan = recovery.read_list(provider, seen, job.accounts.fingerprint(provider.name))
     listed = any(remote.id == batch.remote_id for remote in scan.batches)
-    shows = provider.own or batches.shows_ours(job.state.db, batch.address)
-    return not listed and scan.doubt is None and shows and waiting.overdue(batch, scan.date or job.clock())
+    shown = recovery.shows(job.state, provider, batch.address)
+    return not listed and scan.doubt is None and shown and waiting.overdue(batch, scan.date or job.clock())
 
 
 def _sweep(state: State) -> None:

@@ -104,10 +104,15 @@ def look(state: State, provider: Provider, accounts: Accounts, clock: Clock) -> 
     return marker(page, accounts.fingerprint(provider.name))
 
 
+def shows(state: State, provider: Provider, address: str) -> bool:
+    """Return whether a provider's list is known to show what was created there: at home, or once it has shown ours."""
+    return provider.own or batches.shows_ours(state.db, address)
+
+
 def note_shown(state: State, accounts: Accounts, provider: Provider, listed: Sequence[RemoteBatch]) -> None:
     """Note it where a list shows a batch of ours for the first time: from then on it is known to show what is there."""
     address = accounts.address(provider.name)
-    if provider.own or batches.shows_ours(state.db, address):
+    if shows(state, provider, address):
         return
     known = batches.known(state.db, [remote.id for remote in listed], address)
     ended = [one for one in listed if one.phase is not Phase.RUNNING]  # some lists show only what is running
@@ -221,7 +226,6 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: 
         with state.transaction() as db:
             batch = batches.note(db, batch, marker=json.dumps(seen._replace(over=scan.date)._asdict()))
     found = identify(state, provider, batch, scan.batches)
-    shows = provider.own or batches.shows_ours(state.db, batch.address)
     if not accounts.adopts(batch.provider):
         may_be = [*found.ours, *found.undecided]
         it = f"; it may be {_named(may_be)}" if may_be else ""
@@ -231,7 +235,7 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: 
         chosen, *doubles = sorted(oldest_first, key=_worth)
         _set_aside(state, provider, batch, doubles, clock())
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
-    elif why := _why_held(scan, found, shows):
+    elif why := _why_held(scan, found, shows(state, provider, batch.address)):
         raise _hold(state, batch, why)
     elif not provider.uploads and _too_late(batch, accounts.cleanup_after(batch.provider), scan.date or clock()):
         raise _hold(state, batch, "it was looked for too late: it may have ended, and been deleted since")
@@ -254,7 +258,7 @@ _DELETED_AFTER = (3600, 24 * 3600)
 """Seconds after a create within which its list must first be looked at to prove an absence: at least, and at most."""
 
 
-def _why_held(scan: "Scan", found: "Found", shows: bool) -> str | None:
+def _why_held(scan: "Scan", found: "Found", shown: bool) -> str | None:
     """Return why a batch that is not surely on the list is not surely absent from it either, or None."""
     if scan.doubt:
         return scan.doubt
@@ -267,7 +271,7 @@ def _why_held(scan: "Scan", found: "Found", shows: bool) -> str | None:
         return f"{n} will tell once {'it ends' if len(found.undecided) == 1 else 'they end'}: {_named(found.undecided)}"
     if found.deleted:
         return f"the results of what may be it were deleted, and would have told: {_named(found.deleted)}"
-    if not shows:
+    if not shown:
         return "that its list lacks it proves nothing: the list at this address has never shown a batch of ours"
     return None
 

@@ -10,7 +10,7 @@ A batch may be listed under another id than its create was answered with: while 
 used, nothing on it is taken for a second one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -62,7 +62,9 @@ def _forget_decided(state: State, now: int) -> None:
 
 
 def _look(state: State, provider: Provider, sent: Sequence[Batch], clock: Clock) -> None:
-    listed = _listed(provider, sent)
+    listed, whole = _listed(provider, sent)
+    if whole:
+        _forget_vanished(state, provider.name, {one.id for one in listed})
     marked = {one.id: one for one in listed if provider.uploads}
     files = {one.input_file_id: one for one in sent if one.input_file_id is not None}
     _note_copies(state, provider.name, marked, files, clock())
@@ -71,8 +73,21 @@ def _look(state: State, provider: Provider, sent: Sequence[Batch], clock: Clock)
             _identify(state, provider, remote, [one.id for one in listed], sent, clock())
 
 
-def _listed(provider: Provider, sent: Sequence[Batch]) -> list[RemoteBatch]:
-    """Read the list down to where it stood before the oldest of these creates."""
+def _forget_vanished(state: State, provider: str, listed: Set[str]) -> None:
+    """Forget what may have been a second sending and is no longer on the list: it cannot be looked into, nor cancelled."""
+    gone = [
+        seen
+        for seen in batches.sightings(state.db)
+        if seen.provider == provider and seen.verdict == "possible" and seen.remote_id not in listed
+    ]
+    if gone:
+        with state.transaction() as db:
+            for seen in gone:
+                batches.forget(db, seen)
+
+
+def _listed(provider: Provider, sent: Sequence[Batch]) -> tuple[list[RemoteBatch], bool]:
+    """Read the list down to where it stood before the oldest of these creates; return it, and whether it reached so far."""
     oldest = min((at for one in sent if (at := recovery.marker_of(one).date) is not None), default=None)
     found: dict[str, RemoteBatch] = {}
     cursor = None
@@ -82,9 +97,11 @@ def _listed(provider: Provider, sent: Sequence[Batch]) -> list[RemoteBatch]:
         last = page.batches[-1].created_at if page.batches else None
         past = oldest is not None and last is not None and last < oldest - recovery.SKEW_SECONDS
         cursor = page.next
-        if cursor is None or past:
+        if past or (cursor is None and page.sound and not page.stuck):
+            return list(found.values()), True
+        if cursor is None:
             break
-    return list(found.values())
+    return list(found.values()), False
 
 
 def _note_copies(

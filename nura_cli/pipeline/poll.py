@@ -13,6 +13,7 @@ Nothing that ended is sent again by itself. It holds the poll lock, and is the o
 """
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -74,10 +75,16 @@ class Poll:
         self.troubles = {scope: one for scope, one in self.troubles.items() if one.batch_id in self.looked}
 
     def fail(
-        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
+        self,
+        error: NuraError,
+        *,
+        provider: str | None = None,
+        workload: str | None = None,
+        batch: int | None = None,
+        about: str | None = None,
     ) -> None:
         """Note a trouble; the run goes on. Said once, however many rounds it lasts."""
-        found = trouble(error, provider=provider, workload=workload, batch=batch)
+        found = trouble(error, provider=provider, workload=workload, batch=batch, about=about)
         self.troubles[found.scope] = found
 
     @contextmanager
@@ -365,7 +372,7 @@ def _counted(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, h
     """Compare what came of a batch with what the provider counts, before a request without a line is believed to have none."""
     claimed = spool.claimed(remote.completed, home.lines, batch.requests)
     if claimed:
-        return _short(job, batch, remote, home, claimed)
+        return _short(job, provider, batch, remote, home, claimed)
     told = f"{batch.provider} does not count, and {count(home.missing(batch), 'request')} came without a result"
     untold = remote.completed is None and home.missing(batch)
     if untold and _missed_for(job, provider, batch, told) > 0:
@@ -472,27 +479,35 @@ def _lacking(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, h
         return _completed(job, batch, remote, _NOTHING)
     if not home.answers:
         return _counted(job, provider, batch, remote, home)
-    return _lost(job, batch, Failure(ErrorKind.LOST, why))
+    return _lost(job, batch, Failure(ErrorKind.LOST, why), remote.ending)
 
 
 def _missed_for(job: Poll, provider: Provider, batch: Batch, what: str) -> int:
     """Note what of a batch was looked for in vain; return in how many seconds that is to be believed."""
-    try:
-        date = provider.page().date
-    except ProviderError:
-        date = None
     now = job.clock()
-    left = waiting.believed_in(batch, what, date or now, now)
+    date = _date(provider) or now
+    left = waiting.believed_in(batch, what, date, now)
     if left is None:
         with job.state.transaction() as db:
-            job.moved[batch.id] = batches.note(db, batch, absent_at=date or now, absent_here=now, missed=what)
+            job.moved[batch.id] = batches.note(db, batch, absent_at=date, absent_here=now, missed=what)
         return waiting.SETTLING_SECONDS
     return left
 
 
-def _lost(job: Poll, batch: Batch, failure: Failure) -> Batch:
-    """Results that were paid for cannot be had: a person decides, or (``on_lost: resend``) each task is sent again, once."""
-    if job.accounts.resends_lost(batch.provider) and batch.held != _TWICE:
+def _date(provider: Provider) -> int | None:
+    """Return the clock of a provider's server, unix seconds; None where it does not say."""
+    try:
+        return provider.page().date
+    except ProviderError:
+        return None
+
+
+def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = None) -> Batch:
+    """Results that were paid for cannot be had: a person decides, or (``on_lost: resend``) each task is sent again, once.
+
+    Nothing of a batch that somebody cancelled is sent again by itself.
+    """
+    if job.accounts.resends_lost(batch.provider) and batch.held != _TWICE and ending is not Ending.CANCELLED:
         plan = deliver.plan_of(job.config, batch.workload)
         done = settle.lose(job.state, batch, failure, plan, job.clock, resend=True, once=True)
         told = f"batch {batch.id}: {failure.message}; its tasks are sent again (on_lost: resend), at an unknown cost"
@@ -506,7 +521,7 @@ def _lost(job: Poll, batch: Batch, failure: Failure) -> Batch:
 _TWICE = "answers to tasks of it were lost before, and nothing is sent again twice by itself"
 
 
-def _short(job: Poll, batch: Batch, remote: RemoteBatch, home: Home, claimed: int) -> Batch:
+def _short(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home, claimed: int) -> Batch:
     """Take what came of a batch that counts more answers than its files hold; the rest is looked for again, for a day."""
     now = job.clock()
     began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
@@ -517,11 +532,28 @@ def _short(job: Poll, batch: Batch, remote: RemoteBatch, home: Home, claimed: in
     ):  # a file that came before holds what reconcile could not apply
         job.failed(_still_short(batch, told), batch)
         return _completed(job, batch, remote, home, short_at=began)
+    date, batch = _looked_again(job, provider, batch, began)
+    if not waiting.short_over(batch, date, now):
+        raise _still_short(batch, told)
+    if remote.ending is Ending.CANCELLED:  # what has no line is cancelled with the rest, at an unknown cost
+        return _completed(job, batch, remote, home)
+    return _lost(job, batch, Failure(ErrorKind.MISSING, told))
+
+
+def _looked_again(job: Poll, provider: Provider, batch: Batch, began: int) -> tuple[int, Batch]:
+    """Note that the rest of a short batch was looked for; return the server's clock, and the batch."""
+    now = job.clock()
+    date = _date(provider) or now
+    first, here = batch.absent_at, batch.absent_here
+    if batch.missed != _REST or first is None or here is None or date < first or now < here:
+        first, here = date, now
     with job.state.transaction() as db:
-        batch = batches.note(db, batch, short_at=began, asked_at=now)
-    if waiting.short_over(batch, now):
-        return _lost(job, batch, Failure(ErrorKind.MISSING, told))
-    raise _still_short(batch, told)
+        return date, batches.note(
+            db, batch, short_at=began, asked_at=now, absent_at=first, absent_here=here, missed=_REST
+        )
+
+
+_REST = "the rest of its answers"
 
 
 def _still_short(batch: Batch, told: str) -> Incomplete:
@@ -626,8 +658,7 @@ def _follow_strays(job: Poll) -> None:
         if stray.spooled is not None:
             continue
         try:
-            _check_moved(job, stray)
-            _follow(job, job.accounts.provider(stray.provider), stray)
+            _follow(job, stray)
         except (ProviderError, KeyRefused, ConfigError, StateError) as error:
             _not_followed(job, stray, error)
         except Exception as error:
@@ -636,39 +667,51 @@ def _follow_strays(job: Poll) -> None:
             job.bug(error, f"{stray.remote_id}, which is followed for batch {stray.batch_id}", provider=stray.provider)
 
 
-def _check_moved(job: Poll, stray: Stray) -> None:
-    """Check that a stray is still where its provider's name points: an id means another batch elsewhere. Raises ConfigError."""
+def _elsewhere(job: Poll, stray: Stray) -> str | None:
+    """Return why a stray cannot be asked after where its provider's name points now, or None: an id means another batch there."""
+    if stray.provider not in job.accounts.names():
+        return f"provider {stray.provider} is not in the configuration"
     batch = batches.get(job.state.db, stray.batch_id)
-    configured = stray.provider in job.accounts.names()
-    if batch is not None and configured and batch.address != job.accounts.address(stray.provider):
-        raise ConfigError(
-            f"{stray.remote_id} was sent to {batch.address}, and {stray.provider} has another address now: it is not followed",
-            provider=stray.provider,
-        )
+    if batch is not None and batch.address != job.accounts.address(stray.provider):
+        return f"it was sent to {batch.address}, and {stray.provider} has another address now"
+    return None
 
 
 def _not_followed(job: Poll, stray: Stray, error: NuraError) -> None:
-    """Say that a stray could not be followed, or let it go once nothing can be there any more."""
+    """Say that a stray could not be followed; let it go once nothing can be there any more."""
     age = job.clock() - stray.found_at
     missed = isinstance(error, NotFound)
     batch = batches.get(job.state.db, stray.batch_id)
     known_lost = missed and batch is not None and batch.remote_id == stray.remote_id
     if age >= (STRAY_MISSED if missed else STRAY_KEPT):
         with job.state.transaction() as db:
-            batches.counted(db, stray, job.clock())
+            settle.let_go(db, stray, job.clock())
     elif not known_lost and (not missed or age > waiting.SETTLING_SECONDS):
-        job.fail(error, provider=stray.provider, batch=stray.batch_id)
+        job.fail(error, provider=stray.provider, batch=stray.batch_id, about=stray.remote_id)
 
 
-def _follow(job: Poll, provider: Provider, stray: Stray) -> None:
+def _follow(job: Poll, stray: Stray) -> None:
+    """Cancel a stray that runs; download what one that has ended answered."""
+    if (why := _elsewhere(job, stray)) is not None:
+        raise OnHold(
+            f"{stray.remote_id}, a double of batch {stray.batch_id}, is not followed: {why}",
+            hint=f"put it back until it has ended, or let go of it: nura resolve {shlex.quote(stray.remote_id)} --give-up",
+            new=False,
+        )
+    provider = job.accounts.provider(stray.provider)
     remote = provider.retrieve(stray.remote_id)
-    if remote.phase is Phase.RUNNING and job.clock() - stray.found_at < STRAY_KEPT:
+    if remote.phase is Phase.RUNNING:
+        if job.clock() - stray.found_at >= STRAY_KEPT:
+            raise Unreachable(f"{stray.remote_id} has not ended within 30 days")
         provider.cancel(stray.remote_id)
         return
+    if remote.phase is Phase.ENDED and remote.completed != 0 and not remote.parts.keys() - {"error"}:
+        raise NotFound(f"{stray.remote_id} names no results; what it cost is not known")
     spooled = {}
     for part, part_id in remote.parts.items():
-        got = spool.fetch(provider, part_id, spool.stray_file(job.state, stray, part))
-        spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
+        with suppress(*([NotFound] if part == "error" else [])):  # requests that failed cost nothing
+            got = spool.fetch(provider, part_id, spool.stray_file(job.state, stray, part))
+            spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
     with job.state.transaction() as db:
         batches.stray_spooled(db, stray, json.dumps(spooled))
 

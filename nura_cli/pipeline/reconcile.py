@@ -180,10 +180,10 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
         )
         return
     settling = Settling(job, batch)
-    for path in paths.values():
+    for part, path in paths.items():
         with on_disk(path), path.open("rb") as file:
             for chunk in chunks(file):
-                settling.apply(chunk)
+                settling.apply(chunk, all_answers=part == "output")
                 job.state.give_way()
     if batch.short_at is not None:
         settling.report()
@@ -243,11 +243,16 @@ class Settling:
         workload = job.config.workloads.get(batch.workload)
         self._plan = deliver.plan_of(job.config, batch.workload)
         self._max_attempts = workload.retry.max_attempts if workload else _DEFAULT_ATTEMPTS
+        self._answers = 0
         self._left: dict[int, Exception] = {}
         self._unread: Exception | None = None
 
-    def apply(self, chunk: list[bytes]) -> None:
-        """Settle the tasks that a chunk of result lines is about."""
+    def apply(self, chunk: list[bytes], *, all_answers: bool) -> None:
+        """Settle the tasks that a chunk of result lines is about.
+
+        Args:
+            all_answers: whether its file holds only what the vendor counts as completed.
+        """
         lines: dict[int, ResultLine] = {}
         for line in chunk:
             task_id, result = self._read(line)
@@ -255,6 +260,7 @@ class Settling:
                 if task_id in lines:
                     self._job.ignored["repeated"] += 1
                 lines.setdefault(task_id, result)
+        self._answers += sum(all_answers or line.error is None for line in lines.values())
         self._apply(lines)
 
     def _apply(self, lines: dict[int, ResultLine]) -> None:
@@ -341,9 +347,8 @@ class Settling:
             return
         job, batch = self._job, self._batch
         failure = _WITHOUT_LINE[Ending(batch.ending or Ending.COMPLETED)]
-        # Of a batch that was cancelled and names no results nobody says what was answered, unless it counts none.
-        untold = batch.ending == Ending.CANCELLED and batch.completed != 0 and not json.loads(batch.spooled or "{}")
-        untold = untold or (failure.kind is ErrorKind.MISSING and batch.completed is None)
+        untold = failure.kind is ErrorKind.MISSING and batch.completed is None
+        untold = untold or (batch.ending == Ending.CANCELLED and _answered_more(batch, self._answers))
         nothing = Verdict(failure, None, settle.UNKNOWN if untold else Spent())
         while True:
             now = job.clock()
@@ -376,6 +381,14 @@ class Settling:
         counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
         batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
         outbox.ended(db, batch.lane_id, batch.id, "batch.completed", self._plan, now)
+
+
+def _answered_more(batch: Batch, answers: int) -> bool:
+    """Return whether a cancelled batch may have answered more than the lines that came: then their cost is not known."""
+    if batch.completed is not None:
+        return batch.completed > answers
+    spooled = json.loads(batch.spooled or "{}")
+    return not spooled or spooled.keys() != json.loads(batch.parts or "{}").keys()
 
 
 _WITHOUT_LINE = {

@@ -635,4 +635,6 @@ def _watch(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: Jo
         return
     provider = accounts.provider(batch.provider)
     scan = read_list(provider, marker_of(batch), accounts.fingerprint(provider.name))
+    if batch.remote_id is not None and all(one.id != batch.remote_id for one in scan.batches):
+        return  # what bears its tag may be this very batch, under the list's own name for it, and is followed already
     _set_aside(state, provider, batch, identify(state, provider, batch, scan.batches).ours, clock())

@@ -71,9 +71,9 @@ def run(
 def _decide(state: State, config: Config, accounts: Accounts, clock: Clock, name: str, decision: Decision) -> str:
     """Do what was decided about one batch; return what was done, in words."""
     resend = decision is Decision.RESEND
-    if not _is_number(name):
+    if _at_provider(state, name):
         if not resend:
-            raise UsageError(f"{name} is no batch here; --give-up takes the number of a batch")
+            return _let_go(state, clock, name)
         _disown(state, accounts, clock, name)
         return "its tasks are sent again by the next dispatch"
     batch = _named(state, clock(), name)
@@ -98,13 +98,36 @@ def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit()
 
 
+def _at_provider(state: State, name: str) -> bool:
+    """Return whether a name is an id at a provider; there are services that number their batches, as this file does."""
+    followed = any(one.remote_id == name for one in batches.strays(state.db))
+    return not _is_number(name) or (followed and _here(state, name) is None)
+
+
+def _here(state: State, name: str) -> Batch | None:
+    return batches.get(state.db, int(name)) if _is_number(name) and len(name) < 19 else None
+
+
+def _let_go(state: State, clock: Clock, name: str) -> str:
+    """Stop following a double, whose answers nobody needs; what it cost stays unknown. Raises UsageError: none is followed."""
+    found = [one for one in batches.strays(state.db) if one.remote_id == name]
+    if not found:
+        raise UsageError(
+            f"{name} is not followed; --give-up takes the number of a batch, or the id of a double that status names"
+        )
+    with state.transaction() as db:
+        for stray in found:
+            settle.let_go(db, stray, clock())
+    return f"{name} is no longer followed, and what it cost stays unknown"
+
+
 def _named(state: State, now: int, name: str) -> Batch:
     """Return a batch that a person may decide about.
 
     Raises:
         UsageError: there is none, or it needs nobody.
     """
-    batch = batches.get(state.db, int(name)) if _is_number(name) and len(name) < 19 else None
+    batch = _here(state, name)
     if batch is None:
         raise UsageError(f"batch {name} is not known", hint="nura status names those that need a person")
     if batch.status is BatchStatus.SUBMITTING or batch.cancelled or status.attention([batch], now):

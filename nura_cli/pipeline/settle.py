@@ -139,6 +139,14 @@ def _end_lost(db: sqlite3.Connection, batch: Batch, why: str, plan: Plan, now: i
     outbox.ended(db, batch.lane_id, batch.id, "batch.failed", plan, now)
 
 
+def let_go(db: sqlite3.Connection, stray: Stray, now: int) -> None:
+    """Stop following a stray whose answers cannot be had: it may have been paid for, and nobody says how much."""
+    batch = batches.get(db, stray.batch_id)
+    if batch is not None and batch.remote_id != stray.remote_id:  # its own were billed so when they were given up
+        answers.unknown(db, batch.lane_id, batch.id, now, stray.remote_id, same=batch.remote_id is None)
+    batches.counted(db, stray, now)
+
+
 class Refusal(NamedTuple):
     """What came of a refused batch: the tasks settled for good, and whether its route is to rest."""
 

@@ -282,7 +282,7 @@ def doubles(strays: Iterable[Stray], now: int) -> list[dict[str, Any]]:
         _need(
             f"{stray.remote_id}, a double of batch {stray.batch_id} at {stray.provider}, was cancelled"
             f" {span(now - stray.found_at)} ago and is not known to have ended",
-            "nura poll -v",
+            f"nura poll -v; or, to let go of it: nura resolve {shlex.quote(stray.remote_id)} --give-up",
             stray.batch_id,
             stray.provider,
         )

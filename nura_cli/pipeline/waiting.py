@@ -76,9 +76,16 @@ def believed_in(batch: Batch, what: str, date: int, now: int) -> int | None:
     return max(0, SETTLING_SECONDS - min(date - first, now - here))
 
 
-def short_over(batch: Batch, now: int) -> bool:
-    """Return whether answers that are counted and did not come have been looked for long enough."""
-    return batch.short_at is not None and now >= batch.short_at + SHORT_SECONDS
+def short_over(batch: Batch, date: int, now: int) -> bool:
+    """Return whether answers that are counted and did not come have been looked for long enough, by both clocks.
+
+    Args:
+        date: the server's clock, unix seconds; its day begins with the second look, when ``absent_at`` is noted.
+        now: ours.
+    """
+    if batch.short_at is None or batch.absent_at is None:
+        return False
+    return now >= batch.short_at + SHORT_SECONDS and date >= batch.absent_at + SHORT_SECONDS - ALONE_SECONDS
 
 
 def asked_for_the_rest(batch: Batch, now: int) -> bool:

@@ -220,7 +220,7 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     }
     known = [n for n in told.values() if n is not None]
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
-    cancelled = found.get("cancel_initiated_at") is not None
+    cancelled = found.get("cancel_initiated_at") is not None or bool(told["canceled"])
     ending = (Ending.CANCELLED if cancelled else Ending.COMPLETED) if phase is Phase.ENDED else None
     return RemoteBatch(
         id=remote_id,

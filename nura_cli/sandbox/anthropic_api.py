@@ -285,7 +285,8 @@ def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
         outcome.parts["results"].replace(target)
         for part in outcome.short.values():
             store.add_short(target.name, part, work.complete_at(suffered, end), end.at)
-    store.change(batch["id"], status="ended", ended_at=end.at, told={"counts": counts})
+    stopped = end.at if faults.of(suffered, "cancel") else batch["cancel_at"]
+    store.change(batch["id"], status="ended", ended_at=end.at, cancel_at=stopped, told={"counts": counts})
     source.unlink(missing_ok=True)
 
 

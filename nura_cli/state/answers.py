@@ -173,6 +173,24 @@ def _found_again(db: sqlite3.Connection, lane: int, batch_id: int, task_id: int,
     return bool(found)
 
 
+def unknown(db: sqlite3.Connection, lane: int, batch_id: int, at: int, stray: str, *, same: bool) -> int:
+    """Bill a stray whose answers cannot be had: an attempt of unknown cost for each task its batch accounted for; return how many.
+
+    It reads the whole ledger, since nothing else says whose tasks they were: for what hardly ever happens.
+
+    Args:
+        same: whether it may be the batch's own sending; what is billed at an unknown cost already is then not billed again.
+    """
+    added = db.execute(
+        "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, cost, list_cost, stray)"
+        " SELECT task_id, batch_id, :at, 'late', 1, NULL, NULL, :stray FROM attempts"
+        " WHERE batch_id = :batch AND stray = '' AND NOT (:same AND cost IS NULL AND outcome IN ('lost', 'missing'))",
+        {"at": at, "stray": stray, "batch": batch_id, "same": same},
+    ).rowcount
+    add_totals(db, lane, [Spent(cost=None, list_cost=None)] * added)
+    return added
+
+
 def lost_before(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> set[int]:
     """Return which of these tasks have had answers lost in another batch than this one."""
     rows = db.execute(

@@ -489,3 +489,108 @@ def test_a_suspect_that_runs_for_long_does_not_hide_that_ours_was_looked_for_in_
     assert spool.batches()[0] == (1, "failed")
     spool.settle()
     assert spool.counts()["completed"] == 3
+
+
+# --- copies whose answers cannot be had
+
+
+def copied(spool: Spool, fault: str | None = None) -> str:
+    """Send three records in a batch that is created twice; return the provider's id of the second, which is followed.
+
+    Args:
+        fault: what is the matter with the second one.
+    """
+    if fault is not None:
+        spool.control.fault(fault, skip=1)
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("twice", "create")
+    spool.dispatch()
+    (copy,) = statuses(spool).keys() - {used(spool)}
+    spool.poll()
+    spool.clock.advance(QUARTER)
+    spool.control.fault("status", "cancel", status=409, times=-1)  # it is too late to cancel it
+    spool.poll()
+    return copy
+
+
+def unpriced(spool: Spool) -> int:
+    """Return how many tasks have an attempt of unknown cost."""
+    return int(spool.status()["cost"]["unpriced_tasks"])
+
+
+@pytest.mark.parametrize("loss", ["gone", "unnamed", "unknown"])
+def test_a_copy_whose_answers_cannot_be_had_has_an_unknown_cost(openai_spool: Spool, loss: str) -> None:
+    spool = openai_spool
+    copy = copied(spool, {"gone": "lost", "unnamed": "unnamed"}.get(loss))
+    if loss == "unknown":
+        spool.control.fault("forgotten", batch=copy)
+    later(spool, 3 * HOUR)
+    assert spool.counts()["completed"] == 3
+    for _ in range(3):
+        later(spool, 12 * HOUR)
+    assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0,)]
+    assert spool.rows("SELECT outcome, late, cost, stray FROM attempts WHERE stray <> ''") == 3 * [
+        ("late", 1, None, copy)
+    ]
+    assert unpriced(spool) == 3
+    assert spool.status()["attention"] == []
+
+
+def test_a_copy_that_was_cancelled_before_it_answered_cost_nothing(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("twice", "create")
+    spool.dispatch()
+    spool.poll()
+    for _ in range(6):
+        later(spool, HOUR)
+    assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0,)]
+    assert unpriced(spool) == 0
+
+
+def test_a_person_lets_go_of_a_copy_that_cannot_be_followed(openai_spool: Spool) -> None:
+    spool = openai_spool
+    copy = copied(spool)
+    spool.control.settings(delay=0)
+    spool.clock.advance(HOUR)
+    spool.control.fault("status", "retrieve", path=f"*/{copy}", status=403, times=-1)
+    spool.round()
+    assert spool.counts()["completed"] == 3
+    with pytest.raises(UsageError, match="is not followed"):
+        spool.resolve("nobody", give_up=True)
+    spool.clock.advance(27 * HOUR)
+    (need,) = spool.status()["attention"]
+    assert f"nura resolve {copy} --give-up" in need["hint"]
+    spool.resolve(copy, give_up=True)
+    assert spool.poll().exit_code == 0
+    assert spool.status()["attention"] == []
+    assert unpriced(spool) == 3
+
+
+def test_a_possible_copy_that_vanishes_is_no_longer_named(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.control.settings(delay=HOUR)
+    spool.fill(3)
+    spool.dispatch()
+    theirs = spool.control.foreign(3, protocol="anthropic", key="sk-test-1")
+    spool.poll()
+    assert len(spool.status()["attention"]) == 1
+    spool.control.fault("forgotten", batch=theirs)
+    spool.poll()
+    assert spool.status()["attention"] == []
+
+
+def test_a_lost_batch_that_is_listed_under_another_id_is_counted_once(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.fault("other_id")
+    spool.fill(3)
+    spool.control.fault("renamed")
+    spool.round()
+    later(spool)
+    spool.resolve("1", give_up=True)
+    for _ in range(4):
+        later(spool, HOUR)
+    assert spool.rows("SELECT remote_id FROM strays") == [(used(spool),)]
+    assert unpriced(spool) == 3

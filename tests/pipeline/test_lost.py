@@ -634,3 +634,53 @@ def test_an_id_that_is_empty_or_too_long_is_no_bug(spool: Spool) -> None:
             spool.resolve(name)
     with pytest.raises(UsageError, match="is empty"):
         spool.resolve("1", adopt=" ")
+
+
+@pytest.mark.parametrize("on_lost", ["hold", "resend"])
+def test_what_somebody_cancelled_is_not_sent_again_for_a_short_file(spool: Spool, on_lost: str) -> None:
+    """Of a batch that counts more than its files hold and was cancelled, what has no line is cancelled with the rest."""
+    spool.providers["main"] = spool.provider(on_lost=on_lost)
+    spool.write_config()
+    spool.fill(4)
+    spool.control.fault("cancel", match="number")
+    spool.control.fault("short", match="number 3", seconds=GONE)
+    spool.round()
+    later(spool, HOUR, 27)
+    assert (spool.counts()["completed"], spool.counts()["cancelled"]) == (3, 1)
+    assert spool.rows("SELECT outcome, cost FROM attempts WHERE outcome <> 'answered'") == [("cancelled", None)]
+    assert spool.control.billing()["requests"] == 4
+    (need,) = spool.status()["attention"]
+    assert "was cancelled at main" in need["message"]
+    spool.resolve("1")  # once is enough
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+    spool.check()
+
+
+def test_lost_results_of_a_cancelled_batch_are_a_persons_to_send_again(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(on_lost="resend")
+    spool.write_config()
+    spool.fill(4)
+    spool.control.fault("cancel", match="number 1")
+    spool.control.fault("lost")
+    spool.round()
+    later(spool, QUARTER, 3)
+    assert spool.control.billing()["requests"] == 1
+    (need,) = spool.status()["attention"]
+    assert need["message"].startswith("batch 1 is held: ")
+    spool.resolve("1")
+    assert spool.counts()["pending"] == 4
+
+
+def test_the_day_of_a_short_file_passes_on_the_servers_clock_too(spool: Spool) -> None:
+    spool.fill(4)
+    spool.control.fault("short", match="number 3", seconds=GONE)
+    spool.round()
+    later(spool, QUARTER)
+    spool.clock.time += 20 * HOUR  # a clock here that jumps
+    later(spool, HOUR, 4)
+    assert spool.status()["attention"] == []
+    assert spool.counts()["submitted"] == 1
+    later(spool, HOUR, 22)
+    (need,) = spool.status()["attention"]
+    assert "1 answer more than its results hold" in need["message"]

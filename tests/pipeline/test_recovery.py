@@ -280,6 +280,8 @@ def test_a_double_whose_provider_left_the_configuration_holds_nothing_up(openai_
     spool.enqueue({"id": 8, "text": "record number 8"})
     _, report, _ = spool.round()
     assert any("is not in the configuration" in found.message for found in report.troubles)
+    assert report.exit_code == 0
+    assert any("--give-up" in str(found.hint) for found in report.troubles)
     spool.clock.advance(600)
     spool.settle()
     assert spool.counts()["completed"] == 4

@@ -40,7 +40,7 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import deliver, packing, recovery, retry, settle, spool
+from nura_cli.pipeline import packing, plans, recovery, retry, settle, spool, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
@@ -98,7 +98,7 @@ class Dispatch:
 
     def plan(self, batch: Batch) -> Plan:
         """Return what the answers of a batch set off."""
-        return deliver.plan_of(self.config, batch.workload)
+        return plans.plan_of(self.config, batch.workload)
 
 
 def run(
@@ -202,7 +202,7 @@ def _send_workload(job: Dispatch, workload: WorkloadConfig, progress: Callable[[
         job.troubles.append(Trouble("unreachable", text, EX_TEMPFAIL, provider=workload.provider))
         return
     try:
-        deliver.checked(job.state, workload, job.config)
+        targets.checked(job.state, workload, job.config)
     except (ConfigError, DatabaseDown) as error:
         job.fail(error, workload=workload.name)
         return
@@ -318,7 +318,7 @@ def _open(
             spec=text,
             tag=new_tag(),
             at=now,
-            plan=deliver.plan_of(job.config, workload.name).text,
+            plan=plans.plan_of(job.config, workload.name).text,
         )
         most = min(limits.requests, route.cap or limits.requests)
         if not tasks.claim(db, lane.id, batch_id, most, now, horizon, upto):
@@ -361,7 +361,7 @@ def _write(
     )
     with job.state.transaction() as db:
         now = job.clock()
-        settle.fail_unrendered(db, batch, sealed.failed, deliver.plan_of(job.config, batch.workload), now)
+        settle.fail_unrendered(db, batch, sealed.failed, plans.plan_of(job.config, batch.workload), now)
         if sealed.last_id:
             tasks.release(db, batch.id, now, "did not fit into the batch", after=sealed.last_id)
         if not sealed.requests:
@@ -506,7 +506,7 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
         return Sent.STOP
     code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
     faults = (Fault(code, error.message, None),)
-    plan = deliver.plan_of(job.config, batch.workload)
+    plan = plans.plan_of(job.config, batch.workload)
     with job.state.transaction() as db:
         refusal = settle.refused_batch(
             db,

@@ -38,7 +38,7 @@ from nura_cli.errors import (
     StateError,
     Unreachable,
 )
-from nura_cli.pipeline import copies, deliver, recovery, retry, settle, spool, waiting
+from nura_cli.pipeline import copies, plans, recovery, retry, settle, spool, waiting
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
 from nura_cli.providers.base import Ending, Phase, Provider, RemoteBatch
@@ -508,7 +508,7 @@ def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = Non
     Nothing of a batch that somebody cancelled is sent again by itself.
     """
     if job.accounts.resends_lost(batch.provider) and batch.held != _TWICE and ending is not Ending.CANCELLED:
-        plan = deliver.plan_of(job.config, batch.workload)
+        plan = plans.plan_of(job.config, batch.workload)
         done = settle.lose(job.state, batch, failure, plan, job.clock, resend=True, once=True)
         told = f"batch {batch.id}: {failure.message}; its tasks are sent again (on_lost: resend), at an unknown cost"
         job.failed(ProviderError(told, hint="nothing to do: they are sent by the next batch"), batch)

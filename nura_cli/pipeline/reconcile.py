@@ -28,7 +28,7 @@ import msgspec
 from nura_cli.clock import Clock
 from nura_cli.config import Config
 from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError
-from nura_cli.pipeline import deliver, retry, settle, spool, status
+from nura_cli.pipeline import attention, deliver, plans, retry, settle, spool
 from nura_cli.pipeline.judge import Judge, Verdict, scrubbed
 from nura_cli.pipeline.report import Report, Trouble, bug, count, trouble
 from nura_cli.pricing import Prices
@@ -198,7 +198,7 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
 def _say_cancelled(job: Reconcile, batch: Batch) -> None:
     found = batches.get(job.state.db, batch.id)
     if found is not None and found.cancelled:
-        (need,) = status.cancelled([found])
+        (need,) = attention.cancelled([found])
         job.troubles.append(
             Trouble("cancelled", need["message"], EX_PARTIAL, need["hint"], batch.provider, batch.workload, batch.id)
         )
@@ -207,7 +207,7 @@ def _say_cancelled(job: Reconcile, batch: Batch) -> None:
 def _refused(job: Reconcile, batch: Batch) -> None:
     faults = tuple(msgspec.json.decode(batch.faults or "[]", type=list[Fault]))
     with job.state.transaction() as db:
-        plan = deliver.plan_of(job.config, batch.workload)
+        plan = plans.plan_of(job.config, batch.workload)
         settled = settle.refused_batch(db, batch, faults, plan, job.clock(), random.random()).settled  # noqa: S311 - jitter
     _tally(job, batch, settled)
     text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
@@ -241,7 +241,7 @@ class Settling:
         spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
         self._judge = Judge(self._dialect, spec, job.prices_of(batch))
         workload = job.config.workloads.get(batch.workload)
-        self._plan = deliver.plan_of(job.config, batch.workload)
+        self._plan = plans.plan_of(job.config, batch.workload)
         self._max_attempts = workload.retry.max_attempts if workload else _DEFAULT_ATTEMPTS
         self._answers = 0
         self._left: dict[int, Exception] = {}

@@ -13,7 +13,7 @@ from enum import StrEnum
 from nura_cli.clock import Clock
 from nura_cli.config import Config
 from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, UsageError
-from nura_cli.pipeline import deliver, recovery, settle, status
+from nura_cli.pipeline import attention, plans, recovery, settle
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report, count
 from nura_cli.providers.base import Provider, RemoteBatch
@@ -85,7 +85,7 @@ def _decide(state: State, config: Config, accounts: Accounts, clock: Clock, name
     what = "sent again" if resend else "not sent again"
     kind = ErrorKind.MISSING if batch.short_at is not None else ErrorKind.LOST
     failure = Failure(kind, f"given up by a person, its tasks are {what}: {batch.held or 'its time is over'}")
-    settle.lose(state, batch, failure, deliver.plan_of(config, batch.workload), clock, resend=resend)
+    settle.lose(state, batch, failure, plans.plan_of(config, batch.workload), clock, resend=resend)
     return "its tasks are sent again by the next dispatch" if resend else f"its tasks are {kind}, and not sent again"
 
 
@@ -130,7 +130,7 @@ def _named(state: State, now: int, name: str) -> Batch:
     batch = _here(state, name)
     if batch is None:
         raise UsageError(f"batch {name} is not known", hint="nura status names those that need a person")
-    if batch.status is BatchStatus.SUBMITTING or batch.cancelled or status.attention([batch], now):
+    if batch.status is BatchStatus.SUBMITTING or batch.cancelled or attention.about([batch], now):
         return batch
     running = batch.status is BatchStatus.SUBMITTED
     over = ", and its time is not over: the provider may be working on it" if running else ""

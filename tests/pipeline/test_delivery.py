@@ -11,7 +11,7 @@ import pytest
 
 from nura_cli.delivery.events import Command
 from nura_cli.errors import ConfigError
-from nura_cli.pipeline import deliver, results
+from nura_cli.pipeline import deliver, documents
 from nura_cli.pipeline.deliver import MOST_TRIES
 from tests.conftest import Spool
 from tests.receiver import SECRET, Receiver
@@ -792,7 +792,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, keys: set[in
 def test_what_nobody_foresaw_about_one_row_is_reported_and_the_others_are_written(
     ended: Spool, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, results.Documents, "_document", {7})
+    failing(monkeypatch, documents.Documents, "_document", {7})
     report = ended.reconcile()
     assert report.exit_code == 1
     assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
@@ -812,7 +812,7 @@ def test_what_nobody_foresaw_about_every_row_is_said_once_and_stops_no_other_wor
     ended.enqueue(*({"id": 1000 + i, "text": f"record number {1000 + i}"} for i in range(50)))
     ended.dispatch()
     ended.poll()
-    failing(monkeypatch, results.Documents, "_document", {*range(100), *range(1000, 2000)})
+    failing(monkeypatch, documents.Documents, "_document", {*range(100), *range(1000, 2000)})
     report = ended.reconcile()
     assert report.exit_code == 1
     assert report.result["rows"]["written"] == 10

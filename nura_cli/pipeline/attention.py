@@ -1,0 +1,179 @@
+"""What needs a person, and what to type: one definition, for status, and for the stages that say it when it happens."""
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nura_cli.clock import span
+from nura_cli.pipeline import plans, waiting
+from nura_cli.pipeline.report import count
+from nura_cli.state import State, disk, outbox
+from nura_cli.state.batches import Batch, Sighting, Stray
+from nura_cli.states import BatchStatus
+
+if TYPE_CHECKING:
+    from nura_cli.config import WorkloadConfig
+
+_LATE = 24 * 3600
+_UNSETTLED = 3600
+"""Seconds after which a create that is still not confirmed, whatever keeps dispatch from finding out, needs a person."""
+_WARN_BEFORE = 3 * 86400
+_WAITS_FOR = {
+    BatchStatus.SUBMITTING: "dispatch",
+    BatchStatus.SUBMITTED: "poll",
+    BatchStatus.COMPLETED: "reconcile",  # its results are here; a damaged file could not be fetched again
+}
+"""The stage that a batch with results at the provider waits for."""
+_PAYS = "the first pays for its tasks again"
+
+
+def about(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
+    """Return what needs a person, and what to type: held batches, batches past their time, results about to expire.
+
+    ``nura resolve`` takes every batch that is named here.
+    """
+    found: list[dict[str, Any]] = []
+
+    def note(batch: Batch, message: str, hint: str) -> None:
+        found.append(_need(message, hint, batch.id, batch.provider))
+
+    for batch in under_way:
+        sent = batch.submitted_at or batch.created_at
+        going = _going(batch, now)
+        resend = f"nura resolve {batch.id} --resend, or nura resolve {batch.id} --give-up"
+        decide = f"nura resolve {batch.id} --adopt REMOTE_ID, or {resend}"
+        if batch.status is BatchStatus.SUBMITTING and batch.held:
+            account = _marker_account(batch)
+            end = f"; its results {going}" if going else ""
+            note(batch, f"batch {batch.id} is held: {batch.held}{account}{end}", decide)
+        elif batch.status is BatchStatus.SUBMITTED and batch.held:
+            end = f"; its results {going}" if going else ""
+            note(batch, f"batch {batch.id} is held: {batch.held}{end}", f"{resend}; {_PAYS}")
+        elif batch.status is BatchStatus.SUBMITTED and waiting.overdue(batch, now):
+            end = f"; its results {going}" if going else ""
+            said = f"was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
+            note(batch, f"batch {batch.id} {said}{end}", f"nura poll -v; if it is gone for good: {resend}; {_PAYS}")
+        elif batch.status is BatchStatus.COMPLETED and now - (batch.ended_at or now) > _LATE and not going:
+            message = f"batch {batch.id} came home {span(now - (batch.ended_at or now))} ago, and is not settled"
+            note(batch, message, f"nura reconcile -v; if it cannot be: {resend}; {_PAYS}")
+        elif going:
+            note(batch, f"batch {batch.id}: its results {going}", f"nura {_WAITS_FOR[batch.status]}")
+        elif batch.status is BatchStatus.SUBMITTING and now - (batch.sent_at or sent) > _UNSETTLED:
+            message = f"batch {batch.id}: whether it arrived at {batch.provider} is not known yet"
+            note(batch, message, f"nura dispatch -v; or, to decide yourself, {decide}")
+    return found
+
+
+def cancelled(decided_nowhere: Iterable[Batch]) -> list[dict[str, Any]]:
+    """Return the batches that somebody cancelled at the provider, as what needs a person: their tasks are not sent again."""
+    return [
+        _need(
+            f"batch {batch.id} was cancelled at {batch.provider}: {count(batch.cancelled, 'task')} of {batch.workload}"
+            f" {'is' if batch.cancelled == 1 else 'are'} cancelled, and not sent again",
+            f"nura resolve {batch.id} --resend sends what is left of it; nura resolve {batch.id} --give-up leaves it",
+            batch.id,
+            batch.provider,
+        )
+        for batch in decided_nowhere
+    ]
+
+
+def possible_copies(seen: Iterable[Sighting], now: int) -> list[dict[str, Any]]:
+    """Return the batches at a provider that may be second sendings of ours, as what needs a person: they may cost money."""
+    return [
+        _need(
+            f"{one.remote_id} at {one.provider} may be a second sending of batch {one.batch_id}: it is like it by time and"
+            f" size, was first seen {span(now - one.first_at)} ago, and its results will tell",
+            "nura poll -v; it is counted once it has ended; if you know it for a copy, cancel it in the provider's console",
+            one.batch_id,
+            one.provider,
+        )
+        for one in seen
+        if one.verdict == "possible"
+    ]
+
+
+def doubles(strays: Iterable[Stray], now: int) -> list[dict[str, Any]]:
+    """Return the doubles of batches that should long have ended, as what needs a person: they may cost money."""
+    return [
+        _need(
+            f"{stray.remote_id}, a double of batch {stray.batch_id} at {stray.provider}, was cancelled"
+            f" {span(now - stray.found_at)} ago and is not known to have ended",
+            f"nura poll -v; or, to let go of it: nura resolve {shlex.quote(stray.remote_id)} --give-up",
+            stray.batch_id,
+            stray.provider,
+        )
+        for stray in strays
+        if stray.spooled is None and now - stray.found_at > _LATE + 3600
+    ]
+
+
+def orphaned(by_workload: Mapping[str, Mapping[str, Any]], configured: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the workloads that have left the configuration with tasks still waiting, as what needs a person."""
+    return [
+        _need(
+            f"{name}: {count(found['tasks']['pending'], 'task waits', 'tasks wait')}, and it is no longer in"
+            " the configuration: nothing sends them",
+            f"put workloads.{name} back; what it holds can then be sent with: nura dispatch {name}",
+        )
+        for name, found in by_workload.items()
+        if name not in configured and found["tasks"]["pending"]
+    ]
+
+
+def _going(batch: Batch, now: int) -> str | None:
+    """Say when a batch's results go from the provider, where that is soon and a stage could still be in need of them."""
+    left = waiting.sent(batch) + waiting.RESULTS_KEPT[batch.dialect] - now
+    if left >= _WARN_BEFORE or batch.status not in _WAITS_FOR or batch.faults:
+        return None
+    return f"expire at {batch.provider} in {span(left)}" if left > 0 else f"may be gone from {batch.provider} by now"
+
+
+def _marker_account(batch: Batch) -> str:
+    account = json.loads(batch.marker or "{}").get("account")
+    return f" (sent as {account})" if account else ""
+
+
+def given_up(left: Iterable[outbox.Left]) -> list[dict[str, Any]]:
+    """Return the deliveries that were refused for good, as what needs a person."""
+    what = {"row": ("row was not written", "rows were not written"), "event": ("event was", "events were")}
+    end = {"row": "", "event": " given up"}
+    return [
+        _need(
+            f"{one.workload}: {count(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
+            f"nura results {one.workload}",
+        )
+        for one in left
+        if one.status == "dead"
+    ]
+
+
+def foreign_owners(state: State) -> list[dict[str, Any]]:
+    """Return the files beside the state file that belong to somebody else, as what needs a person: stages stop at them."""
+    found = state.foreign()
+    if not found:
+        return []
+    owner = disk.owner_of(state.path)
+    tops = dict.fromkeys(state.path.parent / path.relative_to(state.path.parent).parts[0] for path in found)
+    names = " ".join(shlex.quote(str(top)) for top in tops)
+    return [
+        _need(
+            f"{count(len(found), 'file')} beside {state.path} {'belongs' if len(found) == 1 else 'belong'} to"
+            f" {disk.owner_of(found[0])}, and that one to {owner}, whose stages stop at them",
+            f"sudo chown -R '{owner.removeprefix('#')}' {names}",
+        )
+    ]
+
+
+def nobodys(
+    left: Sequence[outbox.Left], options: "Callable[[], Mapping[str, WorkloadConfig] | None]"
+) -> list[dict[str, Any]]:
+    """Return the deliveries that wait for what is no longer in the configuration, as what needs a person."""
+    workloads = options() if any(one.status == "pending" for one in left) else None
+    return [] if workloads is None else [_need(text, hint) for _, text, hint in plans.unowned(left, workloads)]
+
+
+def _need(message: str, hint: str, batch_id: int | None = None, provider: str | None = None) -> dict[str, Any]:
+    """Return one thing that needs a person: what it is, what to type, and what it concerns, where that is one batch."""
+    return {"batch_id": batch_id, "provider": provider, "message": message, "hint": hint}

@@ -1,0 +1,107 @@
+"""The document of an answer: what a line of nura results is made of, and what events carry."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from nura_cli.clock import rfc3339
+from nura_cli.config import Config
+from nura_cli.pricing import decimal_dollars
+from nura_cli.providers import dialect as dialect_of
+from nura_cli.providers.base import Answer, Dialect, Spec
+from nura_cli.state import State, answers, batches
+from nura_cli.state.answers import Row, Spending
+
+_LINE_ENDS = re.compile(rb"[\r\n]")
+_NOTHING = Answer(None, None, None, False, False, None, None)
+
+
+class Documents:
+    """Makes the documents of answers; remembers the specs and dialects it met."""
+
+    def __init__(self, state: State, config: Config) -> None:
+        self._state = state
+        self._keep = {name: workload.keep for name, workload in config.workloads.items()}
+        self._specs: dict[str, Spec] = {}
+        self._dialects: dict[str, Dialect] = {}
+
+    def of(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Return the documents of a page of answers."""
+        spent = answers.spending(self._state.db, [row.task_id for row in rows])
+        return [self._document(row, spent.get(row.task_id)) for row in rows]
+
+    def _document(self, row: Row, spent: Spending | None) -> dict[str, Any]:
+        answer = self._answer(row)
+        answered = row.status == "completed"
+        return {
+            "seq": row.seq,
+            "workload": row.workload,
+            "key": msgspec.Raw(row.key.encode()),
+            "status": row.status,
+            "text": answer.text if answered else None,
+            "json": self._json(row, answer) if answered else None,
+            "response": one_line(row.body) if row.body else None,
+            "finish_reason": answer.finish_reason,
+            "usage": _usage(spent),
+            "cost": decimal_dollars(spent.cost) if spent else "0.00",
+            "error": error_of(row),
+            "model": answer.model or row.model or None,
+            "provider": row.provider,
+            "batch_id": row.batch_id,
+            "revision": row.revision,
+            "attempts": row.attempts,
+            "record": self._record(row),
+            "enqueued_at": rfc3339(row.enqueued_at),
+            "finished_at": rfc3339(row.finished_at),
+        }
+
+    def _answer(self, row: Row) -> Answer:
+        if row.body is None or row.dialect is None:
+            return _NOTHING
+        if row.dialect not in self._dialects:
+            self._dialects[row.dialect] = dialect_of(row.dialect)
+        return self._dialects[row.dialect].answer(row.endpoint or "", row.body)
+
+    def _json(self, row: Row, answer: Answer) -> Any:
+        """Return the answer as a document, where the workload asked for one."""
+        if answer.value is not None:
+            return answer.value
+        if row.revision is None or answer.text is None:
+            return None
+        if row.revision not in self._specs:
+            self._specs[row.revision] = msgspec.json.decode(batches.spec(self._state.db, row.revision), type=Spec)
+        return one_line(answer.text.encode()) if self._specs[row.revision].answer_schema is not None else None
+
+    def _record(self, row: Row) -> dict[str, Any]:
+        names = self._keep.get(row.workload)
+        if not names:
+            return {}
+        record = msgspec.json.decode(row.line, type=dict[str, msgspec.Raw])
+        return {name: record[name] for name in names if name in record}
+
+
+def one_line(document: bytes) -> msgspec.Raw:
+    """Return a JSON document as it is, but on one line: a model may well answer with an indented one."""
+    return msgspec.Raw(msgspec.json.format(document, indent=-1) if _LINE_ENDS.search(document) else document)
+
+
+def _usage(spent: Spending | None) -> dict[str, int]:
+    return {
+        "input_tokens": spent.input_tokens if spent else 0,
+        "cached_input_tokens": spent.cached_input_tokens if spent else 0,
+        "output_tokens": spent.output_tokens if spent else 0,
+    }
+
+
+def error_of(row: Row) -> dict[str, Any] | None:
+    """Return why a task has no answer, as documents tell it; None where it has one."""
+    if row.error_kind is None:
+        return None
+    return {
+        "kind": row.error_kind,
+        "code": row.error_code,
+        "http_status": row.http_status,
+        "message": row.error_message,
+    }

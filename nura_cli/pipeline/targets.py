@@ -1,0 +1,70 @@
+"""Where a workload's answers go: the application's table, and its receivers by name."""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from nura_cli.config import Config, DatabaseConfig, EventConfig, WorkloadConfig, WriteBackConfig
+from nura_cli.errors import ConfigError, DatabaseDown
+from nura_cli.state import State, outbox
+
+if TYPE_CHECKING:
+    from nura_cli.delivery.write_back import WriteBack
+
+
+def label_of(event: EventConfig) -> str:
+    """Return a receiver's name for messages: its program, or its address's host."""
+    if event.webhook is not None:
+        return f"webhook {'/'.join(event.webhook.split('?')[0].split('/')[:3])}"
+    return f"command {(event.command or ['?'])[0]}"
+
+
+def write_back_of(workload: WorkloadConfig, config: Config) -> "WriteBack":
+    """Return the table a workload's answers go to; nothing is opened yet. Raises ConfigError: its URL is not to be had."""
+    from nura_cli.delivery.write_back import WriteBack
+
+    options = workload.write_back
+    if options is None:
+        raise ConfigError(f"workload {workload.name} has no write_back", workload=workload.name)
+    return WriteBack(
+        config.databases[options.database].secret(),
+        table=options.table,
+        where=options.where,
+        set_=options.set_,
+        only_if=options.only_if,
+        set_failed=options.set_failed,
+        nullable=options.nullable,
+        ledger=options.ledger,
+        path=f"workloads.{workload.name}.write_back",
+    )
+
+
+def checked(state: State, workload: WorkloadConfig, config: Config) -> None:
+    """See that a workload's answers will have somewhere to go, before anything is sent and paid for.
+
+    A database that cannot be asked now holds nothing up where these very options were found right before.
+
+    Raises:
+        ConfigError: database, table, columns or expressions are wrong; with every problem, each at its option.
+        DatabaseDown: it cannot be asked now, and never was.
+    """
+    options = workload.write_back
+    if options is None:
+        return
+    name, digest = f"write_back:{workload.name}", _digest(options, config.databases[options.database])
+    try:
+        with write_back_of(workload, config) as table:
+            table.check()
+    except DatabaseDown as error:
+        if outbox.known_good(state.db, name) == digest:
+            return
+        raise DatabaseDown(
+            error.message, hint="nothing is sent before the table could be looked at once", workload=workload.name
+        ) from error
+    if outbox.known_good(state.db, name) != digest:
+        with state.transaction() as db:
+            outbox.remember_good(db, name, digest)
+
+
+def _digest(options: WriteBackConfig, database: DatabaseConfig) -> str:
+    """Return a hash of what was checked; the URL is part of it only where it stands, without a secret, in the file."""
+    return hashlib.sha256((options.model_dump_json() + database.model_dump_json()).encode()).hexdigest()

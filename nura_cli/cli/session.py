@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nura_cli import __version__, clock, config_file, scrub
+from nura_cli import __version__, clock, config_file, logs, scrub
 from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, OutputLost, StateError
 from nura_cli.pipeline.report import Report, Trouble, trouble
 from nura_cli.state import State, disk, locks, runs
@@ -35,7 +35,17 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", help="State file, instead of the configured one.", rich_help_panel=_COMMON)
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=_COMMON)]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is going on.", rich_help_panel=_COMMON)]
+VerboseOption = Annotated[
+    int,
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        help="Say what is going on; twice: each decision, and each exchange with a provider.",
+        rich_help_panel=_COMMON,
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_COMMON)]
 
 
@@ -65,7 +75,7 @@ class Session:
     config_option: Path | None = None
     state_option: Path | None = None
     quiet: bool = False
-    verbose: bool = False
+    verbose: int = 0
     json: bool = False
 
     @property
@@ -169,7 +179,7 @@ def remember_common(
     config: ConfigOption = None,
     state: StateOption = None,
     quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    verbose: VerboseOption = 0,
     json: JsonOption = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
@@ -184,7 +194,7 @@ _COMMON_OPTIONS: Mapping[str, tuple[Any, Any]] = {
     "config": (ConfigOption, None),
     "state": (StateOption, None),
     "quiet": (QuietOption, False),
-    "verbose": (VerboseOption, False),
+    "verbose": (VerboseOption, 0),
     "json": (JsonOption, False),
 }
 
@@ -207,7 +217,7 @@ def with_session(function: Callable[..., None]) -> Callable[..., None]:
             chosen["config"],
             chosen["state"],
             bool(chosen["quiet"]),
-            bool(chosen["verbose"]),
+            int(chosen["verbose"] or 0),
             bool(chosen["json"]),
         )
         run(session, functools.partial(function, session, **given))
@@ -220,6 +230,7 @@ def with_session(function: Callable[..., None]) -> Callable[..., None]:
 def run(session: Session, work: Callable[[], None]) -> None:
     """Do a command's work; whatever goes wrong becomes plain words, one JSON object where it was asked for, and a code."""
     try:
+        logs.show(session.verbose, os.environ)
         work()
     except (typer.Exit, Stopped):
         raise

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from nura_cli import scrub
+from nura_cli import logs, scrub
 from nura_cli.errors import KeyRefused, NotFound, RateLimited, Refused, StateError, Unconfirmed, Unreachable
 from nura_cli.providers.base import Download, Page, RemoteBatch
 
@@ -46,12 +47,23 @@ def http_client(base_url: str) -> Any:
     """Return an HTTP client for an SDK: no redirects, no connection kept, bodies not compressed, bounded waits."""
     import httpx2
 
+    def sent(request: Any) -> None:
+        request.extensions["nura_began"] = time.monotonic()
+
+    def answered(response: Any) -> None:
+        request = response.request
+        took = (time.monotonic() - request.extensions.get("nura_began", time.monotonic())) * 1000
+        ident = response.headers.get("x-request-id") or response.headers.get("request-id") or "none"
+        path, status = line(request.url.path), response.status_code
+        logs.exchanged("%s %s: HTTP %s in %.0f ms, request id %s", request.method, path, status, took, line(ident))
+
     return httpx2.Client(
         base_url=base_url,
         follow_redirects=False,
         limits=httpx2.Limits(max_keepalive_connections=0),
         timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
         headers={"Accept-Encoding": "identity"},
+        event_hooks={"request": [sent], "response": [answered]},
     )
 
 
@@ -155,6 +167,7 @@ class Caller:
             cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.ProxyError
         )
         words = line(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+        logs.exchanged("%s: %s: no answer: %s", self._name, what, words)
         if effect and not never_left:
             raise Unconfirmed(
                 f"{self._name}: {what}: sent, and no answer came ({words})",

@@ -1,6 +1,8 @@
-"""The log of transitions: one row for each bulk move, written in the transaction that makes it."""
+"""The log of transitions: one row for each bulk move, written in the transaction that makes it, and told of."""
 
 import sqlite3
+
+from nura_cli import logs
 
 
 def task(
@@ -12,6 +14,7 @@ def task(
         " VALUES (?, 'task', ?, ?, ?, ?, ?, ?)",
         (at, lane, batch, old, new, n, why),
     )
+    logs.decided("%s tasks (batch %s): %s -> %s: %s", n, batch or "none", old or "new", new, why)
 
 
 def batch(db: sqlite3.Connection, at: int, batch_id: int, old: str | None, new: str, why: str) -> None:
@@ -20,3 +23,4 @@ def batch(db: sqlite3.Connection, at: int, batch_id: int, old: str | None, new: 
         "INSERT INTO transitions (at, what, batch_id, from_status, to_status, n, why) VALUES (?, 'batch', ?, ?, ?, 1, ?)",
         (at, batch_id, old, new, why),
     )
+    logs.decided("batch %s: %s -> %s: %s", batch_id, old or "new", new, why)

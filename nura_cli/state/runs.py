@@ -3,6 +3,9 @@
 import sqlite3
 from typing import NamedTuple
 
+from nura_cli import logs
+from nura_cli.clock import rfc3339
+
 
 class Run(NamedTuple):
     """A stage's last run: when it started, who ran it, when it last ended well, how it ended. Unix seconds."""
@@ -93,11 +96,24 @@ def route(db: sqlite3.Connection, provider: str, endpoint: str = "", model: str 
     return Route(*row) if row else Route(provider, endpoint, model, 0, 0, None, None)
 
 
-def learn(db: sqlite3.Connection, route: Route) -> None:
+def _tell(route: Route) -> None:
+    logs.decided(
+        "%s: sent to again %s, %s failures in a row, at most %s requests a batch: %s",
+        "/".join(part for part in (route.provider, route.endpoint, route.model) if part),
+        f"from {rfc3339(route.paused_until)} on" if route.paused_until else "at once",
+        route.strikes,
+        route.cap or "any number of",
+        route.why or "it answered",
+    )
+
+
+def learn(db: sqlite3.Connection, known: Route) -> None:
     """Store what is known of a route now; an open one without a cap leaves no row."""
+    if known != route(db, known.provider, known.endpoint, known.model):
+        _tell(known)
     db.execute(
         "DELETE FROM routes WHERE provider = ? AND endpoint = ? AND model = ?",
-        (route.provider, route.endpoint, route.model),
+        (known.provider, known.endpoint, known.model),
     )
-    if route.paused_until or route.strikes or route.cap:
-        db.execute("INSERT INTO routes VALUES (?, ?, ?, ?, ?, ?, ?)", route)
+    if known.paused_until or known.strikes or known.cap:
+        db.execute("INSERT INTO routes VALUES (?, ?, ?, ?, ?, ?, ?)", known)

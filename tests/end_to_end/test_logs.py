@@ -15,9 +15,7 @@ LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (nura\.\w+): (.*)$",
 def told(folder: Path, *arguments: str, log: str | None = None) -> list[tuple[str, str]]:
     """Run a command; return (logger, message) of each line that it logged."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), **({"NURA_LOG": log} if log else {})}
-    done = subprocess.run(
-        [NURA, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([NURA, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return LINE.findall(done.stderr)
 
 

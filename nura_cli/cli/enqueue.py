@@ -12,6 +12,7 @@ from nura_cli import clock
 from nura_cli.cli.rejects import Rejects
 from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.errors import EX_PARTIAL, InputError, UsageError
+from nura_cli.pipeline.report import count
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -62,8 +63,13 @@ def command(
                 state, chosen, dialect, sources, clock.now, replace=replace, key_prefix=key_prefix, rejects=keep
             )
     counts = report.result
-    session.say(", ".join(f"{n:,} {name}" for name, n in counts.items() if n or name == "enqueued"))
+    session.say(", ".join(_counted(name, n) for name, n in counts.items() if n or name == "enqueued"))
     session.finish(report)
+
+
+def _counted(name: str, n: int) -> str:
+    """Return one of the report's figures as it is said: ``1 duplicate``, ``2 duplicates``, ``3 enqueued``."""
+    return count(n, name.removesuffix("s")) if name.endswith("s") else f"{n:,} {name}"
 
 
 def _sources(

@@ -47,4 +47,4 @@ def _seconds(wait: str | None) -> int | None:
 
 def _summary(report: Report) -> str:
     home = sum(batch["status"] == "completed" for batch in report.result["batches"])
-    return f"{count(report.result['checked'], 'batch', 'batches')} asked after, {home} came home"
+    return f"{count(report.result['checked'], 'batch', 'batches')} checked, {home} downloaded"

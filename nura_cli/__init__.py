@@ -122,8 +122,8 @@ def enqueue(
         StateError: the state file cannot be written now.
     """
     from nura_cli import clock
+    from nura_cli.dialects.vendors import dialect
     from nura_cli.pipeline import enqueue as stage
-    from nura_cli.providers import dialect
     from nura_cli.state import State
 
     loaded = _loaded(config)

@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote
 
 from pydantic import (
@@ -34,7 +34,11 @@ from pydantic import (
 
 from nura_cli import scrub
 from nura_cli.config_file import Marks, beside, dotted, problems_in, read_yaml
+from nura_cli.dialects import vendors
 from nura_cli.errors import ConfigError, Problem, UsageError
+
+if TYPE_CHECKING:
+    from nura_cli.dialects.base import Dialect
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -129,6 +133,24 @@ Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
 File = Annotated[Path, AfterValidator(_beside_config)]
 
 
+def _kinds() -> tuple[str, ...]:
+    return (*vendors.names(), "sandbox")
+
+
+def _kind(value: Any) -> str:
+    return _one_of(value, _kinds())
+
+
+def _protocol(value: Any) -> str:
+    return _one_of(value, vendors.in_sandbox())
+
+
+def _one_of(value: Any, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+    return str(value)
+
+
 class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
@@ -140,15 +162,18 @@ class LimitsConfig(_Options):
     bytes: Bytes | None = Field(None, description="size of one request file, such as 50MB")
     inputs: Positive | None = Field(None, description="embedding inputs in one batch")
     enqueued_tokens: Positive | None = Field(
-        None, description="estimated prompt tokens under way at once for one model (OpenAI caps them for each account)"
+        None,
+        description="estimated prompt tokens under way at once for one model (some vendors cap them for each account)",
     )
 
 
 class ProviderConfig(_Options):
     """One account at one provider."""
 
-    kind: Literal["openai", "anthropic", "sandbox"] = Field(description="whose API it speaks; sandbox is built in")
-    protocol: Literal["openai", "anthropic"] = Field("openai", description="which API the sandbox speaks")
+    kind: Annotated[str, PlainValidator(_kind)] = Field(description="whose API it speaks; sandbox is built in")
+    protocol: Annotated[str, PlainValidator(_protocol)] = Field(
+        default_factory=lambda: vendors.in_sandbox()[0], description="which API the sandbox speaks"
+    )
     api_key_env: Annotated[str, AfterValidator(_variable)] | None = Field(
         None, description="environment variable that holds the key"
     )
@@ -161,8 +186,8 @@ class ProviderConfig(_Options):
     base_url: Annotated[str, AfterValidator(_address)] | None = Field(
         None, description="address of a compatible service; default: the vendor's own"
     )
-    organization: str | None = Field(None, description="OpenAI organization")
-    project: str | None = Field(None, description="OpenAI project")
+    organization: str | None = Field(None, description="organization to act for, where the vendor has such")
+    project: str | None = Field(None, description="project to act for, where the vendor has such")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="lower limits than the vendor's own")
     on_unconfirmed: Literal["adopt", "hold"] = Field(
         "adopt", description="a create whose answer was lost: resolve it at the provider, or wait for a person"
@@ -176,8 +201,8 @@ class ProviderConfig(_Options):
     )
 
     @property
-    def dialect(self) -> Literal["openai", "anthropic"]:
-        """Whose wording its requests and results have."""
+    def dialect(self) -> str:
+        """Whose wording its requests and results have: a vendor's name."""
         return self.protocol if self.kind == "sandbox" else self.kind
 
     def secret(self) -> str:
@@ -298,7 +323,7 @@ class WorkloadConfig(_Options):
     """One kind of work: its prompt, its provider, and where its answers go."""
 
     provider: str = Field(description="one of providers:")
-    endpoint: str | None = Field(None, description="default /v1/chat/completions, or /v1/messages (Anthropic)")
+    endpoint: str | None = Field(None, description="path at the vendor; default: its first for prompts")
     model: str | None = Field(None, description="model; needed with a prompt")
     key: Annotated[str | list[str], PlainValidator(_field_names)] = Field(
         "id", description="field (or fields) that names a record"
@@ -418,13 +443,8 @@ def load(path: Path) -> Config:
     return config
 
 
-RENDERED = {
-    "openai": ("/v1/chat/completions", "/v1/responses", "/v1/embeddings"),
-    "anthropic": ("/v1/messages",),
-}
-_OURS = {"model", "messages", "input", "instructions", "system", "stream", "store"}
-_SCHEMA_OURS = {"response_format", "text", "output_config"}
 _KEYS = ("api_key_env", "api_key_file", "api_key_command")
+_ACCOUNT_OPTIONS = {"organization", "project"}
 _RENDERED_ONLY = ("model", "system", "system_file", "params", "endpoint", "key", "source")
 
 Found = Iterator[tuple[tuple[Any, ...], str]]
@@ -465,14 +485,21 @@ def _provider_rules(options: Mapping[str, Any]) -> Found:
     if kind == "sandbox":
         for option in sorted(options.keys() & {*_KEYS, "base_url"}):
             yield (option,), "the sandbox runs inside the command that needs it: it has no key and no address"
-    elif kind in ("openai", "anthropic"):
+    elif kind in vendors.names():
         if len(options.keys() & set(_KEYS)) != 1:
             yield (), f"give one of {', '.join(_KEYS)}"
         if "protocol" in options:
             yield ("protocol",), "is for kind: sandbox"
-    if kind in ("sandbox", "anthropic"):
-        for option in sorted(options.keys() & {"organization", "project"}):
-            yield (option,), "is for kind: openai"
+    if kind in _kinds():
+        for option in sorted(options.keys() & _ACCOUNT_OPTIONS):
+            takers = [name for name in vendors.names() if option in vendors.dialect(name).account_options]
+            if kind not in takers:
+                yield (option,), f"is for kind: {' or '.join(takers)}"
+
+
+def _dialect(name: Any) -> "Dialect | None":
+    """Return the dialect of what should be a vendor's name; None where it is none."""
+    return vendors.dialect(name) if isinstance(name, str) and name in vendors.names() else None
 
 
 def _workload_rules(options: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]]) -> Found:
@@ -485,33 +512,44 @@ def _workload_rules(options: Mapping[str, Any], providers: Mapping[str, Mapping[
     if "prompt" in options or "prompt_file" in options:
         provider = providers.get(name, {}) if isinstance(name, str) else {}
         kind = provider.get("kind")
-        yield from _prompt_rules(options, provider.get("protocol", "openai") if kind == "sandbox" else kind)
+        speaks = provider.get("protocol", vendors.in_sandbox()[0]) if kind == "sandbox" else kind
+        yield from _prompt_rules(options, _dialect(speaks))
     else:
         for option in sorted(options.keys() & set(_RENDERED_ONLY)):
             yield (option,), "needs a prompt; ready lines bring their own"
 
 
-def _prompt_rules(options: Mapping[str, Any], dialect: Any) -> Found:
-    """Find what is wrong with a workload that renders prompts; ``dialect`` may be anything, if the provider is wrong."""
+def _prompt_rules(options: Mapping[str, Any], dialect: "Dialect | None") -> Found:
+    """Find what is wrong with a workload that renders prompts; without a dialect, its provider is wrong."""
     if "model" not in options:
         yield (), "a workload with a prompt needs a model"
+    if dialect is not None:
+        yield from _vendor_rules(options, dialect)
+
+
+def _vendor_rules(options: Mapping[str, Any], dialect: "Dialect") -> Found:
+    """Find what a vendor would not take of a workload that renders prompts."""
     endpoint = options.get("endpoint")
-    rendered = RENDERED.get(dialect, ()) if isinstance(dialect, str) else ()
-    if rendered and isinstance(endpoint, str) and endpoint not in rendered:
-        yield ("endpoint",), f"prompts are rendered for {', '.join(rendered)}; other endpoints take ready lines"
-    if endpoint == "/v1/embeddings":
+    if isinstance(endpoint, str) and endpoint not in dialect.endpoints:
+        yield (
+            ("endpoint",),
+            f"prompts are rendered for {', '.join(dialect.endpoints)}; other endpoints take ready lines",
+        )
+    if isinstance(endpoint, str) and endpoint in dialect.embeddings:
         for option in sorted(options.keys() & {"system", "system_file", "schema"}):
             yield (option,), "embeddings have none"
     params = options.get("params", {})
     given = params.keys() if isinstance(params, dict) else set[str]()
-    for option in sorted(given & (_OURS | (_SCHEMA_OURS if "schema" in options else set()))):
+    ours = dialect.params_set | (dialect.params_set_by_schema if "schema" in options else frozenset())
+    for option in sorted(given & ours):
         yield ("params", option), "nura sets this itself"
-    if isinstance(options.get("schema"), dict) and rendered:
+    if isinstance(options.get("schema"), dict):
         from nura_cli import schemas
 
         yield from ((("schema", *place), why) for place, why in schemas.problems(options["schema"], dialect))
-    if dialect == "anthropic" and "max_tokens" not in given:
-        yield ("params",), "Anthropic requires max_tokens"
+    missing = [option for option in dialect.params_required if option not in given]
+    if missing:
+        yield ("params",), f"{dialect.title} requires {', '.join(missing)}"
 
 
 def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) -> Found:

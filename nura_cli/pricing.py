@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 PICO = 10**12
 BATCH_SHARE = Decimal("0.5")
-"""Both vendors bill batch requests at half the list price (OpenAI and Anthropic pricing pages); used where the price list
+"""The vendors bill batch requests at half the list price (OpenAI and Anthropic pricing pages); used where the price list
 has no batch price of its own, such as for embeddings."""
 
 
@@ -61,7 +61,7 @@ class Prices:
     """The price list of one provider. The list itself is loaded when a price is first asked for."""
 
     def __init__(self, provider: str, base_url: str | None = None) -> None:
-        """Take the prices of a vendor (``openai`` or ``anthropic``), or those of the compatible service at ``base_url``.
+        """Take the prices of a vendor, by its name in genai-prices, or those of the compatible service at ``base_url``.
 
         An address the price list does not know is most likely a gateway in front of the vendor: its models have the
         vendor's prices, and models the vendor does not know have none.

@@ -17,7 +17,7 @@ class BatchStatus(StrEnum):
     """What may happen next to a batch; the comment says what a crash leaves to do."""
 
     PROCESSING = "processing"  # tasks claimed, request file being written: undo the claim
-    UPLOADED = "uploaded"  # the provider holds the request file (OpenAI): go on from the file
+    UPLOADED = "uploaded"  # the provider holds the request file, where it takes one first: go on from the file
     SUBMITTING = "submitting"  # create sent, not confirmed: ask the provider, never guess
     SUBMITTED = "submitted"  # the provider's batch id is known: poll
     COMPLETED = "completed"  # ended, whole results in the spool: reconcile
@@ -60,6 +60,16 @@ class ErrorKind(StrEnum):
     REFUSAL = "refusal"  # the model declined to answer
     RENDER = "render"  # its prompt could not be rendered, or is larger than the provider takes
     LOST = "lost"  # answered and billed, but the provider no longer has the results
+
+
+class Reason(StrEnum):
+    """Why a provider refuses a whole batch, whatever its words: the closed list that decisions go by."""
+
+    TOO_MUCH = "too_much"  # more is enqueued there than it takes: a rest helps
+    TOO_LARGE = "too_large"  # this batch is: a smaller one will do
+    SETTINGS = "settings"  # about the account, or the workload's options: no single request is to blame
+    OUTAGE = "outage"  # the provider's own trouble: it will pass
+    CONTENT = "content"  # a request in it is to blame; also what nobody can classify
 
 
 RETRYABLE: frozenset[ErrorKind] = frozenset(

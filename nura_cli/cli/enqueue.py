@@ -43,8 +43,8 @@ def command(
     limit: Annotated[int, typer.Option(min=1, help="With --dry-run: how many lines.")] = 10,
 ) -> None:
     """Put records (or ready request lines) into the spool."""
+    from nura_cli.dialects.vendors import dialect as dialect_of
     from nura_cli.pipeline import enqueue
-    from nura_cli.providers import dialect as dialect_of
     from nura_cli.state import State
 
     config = session.config()

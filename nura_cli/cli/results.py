@@ -9,6 +9,7 @@ import typer
 
 from nura_cli import clock
 from nura_cli.cli.session import Session, harmless, output, with_session
+from nura_cli.dialects import vendors
 from nura_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ class Final(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Form(StrEnum):
-    """What a line looks like."""
+_OURS = "nura"
+_FORMS = (_OURS, *vendors.names())
 
-    NURA = "nura"
-    OPENAI = "openai"
-    ANTHROPIC = "anthropic"
+
+def _form(value: str) -> str:
+    """Return what a line is to look like, once it is known here."""
+    if value not in _FORMS:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, _FORMS))}.")
+    return value
 
 
 @with_session
@@ -51,9 +55,14 @@ def command(
     ] = None,
     after: Annotated[int, typer.Option(help="Only answers with a higher seq.", min=0)] = 0,
     form: Annotated[
-        Form,
-        typer.Option("--format", help="nura's own lines, or those of the vendor's result files with your custom_id."),
-    ] = Form.NURA,
+        str,
+        typer.Option(
+            "--format",
+            help="nura's own lines, or those of the vendor's result files with your custom_id.",
+            metavar=f"<{'|'.join(_FORMS)}>",
+            callback=_form,
+        ),
+    ] = _OURS,
 ) -> None:
     """Print answers as JSON Lines."""
     from nura_cli.pipeline import results
@@ -79,12 +88,12 @@ def _put(lines: bytes | bytearray) -> None:
         out.write(lines)
 
 
-def _lines(state: "State", config: "Config", form: Form, wanted: "Wanted") -> Iterator[bytes]:
+def _lines(state: "State", config: "Config", form: str, wanted: "Wanted") -> Iterator[bytes]:
     import msgspec
 
     from nura_cli.pipeline import results
 
-    if form is not Form.NURA:
+    if form != _OURS:
         return results.vendor_lines(state, form, wanted)
     return map(msgspec.json.encode, results.stream(state, config, wanted))
 

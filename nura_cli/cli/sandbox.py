@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nura_cli.cli.session import Session, with_session
+from nura_cli.dialects import vendors
 from nura_cli.errors import UsageError
 
 
@@ -21,9 +22,11 @@ def command(
         typer.Option(help='Arm a fault, as JSON: {"what": "status", "route": "create", "status": 500, "times": 1}.'),
     ] = None,
 ) -> None:
-    """Serve the embedded Batch APIs (OpenAI and Anthropic) on loopback, for any client."""
+    """Serve the embedded Batch APIs on loopback, for any client."""
     from nura_cli.config import duration
     from nura_cli.sandbox import Sandbox, Settings
+
+    titles = {name: vendors.dialect(name).title for name in vendors.in_sandbox()}
 
     try:
         server = Sandbox(path, port=port, settings=Settings(delay=int(duration(delay))))
@@ -37,11 +40,10 @@ def command(
     except ValueError as error:
         raise UsageError(f"--fault {text}: {error}") from error
     if session.json:
-        print(
-            json.dumps({"command": "sandbox", "url": server.url, "openai_base_url": server.openai_base_url}), flush=True
-        )
+        addresses = {f"{name}_base_url": server.base_url(name) for name in titles}
+        print(json.dumps({"command": "sandbox", "url": server.url, **addresses}), flush=True)
     else:
-        print(f"OpenAI base_url:    {server.openai_base_url}", flush=True)
-        print(f"Anthropic base_url: {server.anthropic_base_url}", flush=True)
-        print(f"control:            {server.url}/_sandbox/faults", flush=True)
+        for name, title in titles.items():
+            print(f"{title + ' base_url:':<19} {server.base_url(name)}", flush=True)
+        print(f"{'control:':<19} {server.url}/_sandbox/faults", flush=True)
     server.serve_forever()

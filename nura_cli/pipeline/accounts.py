@@ -8,9 +8,11 @@ from typing import Self
 
 from nura_cli import providers
 from nura_cli.config import Config, ProviderConfig
+from nura_cli.dialects import vendors
+from nura_cli.dialects.base import Dialect, Limits
 from nura_cli.errors import ConfigError
 from nura_cli.pipeline.packing import lowered
-from nura_cli.providers.base import Dialect, Limits, Provider
+from nura_cli.providers.base import Provider
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import refuse_link
 
@@ -52,7 +54,7 @@ class Accounts:
 
     def dialect(self, name: str) -> Dialect:
         """Return a provider's dialect, without a connection."""
-        return providers.dialect(self._settings(name).dialect)
+        return vendors.dialect(self._settings(name).dialect)
 
     def limits(self, name: str) -> Limits:
         """Return the vendor's limits, lowered by the configuration."""

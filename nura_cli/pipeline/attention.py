@@ -124,7 +124,7 @@ def orphaned(by_workload: Mapping[str, Mapping[str, Any]], configured: Sequence[
 
 def _going(batch: Batch, now: int) -> str | None:
     """Say when a batch's results go from the provider, where that is soon and a stage could still be in need of them."""
-    left = waiting.sent(batch) + waiting.RESULTS_KEPT[batch.dialect] - now
+    left = waiting.kept_until(batch) - now
     if left >= _WARN_BEFORE or batch.status not in _WAITS_FOR or batch.faults:
         return None
     return f"expire at {batch.provider} in {span(left)}" if left > 0 else f"may be gone from {batch.provider} by now"

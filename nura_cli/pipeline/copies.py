@@ -1,10 +1,10 @@
 """Copies of one sending: batches at a provider that carry our tasks beside the one that is used.
 
 A create may have been executed twice (a proxy repeated it, an answer of 429 came although it was done), and a restored
-state file may have sent what its original sent. Poll looks through the lists for them. Where the provider keeps our tag
-(OpenAI), a batch that bears it is a copy; it is cancelled when two polls, a quarter of an hour apart, have seen it beside
-the one that is used, and what it cost is counted. Anthropic keeps no mark: one that is like ours by time and size is named
-to the operator while it runs, and its results tell whose it is once it has ended.
+state file may have sent what its original sent. Poll looks through the lists for them. Where the vendor keeps our tag, a
+batch that bears it is a copy; it is cancelled when two polls, a quarter of an hour apart, have seen it beside the one that
+is used, and what it cost is counted. Where it keeps no mark, one that is like ours by time and size is named to the
+operator while it runs, and its results tell whose it is once it has ended.
 
 A batch may be listed under another id than its create was answered with: while the list does not show the one that is
 used, nothing on it is taken for a second one.
@@ -15,10 +15,11 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from nura_cli.clock import Clock
+from nura_cli.dialects.base import Phase, RemoteBatch
 from nura_cli.pipeline import recovery
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.waiting import SETTLING_SECONDS
-from nura_cli.providers.base import Phase, Provider, RemoteBatch
+from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches
 from nura_cli.state.batches import Batch, Sighting, Stray
 from nura_cli.states import BatchStatus
@@ -65,7 +66,7 @@ def _look(state: State, provider: Provider, sent: Sequence[Batch], clock: Clock)
     listed, whole = _listed(provider, sent)
     if whole:
         _forget_vanished(state, provider.name, {one.id for one in listed})
-    marked = {one.id: one for one in listed if provider.uploads}
+    marked = {one.id: one for one in listed if provider.dialect.keeps_marks}
     files = {one.input_file_id: one for one in sent if one.input_file_id is not None}
     _note_copies(state, provider.name, marked, files, clock())
     for remote in listed:

@@ -2,9 +2,9 @@
 
 Takes pending tasks; leaves each in a batch that the provider confirmed, or pending again. In order: undo what a crash
 left half claimed, resolve what an earlier run left unconfirmed (:mod:`nura_cli.pipeline.recovery`), then, for each
-workload that is due, see that its answers will have somewhere to go, and claim → write the request file → upload (OpenAI)
-→ note the intent → create → note the answer. Every arrow is a commit, and no transaction is open while the network is
-spoken to.
+workload that is due, see that its answers will have somewhere to go, and claim → write the request file → upload, where
+the vendor wants that → note the intent → create → note the answer. Every arrow is a commit, and no transaction is open
+while the network is spoken to.
 
 What can go wrong: a provider that is down, or refuses the key, pauses itself and nothing else; a batch refused for
 certain gives its tasks back; a create without an answer stays ``submitting`` until the provider says what became of it.
@@ -25,6 +25,7 @@ import msgspec
 
 from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, WorkloadConfig
+from nura_cli.dialects.base import Dialect, Fault, Limits, Spec
 from nura_cli.errors import (
     EX_TEMPFAIL,
     ConfigError,
@@ -45,7 +46,7 @@ from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import Prompt, revision, spec_of
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
 from nura_cli.pricing import Prices, Usage, decimal_dollars
-from nura_cli.providers.base import Dialect, Fault, Limits, Provider, Spec
+from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
@@ -380,7 +381,7 @@ def _write(
 
 
 def request_file(state: State, batch: Batch) -> Path:
-    """Return the path of a batch's request file; OpenAI wants its name to end in ``.jsonl``."""
+    """Return the path of a batch's request file; where it is uploaded, its name must end in ``.jsonl``."""
     return state.requests / f"{batch.tag}.jsonl"
 
 
@@ -413,7 +414,7 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
     """Upload and create one sealed batch. What fails before the create is sent gives its tasks back."""
     path = request_file(job.state, batch)
     try:
-        if provider.uploads:
+        if provider.dialect.uploads:
             with on_disk(path):
                 file_id = provider.upload(path, path.name)
             with job.state.transaction() as db:
@@ -465,8 +466,7 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
         return Sent.STOP
     except (Refused, KeyRefused, Unreachable) as error:
-        # The create of an uploaded file is refused before anybody looked into it.
-        return _refused(job, batch, error, content=not provider.uploads)
+        return _refused(job, batch, error, content=provider.dialect.create_reads_requests)
     try:
         recovery.adopt(job.state, batch, remote, job.clock(), "created")
     except OnHold as error:
@@ -530,7 +530,7 @@ def plan(
     failing: list[Trouble] = []
     for workload in [config.workload(name) for name in workloads or config.workloads]:
         dialect = dialects(workload.provider)
-        prices = Prices(dialect.name, config.providers[workload.provider].base_url)
+        prices = Prices(dialect.price_list, config.providers[workload.provider].base_url)
         set_ = config.providers[workload.provider].limits
         limits = packing.lowered(dialect.limits, set_.requests, set_.bytes, set_.inputs)
         lanes = [lane for lane in tasks.lanes(state.db) if lane.workload == workload.name]

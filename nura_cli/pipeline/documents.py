@@ -8,9 +8,9 @@ import msgspec
 
 from nura_cli.clock import rfc3339
 from nura_cli.config import Config
+from nura_cli.dialects.base import Answer, Dialect, Spec
+from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.pricing import decimal_dollars
-from nura_cli.providers import dialect as dialect_of
-from nura_cli.providers.base import Answer, Dialect, Spec
 from nura_cli.state import State, answers, batches
 from nura_cli.state.answers import Row, Spending
 

@@ -19,12 +19,12 @@ from typing import Any, BinaryIO
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig, prompt_text
+from nura_cli.dialects.base import Dialect, Spec
 from nura_cli.errors import EX_PARTIAL, ConfigError, InputError
 from nura_cli.pipeline import lines
 from nura_cli.pipeline.needs import Needs
 from nura_cli.pipeline.render import Prompt
 from nura_cli.pipeline.report import Report, Trouble
-from nura_cli.providers.base import Dialect, Spec
 from nura_cli.state import State, tasks
 from nura_cli.state.disk import on_disk
 

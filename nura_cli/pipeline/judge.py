@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 from nura_cli import schemas, scrub
+from nura_cli.dialects.base import Dialect, ResultLine, Spec
 from nura_cli.pricing import Prices
-from nura_cli.providers.base import Dialect, ResultLine, Spec
 from nura_cli.state.answers import Failure, Spent
 from nura_cli.states import ErrorKind
 

@@ -1,6 +1,6 @@
 """Pure decisions of dispatch: when a workload is due, and how much goes into a batch."""
 
-from nura_cli.providers.base import Limits
+from nura_cli.dialects.base import Limits
 
 BYTES_PER_TOKEN = 4
 """A rough measure for estimates: about four bytes of English JSON make a token."""

@@ -25,6 +25,7 @@ import msgspec
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config
+from nura_cli.dialects.base import Ending, Phase, RemoteBatch
 from nura_cli.errors import (
     EX_TEMPFAIL,
     ConfigError,
@@ -41,7 +42,7 @@ from nura_cli.errors import (
 from nura_cli.pipeline import copies, plans, recovery, retry, settle, spool, waiting
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
-from nura_cli.providers.base import Ending, Phase, Provider, RemoteBatch
+from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Stray
@@ -736,7 +737,7 @@ def _clean_up(job: Poll) -> None:
 
 def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
     nameless = [batch for batch in due if batch.remote_id is None and batch.input_file_id is None and batch.requests]
-    orphans = find_uploads(provider, nameless) if nameless and provider.uploads else {}
+    orphans = find_uploads(provider, nameless) if nameless and provider.dialect.uploads else {}
     for batch in due:
         try:
             _delete_one(provider, batch, batch.input_file_id or orphans.get(batch.tag))

@@ -27,13 +27,13 @@ import msgspec
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config
+from nura_cli.dialects.base import Dialect, Ending, Fault, ResultLine, Spec
+from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError
 from nura_cli.pipeline import attention, deliver, plans, retry, settle, spool
 from nura_cli.pipeline.judge import Judge, Verdict, scrubbed
 from nura_cli.pipeline.report import Report, Trouble, bug, count, trouble
 from nura_cli.pricing import Prices
-from nura_cli.providers import dialect as dialect_of
-from nura_cli.providers.base import Dialect, Ending, Fault, ResultLine, Spec
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
@@ -65,7 +65,7 @@ class Reconcile:
         if batch.provider not in self.prices:
             known = self.config.providers.get(batch.provider)
             base_url = known.base_url if known else None
-            self.prices[batch.provider] = Prices(batch.dialect, base_url)
+            self.prices[batch.provider] = Prices(dialect_of(batch.dialect).price_list, base_url)
         return self.prices[batch.provider]
 
     def know_key(self, batch: Batch) -> None:

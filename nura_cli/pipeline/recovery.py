@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from nura_cli.clock import Clock, rfc3339
+from nura_cli.dialects.base import Dialect, Page, Phase, RemoteBatch
 from nura_cli.errors import (
     ConfigError,
     KeyRefused,
@@ -31,7 +32,7 @@ from nura_cli.pipeline import settle
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import count
 from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
-from nura_cli.providers.base import Dialect, Page, Phase, Provider, RemoteBatch
+from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Stray
@@ -219,7 +220,7 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: 
     accounts.check(batch)
     provider = accounts.provider(batch.provider)
     seen = marker_of(batch)
-    deleted = seen.id is not None and not provider.uploads and batches.cleaned(state.db, seen.id)
+    deleted = seen.id is not None and provider.dialect.cleanup_unlists and batches.cleaned(state.db, seen.id)
     scan = read_list(provider, seen, accounts.fingerprint(batch.provider), deleted=deleted)
     note_shown(state, accounts, provider, scan.batches)
     if seen.over is None and scan.date is not None:
@@ -237,7 +238,9 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: 
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
     elif why := _why_held(scan, found, shows(state, provider, batch.address)):
         raise _hold(state, batch, why)
-    elif not provider.uploads and _too_late(batch, accounts.cleanup_after(batch.provider), scan.date or clock()):
+    elif provider.dialect.cleanup_unlists and _too_late(
+        batch, accounts.cleanup_after(batch.provider), scan.date or clock()
+    ):
         raise _hold(state, batch, "it was looked for too late: it may have ended, and been deleted since")
     else:
         _absent(state, batch, scan.date or clock(), clock, found.empty, job.plan(batch))
@@ -593,7 +596,7 @@ def _tags_in(provider: Provider, part: str) -> set[str] | None:
         if len(head) < size:
             whole.append(cut)
         tags = {tag for line in whole if (tag := _tag(provider.dialect, line)) is not None}
-        if not whole and (name := top_level(cut, "custom_id")) is not None:
+        if not whole and (name := top_level(cut, provider.dialect.id_field)) is not None:
             tags.add(name.rpartition("-")[0])
         if tags or len(head) < size or whole or size >= _LONGEST_HEAD:
             return tags if tags or not head.strip() else None

@@ -9,8 +9,8 @@ from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nura_cli.config import WorkloadConfig, prompt_text, system_text
+from nura_cli.dialects.base import Dialect, Spec
 from nura_cli.errors import ConfigError, InputError
-from nura_cli.providers.base import Dialect, Spec
 
 
 class Prompt:

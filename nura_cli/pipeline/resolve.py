@@ -12,11 +12,12 @@ from enum import StrEnum
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config
+from nura_cli.dialects.base import RemoteBatch
 from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, UsageError
 from nura_cli.pipeline import attention, plans, recovery, settle
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report, count
-from nura_cli.providers.base import Provider, RemoteBatch
+from nura_cli.providers.base import Provider
 from nura_cli.state import State, answers, batches
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Stray

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from nura_cli.config import Config
+from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.documents import Documents, error_of, one_line
-from nura_cli.providers import dialect as dialect_of
 from nura_cli.state import State, answers, tasks
 from nura_cli.state.answers import Row
 

@@ -1,14 +1,15 @@
 """Pure decisions after a failure: who is tried again, when, and what a refused batch tells about its tasks."""
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nura_cli.state.answers import Failure
 from nura_cli.state.outbox import Rest
 from nura_cli.state.runs import Route
-from nura_cli.states import RETRYABLE, ErrorKind, TaskStatus
+from nura_cli.states import RETRYABLE, ErrorKind, Reason, TaskStatus
 
 if TYPE_CHECKING:
-    from nura_cli.providers.base import Fault  # status asks about pauses, and loads no provider
+    from nura_cli.dialects.base import Fault  # status asks about pauses, and loads no more than it needs
 
 TASK_BACKOFF = 5 * 60
 """Seconds before a failed task's second attempt; doubled for each one after."""
@@ -71,57 +72,32 @@ class Verdict(NamedTuple):
     fail_all: bool = False
 
 
-_TOO_MUCH = frozenset({"token_limit_exceeded", "rate_limit_exceeded", "too_many_requests"})
-_TOO_LARGE = frozenset({"too_many_tasks", "request_too_large", "file_too_large"})
-# Refusals that are about the account or the workload's settings, so that no single request is to blame.
-_SETTINGS = frozenset(
-    {
-        "model_not_found",
-        "billing_hard_limit_reached",
-        "insufficient_quota",
-        "authentication_error",
-        "permission_error",
-        "billing_error",
-        "unsupported_model",
-        "invalid_api_key",
-        "file_not_found",
-        "not_found_error",
-    }
-)
-
-
-# The provider's own trouble, said of a whole batch: it will pass.
-_OUTAGES = frozenset(
-    {
-        "server_error",
-        "internal_error",
-        "internal_server_error",
-        "service_unavailable",
-        "api_error",
-        "overloaded_error",
-        "timeout_error",
-    }
-)
-
-
-def refused(faults: "tuple[Fault, ...]", requests: int, *, alone: bool = True, content: bool = True) -> Verdict:
+def refused(
+    faults: "Sequence[Fault]",
+    reasons: Collection[Reason],
+    requests: int,
+    *,
+    alone: bool = True,
+    content: bool = True,
+) -> Verdict:
     """Decide what a refused batch of ``requests`` requests tells about its tasks.
 
-    The vendors' lists of codes are open (OpenAI Batch guide, errors): an unknown one is taken to be about the content,
-    and the culprit is found by halving. A limit on what is enqueued says nothing about the size of this batch unless it
-    was ``alone``: with others under way on its route, a rest is what helps. Where the provider had not looked at the
-    ``content`` yet, a file that it cannot find (any more, or so soon: curator#116) or an account that may not do this is
-    no task's fault either.
+    Where a request is to blame and none is named, the culprit is found by halving. A limit on what is enqueued says
+    nothing about the size of this batch unless it was ``alone``: with others under way on its route, a rest is what helps.
+    Where the provider had not looked at the ``content`` yet, a file that it cannot find (any more, or so soon:
+    curator#116) or an account that may not do this is no task's fault either.
+
+    Args:
+        reasons: what the faults come down to, in no order.
     """
-    codes = {fault.code for fault in faults}
-    if codes & _TOO_MUCH:
+    if Reason.TOO_MUCH in reasons:
         return Verdict(pause=True, smaller=alone and requests > 1)
-    if codes & (_SETTINGS | _OUTAGES):
+    if Reason.SETTINGS in reasons or Reason.OUTAGE in reasons:
         return Verdict(pause=True)
     lines = [fault.line for fault in faults if fault.line is not None and 1 <= fault.line <= requests]
     if lines:
         return Verdict(line=lines[0])
-    if codes & _TOO_LARGE and requests > 1:
+    if Reason.TOO_LARGE in reasons and requests > 1:
         return Verdict(smaller=True)
     if not content:
         return Verdict(pause=True)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import msgspec
 
 from nura_cli.clock import Clock
+from nura_cli.dialects.base import Fault
+from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.pipeline import retry
-from nura_cli.providers.base import Fault
 from nura_cli.state import State, answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
@@ -171,7 +172,9 @@ def refused_batch(
     """
     beside = batches.under_way(db, BatchStatus.SUBMITTED)
     alone = not any((other.provider, other.model) == (batch.provider, batch.model) for other in beside)
-    verdict = retry.refused(faults, batch.requests, alone=alone, content=content)
+    dialect = dialect_of(batch.dialect)
+    reasons = {dialect.reason(fault) for fault in faults}
+    verdict = retry.refused(faults, reasons, batch.requests, alone=alone, content=content)
     why = describe(faults)
     line = 1 if verdict.fail_all else verdict.line
     culprit = tasks.nth(db, batch.id, line) if line is not None else None

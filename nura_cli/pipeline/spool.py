@@ -15,8 +15,9 @@ from typing import NamedTuple, Self
 
 import msgspec
 
+from nura_cli.dialects.base import Dialect, Limits
 from nura_cli.errors import InputError, Unreachable
-from nura_cli.providers.base import Dialect, Download, Limits, Provider
+from nura_cli.providers.base import Download, Provider
 from nura_cli.state import State
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.state.disk import on_disk, part_of, publish

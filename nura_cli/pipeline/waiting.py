@@ -4,6 +4,7 @@ Nothing is believed to be missing on one look. The second comes a quarter of an 
 ours: the servers of one provider may disagree by more than that, and so may a clock here that was set.
 """
 
+from nura_cli.dialects import vendors
 from nura_cli.state.batches import Batch
 
 SETTLING_SECONDS = 15 * 60
@@ -18,8 +19,6 @@ ALONE_SECONDS = 3600
 """A batch that lists show running is asked after by itself this often: lists can be stale (litellm#22982)."""
 SHORT_SECONDS = 24 * 3600
 """How long answers that the provider counts, and that its files lack, are looked for again."""
-RESULTS_KEPT = {"openai": 30 * 86400, "anthropic": 29 * 86400}
-"""How long the vendors keep results (OpenAI: batch files 30 days; Anthropic: 29 days from creation), in seconds."""
 
 
 def sent(batch: Batch) -> int:
@@ -39,9 +38,14 @@ def overdue(batch: Batch, now: int) -> bool:
     return now >= deadline(batch) + LOST_AFTER
 
 
+def kept_until(batch: Batch) -> int:
+    """Return the unix second at which a batch's results go from the provider."""
+    return sent(batch) + vendors.dialect(batch.dialect).results_kept
+
+
 def kept(batch: Batch, now: int) -> bool:
     """Return whether the provider may still have results of a batch."""
-    return now < sent(batch) + RESULTS_KEPT[batch.dialect]
+    return now < kept_until(batch)
 
 
 def asked_alone(batch: Batch, now: int) -> bool:

@@ -1,22 +1,14 @@
-"""Providers by the name of their dialect; each vendor's file, and its SDK, is imported when it is first needed."""
+"""Connections to providers; each vendor's file, and its SDK, is imported when it is first needed."""
 
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import cast
 from urllib.parse import urlsplit
 
 from nura_cli.config import ProviderConfig
-from nura_cli.providers.base import Dialect, Provider
-
-
-def dialect(name: str) -> Dialect:
-    """Return the dialect ``openai`` or ``anthropic``; never imports an SDK."""
-    if name == "openai":
-        from nura_cli.providers.openai import OpenAIDialect
-
-        return OpenAIDialect()
-    from nura_cli.providers.anthropic import AnthropicDialect
-
-    return AnthropicDialect()
+from nura_cli.dialects import vendors
+from nura_cli.providers.base import Provider
 
 
 def connect(name: str, config: ProviderConfig, state: Path) -> Provider:
@@ -33,8 +25,7 @@ def connect(name: str, config: ProviderConfig, state: Path) -> Provider:
 
         server = Sandbox(state.with_name(f"{state.name}.{name}.sandbox"))
         server.start()
-        base_url = server.openai_base_url if config.dialect == "openai" else server.anthropic_base_url
-        return _client(name, config, base_url, server.stop)
+        return _client(name, config, server.base_url(config.dialect), server.stop)
     return _client(name, config, config.base_url, None)
 
 
@@ -42,20 +33,11 @@ def at_home(config: ProviderConfig) -> bool:
     """Return whether a provider is spoken to at its vendor's own address; the sandbox is its own vendor."""
     if config.kind == "sandbox" or config.base_url is None:
         return True
-    if config.kind == "openai":
-        from nura_cli.providers.openai import DOMAIN
-    else:
-        from nura_cli.providers.anthropic import DOMAIN
+    domain = vendors.dialect(config.dialect).domain
     host = urlsplit(config.base_url).hostname or ""
-    return host == DOMAIN or host.endswith(f".{DOMAIN}")
+    return host == domain or host.endswith(f".{domain}")
 
 
 def _client(name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None) -> Provider:
-    own = at_home(config)
-    if config.dialect == "openai":
-        from nura_cli.providers.openai import OpenAIProvider
-
-        return OpenAIProvider(name, config, base_url, on_close, own=own)
-    from nura_cli.providers.anthropic import AnthropicProvider
-
-    return AnthropicProvider(name, config, base_url, on_close, own=own)
+    connection = resolve_name(vendors.vendor(config.dialect).connection)
+    return cast(Provider, connection(name, config, base_url, on_close, own=at_home(config)))

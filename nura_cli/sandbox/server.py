@@ -70,6 +70,10 @@ class Sandbox:
         """The base URL for the Anthropic SDK."""
         return self.url
 
+    def base_url(self, protocol: str) -> str:
+        """Return the base URL for the SDK of ``openai`` or ``anthropic``. Raises KeyError for any other."""
+        return {"openai": self.openai_base_url, "anthropic": self.anthropic_base_url}[protocol]
+
     @property
     def control(self) -> Control:
         """A client of the control endpoint."""

@@ -14,10 +14,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nura_cli import clock
 from nura_cli import config as configuration
+from nura_cli.dialects.vendors import dialect
 from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.render import spec_of
-from nura_cli.providers import dialect
 from nura_cli.sandbox import Sandbox
 from nura_cli.state import State, batches, tasks
 from tests.benchmarks.conftest import nura, run, scaled, tell

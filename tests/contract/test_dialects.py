@@ -7,18 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nura_cli import clock, providers
+from nura_cli import clock
 from nura_cli.delivery import events
+from nura_cli.dialects import anthropic, openai, reading, vendors
+from nura_cli.dialects.base import Dialect, Fault, Phase, Spec
 from nura_cli.errors import InputError
 from nura_cli.pipeline import retry, settle
 from nura_cli.pipeline.judge import Judge, scrubbed
 from nura_cli.pricing import Prices, Usage
-from nura_cli.providers import anthropic, openai, wire
-from nura_cli.providers.base import Dialect, Fault, Phase, Spec
+from nura_cli.providers import wire
 from nura_cli.states import ErrorKind
 
 PRICES = Prices("openai")
-OPENAI, ANTHROPIC = providers.dialect("openai"), providers.dialect("anthropic")
+OPENAI, ANTHROPIC = vendors.dialect("openai"), vendors.dialect("anthropic")
 BOTH = pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC], ids=lambda dialect: dialect.name)
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -296,7 +297,7 @@ NO_LINES: tuple[Any, ...] = (0, "0", -1, "-1", 3.5, "3.5", 10**30, "9" * 40, "x"
     ],
 )
 def test_a_time_is_read_in_any_form_or_is_none(told: Any, seconds: int | None) -> None:
-    assert wire.moment(told) == seconds
+    assert reading.moment(told) == seconds
     found = openai.remote_batch({"id": "b", "created_at": told, "expires_at": told, "completed_at": told})
     assert found is not None
     assert (found.created_at, found.expires_at, found.ended_at) == (seconds, seconds, seconds)
@@ -307,7 +308,7 @@ def test_a_time_is_read_in_any_form_or_is_none(told: Any, seconds: int | None) -
 
 @given(documents | st.floats() | st.text(alphabet="0123456789:-+TZ. GMTueNov,"))
 def test_any_time_has_a_form_on_the_way_out(told: Any) -> None:
-    seconds = wire.moment(told)
+    seconds = reading.moment(told)
     assert seconds is None or clock.rfc3339(seconds) is not None
 
 
@@ -319,7 +320,7 @@ def test_a_time_that_an_earlier_release_kept_is_shown_or_is_none(at: int) -> Non
 
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,5} [A-Za-z]{3} [0-9]{1,9} [0-9:]{0,12} [+A-Z0-9-]{0,6}"))
 def test_headers_with_any_date_or_length_are_read_or_passed_over(value: str) -> None:
-    found = wire.http_date(value)
+    found = reading.http_date(value)
     assert found is None or clock.rfc3339(found) is not None
     headers = {"retry-after": value, "date": value, "content-length": value}
     assert (wire._retry_after(headers) or 0) >= 0
@@ -358,7 +359,7 @@ def test_why_a_batch_was_refused_is_read_in_any_shape(errors: Any, faults: tuple
     found = openai.remote_batch({"id": "b", "status": "failed", "errors": errors})
     assert found is not None
     assert (found.phase, found.faults) == (Phase.REFUSED, faults)
-    assert retry.refused(found.faults, 1)
+    assert retry.refused(found.faults, {OPENAI.reason(fault) for fault in found.faults}, 1)
     assert settle.describe(found.faults)
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from nura_cli import providers
 from nura_cli.config import ProviderConfig
+from nura_cli.dialects.base import Phase, RemoteBatch, Spec
 from nura_cli.errors import KeyRefused, NotFound, ProviderError, RateLimited, Refused, Unconfirmed, Unreachable
-from nura_cli.providers.base import Phase, Provider, RemoteBatch, Spec
+from nura_cli.providers.base import Provider
 from nura_cli.sandbox import Sandbox
 from tests.conftest import PROTOCOLS
 
@@ -51,7 +52,7 @@ def request_file(provider: Provider, folder: Path, n: int = 3, tag: str = "tag")
 def send(provider: Provider, folder: Path) -> RemoteBatch:
     """Create a batch as dispatch would."""
     path = request_file(provider, folder)
-    source = provider.upload(path, "tag.jsonl") if provider.uploads else path
+    source = provider.upload(path, "tag.jsonl") if provider.dialect.uploads else path
     return provider.create(source, endpoint=provider.dialect.endpoints[0], tag="tag", state_id="me")
 
 
@@ -84,13 +85,13 @@ def test_where_there_is_metadata_the_list_shows_whose_a_batch_is(provider: Provi
     made = send(provider, tmp_path)
     (listed,) = provider.page().batches
     told = (listed.tag, listed.state_id, listed.input_file_id is not None)
-    assert told == (("tag", "me", True) if provider.uploads else (None, None, False))
-    assert listed.total == (3 if not provider.uploads else listed.total)
+    assert told == (("tag", "me", True) if provider.dialect.keeps_marks else (None, None, False))
+    assert listed.total == (3 if not provider.dialect.uploads else listed.total)
     assert listed.id == made.id
 
 
 def test_uploads_are_listed_by_their_exact_names(provider: Provider, tmp_path: Path) -> None:
-    if not provider.uploads:
+    if not provider.dialect.uploads:
         assert provider.files() == ([], None)
         return
     file_id = provider.upload(request_file(provider, tmp_path), "abc.jsonl")
@@ -201,7 +202,7 @@ def test_nothing_left_when_nobody_listens(tmp_path: Path) -> None:
         base = f"http://127.0.0.1:{port}" + ("/v1" if protocol == "openai" else "")
         config = ProviderConfig.model_validate({"kind": protocol, "api_key_file": tmp_path / "key", "base_url": base})
         made = providers.connect("main", config, tmp_path / "nura.db")
-        source: Path | str = "file-x" if made.uploads else request_file(made, tmp_path)
+        source: Path | str = "file-x" if made.dialect.uploads else request_file(made, tmp_path)
         with pytest.raises(Unreachable):
             made.create(source, endpoint=made.dialect.endpoints[0], tag="t", state_id="s")
         made.close()
@@ -249,7 +250,7 @@ def test_the_embedded_sandbox_remembers_from_one_connection_to_the_next(tmp_path
 
 def test_dialects_load_no_sdk() -> None:
     code = (
-        "import sys, json; from nura_cli import providers; providers.dialect('openai'); providers.dialect('anthropic');"
+        "import sys, json; from nura_cli.dialects import vendors; [vendors.dialect(name) for name in vendors.names()];"
         "print(json.dumps([m for m in ('openai', 'anthropic', 'httpx2') if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from nura_cli.dialects.base import ResultLine
 from nura_cli.errors import StateError
 from nura_cli.pipeline import retry
 from nura_cli.pipeline import spool as spooled
 from nura_cli.pipeline.judge import Judge, Verdict
-from nura_cli.providers.base import ResultLine
 from nura_cli.state import State
 from nura_cli.state.answers import Spent
 from tests.conftest import START, Spool
@@ -330,7 +330,7 @@ def test_a_line_that_nobody_can_read_for_a_bug_leaves_no_task_missing(
     spool.poll()
     with monkeypatch.context() as patched:
         name = {"openai": "openai.OpenAIDialect", "anthropic": "anthropic.AnthropicDialect"}[spool.protocol]
-        patched.setattr(f"nura_cli.providers.{name}.result", lambda dialect, line: {}[line])
+        patched.setattr(f"nura_cli.dialects.{name}.result", lambda dialect, line: {}[line])
         report = spool.reconcile()
     assert report.exit_code == 1
     assert "batch 1, reading a result line: unexpected KeyError" in report.troubles[0].message

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from nura_cli.dialects.base import Ending, Phase
+from nura_cli.dialects.openai import remote_batch
 from nura_cli.errors import UsageError
 from nura_cli.pipeline import reconcile
 from nura_cli.providers import anthropic as claude
 from nura_cli.providers import openai
-from nura_cli.providers.base import Ending, Phase
 from tests.conftest import Spool
 
 QUARTER = 15 * 60 + 1
@@ -456,10 +457,10 @@ def test_a_batch_of_the_release_before_that_was_taken_for_lost_is_looked_for_aga
 
 def test_a_failed_batch_that_counts_answers_was_not_refused() -> None:
     counts = {"total": 4, "completed": 4, "failed": 0}
-    found = openai.remote_batch({"id": "b", "status": "failed", "request_counts": counts})
+    found = remote_batch({"id": "b", "status": "failed", "request_counts": counts})
     assert found is not None
     assert (found.phase, found.ending) == ("ended", "completed")
-    found = openai.remote_batch({"id": "b", "status": "failed", "request_counts": {"total": 4, "completed": 0}})
+    found = remote_batch({"id": "b", "status": "failed", "request_counts": {"total": 4, "completed": 0}})
     assert found is not None
     assert found.phase == "refused"
 

@@ -773,8 +773,8 @@ def test_reconcile_killed_half_way_goes_on(spool: Spool, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_word_for_a_status_is_kept_and_waited_on(openai_spool: Spool) -> None:
-    from nura_cli.providers.base import Phase
-    from nura_cli.providers.openai import remote_batch
+    from nura_cli.dialects.base import Phase
+    from nura_cli.dialects.openai import remote_batch
 
     remote = remote_batch({"id": "b", "status": "pondering", "request_counts": None})
     assert remote is not None
@@ -802,8 +802,8 @@ def test_quirks_of_compatible_services_trip_nothing(openai_spool: Spool, quirks:
 
 def test_a_dry_run_shows_batches_and_changes_nothing(spool: Spool) -> None:
     from nura_cli import config as configuration
+    from nura_cli.dialects.vendors import dialect
     from nura_cli.pipeline import dispatch
-    from nura_cli.providers import dialect
     from nura_cli.state import State
 
     spool.fill(6)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nura_cli import config, schemas
+from nura_cli.dialects.vendors import dialect
 from nura_cli.errors import ConfigError
 from nura_cli.sandbox import strict
 
@@ -39,7 +40,7 @@ def schema(**properties: Any) -> dict[str, Any]:
 
 def said(given: dict[str, Any], vendor: str) -> dict[str, str]:
     """Return what is said of a schema, by place."""
-    return {".".join(map(str, place)): why for place, why in schemas.problems(given, vendor)}
+    return {".".join(map(str, place)): why for place, why in schemas.problems(given, dialect(vendor))}
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

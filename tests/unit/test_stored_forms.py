@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from nura_cli.config import ProviderConfig, WorkloadConfig
+from nura_cli.dialects.base import Fault, Spec
+from nura_cli.dialects.vendors import dialect
 from nura_cli.pipeline.accounts import address
 from nura_cli.pipeline.render import revision, spec_of
-from nura_cli.providers import dialect
-from nura_cli.providers.base import Fault, Spec
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 PLAIN = {"provider": "p", "model": "m", "prompt": "Sort: {{ text }}"}

@@ -1,0 +1,521 @@
+"""OpenAI Batch, and the services that speak its protocol behind a ``base_url``.
+
+Facts from the OpenAI Batch guide and API reference, and from the public reports named in place.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from nura_cli.dialects import reading, schema_parts
+from nura_cli.dialects.base import (
+    STATE_KEY,
+    TAG_KEY,
+    Answer,
+    Ending,
+    Fault,
+    Found,
+    Frame,
+    Limits,
+    Phase,
+    Place,
+    Ready,
+    RemoteBatch,
+    ResultLine,
+    Spec,
+)
+from nura_cli.errors import InputError
+from nura_cli.pricing import Usage
+from nura_cli.states import ErrorKind, Reason
+
+# The vendor's words, in lower case: some compatible services write them in upper case. An unknown word is waited on.
+_PHASES = {
+    "completed": Phase.ENDED,
+    "expired": Phase.ENDED,
+    "cancelled": Phase.ENDED,
+    "canceled": Phase.ENDED,
+    "failed": Phase.REFUSED,
+}
+_ROW_ERRORS = {
+    "batch_expired": ErrorKind.EXPIRED,
+    "batch_cancelled": ErrorKind.CANCELLED,
+    "batch_canceled": ErrorKind.CANCELLED,
+    "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
+}
+_ENDINGS = {"expired": Ending.EXPIRED, "cancelled": Ending.CANCELLED, "canceled": Ending.CANCELLED}
+_FINISHED_BY = ("completed_at", "expired_at", "cancelled_at", "failed_at")
+
+# Why a batch is refused (Batch guide, errors): the list is open.
+_REASONS = {
+    "token_limit_exceeded": Reason.TOO_MUCH,
+    "rate_limit_exceeded": Reason.TOO_MUCH,
+    "too_many_requests": Reason.TOO_MUCH,
+    "too_many_tasks": Reason.TOO_LARGE,
+    "request_too_large": Reason.TOO_LARGE,
+    "file_too_large": Reason.TOO_LARGE,
+    "model_not_found": Reason.SETTINGS,
+    "unsupported_model": Reason.SETTINGS,
+    "billing_hard_limit_reached": Reason.SETTINGS,
+    "insufficient_quota": Reason.SETTINGS,
+    "invalid_api_key": Reason.SETTINGS,
+    "file_not_found": Reason.SETTINGS,
+    "server_error": Reason.OUTAGE,
+    "internal_error": Reason.OUTAGE,
+    "internal_server_error": Reason.OUTAGE,
+    "service_unavailable": Reason.OUTAGE,
+    # What a gateway passes on that speaks this protocol in front of another vendor.
+    "authentication_error": Reason.SETTINGS,
+    "permission_error": Reason.SETTINGS,
+    "billing_error": Reason.SETTINGS,
+    "not_found_error": Reason.SETTINGS,
+    "api_error": Reason.OUTAGE,
+    "overloaded_error": Reason.OUTAGE,
+    "timeout_error": Reason.OUTAGE,
+}
+
+_LIMITS = Limits(requests=50_000, bytes=200_000_000, inputs=50_000, line_bytes=16_000_000)
+"""Requests and bytes of a file, embedding inputs of a batch (Batch guide, rate limits). The size of a single request is
+not documented; 16 MB keeps one line from filling the memory."""
+
+# Strict mode takes what its guide lists, and refuses a whole request for any other word ("'uniqueItems' is not permitted").
+_SCHEMA_NO = frozenset(
+    (
+        *("allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"),
+        *("default", "minLength", "maxLength", "uniqueItems", "contains", "minContains", "maxContains", "prefixItems"),
+        *("propertyNames", "minProperties", "maxProperties", "unevaluatedProperties", "unevaluatedItems"),
+    )
+)
+_SCHEMA_KINDS = frozenset(("type", "$ref", "anyOf"))
+_SCHEMA_FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
+_MOST_NESTED = 10
+_MOST_PROPERTIES = 5000
+_MOST_ENUM_VALUES = 1000
+_MOST_CHARACTERS = 120_000
+
+
+class _ReadyLine(msgspec.Struct):
+    custom_id: str
+    url: str
+    body: msgspec.Raw
+    method: str = "POST"
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: bool = False
+
+
+class _Response(msgspec.Struct):
+    status_code: Any = None
+    body: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ResultLine(msgspec.Struct):
+    custom_id: str
+    response: _Response | None = None
+    error: Any = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+
+
+class _Message(msgspec.Struct):
+    content: Any = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chat(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    model: str | None = None
+
+
+_decode_ready = msgspec.json.Decoder(_ReadyLine).decode
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_line = msgspec.json.Decoder(_ResultLine).decode
+_decode_chat = msgspec.json.Decoder(_Chat).decode
+_encode = msgspec.json.encode
+_HOLE = "\x00nura\x00"
+
+
+@functools.cache
+def _url(endpoint: str) -> bytes:
+    return _encode(endpoint)
+
+
+class OpenAIDialect:
+    """How OpenAI words requests and results."""
+
+    name = "openai"
+    title = "OpenAI"
+    base_url = "https://api.openai.com/v1"
+    domain = "api.openai.com"  # and its regional hosts (API reference, data residency)
+    price_list = "openai"
+    results_kept = 30 * 86400  # batch files (Batch guide)
+    limits = _LIMITS
+    endpoints: tuple[str, ...] = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+    embeddings = frozenset({"/v1/embeddings"})
+    account_options = frozenset({"organization", "project"})
+    # Words of other vendors are among them: given by habit, they would be refused request by request, hours later.
+    params_set = frozenset({"model", "messages", "input", "instructions", "system", "stream", "store"})
+    params_set_by_schema = frozenset({"response_format", "text", "output_config"})
+    params_required: tuple[str, ...] = ()
+    frame = Frame(b"", b"\n", b"\n")
+    id_field = "custom_id"
+    uploads = True
+    create_reads_requests = False  # what stands in the file is looked at afterwards
+    keeps_marks = True  # metadata
+    cleanup_unlists = False  # files are deleted; a batch cannot be
+
+    def ready(self, line: bytes) -> Ready:
+        """Take apart a line of a batch input file: custom_id, url, body with its model."""
+        try:
+            found = _decode_ready(line)
+            body = _decode_body(found.body)
+        except msgspec.ValidationError as error:
+            raise InputError(f"not an OpenAI batch request: {error}") from error
+        if found.method != "POST":
+            raise InputError(f"method {found.method!r}; a batch takes POST")
+        if not found.url.startswith("/"):
+            raise InputError(f"url {found.url!r} is not a path such as /v1/chat/completions")
+        if body.stream:
+            raise InputError("stream is not possible in a batch")
+        return Ready(found.custom_id, found.url, body.model, bytes(found.body))
+
+    def inputs(self, endpoint: str, body: bytes) -> int:
+        """Return how many texts an embeddings request carries; a list of token numbers is one."""
+        if not endpoint.endswith("/embeddings"):
+            return 0
+        given = msgspec.json.decode(body, type=dict[str, Any]).get("input")
+        tokens = isinstance(given, list) and all(isinstance(item, int) for item in given)
+        return len(given) if isinstance(given, list) and not tokens else 1
+
+    def body(self, spec: Spec) -> Callable[[str], bytes]:
+        """Return a function from a prompt to a request body; all but the prompt is encoded once."""
+        before, after = _encode(self._template(spec)).split(_encode(_HOLE))
+
+        def fill(prompt: str) -> bytes:
+            return b"".join((before, _encode(prompt), after))
+
+        return fill
+
+    def _template(self, spec: Spec) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": spec.model}
+        strict = {"name": "answer", "strict": True, "schema": spec.answer_schema}
+        if spec.endpoint == "/v1/embeddings":
+            body["input"] = _HOLE
+        elif spec.endpoint == "/v1/responses":
+            body["input"] = _HOLE
+            if spec.system is not None:
+                body["instructions"] = spec.system
+            if spec.answer_schema is not None:
+                body["text"] = {"format": {"type": "json_schema", **strict}}
+        else:
+            system = [] if spec.system is None else [{"role": "system", "content": spec.system}]
+            body["messages"] = [*system, {"role": "user", "content": _HOLE}]
+            if spec.answer_schema is not None:
+                body["response_format"] = {"type": "json_schema", "json_schema": strict}
+        return body | spec.params
+
+    def request(self, custom_id: bytes, endpoint: str, body: bytes) -> bytes:
+        """Return one line of the request file."""
+        return b"".join(
+            (b'{"custom_id":"', custom_id, b'","method":"POST","url":', _url(endpoint), b',"body":', body, b"}")
+        )
+
+    def result(self, line: bytes) -> ResultLine:
+        """Decode a line of the output or error file, in any of the shapes in which errors come (openai-openapi#302)."""
+        try:
+            found = _decode_line(reading.utf8(line))
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(f"not a result line: {error}") from error
+        response = found.response
+        status = reading.whole(response.status_code) if response is not None else None
+        body = _unwrapped(response.body) if response is not None else None
+        if found.error or response is None or body is None:
+            return self._failed(found.custom_id, status, found.error, body)
+        if status is not None and not 200 <= status < 300:
+            return self._failed(found.custom_id, status, _error_in(body), body)
+        inside = _error_in(body)
+        if inside:
+            return self._failed(found.custom_id, status, inside, body)
+        return ResultLine(found.custom_id, body, None, status)
+
+    def _failed(self, custom_id: str, status: int | None, error: Any, body: bytes | None) -> ResultLine:
+        error = (
+            error
+            if isinstance(error, dict)
+            else {"message": error}
+            if isinstance(error, str)
+            else _error_in(body) or {}
+        )
+        code = reading.text(error.get("code")) or reading.text(error.get("type"))
+        kind = _ROW_ERRORS.get(code or "") or kind_of(status)
+        return ResultLine(custom_id, body, kind, status or None, code, reading.text(error.get("message")))
+
+    def answer(self, endpoint: str, body: bytes) -> Answer:
+        """Read a response body of any of the endpoints."""
+        try:
+            if endpoint.endswith("/responses"):
+                return _from_responses(msgspec.json.decode(body))
+            if endpoint.endswith("/embeddings"):
+                return _from_embeddings(msgspec.json.decode(body))
+            return _from_chat(_decode_chat(body))
+        except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
+            return Answer(None, None, None, False, False, None, None)
+
+    def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
+        """Return a line as the vendor's output or error file has it: a refused request has its error in the body."""
+        status = (error or {}).get("http_status") or 200
+        response = None if body is None else {"status_code": status, "request_id": "", "body": msgspec.Raw(body)}
+        told = None
+        if error is not None and (body is None or status < 400):
+            told = {"code": error.get("code") or error["kind"], "message": error.get("message")}
+        return _encode({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": told})
+
+    def reason(self, fault: Fault) -> Reason:
+        """Return what a fault comes down to; a code that is not known is taken to be about the content."""
+        return _REASONS.get(fault.code or "", Reason.CONTENT)
+
+    def schema_problems(self, schema: Mapping[str, Any]) -> Found:
+        """Yield what strict mode refuses (Structured Outputs guide, supported schemas; the SDK's ``lib._pydantic``)."""
+        if schema.get("type") != "object" or "anyOf" in schema:
+            yield (), "OpenAI's strict mode wants type: object at the root, and no anyOf there"
+        every = list(schema_parts.parts(schema))
+        for place, part in every:
+            yield from schema_parts.closed(place, part, self.title)
+            yield from schema_parts.told(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
+            yield from _not_strict(place, part)
+        yield from _too_large(every)
+
+
+def kind_of(status: int | None) -> ErrorKind:
+    """Return the kind of error an HTTP status of a single request stands for."""
+    if status == 429:
+        return ErrorKind.RATE_LIMITED
+    if status is not None and 400 <= status < 500 and status not in (408, 409):
+        return ErrorKind.REFUSED
+    return ErrorKind.PROVIDER_ERROR
+
+
+def _unwrapped(raw: msgspec.Raw) -> bytes | None:
+    """Return the JSON object of a body; some services wrap it into a JSON string. None where there is no object."""
+    body = bytes(raw).strip()
+    if body.startswith(b'"'):
+        try:
+            body = msgspec.json.decode(body, type=str).encode().strip()
+            msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+    return body if body.startswith(b"{") else None
+
+
+def _error_in(body: bytes | None) -> dict[str, Any] | None:
+    if body is None or b'"error"' not in body:
+        return None
+    try:
+        error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return (
+        error if isinstance(error, dict) and error else {"message": error} if isinstance(error, str) and error else None
+    )
+
+
+def _usage(found: _Usage | None) -> Usage | None:
+    if found is None:
+        return None
+    given = found.prompt_tokens if found.prompt_tokens is not None else found.input_tokens
+    if given is None:
+        return None
+    details = found.prompt_tokens_details or found.input_tokens_details
+    cached = (details.cached_tokens if details else None) or 0
+    output = found.completion_tokens if found.completion_tokens is not None else found.output_tokens
+    return _bounded(Usage(given, cached, 0, output or 0))
+
+
+def _bounded(usage: Usage) -> Usage | None:
+    return usage if all(0 <= n < 2**40 for n in usage) else None
+
+
+def _from_chat(found: _Chat) -> Answer:
+    choice = found.choices[0] if found.choices else _Choice()
+    message = choice.message or _Message()
+    said = message.content if message.content is not None else choice.text
+    if isinstance(said, list):
+        said = "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
+    refusal = bool(message.refusal) or choice.finish_reason == "content_filter"
+    words = said if isinstance(said, str) else None
+    return Answer(
+        message.refusal if message.refusal else words,
+        None,
+        choice.finish_reason,
+        choice.finish_reason == "length",
+        refusal,
+        _usage(found.usage),
+        found.model,
+    )
+
+
+def _from_responses(found: dict[str, Any]) -> Answer:
+    parts = [
+        part
+        for item in found.get("output") or []
+        if isinstance(item, dict) and item.get("type") == "message"
+        for part in item.get("content") or []
+        if isinstance(part, dict)
+    ]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
+    why = (found.get("incomplete_details") or {}).get("reason")
+    finish = reading.text(why) or reading.text(found.get("status"))
+    return Answer(
+        "".join(refusals or texts) if refusals or texts else None,
+        None,
+        finish,
+        why == "max_output_tokens",
+        bool(refusals) or why == "content_filter",
+        _usage(msgspec.convert(found.get("usage"), _Usage | None)),
+        reading.text(found.get("model")),
+    )
+
+
+def _from_embeddings(found: dict[str, Any]) -> Answer:
+    items = sorted(found.get("data") or [], key=lambda item: item.get("index", 0))
+    vectors = [item["embedding"] for item in items if "embedding" in item]
+    value = vectors[0] if len(vectors) == 1 else vectors or None
+    usage = _usage(msgspec.convert(found.get("usage"), _Usage | None))
+    return Answer(None, value, None, False, False, usage, reading.text(found.get("model")))
+
+
+def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
+    """Return a batch object of the vendor's, or of a service like it, as nura sees it; None where it has no id."""
+    if isinstance(found.get("job"), dict):  # Together answers a create so
+        found = found["job"]
+    remote_id = reading.text(found.get("id"))
+    if remote_id is None:
+        return None
+    status = reading.line(reading.text(found.get("status")) or "") or "unknown"
+    counts = found.get("request_counts")
+    counts = counts if isinstance(counts, dict) else {}
+    metadata = found.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    parts = {part: file_id for part in ("output", "error") if (file_id := reading.text(found.get(f"{part}_file_id")))}
+    phase = _PHASES.get(status.lower(), Phase.RUNNING)
+    completed = reading.whole(counts.get("completed"))
+    if phase is Phase.REFUSED and (parts or completed):  # what answered something was not refused
+        phase = Phase.ENDED
+    ending = _ENDINGS.get(status.lower(), Ending.COMPLETED) if phase is Phase.ENDED else None
+    if completed is None and ending is Ending.EXPIRED and not parts:
+        completed = 0  # what was answered in time is in the output file (Batch guide, batch expiration): there is none
+    return RemoteBatch(
+        id=remote_id,
+        status=status,
+        phase=phase,
+        created_at=reading.moment(found.get("created_at")),
+        expires_at=reading.moment(found.get("expires_at")),
+        ended_at=next((at for name in _FINISHED_BY if (at := reading.moment(found.get(name)))), None),
+        total=reading.whole(counts.get("total")),
+        completed=completed,
+        failed=reading.whole(counts.get("failed")),
+        input_file_id=reading.text(found.get("input_file_id")),
+        parts=parts,
+        tag=reading.text(metadata.get(TAG_KEY)),
+        state_id=reading.text(metadata.get(STATE_KEY)),
+        faults=_faults(found.get("errors")),
+        ending=ending,
+    )
+
+
+_MOST_FAULTS = 100
+_DEEPEST_FAULT = 5
+_LISTS = ("data", "errors", "error")
+_MESSAGES = ("message", "detail", "msg", "reason")
+
+
+def _faults(errors: Any, depth: int = 0) -> tuple[Fault, ...]:
+    """Read why a batch was refused, whatever shape it comes in; words without a known place are kept as they are."""
+    if isinstance(errors, list) and depth < _DEEPEST_FAULT:
+        return tuple(fault for item in errors[:_MOST_FAULTS] for fault in _faults(item, depth + 1))[:_MOST_FAULTS]
+    if not isinstance(errors, dict) or depth >= _DEEPEST_FAULT:
+        return _in_words(errors)
+    message = next((told for name in _MESSAGES if (told := _words(errors.get(name)))), None)
+    within = [errors[name] for name in _LISTS if name in errors]
+    if within and message is None:
+        return next((found for inner in within if (found := _faults(inner, depth + 1))), ())
+    code = _words(errors.get("code")) or _words(errors.get("type"))
+    return (Fault(code, message, _request_line(errors.get("line"))),) if code or message else _in_words(errors)
+
+
+def _in_words(errors: Any) -> tuple[Fault, ...]:
+    """Return anything else as a fault that says just that; nothing at all is none."""
+    if not errors or errors is True:
+        return ()
+    said = errors if isinstance(errors, str) else json.dumps(errors, ensure_ascii=False)
+    return (Fault(None, _words(said), None),)
+
+
+def _words(value: Any) -> str | None:
+    """Return what a vendor says, be it a number, as one line; None where it says nothing."""
+    return reading.line(str(value)) or None if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _request_line(value: Any) -> int | None:
+    """Return the 1-based line that a fault names, or None where it names none that could be."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        value = int(value)
+    number = reading.whole(value)
+    return number if number and number == value else None
+
+
+def _not_strict(place: Place, part: Mapping[str, Any]) -> Found:
+    """Find what strict mode has no word for in one part, or asks for beyond JSON Schema."""
+    beside = sorted(part.keys() - {"$ref", "$defs", "definitions"})
+    if "$ref" in part and beside:
+        yield (*place, "$ref"), f"OpenAI's strict mode takes nothing beside it, and there is {beside[0]}"
+    properties = part.get("properties")
+    missing = sorted({*properties} - {*part.get("required", ())}) if isinstance(properties, dict) else []
+    if missing:
+        yield (
+            (*place, "required"),
+            f"OpenAI's strict mode wants every property here, and {missing[0]} is not; one that may be absent is"
+            " of type [..., 'null']",
+        )
+    for name in sorted(part.keys() & _SCHEMA_NO):
+        yield (*place, name), f"OpenAI's strict mode has no {name}"
+
+
+def _too_large(every: Sequence[tuple[Place, Mapping[str, Any]]]) -> Found:
+    """Find what a schema has too much of, all its parts together."""
+    names = [name for _, part in every for word in ("properties", "$defs") for name in part.get(word) or ()]
+    values = [value for _, part in every for value in part.get("enum") or ()]
+    values += [part["const"] for _, part in every if "const" in part]
+    nested = max(sum(step in ("properties", "items") for step in place) for place, _ in every)
+    measured = (
+        (len(names), _MOST_PROPERTIES, "properties"),
+        (sum(len(part.get("enum") or ()) for _, part in every), _MOST_ENUM_VALUES, "enum values"),
+        (sum(len(str(one)) for one in (*names, *values)), _MOST_CHARACTERS, "characters in names and enum values"),
+        (nested, _MOST_NESTED, "levels of nesting"),
+    )
+    for n, most, what in measured:
+        if n > most:
+            yield (), f"has {n:,} {what}, and OpenAI's strict mode takes {most:,}"

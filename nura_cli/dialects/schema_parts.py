@@ -1,0 +1,62 @@
+"""What the vendors' rules for answer schemas have in common: the parts of a schema, and what each of them must say."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from nura_cli.dialects.base import Found, Place
+
+_DEEPEST = 60
+
+
+def closed(place: Place, part: Mapping[str, Any], vendor: str) -> Found:
+    """Find an object that may have members beyond those it names."""
+    kinds = part.get("type")
+    is_object = "properties" in part or "object" in (kinds if isinstance(kinds, list) else [kinds])
+    if is_object and part.get("additionalProperties") is not False:
+        yield place, f"an object needs additionalProperties: false for {vendor}"
+
+
+def told(place: Place, part: Mapping[str, Any], vendor: str, kinds: Collection[str], formats: Collection[str]) -> Found:
+    """Find a part that does not say what it is, or says it in a format that is not known."""
+    if not part.keys() & kinds:
+        yield place, f"{vendor} wants to be told a type here"
+    if "format" in part and part["format"] not in formats:
+        yield (*place, "format"), f"{vendor} knows {', '.join(sorted(formats))}"
+
+
+def recursive(schema: Mapping[str, Any]) -> bool:
+    """Whether following references from the root comes back to where it has been on the way."""
+    whole = {"/".join(("#", *map(str, place))): part for place, part in parts(schema)}
+    done: set[str] = set()
+
+    def again(name: str, above: frozenset[str]) -> bool:
+        if name in above:
+            return True
+        if name in done:
+            return False
+        inner = parts(whole.get(name, {}))
+        below = {part["$ref"] for _, part in inner if isinstance(part.get("$ref"), str)}
+        found = any(again(one, above | {name}) for one in below)
+        done.add(name)
+        return found
+
+    return again("#", frozenset())
+
+
+def parts(schema: Any, place: Place = ()) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    """Yield a schema and all schemas within it, each with its place; one that is just true or false is one without words."""
+    if isinstance(schema, bool) and place[-1] != "additionalProperties":
+        yield place, {}
+    if not isinstance(schema, dict) or len(place) > _DEEPEST:
+        return
+    yield place, schema
+    for name in ("properties", "patternProperties", "$defs", "definitions"):
+        inner = schema.get(name)
+        for key, part in inner.items() if isinstance(inner, dict) else ():
+            yield from parts(part, (*place, name, key))
+    for name in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        inner = schema.get(name)
+        for n, part in enumerate(inner) if isinstance(inner, list) else ():
+            yield from parts(part, (*place, name, n))
+    for name in ("items", "not", "if", "then", "else", "contains", "additionalProperties"):
+        yield from parts(schema.get(name), (*place, name))

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -118,6 +118,8 @@ class AcmeProvider:
 
     dialect: Dialect = AcmeDialect()
     page_size = 2
+    looked_at: ClassVar[list[int]] = []
+    """How many bytes of results were asked for, each time that only their beginning was."""
 
     def __init__(
         self,
@@ -200,10 +202,10 @@ class AcmeProvider:
     def _result(self, request: dict[str, Any]) -> bytes:
         please = request["please"]
         if "sorry" in please["ask"]:
-            return msgspec.json.encode({"sorry": "it would not", "ref": request["ref"]}) + b"\n"
+            return msgspec.json.encode({"ref": request["ref"], "sorry": "it would not"}) + b"\n"
         words = please["ask"] + "!" * self.told.get("long", 0)
         said = {"words": words, "engine": please["engine"], "heard": len(please["ask"])}
-        return msgspec.json.encode({"said": said, "ref": request["ref"]}) + b"\n"
+        return msgspec.json.encode({"ref": request["ref"], "said": said}) + b"\n"
 
     def download(self, part_id: str, target: Path) -> Download:
         """Write the results."""
@@ -214,6 +216,7 @@ class AcmeProvider:
 
     def head(self, part_id: str, size: int) -> bytes:
         """Return their beginning."""
+        self.looked_at.append(size)
         return self._results(part_id)[:size]
 
     def cancel(self, remote_id: str) -> None:

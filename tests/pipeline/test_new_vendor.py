@@ -18,7 +18,7 @@ from nura_cli.pipeline.report import Report
 from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.sandbox import Sandbox
 from nura_cli.state import State
-from tests.acme import KEPT, VENDOR
+from tests.acme import KEPT, VENDOR, AcmeProvider
 from tests.conftest import Spool
 
 COMMAND = (
@@ -65,6 +65,7 @@ def acme(tmp_path: Path, server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Ac
     """A spool at a vendor that is registered in one place."""
     monkeypatch.setitem(vendors.VENDORS, "acme", VENDOR)
     AcmeSpool.told = {}
+    AcmeProvider.looked_at.clear()
     folder = tmp_path / "nura"
     folder.mkdir()
     return AcmeSpool(folder, server, "acme", shown=False)
@@ -189,6 +190,7 @@ def test_a_create_whose_answer_was_lost_is_found_by_what_its_results_call_their_
     acme.tell(long=long)
     acme.clock.advance(3600)
     acme.settle()
+    assert AcmeProvider.looked_at == [65536]  # an answer need not be whole for its request to be known
     assert acme.counts()["completed"] == 2
     assert acme.remotes() == ["batch-0000"]
 

@@ -16,7 +16,7 @@ from nura_cli.pipeline import retry, settle
 from nura_cli.pipeline.judge import Judge, scrubbed
 from nura_cli.pricing import Prices, Usage
 from nura_cli.providers import wire
-from nura_cli.states import ErrorKind
+from nura_cli.states import ErrorKind, Reason
 
 PRICES = Prices("openai")
 OPENAI, ANTHROPIC = vendors.dialect("openai"), vendors.dialect("anthropic")
@@ -64,6 +64,36 @@ def test_a_schema_goes_out_in_the_vendors_form(dialect: Dialect) -> None:
         for step in steps[endpoint]:
             body = body[step]
         assert body == schema
+
+
+@pytest.mark.parametrize(
+    ("dialect", "code", "reason"),
+    [
+        (OPENAI, "token_limit_exceeded", Reason.TOO_MUCH),
+        (OPENAI, "too_many_tasks", Reason.TOO_LARGE),
+        (OPENAI, "request_too_large", Reason.TOO_LARGE),
+        (OPENAI, "model_not_found", Reason.SETTINGS),
+        (OPENAI, "server_error", Reason.OUTAGE),
+        (OPENAI, "overloaded_error", Reason.OUTAGE),
+        (OPENAI, "invalid_json_line", Reason.CONTENT),
+        (ANTHROPIC, "request_too_large", Reason.TOO_LARGE),
+        (ANTHROPIC, "billing_error", Reason.SETTINGS),
+        (ANTHROPIC, "overloaded_error", Reason.OUTAGE),
+        (ANTHROPIC, "invalid_request_error", Reason.CONTENT),
+    ],
+)
+def test_why_a_batch_was_refused_comes_down_to_one_of_a_few_reasons(
+    dialect: Dialect, code: str, reason: Reason
+) -> None:
+    assert dialect.reason(Fault(code, "m", None)) is reason
+
+
+@BOTH
+@given(code=st.none() | st.text(), message=st.none() | st.text(), line=st.none() | st.integers())
+def test_a_word_that_is_not_known_is_taken_to_be_about_the_content(
+    dialect: Dialect, code: str | None, message: str | None, line: int | None
+) -> None:
+    assert dialect.reason(Fault(code, message, line)) is Reason.CONTENT
 
 
 @BOTH

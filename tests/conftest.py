@@ -24,6 +24,8 @@ from nura_cli.state import State, batches
 from tests import tallies
 
 PROTOCOLS = ("openai", "anthropic")
+OPENAI_FIRST = ("openai", pytest.param("anthropic", marks=pytest.mark.long))
+"""The protocols of a test in which real processes meet the provider, and to which it hardly matters which."""
 START = 1_800_000_000
 MEMORY = Path("/dev/shm")
 ROOM = 2 * 1024**3
@@ -79,6 +81,11 @@ def need(tool: str, package: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return found
+
+
+def cron_environment(home: Path) -> dict[str, str]:
+    """Return the environment that cron gives, and with it that nobody is trusted, as in this process."""
+    return {"PATH": "/usr/bin:/bin", "HOME": str(home), "SSL_CERT_DIR": os.environ["SSL_CERT_DIR"]}
 
 
 class Clock:

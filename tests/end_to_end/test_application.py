@@ -5,7 +5,6 @@ There are 300 articles, and with ``NURA_KILL_SWEEP`` the 2,000 that the sweeps a
 """
 
 import json
-import os
 import re
 import signal
 import sqlite3
@@ -19,9 +18,11 @@ from typing import Any
 import pytest
 
 from tests import postgres
+from tests.conftest import cron_environment
 from tests.end_to_end.test_command_line import NURA
 from tests.end_to_end.test_kills import SWEEP
 from tests.end_to_end.test_readme import BLOCKS, README
+from tests.pipeline.forks import completed
 from tests.receiver import SECRET, Receiver
 
 ARTICLES = 2000 if SWEEP else 300
@@ -34,7 +35,7 @@ INSERT = (
 Query = Callable[[str], list[tuple[Any, ...]]]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Query]]:
     """A table of articles: its URL, and how the application asks it."""
     if request.param == "postgresql":
@@ -70,7 +71,7 @@ def crontab_line() -> str:
 
 def cron(folder: Path) -> str:
     """Run the crontab line as cron does; return what cron would mail."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "NURA": str(NURA)}
+    environment = cron_environment(folder) | {"NURA": str(NURA)}
     done = subprocess.run(
         ["/bin/sh", "-c", crontab_line()],
         cwd=folder,
@@ -85,8 +86,7 @@ def cron(folder: Path) -> str:
 
 def killed_in_the_middle(folder: Path) -> None:
     """Run reconcile, and kill it -9 once it has told of some of its work."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    process = subprocess.Popen([str(NURA), "reconcile"], cwd=folder, env=environment)
+    process = subprocess.Popen([str(NURA), "reconcile"], cwd=folder, env=cron_environment(folder))
     deadline = time.monotonic() + 60
     while not (folder / "told.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -94,7 +94,16 @@ def killed_in_the_middle(folder: Path) -> None:
     assert process.wait(30) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("kill", [False, True], ids=["", "killed"])
+@pytest.mark.parametrize(
+    ("database", "kill"),
+    [
+        pytest.param("sqlite", True, id="sqlite-killed"),
+        pytest.param("postgresql", False, id="postgresql"),
+        pytest.param("sqlite", False, id="sqlite", marks=pytest.mark.long),
+        pytest.param("postgresql", True, id="postgresql-killed", marks=pytest.mark.long),
+    ],
+    indirect=["database"],
+)
 def test_every_article_gets_its_columns_and_everybody_is_told(
     tmp_path: Path, database: tuple[str, Query], kill: bool
 ) -> None:
@@ -108,7 +117,8 @@ def test_every_article_gets_its_columns_and_everybody_is_told(
                 ["dispatch"],
                 ["poll"],
             ):
-                subprocess.run([str(NURA), *stage], cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, check=True)
+                done = completed(*stage, cwd=tmp_path, environment=cron_environment(tmp_path))
+                assert done.returncode == 0, done.stderr
             killed_in_the_middle(tmp_path)
         assert cron(tmp_path) == ""
         assert cron(tmp_path) == ""

@@ -12,17 +12,15 @@ from typing import Any
 import pytest
 
 from nura_cli.sandbox import Sandbox
-from tests.conftest import Spool
+from tests.conftest import OPENAI_FIRST, Spool, cron_environment
+from tests.pipeline.forks import completed
 
 NURA = Path(sys.executable).with_name("nura")
 
 
 def nura(*arguments: str, cwd: Path, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run nura as cron would: a bare environment, no terminal."""
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), **environment}
-    return subprocess.run(
-        [NURA, *arguments], input=given, capture_output=True, cwd=cwd, env=env, timeout=120, check=False
-    )
+    return completed(*arguments, cwd=cwd, given=given, environment=cron_environment(cwd) | environment)
 
 
 @pytest.fixture
@@ -161,11 +159,13 @@ def test_a_provider_that_is_down_is_one_line_at_the_onset_and_recovers(spool: Sp
     assert spool.counts()["submitted"] == 2
 
 
+@pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_told_to_stop_it_leaves_with_143_and_loses_nothing(spool: Spool) -> None:
     spool.fill(3)
     spool.control.fault("hold", "create", seconds=200)
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(spool.folder)}
-    process = subprocess.Popen([NURA, "dispatch"], cwd=spool.folder, env=env, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [NURA, "dispatch"], cwd=spool.folder, env=cron_environment(spool.folder), stderr=subprocess.PIPE
+    )
     deadline = time.monotonic() + 150  # a busy machine starts slowly
     while not any(entry["route"] == "create" for entry in spool.control.log()):
         assert time.monotonic() < deadline, "no create came"

@@ -16,6 +16,8 @@ import pytest
 
 from nura_cli.errors import NuraError
 from nura_cli.state import State, locks
+from tests.conftest import cron_environment
+from tests.pipeline.forks import completed
 
 NURA = Path(sys.executable).with_name("nura")
 CONFIG = """\
@@ -54,10 +56,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run nura in a folder."""
-    return subprocess.run(
-        [str(NURA), *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False, **options
-    )
+    """Run nura in a folder; with streams that are given, from its file, and with pipes for the others."""
+    if options:
+        return subprocess.run(
+            [str(NURA), *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False, **options
+        )
+    done = completed(*arguments, cwd=folder, environment=cron_environment(folder))
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def reach_the_provider(folder: Path) -> None:
@@ -154,7 +159,7 @@ def test_rejects_take_their_name_whole_and_replace_those_of_the_run_before(folde
 
 def test_rejects_may_go_to_a_device_or_a_pipe(folder: Path) -> None:
     assert run(folder, "enqueue", "w", "--rejects", "/dev/null", "in.jsonl").returncode == 3
-    done = run(folder, "enqueue", "w", "--rejects", "/dev/stdout", "in.jsonl")
+    done = run(folder, "enqueue", "w", "--rejects", "/dev/stdout", "in.jsonl", input="")
     assert (done.returncode, done.stdout.encode()) == (3, BAD)
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from nura_cli.sandbox import Sandbox
 from tests import tallies
-from tests.conftest import PROTOCOLS, START, Spool, need
+from tests.conftest import OPENAI_FIRST, PROTOCOLS, START, Spool, cron_environment, need
 from tests.databases import Database, opened
 from tests.end_to_end.test_command_line import NURA
 from tests.pipeline.forks import Command
@@ -43,8 +43,9 @@ KILLS = [
     if (stage, protocol) != ("enqueue", "anthropic")
 ]
 FEW = [
-    (stage, call, PROTOCOLS[turn % 2 if stage in ("dispatch", "poll") else 0], SAMPLE[turn // 2 % 2 :][:1])
-    for stage in STAGES
+    pytest.param(stage, call, protocol, SAMPLE[turn // 2 % 2 :][:1], marks=marks)
+    for protocol, marks in (("openai", ()), ("anthropic", pytest.mark.long))
+    for stage in (STAGES if protocol == "openai" else ("dispatch", "poll"))
     for turn, call in enumerate(CALLS)
 ]
 
@@ -67,7 +68,7 @@ def prepared(spool: Spool, stage: str) -> list[str]:
 
 def environment(spool: Spool) -> dict[str, str]:
     """Return cron's environment, with no byte code written: that is no call of the stage's own."""
-    return {"PATH": "/usr/bin:/bin", "HOME": str(spool.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return cron_environment(spool.folder) | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def recovered(spool: Spool) -> None:
@@ -105,7 +106,7 @@ def test_killed_at_any_call_that_writes_it_loses_nothing_and_pays_once(
             arguments = prepared(spool, stage)
             inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
             done = subprocess.run(
-                [strace, "-f", "-qq", "-o", "/dev/null", *inject, *arguments],
+                [strace, "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", *inject, *arguments],
                 cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
             )  # fmt: skip
             recovered(spool)
@@ -143,6 +144,7 @@ def test_killed_at_any_exchange_it_loses_nothing_and_pays_once(
     raise AssertionError(f"{stage} does not complete within 20 exchanges")
 
 
+@pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_what_a_kill_cannot_show_stands_in_the_trace(spool: Spool) -> None:
     """A power cut: a file is written, synced, renamed, its folder synced, and only then is it committed."""
     strace = need("strace", "strace")

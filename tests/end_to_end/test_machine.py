@@ -24,6 +24,7 @@ from nura_cli.sandbox import Sandbox
 from tests.conftest import PROTOCOLS, Spool, need
 from tests.end_to_end.test_command_line import NURA
 from tests.end_to_end.test_kills import RECORDS, STAGES, SWEEP, WHOLE, environment, fresh, prepared, recovered
+from tests.pipeline.forks import completed
 
 pytestmark = pytest.mark.timeout(7200 if WHOLE else 300)
 FAILURES = {
@@ -59,7 +60,9 @@ class Point(NamedTuple):
 
 
 def run(spool: Spool, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[bytes]:
-    """Run the command as cron does, to its end."""
+    """Run the command as cron does, to its end; with something before it, from its file."""
+    if not before:
+        return completed(*arguments, cwd=spool.folder, environment=environment(spool))
     return subprocess.run(
         [*before, NURA, *arguments], cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False
     )  # fmt: skip

@@ -1,15 +1,19 @@
-"""nura's commands as real processes of a walk, forked from one that has everything loaded: a run costs some milliseconds.
+"""nura's commands as real processes, forked from one that has everything loaded: a run costs some milliseconds.
 
-Each runs the whole command line, lock and exit code and all, at the time the walk's clock shows, and with the same dice
-when it is run again as it was. It can be made to kill itself (SIGKILL: nothing is cleaned up) at its N-th call that
-reaches out of Python to the state file, the spool or the network.
+Each runs the whole command line, lock and exit code and all. Those of a walk run at the time its clock shows, and with the
+same dice when they are run again as they were. They can be made to kill themselves (SIGKILL: nothing is cleaned up) at
+their N-th call that reaches out of Python to the state file, the spool or the network.
 """
 
 import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,7 +22,17 @@ import anthropic  # noqa: F401 - loaded once, before the fork
 import openai  # noqa: F401
 
 from nura_cli import cli, clock
-from nura_cli.cli import dispatch, enqueue, poll, reconcile, resolve  # noqa: F401 - loaded once, before the fork
+from nura_cli.cli import (  # noqa: F401 - loaded once, before the fork
+    demo,
+    dispatch,
+    enqueue,
+    poll,
+    reconcile,
+    resolve,
+    results,
+    sandbox,
+    status,
+)
 from nura_cli.providers import wire
 
 _REACHING_OUT = frozenset(
@@ -82,16 +96,58 @@ class Command:
         Raises:
             AssertionError: it hangs.
         """
-        self._process.join(_SECONDS)
-        code = self._process.exitcode
-        if code is None:
-            self._process.kill()
-            self._process.join()
+        code = _ended(self._process)
         out = self._out.read_text() if self._out.exists() else ""
         self._out.unlink(missing_ok=True)
-        self._process.close()
         assert code is not None, f"a command hangs: {out}"
         return Ended(code, out)
+
+
+def completed(
+    *arguments: str, cwd: Path, environment: Mapping[str, str], given: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end; return its exit code and what it said, as ``subprocess.run`` does.
+
+    Args:
+        cwd: the folder it runs in.
+        environment: all of its environment.
+        given: what it reads on standard input, which is a file, as the two that it writes to are.
+
+    Raises:
+        AssertionError: it hangs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder, name) for name in ("in", "out", "err")]
+        for path in streams:
+            path.write_bytes(given if path.name == "in" else b"")
+        process = _context.Process(target=_complete, args=(cwd, streams, environment, arguments), daemon=True)
+        process.start()
+        code = _ended(process)
+        out, err = (path.read_bytes() for path in streams[1:])
+    assert code is not None, f"a command hangs: {err!r}"
+    return subprocess.CompletedProcess(arguments, code, out, err)
+
+
+def _ended(process: BaseProcess) -> int | None:
+    """Wait until a process has ended, and return its exit code; None if it hangs, and then it is killed."""
+    process.join(_SECONDS)
+    code = process.exitcode
+    if code is None:
+        process.kill()
+        process.join()
+    process.close()
+    return code
+
+
+def _complete(cwd: Path, streams: list[Path], environment: Mapping[str, str], arguments: tuple[str, ...]) -> None:
+    os.chdir(cwd)
+    for fd, path in enumerate(streams):
+        os.dup2(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC), fd)
+    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing gave it /dev/null
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["nura", *arguments]
+    cli.main()
 
 
 def _run(

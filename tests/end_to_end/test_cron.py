@@ -1,4 +1,4 @@
-"""crontab.example under a real cron, with cron's bare environment; time is sped up: its quarter of an hour is nine seconds.
+"""crontab.example under a real cron, with cron's bare environment; time is sped up: a quarter of an hour is 15 seconds.
 
 A round of the stages ends within that; were it shorter, a busy machine would have ever more of them at once.
 """
@@ -49,13 +49,13 @@ mkdir -p "$2"
 mount --bind /run/ours "$2"
 mount --bind /dev/null /etc/crontab
 crontab "$1"
-exec faketime -f '+0 x100' cron -f
+exec faketime -f '+0 x60' cron -f
 """
 
 
 @pytest.fixture
 def cron(tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """A function that installs a crontab into a real cron, which runs a hundred times as fast."""
+    """A function that installs a crontab into a real cron, which runs sixty times as fast."""
     for tool, package in (("cron", "cron"), ("faketime", "faketime"), ("crontab", "cron"), ("unshare", "util-linux")):
         need(tool, package)
     if os.geteuid() != 0:

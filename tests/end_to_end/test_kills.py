@@ -106,7 +106,7 @@ def test_killed_at_any_call_that_writes_it_loses_nothing_and_pays_once(
             arguments = prepared(spool, stage)
             inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
             done = subprocess.run(
-                [strace, "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", *inject, *arguments],
+                [strace, "-f", "-qq", "-o", "/dev/null", *inject, *arguments],
                 cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
             )  # fmt: skip
             recovered(spool)

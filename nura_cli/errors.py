@@ -28,7 +28,7 @@ outside may stand in both, and what is known of secrets is taken out of them her
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypedDict, Unpack
 
 from nura_cli import scrub
 
@@ -41,33 +41,34 @@ EX_NOPERM = 77
 EX_CONFIG = 78
 
 
+class About(TypedDict, total=False):
+    """What every error may be told: the next step to take, and what it concerns, where that is known."""
+
+    hint: str | None
+    provider: str | None
+    workload: str | None
+    batch_id: int | None
+
+
 class NuraError(Exception):
     """Any failure nura can name.
 
     Args:
         message: one line for a person, without secrets and without the name of the command.
-        hint: the next step to take, or None.
-        provider, workload, batch_id: what it concerns, where that is known.
+        about: as :class:`About`.
     """
 
     exit_code: ClassVar[int] = EX_UNEXPECTED
     kind: ClassVar[str] = "unexpected"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        hint: str | None = None,
-        provider: str | None = None,
-        workload: str | None = None,
-        batch_id: int | None = None,
-    ) -> None:
+    def __init__(self, message: str, **about: Unpack[About]) -> None:
         self.message = scrub.clean(message)
         super().__init__(self.message)
+        hint = about.get("hint")
         self.hint = None if hint is None else scrub.clean(hint)
-        self.provider = provider
-        self.workload = workload
-        self.batch_id = batch_id
+        self.provider = about.get("provider")
+        self.workload = about.get("workload")
+        self.batch_id = about.get("batch_id")
 
 
 class UsageError(NuraError):
@@ -109,11 +110,9 @@ class ConfigError(NuraError):
         *,
         path: Path | None = None,
         problems: Sequence[Problem] = (),
-        hint: str | None = None,
-        provider: str | None = None,
-        workload: str | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(message, hint=hint, provider=provider, workload=workload)
+        super().__init__(message, **about)
         self.path = path
         self.problems = tuple(problems)
 
@@ -183,12 +182,9 @@ class ProviderError(NuraError):
         http_status: int | None = None,
         code: str | None = None,
         retry_after: int | None = None,
-        hint: str | None = None,
-        provider: str | None = None,
-        workload: str | None = None,
-        batch_id: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(message, hint=hint, provider=provider, workload=workload, batch_id=batch_id)
+        super().__init__(message, **about)
         self.http_status = http_status
         self.code = code
         self.retry_after = retry_after
@@ -218,16 +214,14 @@ class OnHold(ProviderError):
     """What became of a batch cannot be told, and sending again could pay twice: a person decides (``nura resolve``).
 
     Args:
-        message, hint, provider, batch_id: as of any.
+        message, about: as of any.
         new: whether it is held from this run on; the run that sets a hold ends with 3, later ones with 0.
     """
 
     kind = "held"
 
-    def __init__(
-        self, message: str, *, new: bool, hint: str, provider: str | None = None, batch_id: int | None = None
-    ) -> None:
-        super().__init__(message, hint=hint, provider=provider, batch_id=batch_id)
+    def __init__(self, message: str, *, new: bool, **about: Unpack[About]) -> None:
+        super().__init__(message, **about)
         self.new = new
 
     @property

@@ -122,10 +122,6 @@ class WriteBack:
         if "_engine" in self.__dict__:
             self._engine.dispose()
 
-    def wants(self, status: str) -> bool:
-        """Whether anything is written for tasks of a status (``completed`` or ``failed``)."""
-        return bool(self._sets["set" if status == "completed" else "set_failed"])
-
     def check(self) -> None:
         """See that everything named here exists and works together, without writing.
 

@@ -197,9 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     do_POST = do_GET  # noqa: N815 - the base class's way to name methods
-    do_PUT = do_GET  # noqa: N815
-    do_PATCH = do_GET  # noqa: N815
-    do_DELETE = do_GET  # noqa: N815
+    do_PUT = do_GET  # noqa: N815 - as http.server calls it
+    do_PATCH = do_GET  # noqa: N815 - as http.server calls it
+    do_DELETE = do_GET  # noqa: N815 - as http.server calls it
 
     def _exchange(self, request: Request) -> None:
         """Answer a request of either protocol; whatever becomes of it is logged."""

@@ -96,6 +96,28 @@ def test_imports_run_one_way(path: Path) -> None:
     assert imports(path) - {"__version__"} <= allowed | {part}
 
 
+STAGES = ("enqueue", "dispatch", "poll", "reconcile", "status", "results", "resolve")
+
+
+def test_each_command_has_a_stage_of_its_name() -> None:
+    assert all((PACKAGE / folder / f"{stage}.py").is_file() for folder in ("cli", "pipeline") for stage in STAGES)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "pipeline").glob("*.py")), ids=lambda path: path.stem)
+def test_no_stage_is_imported_by_another_part_of_the_pipeline(path: Path) -> None:
+    """What two stages need is a module of its own."""
+    named = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "nura_cli.pipeline"
+        for alias in node.names
+    }
+    named |= {
+        name.removeprefix("nura_cli.pipeline.") for name in modules(path) if name.startswith("nura_cli.pipeline.")
+    }
+    assert not named & {*STAGES}
+
+
 def test_no_vendor_knows_another_and_what_they_share_knows_none() -> None:
     for folder in ("dialects", "providers"):
         for path in (PACKAGE / folder).glob("*.py"):

@@ -520,11 +520,12 @@ def _workload_rules(options: Mapping[str, Any], providers: Mapping[str, Mapping[
 
 
 def _prompt_rules(options: Mapping[str, Any], dialect: "Dialect | None") -> Found:
-    """Find what is wrong with a workload that renders prompts; without a dialect, its provider is wrong."""
+    """Find what is wrong with a workload that renders prompts; where its provider is wrong, what all vendors refuse alike."""
     if "model" not in options:
         yield (), "a workload with a prompt needs a model"
-    if dialect is not None:
-        yield from _vendor_rules(options, dialect)
+    asked = [vendors.dialect(name) for name in vendors.names()] if dialect is None else [dialect]
+    first, *others = (dict(_vendor_rules(options, one)) for one in asked)
+    yield from ((where, why) for where, why in first.items() if all(other.get(where) == why for other in others))
 
 
 def _vendor_rules(options: Mapping[str, Any], dialect: "Dialect") -> Found:

@@ -264,6 +264,14 @@ def test_options_of_a_workload_that_do_not_go_together(tmp_path: Path, options: 
     assert found.keys() == {f"workloads.w{place}" for place in places}
 
 
+def test_a_wrong_provider_hides_nothing_that_every_vendor_refuses(tmp_path: Path) -> None:
+    text = "workloads: {w: {provider: bax, model: m, prompt: a, params: {stream: true, max_tokens: 5}}}"
+    assert problems(tmp_path, PROVIDERS + text) == {
+        "workloads.w.provider": "no provider bax; did you mean box?",
+        "workloads.w.params.stream": "nura sets this itself",
+    }
+
+
 def test_what_nura_does_not_set_is_left_to_the_user(tmp_path: Path) -> None:
     found = workload(
         tmp_path, "provider: box, model: m, prompt: a, key: [tenant, id], params: {response_format: {x: 1}}"

@@ -225,24 +225,6 @@ def put_back(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, at: i
     return n
 
 
-def add_totals(db: sqlite3.Connection, lane: int, spent: Sequence[Spent]) -> None:
-    """Add what attempts used and cost to the lane's totals; an attempt without a price counts as unpriced.
-
-    Added up here: SQLite would make a sum past 64 bits a fraction, which its column refuses. There the total stays.
-    """
-    added = (
-        sum(s.input_tokens for s in spent),
-        sum(s.cached_input_tokens for s in spent),
-        sum(s.output_tokens for s in spent),
-        sum(s.cost or 0 for s in spent),
-        sum(s.list_cost or 0 for s in spent),
-        sum(s.cost is None for s in spent),
-    )
-    before = db.execute("SELECT * FROM totals WHERE lane_id = ?", (lane,)).fetchone() or (lane, *[0] * len(added))
-    totals = [min(old + new, _LARGEST) for old, new in zip(before[1:], added, strict=True)]
-    db.execute("INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)", (lane, *totals))
-
-
 class Totals(NamedTuple):
     """What a lane used and cost so far. Money in pico-dollars."""
 
@@ -254,9 +236,34 @@ class Totals(NamedTuple):
     unpriced: int
 
 
+_TOTALS = ", ".join(Totals._fields)
+
+
+def add_totals(db: sqlite3.Connection, lane: int, spent: Sequence[Spent]) -> None:
+    """Add what attempts used and cost to the lane's totals; an attempt without a price counts as unpriced.
+
+    Added up here: SQLite would make a sum past 64 bits a fraction, which its column refuses. There the total stays.
+    """
+    added = Totals(
+        sum(s.input_tokens for s in spent),
+        sum(s.cached_input_tokens for s in spent),
+        sum(s.output_tokens for s in spent),
+        sum(s.cost or 0 for s in spent),
+        sum(s.list_cost or 0 for s in spent),
+        sum(s.cost is None for s in spent),
+    )
+    before = db.execute(f"SELECT {_TOTALS} FROM totals WHERE lane_id = ?", (lane,)).fetchone() or [0] * len(added)
+    now = [min(old + new, _LARGEST) for old, new in zip(before, added, strict=True)]
+    changes = ", ".join(f"{column} = excluded.{column}" for column in Totals._fields)
+    db.execute(
+        f"INSERT INTO totals (lane_id, {_TOTALS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {changes}",
+        (lane, *now),
+    )
+
+
 def totals(db: sqlite3.Connection) -> dict[int, Totals]:
     """Return each lane's totals."""
-    return {row[0]: Totals(*row[1:]) for row in db.execute("SELECT * FROM totals")}
+    return {row[0]: Totals(*row[1:]) for row in db.execute(f"SELECT lane_id, {_TOTALS} FROM totals")}
 
 
 class Row(NamedTuple):

@@ -180,7 +180,7 @@ def shows_ours(db: sqlite3.Connection, address: str) -> bool:
 
 def note_shown(db: sqlite3.Connection, address: str, remote_id: str) -> None:
     """Note that the list at an address has shown a batch of ours."""
-    db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (f"listed:{address}", remote_id))
+    db.execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?)", (f"listed:{address}", remote_id))
 
 
 def still(db: sqlite3.Connection, batch: Batch) -> None:

@@ -273,20 +273,27 @@ class Rest(NamedTuple):
     why: str
 
 
+_REST = ", ".join(Rest._fields)
+
+
 def rests(db: sqlite3.Connection) -> list[Rest]:
     """Return every target that rests."""
-    return [Rest(*row) for row in db.execute("SELECT * FROM receivers ORDER BY target")]
+    return [Rest(*row) for row in db.execute(f"SELECT {_REST} FROM receivers ORDER BY target")]
 
 
 def rest(db: sqlite3.Connection, target: str) -> Rest:
     """Return what is known of a target; one never heard of does not rest."""
-    row = db.execute("SELECT * FROM receivers WHERE target = ?", (target,)).fetchone()
+    row = db.execute(f"SELECT {_REST} FROM receivers WHERE target = ?", (target,)).fetchone()
     return Rest(*row) if row else Rest(target, 0, 0, "")
 
 
 def pause(db: sqlite3.Connection, rest: Rest) -> None:
     """Let a target rest."""
-    db.execute("INSERT OR REPLACE INTO receivers VALUES (?, ?, ?, ?)", rest)
+    db.execute(
+        f"INSERT INTO receivers ({_REST}) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " paused_until = excluded.paused_until, strikes = excluded.strikes, why = excluded.why",
+        rest,
+    )
 
 
 def resume(db: sqlite3.Connection, target: str) -> None:
@@ -302,4 +309,6 @@ def known_good(db: sqlite3.Connection, name: str) -> str | None:
 
 def remember_good(db: sqlite3.Connection, name: str, digest: str) -> None:
     """Note that options were found right."""
-    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, digest))
+    db.execute(
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, digest)
+    )

@@ -53,7 +53,11 @@ def trouble(db: sqlite3.Connection, stage: str, scope: str, message: str, at: in
     since, said_at = row if row[0] is not None else (at, -remind)
     say = not said_at <= at < said_at + remind
     said_at = at if say else said_at
-    db.execute("INSERT OR REPLACE INTO troubles VALUES (?, ?, ?, ?, ?)", (stage, scope, since, said_at, message))
+    db.execute(
+        "INSERT INTO troubles (stage, scope, since, said_at, message) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " since = excluded.since, said_at = excluded.said_at, message = excluded.message",
+        (stage, scope, since, said_at, message),
+    )
     return bool(say)
 
 
@@ -83,16 +87,18 @@ class Route(NamedTuple):
     why: str | None
 
 
+_ROUTE = ", ".join(Route._fields)
+_WHERE = "WHERE provider = ? AND endpoint = ? AND model = ?"
+
+
 def routes(db: sqlite3.Connection) -> list[Route]:
     """Return every route something was learned about."""
-    return [Route(*row) for row in db.execute("SELECT * FROM routes ORDER BY provider, endpoint, model")]
+    return [Route(*row) for row in db.execute(f"SELECT {_ROUTE} FROM routes ORDER BY provider, endpoint, model")]
 
 
 def route(db: sqlite3.Connection, provider: str, endpoint: str = "", model: str = "") -> Route:
     """Return what is known of a route; one never heard of is open."""
-    row = db.execute(
-        "SELECT * FROM routes WHERE provider = ? AND endpoint = ? AND model = ?", (provider, endpoint, model)
-    ).fetchone()
+    row = db.execute(f"SELECT {_ROUTE} FROM routes {_WHERE}", (provider, endpoint, model)).fetchone()
     return Route(*row) if row else Route(provider, endpoint, model, 0, 0, None, None)
 
 
@@ -111,9 +117,11 @@ def learn(db: sqlite3.Connection, known: Route) -> None:
     """Store what is known of a route now; an open one without a cap leaves no row."""
     if known != route(db, known.provider, known.endpoint, known.model):
         _tell(known)
+    if not (known.paused_until or known.strikes or known.cap):
+        db.execute(f"DELETE FROM routes {_WHERE}", (known.provider, known.endpoint, known.model))
+        return
     db.execute(
-        "DELETE FROM routes WHERE provider = ? AND endpoint = ? AND model = ?",
-        (known.provider, known.endpoint, known.model),
+        f"INSERT INTO routes ({_ROUTE}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " paused_until = excluded.paused_until, strikes = excluded.strikes, cap = excluded.cap, why = excluded.why",
+        known,
     )
-    if known.paused_until or known.strikes or known.cap:
-        db.execute("INSERT INTO routes VALUES (?, ?, ?, ?, ?, ?, ?)", known)

@@ -366,7 +366,7 @@ def _step(number: int, script: str, state_id: str) -> "Callable[[sqlite_utils.Da
                 target.conn.execute(statement)
                 statement = ""
         if number == 1:
-            target.conn.execute("INSERT INTO meta VALUES ('state_id', ?)", (state_id,))
+            target.conn.execute("INSERT INTO meta (name, value) VALUES ('state_id', ?)", (state_id,))
             target.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         target.conn.execute(f"PRAGMA user_version = {number}")
 

@@ -163,14 +163,14 @@ def pending_count(db: sqlite3.Connection, lane: int) -> int:
 
 # A task is due when it never failed (not_before 0), when its time has come, or when its time lies further away than any
 # backoff reaches: then a clock was set wrong, and waiting for it would be waiting for nothing.
-_DUE = ("not_before BETWEEN 1 AND :now", "not_before > :horizon", "not_before = 0")
+_DUE = ("t.not_before BETWEEN 1 AND :now", "t.not_before > :horizon", "t.not_before = 0")
 
 
 def due_count(db: sqlite3.Connection, lane: int, now: int, horizon: int, limit: int) -> int:
     """Return how many pending tasks of a lane are due, counting no further than ``limit``."""
     total = 0
     for due in _DUE:
-        query = f"SELECT count(*) FROM (SELECT 1 FROM tasks WHERE lane_id = :lane AND status = 'pending' AND {due} LIMIT :n)"
+        query = f"SELECT count(*) FROM (SELECT 1 FROM tasks t WHERE lane_id = :lane AND status = 'pending' AND {due} LIMIT :n)"
         total += db.execute(query, {"lane": lane, "now": now, "horizon": horizon, "n": limit - total}).fetchone()[0]
         if total >= limit:
             break
@@ -183,7 +183,7 @@ def oldest_due(db: sqlite3.Connection, lane: int, now: int, horizon: int) -> int
     for due in _DUE:
         query = (
             "SELECT r.enqueued_at FROM tasks t JOIN records r ON r.task_id = t.id"
-            f" WHERE lane_id = :lane AND status = 'pending' AND {due} ORDER BY t.not_before, t.id LIMIT 1"
+            f" WHERE t.lane_id = :lane AND t.status = 'pending' AND {due} ORDER BY t.not_before, t.id LIMIT 1"
         )
         row = db.execute(query, {"lane": lane, "now": now, "horizon": horizon}).fetchone()
         ages += [row[0]] if row else []
@@ -203,7 +203,7 @@ def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int
     total = 0
     for due in _DUE:
         query = (
-            "UPDATE tasks SET status = 'submitted', batch_id = :batch WHERE id IN (SELECT id FROM tasks"
+            "UPDATE tasks SET status = 'submitted', batch_id = :batch WHERE id IN (SELECT id FROM tasks t"
             f" WHERE lane_id = :lane AND status = 'pending' AND {due} AND id <= :upto ORDER BY not_before, id LIMIT :n)"
             " AND status = 'pending'"
         )

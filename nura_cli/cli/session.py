@@ -244,7 +244,9 @@ def run(session: Session, work: Callable[[], None]) -> None:
         if known is None and session.verbose:
             session.tell(traceback.format_exc())
         what = f"unexpected {type(error).__name__}: {error}"
-        hint = "this is a bug of nura's; -v shows where; the same command may be run again"
+        hint = (
+            "this is a bug of nura's: please report it with this line, and with what -v adds; the same may be run again"
+        )
         _end(session, known or NuraError(what, hint=hint))
 
 

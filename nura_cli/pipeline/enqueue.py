@@ -11,7 +11,6 @@ stage lock, and commits often, so that other stages get their turn.
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from nura_cli.pipeline import lines
 from nura_cli.pipeline.needs import Needs
 from nura_cli.pipeline.render import Prompt
 from nura_cli.pipeline.report import Report, Trouble
-from nura_cli.state import State, tasks
+from nura_cli.state import Connection, State, tasks
 from nura_cli.state.disk import on_disk
 
 CHUNK_LINES = 10_000
@@ -298,40 +297,25 @@ class _Intake:
             with self._state.transaction() as db:
                 workload = tasks.workload_id(db, self._workload)
                 rows = [self._row(db, workload, line.read) for line in self._chunk]
-                if not self._all_new(db, workload, rows, at):
-                    conflicts = self._one_by_one(db, workload, rows, at)
-                else:
+                if tasks.insert_all(db, workload, rows, at):  # the common case, without looking each key up
                     self._counts["enqueued"] += len(rows)
                     conflicts = []
+                else:
+                    conflicts = self._one_by_one(db, workload, rows, at)
             for line in conflicts:
                 why = f"key {line.read.key.json} was enqueued with other content; --replace sends the new one"
                 self.refuse("conflicts", line.source, line.number, line.read.line, why)
         self._chunk, self._bytes = [], 0
         self._progress(sum(self._counts.values()))
 
-    def _row(self, db: sqlite3.Connection, workload: int, read: Read) -> tasks.NewTask:
+    def _row(self, db: Connection, workload: int, read: Read) -> tasks.NewTask:
         lane = self._lanes.get(read.lane)
         if lane is None:
             lane = tasks.lane_id(db, workload, *read.lane)
             self._lanes[read.lane] = lane
         return tasks.NewTask(lane, read.key.json, read.key.identity, read.digest, read.keep)
 
-    @staticmethod
-    def _all_new(db: sqlite3.Connection, workload: int, rows: Sequence[tasks.NewTask], at: int) -> bool:
-        """Insert a chunk whose keys are all new: the common case, without looking each one up."""
-        db.execute("SAVEPOINT chunk")
-        try:
-            tasks.insert(db, workload, rows, at)
-        except sqlite3.IntegrityError:
-            db.execute("ROLLBACK TO chunk")
-            return False
-        finally:
-            db.execute("RELEASE chunk")
-        return True
-
-    def _one_by_one(
-        self, db: sqlite3.Connection, workload: int, rows: Sequence[tasks.NewTask], at: int
-    ) -> list[Numbered]:
+    def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask], at: int) -> list[Numbered]:
         known = tasks.current(db, workload, [row.key for row in rows])
         fresh: dict[str, tasks.NewTask] = {}
         conflicts = []

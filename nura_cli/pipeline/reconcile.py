@@ -15,7 +15,6 @@ reconcile lock and never talks to a provider; it reads the providers' keys only 
 import contextlib
 import json
 import random
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.state.disk import on_disk
+from nura_cli.state.file import unforeseen
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
 CHUNK_LINES = 2000
@@ -88,19 +88,9 @@ class Reconcile:
         except NuraError as error:
             self.troubles.append(trouble(error, provider=provider, workload=workload, batch=batch))
         except Exception as error:
-            if not _unforeseen(error):
+            if not unforeseen(error):
                 raise
             self.troubles.append(bug(error, about, provider=provider, workload=workload, batch=batch))
-
-
-_ABOUT_VALUES = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
-
-
-def _unforeseen(error: Exception) -> bool:
-    """Whether an error is about what was at hand when it was raised; one of the state file or the disk concerns all."""
-    if isinstance(error, sqlite3.Error):
-        return isinstance(error, _ABOUT_VALUES)
-    return not isinstance(error, NuraError | OSError)
 
 
 def run(
@@ -268,7 +258,7 @@ class Settling:
         try:
             self._settle(lines)
         except Exception as error:
-            if not _unforeseen(error):
+            if not unforeseen(error):
                 raise
             if len(lines) < 2:
                 self._left |= dict.fromkeys(lines, error)

@@ -1,6 +1,5 @@
 """Moves that stages share: tasks that could not be rendered, batches refused whole, answers that were paid for and lost."""
 
-import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,16 +9,14 @@ from nura_cli.clock import Clock
 from nura_cli.dialects.base import Fault
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.pipeline import retry
-from nura_cli.state import State, answers, batches, outbox, runs, tasks
+from nura_cli.state import Connection, State, answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
 
-def settle_tasks(
-    db: sqlite3.Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, now: int, why: str
-) -> None:
+def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, now: int, why: str) -> None:
     """Apply what became of tasks of a batch, and note whom the application is to be told; nobody of superseded ones."""
     answers.settle(db, batch.lane_id, batch.id, settled, now, why)
     told = [(one.task_id, one.to) for one in settled if one.to is not TaskStatus.PENDING and not one.superseded]
@@ -27,7 +24,7 @@ def settle_tasks(
 
 
 def fail_tasks(
-    db: sqlite3.Connection,
+    db: Connection,
     batch: Batch,
     failures: Sequence[tuple[int, Failure]],
     plan: Plan,
@@ -57,7 +54,7 @@ def fail_tasks(
 
 
 def fail_unrendered(
-    db: sqlite3.Connection, batch: Batch, failed: Sequence[tuple[int, str]], plan: Plan, now: int
+    db: Connection, batch: Batch, failed: Sequence[tuple[int, str]], plan: Plan, now: int
 ) -> list[Settled]:
     """Fail the tasks whose prompts could not be rendered. They were never sent: no attempt counts."""
     failures = [(task_id, Failure(ErrorKind.RENDER, why)) for task_id, why in failed]
@@ -120,7 +117,7 @@ def _lost(task_id: int, task: Open, failure: Failure, resend: bool) -> Settled:
     return Settled(task_id, task.superseded, to, task.attempts + 1, 0, failure, None, UNKNOWN)
 
 
-def _end_lost(db: sqlite3.Connection, batch: Batch, why: str, plan: Plan, now: int) -> None:
+def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan, now: int) -> None:
     if batch.remote_id is not None:
         batches.add_stray(db, Stray(batch.provider, batch.remote_id, batch.id, now))
     found = batches.get(db, batch.id) or batch
@@ -140,7 +137,7 @@ def _end_lost(db: sqlite3.Connection, batch: Batch, why: str, plan: Plan, now: i
     outbox.ended(db, batch.lane_id, batch.id, "batch.failed", plan, now)
 
 
-def let_go(db: sqlite3.Connection, stray: Stray, now: int) -> None:
+def let_go(db: Connection, stray: Stray, now: int) -> None:
     """Stop following a stray whose answers cannot be had: it may have been paid for, and nobody says how much."""
     batch = batches.get(db, stray.batch_id)
     if batch is not None and batch.remote_id != stray.remote_id:  # its own were billed so when they were given up
@@ -156,7 +153,7 @@ class Refusal(NamedTuple):
 
 
 def refused_batch(
-    db: sqlite3.Connection,
+    db: Connection,
     batch: Batch,
     faults: tuple[Fault, ...],
     plan: Plan,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from nura_cli.errors import ConfigError, NuraError, StateCorrupt, StateError, StateNewer
 from nura_cli.state import disk, locks, schema
@@ -30,12 +30,16 @@ _OWN = re.compile(r"-(wal|shm|journal)|\.[a-z]+\.lock|\.spool|\.[A-Za-z0-9_-]+\.
 """How the names of the files and folders of nura's own go on after the state file's."""
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "smbfs", "afs", "ncpfs"})
 
+Connection = sqlite3.Connection
+"""What speaks to the state file, inside a transaction or outside of one. Other packages hand it on to this one's functions."""
+
 
 class State:
     """One open state file and the spool folder beside it. Use it as a context manager.
 
-    Inside the block any ``sqlite3.Error``, and any ``OSError``, comes out as a :class:`StateError` that names the file, the
-    cause and the next step. On a file system that is mounted read-only it can be read, and every write fails so.
+    Inside the block what goes wrong with the file, and any ``OSError``, comes out as a :class:`StateError` that names the file,
+    the cause and the next step; a mistake in nura's own SQL comes out as it is. On a file system that is mounted read-only it
+    can be read, and every write fails so.
 
     Attributes:
         path: the state file.
@@ -137,7 +141,7 @@ class State:
         return self.path.with_name(f"{self.path.name}.{stage}.lock")
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Connection]:
         """Hold the write lock for the block; commit at its end, roll back on any exception.
 
         Begins IMMEDIATE: a deferred transaction that reads first cannot wait for the lock. SQLite's own waiting backs
@@ -190,25 +194,31 @@ class State:
 
     def _prepare(self) -> str:
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        self._refuse_others_database(version)
         if version > schema.VERSION:
             raise StateNewer(
                 f"{self.path}: written by a newer nura (schema {version}, this one knows {schema.VERSION})",
                 hint="run the newer nura, or restore an older state file",
             )
         if version < schema.VERSION:
-            self._migrate(version)
+            self._migrate()
         return str(self.db.execute("SELECT value FROM meta WHERE name = 'state_id'").fetchone()[0])
 
-    def _migrate(self, version: int) -> None:
+    def _refuse_others_database(self, version: int) -> None:
+        """An SQLite database that is not nura's is left alone; one without a table becomes nura's.
+
+        The tables are looked at first: another process may be making them at this moment, and the id comes with them.
+        """
+        names = {row[0] for row in self.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         application = self.db.execute("PRAGMA application_id").fetchone()[0]
-        tables = self.db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if application not in (0, schema.APPLICATION_ID) or (version == 0 and application == 0 and tables):
-            names = {row[0] for row in self.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-            if names - {"_sqlite_migrations", "sqlite_sequence"}:
-                raise StateCorrupt(
-                    f"{self.path}: is an SQLite database, but not nura's",
-                    hint="set state: (or --state) to a file of nura's own",
-                )
+        foreign = application or version or names - {"_sqlite_migrations", "sqlite_sequence"}
+        if application != schema.APPLICATION_ID and foreign:
+            raise StateCorrupt(
+                f"{self.path}: is an SQLite database, but not nura's",
+                hint="set state: (or --state) to a file of nura's own",
+            )
+
+    def _migrate(self) -> None:
         self.refuse_root()
         with locks.lock(self.lock_path("migrate"), 0, wait=True):
             schema.migrate(self.db, os.urandom(8).hex())
@@ -217,6 +227,8 @@ class State:
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn SQLite's and the disk's failures inside the block into :class:`StateError`, with the next step to take.
+
+    A mistake in nura's own SQL is none of theirs: it comes out as it is, and ends a command as any bug does.
 
     Args:
         path: the state file. A failure of another file names that one, or none where it is not known which.
@@ -235,58 +247,82 @@ def unforeseen(error: Exception) -> bool:
     """
     if isinstance(error, NuraError | OSError):
         return False
-    ours = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
-    return not isinstance(error, sqlite3.Error) or isinstance(error, ours)
+    return not isinstance(error, sqlite3.Error) or _cause(error) is None
+
+
+class _Cause(NamedTuple):
+    """What is wrong with the file: the error it becomes, and in words, with the next step. ``FILE`` stands for its name."""
+
+    kind: type[StateError]
+    what: str
+    hint: str
 
 
 _CHECK_MOUNT = "check the owner and mode of the file and its folder, and that the disk is mounted writable"
-_CODES: dict[int, tuple[type[StateError], str, str]] = {
-    sqlite3.SQLITE_BUSY: (
-        StateError,
-        "locked by another process",
-        "wait for it, or find it with: fuser -v FILE; then run the same command again",
-    ),
-    sqlite3.SQLITE_FULL: (StateError, "the disk is full", disk.NO_ROOM),
-    sqlite3.SQLITE_READONLY: (StateError, "cannot be written", _CHECK_MOUNT),
-    sqlite3.SQLITE_CANTOPEN: (
+_DAMAGED = _Cause(
+    StateCorrupt,
+    "is damaged, or the disk cannot read it",
+    "check the disk; keep a copy, then restore a backup or try: sqlite3 FILE .recover",
+)
+_LOCKED = _Cause(
+    StateError,
+    "locked by another process",
+    "wait for it, or find it with: fuser -v FILE; then run the same command again",
+)
+_CAUSES: dict[int, _Cause] = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_PROTOCOL: _LOCKED,  # others were at the WAL's index each time it looked
+    sqlite3.SQLITE_FULL: _Cause(StateError, "the disk is full", disk.NO_ROOM),
+    sqlite3.SQLITE_READONLY: _Cause(StateError, "cannot be written", _CHECK_MOUNT),
+    sqlite3.SQLITE_CANTOPEN: _Cause(
         StateError,
         "cannot be opened, or a file beside it",
         f"{_CHECK_MOUNT} and has room; then run the same command again",
     ),
-    sqlite3.SQLITE_IOERR: (
+    sqlite3.SQLITE_IOERR: _Cause(
         StateError,
         "the disk reports an I/O error",
         "check the disk; then run the same command again",
     ),
     # SQLite's index of the WAL: one page more of it did not fit, or could not be written. It does not say which.
-    sqlite3.SQLITE_IOERR_SHMSIZE: (
+    sqlite3.SQLITE_IOERR_SHMSIZE: _Cause(
         StateError,
         "its index FILE-shm cannot be written: the disk is full, or fails",
         disk.NO_ROOM,
     ),
-    sqlite3.SQLITE_PERM: (StateError, "access denied", "run nura as the user who owns the file"),
-    sqlite3.SQLITE_CORRUPT: (
-        StateCorrupt,
-        "is damaged, or the disk cannot read it",
-        "check the disk; keep a copy, then restore a backup or try: sqlite3 FILE .recover",
-    ),
-    sqlite3.SQLITE_NOTADB: (
+    sqlite3.SQLITE_PERM: _Cause(StateError, "access denied", "run nura as the user who owns the file"),
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _Cause(
         StateCorrupt,
         "is not an SQLite database",
         "set state: (or --state) to the right file; if this is it, it is damaged: restore a backup",
     ),
 }
+"""What is the file's, the disk's or another process's doing. Whatever else SQLite has to say is about nura's statements."""
+
+
+def _cause(error: sqlite3.Error) -> _Cause | None:
+    """Return what is wrong with the file, or None: then a statement, or what was given to it, is wrong."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python's own: it could not read a text, or was not told what a statement needs
+        return _DAMAGED if type(error) is sqlite3.OperationalError else None
+    return _CAUSES.get(code) or _CAUSES.get(code & 0xFF)
 
 
 def _explain(path: Path, error: sqlite3.Error | OSError) -> StateError | None:
     if isinstance(error, OSError):
         return disk.trouble(error)
-    code = getattr(error, "sqlite_errorcode", 0)
-    unknown = (StateCorrupt, str(error), "please report this as a bug")
-    kind, what, hint = _CODES.get(code) or _CODES.get(code & 0xFF) or unknown
-    if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+    cause = _cause(error)
+    if cause is None:
+        return None
+    hint = cause.hint
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+    ):
         hint = _owners_hint(path) or hint
-    return kind(f"{path}: {what.replace('FILE', str(path))}", hint=hint.replace("FILE", str(path)))
+    return cause.kind(f"{path}: {cause.what.replace('FILE', str(path))}", hint=hint.replace("FILE", str(path)))
 
 
 def _owners_hint(path: Path) -> str | None:

@@ -97,6 +97,21 @@ def insert(db: sqlite3.Connection, workload: int, tasks: Sequence[NewTask], at: 
     _insert_rows(db, first, tasks, at)
 
 
+def insert_all(db: sqlite3.Connection, workload: int, tasks: Sequence[NewTask], at: int) -> bool:
+    """Insert pending tasks if all of their keys are new, else none of them; return whether they were."""
+    db.execute("SAVEPOINT all_new")
+    try:
+        insert(db, workload, tasks, at)
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+            raise
+        db.execute("ROLLBACK TO all_new")
+        return False
+    finally:
+        db.execute("RELEASE all_new")
+    return True
+
+
 def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: int) -> None:
     """Insert a task for a key that another task stands for; the old one is superseded.
 

@@ -129,7 +129,7 @@ def enqueue(
     loaded = _loaded(config)
     chosen = loaded.workload(workload)
     try:
-        with State(loaded.state) as state:
+        with State(loaded.state, newer=True) as state:
             report = stage.run(
                 state,
                 chosen,
@@ -192,7 +192,7 @@ def _read(loaded: "Config", wanted: "Wanted") -> Iterator[Result]:
     from nura_cli.pipeline import results as stage
     from nura_cli.state import State
 
-    with State(loaded.state) as state:
+    with State(loaded.state, newer=True) as state:
         stage.check_known(state, loaded, wanted.workloads)
         for document in stage.stream(state, loaded, wanted):
             yield msgspec.json.decode(msgspec.json.encode(document))  # what stands in it as raw JSON is decoded, too

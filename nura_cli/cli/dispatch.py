@@ -52,10 +52,9 @@ def _summary(report: Report) -> str:
 def _plan(session: Session, names: list[str]) -> None:
     from nura_cli.pipeline import dispatch
     from nura_cli.pipeline.accounts import Accounts
-    from nura_cli.state import State
 
     config = session.config()
-    with State(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
+    with session.state(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
         report = dispatch.plan(state, config, accounts.dialect, clock.now, names)
     if not session.json:
         with output():

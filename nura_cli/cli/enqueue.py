@@ -45,7 +45,6 @@ def command(
     """Put records (or ready request lines) into the spool."""
     from nura_cli.dialects.vendors import dialect as dialect_of
     from nura_cli.pipeline import enqueue
-    from nura_cli.state import State
 
     config = session.config()
     chosen = config.workload(workload)
@@ -58,7 +57,7 @@ def command(
             _preview(session, chosen, dialect, sources, limit, key_prefix)
             return
         keep = Rejects(stack, rejects, config, sources) if rejects else None
-        with State(config.state) as state:
+        with session.state(config.state, newer=True) as state:
             report = enqueue.run(
                 state, chosen, dialect, sources, clock.now, replace=replace, key_prefix=key_prefix, rejects=keep
             )

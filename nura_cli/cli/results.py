@@ -66,12 +66,11 @@ def command(
 ) -> None:
     """Print answers as JSON Lines."""
     from nura_cli.pipeline import results
-    from nura_cli.state import State
 
     config = session.config()
     names = workloads or []
     wanted = results.Wanted(names, status or [], _moment(since), after, None if key is None else _identity(key))
-    with State(config.state) as state:
+    with session.state(config.state, newer=True) as state:
         results.check_known(state, config, names)
         out = bytearray()
         for line in _lines(state, config, form, wanted):

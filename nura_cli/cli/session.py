@@ -94,6 +94,14 @@ class Session:
         loaded = config.load(self.config_path())
         return loaded.model_copy(update={"state": self.state_option.absolute()}) if self.state_option else loaded
 
+    @contextlib.contextmanager
+    def state(self, path: Path, *, newer: bool = False) -> Iterator[State]:
+        """Give the block the open state file (``newer`` as :class:`State` has it), and say what its opening could not do."""
+        with State(path, newer=newer) as state:
+            if state.unsaved:
+                self.tell(state.unsaved)
+            yield state
+
     def say(self, text: str) -> None:
         """Say what is going on: on a terminal, or with ``-v``."""
         if (self.terminal or self.verbose) and not self.quiet:
@@ -279,7 +287,7 @@ def stage(
     from nura_cli.pipeline.accounts import Accounts
 
     config = session.config()
-    with State(config.state) as state:
+    with session.state(config.state) as state:
         state.refuse_root()
         try:
             with locks.lock(state.lock_path(lock or session.command), clock.now()):

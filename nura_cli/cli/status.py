@@ -8,7 +8,6 @@ from nura_cli import clock, config_file
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.errors import ConfigError
 from nura_cli.pipeline import status
-from nura_cli.state import State
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +25,7 @@ def command(session: Session) -> None:
         path = path or config_file.state_path(config, document)
         listed = document.get("workloads")
         workloads = [str(name) for name in listed] if isinstance(listed, dict) else []
-    with State(path) as state:
+    with session.state(path, newer=True) as state:
         report = status.run(state, workloads, clock.now(), options=lambda: _options(config))
     if not session.json:
         with output():
@@ -67,6 +66,12 @@ def _show(found: dict[str, Any]) -> None:
         names = (route["provider"], route["endpoint"], route["model"], plain(route["why"] or ""))
         where = " ".join(part for part in names[:3] if part)
         console.print(Text(f"paused until {route['until']}: {': '.join(part for part in (where, names[3]) if part)}"))
+    for one in found["snapshots"]:
+        console.print(
+            Text(
+                f"as it was before a migration (schema {one['version']}), kept until {one['kept_until']}: {plain(one['path'])}"
+            )
+        )
     for need in found["attention"]:
         console.print(Text(f"needs you: {plain(need['message'])}\n  type: {need['hint']}"))
     console.print(Text(_money(found)))

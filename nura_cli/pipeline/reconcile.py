@@ -33,7 +33,7 @@ from nura_cli.pipeline import attention, deliver, plans, retry, settle, spool
 from nura_cli.pipeline.judge import Judge, Verdict, scrubbed
 from nura_cli.pipeline.report import Report, Trouble, bug, count, trouble
 from nura_cli.pricing import Prices
-from nura_cli.state import State, answers, batches, outbox
+from nura_cli.state import State, answers, batches, outbox, snapshots
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.state.disk import on_disk
@@ -105,6 +105,7 @@ def run(
         ``tasks`` by what became of them.
     """
     config.know_secrets()
+    snapshots.sweep(state.path, clock())
     job = Reconcile(state, config, clock)
     waiting = batches.under_way(state.db, BatchStatus.COMPLETED)
     total = sum(batch.requests for batch in waiting)

@@ -12,7 +12,7 @@ from nura_cli.clock import rfc3339
 from nura_cli.pipeline import attention, retry
 from nura_cli.pipeline.report import Report, batch_dicts
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import State, answers, batches, outbox, runs, tasks
+from nura_cli.state import State, answers, batches, outbox, runs, snapshots, tasks
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch
 from nura_cli.states import TaskStatus
@@ -60,6 +60,7 @@ def run(
         "batches": batch_dicts(under_way),
         "stages": _stages(state),
         "paused": _paused(state, now),
+        "snapshots": _snapshots(state),
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
         "attention": [
             *attention.about(under_way, now),
@@ -129,6 +130,20 @@ def _stages(state: State) -> dict[str, Any]:
         }
         for stage, run in runs.runs(state.db).items()
     }
+
+
+def _snapshots(state: State) -> list[dict[str, Any]]:
+    """Return the copies from before migrations that lie beside the state file."""
+    return [
+        {
+            "path": str(one.path),
+            "version": one.version,
+            "bytes": one.bytes,
+            "made_at": rfc3339(one.made_at),
+            "kept_until": rfc3339(one.made_at + snapshots.KEPT_SECONDS),
+        }
+        for one in snapshots.found(state.path)
+    ]
 
 
 def _paused(state: State, now: int) -> list[dict[str, Any]]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from nura_cli import logs
 from nura_cli.errors import ConfigError, NuraError, StateCorrupt, StateError, StateNewer
-from nura_cli.state import disk, locks, schema
+from nura_cli.state import disk, locks, schema, snapshots
 from nura_cli.state.disk import sync_folder
 
 BUSY_SECONDS = 30.0
@@ -26,7 +27,10 @@ _POLL_SECONDS = 0.001
 _YIELD_SECONDS = 0.003
 _SQLITES = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database."""
-_OWN = re.compile(r"-(wal|shm|journal)|\.[a-z]+\.lock|\.spool|\.[A-Za-z0-9_-]+\.sandbox(\.d|-wal|-shm|-journal)?")
+_OWN = re.compile(
+    r"-(wal|shm|journal)|\.[a-z]+\.lock|\.spool|\.[A-Za-z0-9_-]+\.sandbox(\.d|-wal|-shm|-journal)?"
+    rf"|{snapshots.NAME}(\.part)?"
+)
 """How the names of the files and folders of nura's own go on after the state file's."""
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "smbfs", "afs", "ncpfs"})
 
@@ -45,15 +49,19 @@ class State:
         path: the state file.
         db: the connection, in autocommit mode; write inside :meth:`transaction` only.
         state_id: 16 random characters made with the file, known to the provider as metadata.
+        unsaved: why there is no snapshot from before the migration that this opening made; None where there is one, or nothing
+            was migrated.
     """
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
+    def __init__(self, path: Path, *, create: bool = True, newer: bool = False) -> None:
         """Open the state file, making or migrating it where that is due.
 
         Args:
             path: the file; its folder must exist. Links are followed once, here: under whatever name it is opened, it has one
                 set of locks and one spool.
             create: make it when it is not there (enqueue does; a stage that finds none has nothing to do).
+            newer: take one that a newer nura has migrated, too, if it says that this version may: for enqueue, status and
+                results, which an application runs from an installation of its own.
 
         Raises:
             StateError: it cannot be opened, lies on a network file system, or does not exist and ``create`` is off.
@@ -61,6 +69,7 @@ class State:
         """
         path = Path(os.path.realpath(path))
         self.path = path
+        self.unsaved: str | None = None
         with explained(path):
             _refuse_network(path)
             for suffix in _SQLITES:
@@ -75,7 +84,7 @@ class State:
                 raise StateError(f"{path}: no such state file", hint="nura enqueue makes it with the first record")
             self.db = _connect(path)
             try:
-                self.state_id = self._prepare()
+                self.state_id = self._prepare(newer)
             except BaseException:
                 self.db.close()
                 raise
@@ -192,17 +201,33 @@ class State:
                 hint="restore a backup; to start anew without what it held, remove it",
             )
 
-    def _prepare(self) -> str:
-        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+    def _prepare(self, newer: bool) -> str:
+        version = self._version()
         self._refuse_others_database(version)
         if version > schema.VERSION:
-            raise StateNewer(
-                f"{self.path}: written by a newer nura (schema {version}, this one knows {schema.VERSION})",
-                hint="run the newer nura, or restore an older state file",
-            )
+            self._refuse_newer(version, newer)
         if version < schema.VERSION:
             self._migrate()
-        return str(self.db.execute("SELECT value FROM meta WHERE name = 'state_id'").fetchone()[0])
+        return self._meta("state_id") or ""
+
+    def _version(self) -> int:
+        return int(self.db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _meta(self, name: str) -> str | None:
+        row = self.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def _refuse_newer(self, version: int, reads: bool) -> None:
+        """A file that a newer nura has migrated is left to that one, except for what an older one may do with it."""
+        oldest = self._meta("oldest_version") or ""
+        allowed = oldest.isdecimal() and int(oldest) <= schema.VERSION
+        if reads and allowed:
+            return
+        only = "; of this one, only enqueue, status and results go on" if allowed else ""
+        raise StateNewer(
+            f"{self.path}: written by a newer nura (schema {version}, this one knows {schema.VERSION})",
+            hint=f"run the newer nura{only}; or restore an older state file",
+        )
 
     def _refuse_others_database(self, version: int) -> None:
         """An SQLite database that is not nura's is left alone; one without a table becomes nura's.
@@ -221,7 +246,18 @@ class State:
     def _migrate(self) -> None:
         self.refuse_root()
         with locks.lock(self.lock_path("migrate"), 0, wait=True):
+            version = self._version()
+            if 0 < version < schema.VERSION:
+                self._save(version)
             schema.migrate(self.db, os.urandom(8).hex())
+
+    def _save(self, version: int) -> None:
+        why = snapshots.take(self.db, self.path, version)
+        logs.decided("%s: migrated from schema %s, %s", self.path, version, why or "with a snapshot from before")
+        if why:
+            self.unsaved = (
+                f"{self.path} was migrated from schema {version} to {schema.VERSION} without a snapshot: {why}"
+            )
 
 
 @contextmanager

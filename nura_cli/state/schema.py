@@ -1,4 +1,7 @@
-"""The tables of the state file, as numbered migrations; the CHECKs are made from :mod:`nura_cli.states`.
+"""The tables of the state file, as numbered migrations; ``schema.sql`` beside this file shows what they make together.
+
+A migration only adds: tables, indexes, and columns that may be left out. So a process of the version before, which has the
+file open or comes later, goes on enqueueing and reading; where one day it may not, the migration says so (``oldest_version``).
 
 Narrow rows change, wide rows are written once: a task's status stands in ``tasks``, its content in ``records``, its
 answer in ``answers``. ``counts`` and ``totals`` are kept beside every move, so that no question scans the tasks.
@@ -8,10 +11,7 @@ sqlite-utils runs the migrations, and is imported only when one is due (``PRAGMA
 
 import sqlite3
 from collections.abc import Callable
-from enum import StrEnum
 from typing import TYPE_CHECKING
-
-from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -20,11 +20,7 @@ APPLICATION_ID = 0x6E757261  # "nura"
 PAGE_SIZE = 16384
 
 
-def _in(column: str, values: type[StrEnum]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
-
-
-FIRST = f"""
+FIRST = """
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -49,7 +45,7 @@ CREATE TABLE lanes (
 CREATE TABLE tasks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     lane_id INTEGER NOT NULL,
-    status TEXT NOT NULL CHECK ({_in("status", TaskStatus)}),
+    status TEXT NOT NULL CHECK (status IN ('pending', 'submitted', 'completed', 'failed', 'cancelled')),
     batch_id INTEGER,
     attempts INTEGER NOT NULL DEFAULT 0,
     not_before INTEGER NOT NULL DEFAULT 0,
@@ -92,7 +88,7 @@ CREATE TABLE batches (
     model TEXT NOT NULL,
     revision TEXT NOT NULL REFERENCES specs (revision),
     tag TEXT NOT NULL UNIQUE,
-    status TEXT NOT NULL CHECK ({_in("status", BatchStatus)}),
+    status TEXT NOT NULL CHECK (status IN ('processing', 'uploaded', 'submitting', 'submitted', 'completed', 'reconciled', 'failed')),
     remote_id TEXT,
     remote_status TEXT,
     requests INTEGER NOT NULL DEFAULT 0,
@@ -144,7 +140,7 @@ CREATE TABLE answers (
     status TEXT NOT NULL CHECK (status IN ('completed', 'failed', 'cancelled')),
     finished_at INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
-    error_kind TEXT CHECK ({_in("error_kind", ErrorKind)}),
+    error_kind TEXT CHECK (error_kind IN ('refused', 'rate_limited', 'provider_error', 'expired', 'cancelled', 'missing', 'invalid_output', 'truncated', 'refusal', 'render', 'lost')),
     error_code TEXT,
     http_status INTEGER,
     error_message TEXT,
@@ -171,7 +167,7 @@ CREATE TABLE attempts (
 
 CREATE TABLE counts (
     lane_id INTEGER NOT NULL,
-    status TEXT NOT NULL CHECK ({_in("status", TaskStatus)}),
+    status TEXT NOT NULL CHECK (status IN ('pending', 'submitted', 'completed', 'failed', 'cancelled')),
     superseded INTEGER NOT NULL,
     n INTEGER NOT NULL CHECK (n >= 0),
     PRIMARY KEY (lane_id, status, superseded)
@@ -337,7 +333,12 @@ CREATE TABLE sightings (
 ) STRICT, WITHOUT ROWID;
 """
 
-STEPS = (FIRST, SECOND, THIRD)
+FOURTH = """
+-- The oldest version whose enqueue, results and status may use the file. A later migration that they cannot live with sets it anew.
+INSERT INTO meta (name, value) VALUES ('oldest_version', '4');
+"""
+
+STEPS = (FIRST, SECOND, THIRD, FOURTH)
 """The migrations, in their order. One that was released is never changed: a file says how many of them it has had."""
 VERSION = len(STEPS)
 

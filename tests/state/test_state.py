@@ -154,7 +154,11 @@ def test_a_file_of_each_earlier_version_is_brought_up_to_date(tmp_path: Path) ->
             assert state.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             counted(state)
             assert [row.key for page in answers.pages(state.db) for row in page] == ["0", "1"]
-            assert [batch.status for batch in batches.under_way(state.db)] == [BatchStatus.SUBMITTED]
+            if dump.stem in ("version_1", "version_2"):
+                assert [batch.status for batch in batches.under_way(state.db)] == [BatchStatus.SUBMITTED]
+            else:
+                found = [batches.get(state.db, number) for number in range(1, 8)]
+                assert {batch.status for batch in found if batch} == set(BatchStatus)
             with state.transaction() as db:
                 outbox.settled(db, 1, 1, [(1, TaskStatus.COMPLETED)], outbox.Plan(frozenset({"completed"})), NOW)
             assert outbox.waiting(state.db, "echo", "row", "set") == 1

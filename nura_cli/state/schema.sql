@@ -1,0 +1,283 @@
+-- The state file as it is now: what the migrations in schema.py make of a new file, for reading. Nothing runs this; a test compares.
+--
+-- PRAGMA application_id says that the file is nura's ("nura" in ASCII), PRAGMA user_version how many migrations it has had. All
+-- times are unix seconds, by one clock in Python. sqlite-utils keeps its list of applied migrations in _sqlite_migrations.
+
+-- What there is one of: state_id, known to the provider as metadata; oldest_version, the oldest version of this schema whose
+-- enqueue, results and status may use the file; listed:ADDRESS, a batch of ours that the list there has shown; digests of options
+-- that were found right.
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE workloads (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- Tasks of one lane may share a batch. Records have dialect, endpoint and model '' (the configuration decides when they
+-- are dispatched); ready lines carry theirs.
+CREATE TABLE lanes (
+    id INTEGER PRIMARY KEY,
+    workload_id INTEGER NOT NULL REFERENCES workloads (id),
+    dialect TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    UNIQUE (workload_id, dialect, endpoint, model)
+) STRICT;
+
+CREATE TABLE tasks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane_id INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'submitted', 'completed', 'failed', 'cancelled')),
+    batch_id INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL DEFAULT 0,
+    superseded_by INTEGER,
+    CHECK ((status = 'submitted') = (batch_id IS NOT NULL))
+) STRICT;
+CREATE INDEX tasks_pending ON tasks (lane_id, not_before, id) WHERE status = 'pending';
+CREATE INDEX tasks_batch ON tasks (batch_id, id) WHERE batch_id IS NOT NULL;
+
+-- Written once, never changed: the key as JSON, the record as it came (or a ready line's body).
+CREATE TABLE records (
+    task_id INTEGER PRIMARY KEY,
+    enqueued_at INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    line BLOB NOT NULL
+) STRICT;
+
+-- Which task stands for a key now. "key" is its text form: 1 and "1" are one key.
+CREATE TABLE keys (
+    workload_id INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    task_id INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (workload_id, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE specs (
+    revision TEXT PRIMARY KEY,
+    spec TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- parts: what the provider offers for download. spooled: what lies in the spool. marker: the newest page of the provider's list
+-- before the create. absent_at, absent_here, missed: when it was first looked for in vain, by the server's clock and by ours, and
+-- what was missed. held: why a person has to decide. plan: what its answers set off, as it was when it was claimed; NULL for
+-- batches of earlier releases. asked_at: when the provider was last asked after it alone. short_at: when it first came home with
+-- fewer answers than the provider counts. ending: how the provider ended it. cancelled: tasks of it that somebody's cancelling of
+-- it made 'cancelled', until a person has decided about them. Columns after final_at came with later versions.
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane_id INTEGER NOT NULL,
+    workload TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    address TEXT NOT NULL,
+    dialect TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    revision TEXT NOT NULL REFERENCES specs (revision),
+    tag TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL CHECK (status IN ('processing', 'uploaded', 'submitting', 'submitted', 'completed', 'reconciled', 'failed')),
+    remote_id TEXT,
+    remote_status TEXT,
+    requests INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    sha256 TEXT,
+    input_file_id TEXT,
+    parts TEXT,
+    spooled TEXT,
+    faults TEXT,
+    marker TEXT,
+    sent_at INTEGER,
+    absent_at INTEGER,
+    held TEXT,
+    completed INTEGER,
+    failed INTEGER,
+    answered INTEGER NOT NULL DEFAULT 0,
+    reason TEXT,
+    created_at INTEGER NOT NULL,
+    submitted_at INTEGER,
+    expires_at INTEGER,
+    ended_at INTEGER,
+    final_at INTEGER,
+    cleaned_at INTEGER,
+    plan TEXT,
+    absent_here INTEGER,
+    missed TEXT,
+    asked_at INTEGER,
+    short_at INTEGER,
+    ending TEXT,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    CHECK (status NOT IN ('submitted', 'completed', 'reconciled') OR remote_id IS NOT NULL),
+    CHECK (status NOT IN ('submitting') OR marker IS NOT NULL),
+    CHECK ((status IN ('reconciled', 'failed')) = (final_at IS NOT NULL))
+) STRICT;
+CREATE INDEX batches_open ON batches (status) WHERE final_at IS NULL;
+CREATE INDEX batches_unclean ON batches (final_at) WHERE final_at IS NOT NULL AND cleaned_at IS NULL;
+CREATE UNIQUE INDEX batches_remote ON batches (provider, address, remote_id) WHERE remote_id IS NOT NULL;
+-- Whether a batch on a provider's list is ours is asked by its id alone, for a page of them at a time.
+CREATE INDEX batches_remote_id ON batches (remote_id) WHERE remote_id IS NOT NULL;
+CREATE INDEX batches_sent ON batches (provider, created_at) WHERE marker IS NOT NULL;
+CREATE INDEX batches_cancelled ON batches (id) WHERE cancelled > 0;
+
+-- Batches at the provider that are ours and yet no batch of ours: doubles of one intent, or found after they were given
+-- up. They are cancelled and followed to their end, so that what they cost is counted.
+CREATE TABLE strays (
+    provider TEXT NOT NULL,
+    remote_id TEXT NOT NULL,
+    batch_id INTEGER NOT NULL,
+    found_at INTEGER NOT NULL,
+    spooled TEXT,
+    counted_at INTEGER,
+    PRIMARY KEY (provider, remote_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX strays_remote_id ON strays (remote_id);
+
+-- Batches on a provider's list that may be copies of a sending of ours, until it is known. verdict 'copy' bears our tag,
+-- 'possible' is like ours by time and size, 'other' is somebody else's.
+CREATE TABLE sightings (
+    provider TEXT NOT NULL,
+    remote_id TEXT NOT NULL,
+    batch_id INTEGER NOT NULL,
+    first_at INTEGER NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('copy', 'possible', 'other')),
+    PRIMARY KEY (provider, remote_id)
+) STRICT, WITHOUT ROWID;
+
+-- What became of a task in its last attempt; seq grows with each settling, so a reader can go on where it stopped.
+CREATE TABLE answers (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    task_id INTEGER NOT NULL UNIQUE,
+    batch_id INTEGER,
+    status TEXT NOT NULL CHECK (status IN ('completed', 'failed', 'cancelled')),
+    finished_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    error_kind TEXT CHECK (error_kind IN ('refused', 'rate_limited', 'provider_error', 'expired', 'cancelled', 'missing', 'invalid_output', 'truncated', 'refusal', 'render', 'lost')),
+    error_code TEXT,
+    http_status INTEGER,
+    error_message TEXT,
+    body BLOB,
+    CHECK ((status = 'completed') = (error_kind IS NULL))
+) STRICT;
+-- "nura results --since" looks at what is new, however much there is.
+CREATE INDEX answers_finished ON answers (finished_at);
+CREATE INDEX answers_cancelled ON answers (batch_id) WHERE status = 'cancelled';
+
+-- Append-only: one row for each time a task was answered for (or not) by a batch; money in pico-dollars (1e-12 USD),
+-- NULL where the model has no known price. stray: the remote id of a double, whose answers were billed and not used.
+CREATE TABLE attempts (
+    task_id INTEGER NOT NULL,
+    batch_id INTEGER NOT NULL,
+    stray TEXT NOT NULL DEFAULT '',
+    at INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    late INTEGER NOT NULL DEFAULT 0,
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    cached_input_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0,
+    cost INTEGER,
+    list_cost INTEGER,
+    PRIMARY KEY (task_id, batch_id, stray)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE counts (
+    lane_id INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'submitted', 'completed', 'failed', 'cancelled')),
+    superseded INTEGER NOT NULL,
+    n INTEGER NOT NULL CHECK (n >= 0),
+    PRIMARY KEY (lane_id, status, superseded)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE totals (
+    lane_id INTEGER PRIMARY KEY,
+    input_tokens INTEGER NOT NULL,
+    cached_input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    list_cost INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE transitions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    what TEXT NOT NULL CHECK (what IN ('task', 'batch')),
+    lane_id INTEGER,
+    batch_id INTEGER,
+    from_status TEXT,
+    to_status TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    why TEXT NOT NULL
+) STRICT;
+CREATE INDEX transitions_batch ON transitions (batch_id) WHERE batch_id IS NOT NULL;
+
+CREATE TABLE runs (
+    stage TEXT PRIMARY KEY,
+    started_at INTEGER NOT NULL,
+    pid INTEGER NOT NULL,
+    ended_at INTEGER,
+    ok_at INTEGER,
+    exit_code INTEGER,
+    message TEXT
+) STRICT, WITHOUT ROWID;
+
+-- A trouble that lasts is said at its onset and then at intervals, not by every run of cron.
+CREATE TABLE troubles (
+    stage TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    said_at INTEGER NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (stage, scope)
+) STRICT, WITHOUT ROWID;
+
+-- model '' and endpoint '' stand for the provider as a whole.
+CREATE TABLE routes (
+    provider TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    paused_until INTEGER NOT NULL DEFAULT 0,
+    strikes INTEGER NOT NULL DEFAULT 0,
+    cap INTEGER,
+    why TEXT,
+    PRIMARY KEY (provider, endpoint, model)
+) STRICT, WITHOUT ROWID;
+
+-- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook; target
+-- says which of the workload's receivers. seq: the answer it is about; another answer since then overtakes it. row and
+-- row_error, of an event: what became of the row that was written before it. Done deliveries stand in no index.
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL CHECK (kind IN ('row', 'event')),
+    workload_id INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    type TEXT NOT NULL,
+    task_id INTEGER,
+    batch_id INTEGER NOT NULL,
+    seq INTEGER,
+    "row" TEXT,
+    row_error TEXT,
+    status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'done', 'dead')),
+    outcome TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL DEFAULT 0,
+    said TEXT,
+    created_at INTEGER NOT NULL,
+    done_at INTEGER,
+    CHECK ((task_id IS NULL) = (seq IS NULL)),
+    CHECK ((status = 'pending') = (done_at IS NULL))
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (workload_id, kind, target, id) WHERE status = 'pending';
+CREATE INDEX deliveries_task ON deliveries (task_id, kind, target, id) WHERE status = 'pending' AND task_id IS NOT NULL;
+CREATE INDEX deliveries_batch ON deliveries (batch_id) WHERE status = 'pending' AND kind = 'row';
+CREATE INDEX deliveries_dead ON deliveries (workload_id, kind, target) WHERE status = 'dead';
+
+-- A database or receiver that cannot take anything now rests as a whole.
+CREATE TABLE receivers (
+    target TEXT PRIMARY KEY,
+    paused_until INTEGER NOT NULL,
+    strikes INTEGER NOT NULL,
+    why TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

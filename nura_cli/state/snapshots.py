@@ -1,0 +1,91 @@
+"""Snapshots: the state file as it was before a migration, beside it, so that the nura before can have it back.
+
+One is made where there is room, by the process that migrates and under the lock of migrations. Killed half-way, that is done
+again with the migration. A run of reconcile removes it after two weeks.
+"""
+
+import contextlib
+import glob
+import os
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from nura_cli.errors import StateError
+from nura_cli.state import disk
+
+KEPT_SECONDS = 14 * 86400
+"""How long a snapshot is kept."""
+NAME = r"\.version-(\d+)\.snapshot"
+"""How the name of a snapshot goes on after the state file's: the version of its tables stands in it."""
+
+
+class Snapshot(NamedTuple):
+    """A snapshot that lies beside a state file: the version of its tables, its size, when it was made (unix seconds)."""
+
+    path: Path
+    version: int
+    bytes: int
+    made_at: int
+
+
+def take(db: sqlite3.Connection, state: Path, version: int) -> str | None:
+    """Make a snapshot of a state file as it is now, what is still in its WAL included: whole and 0600, or not at all.
+
+    Args:
+        db: a connection to it, outside of a transaction.
+        state: the state file.
+        version: of its tables, before the migration.
+
+    Returns:
+        Why there is none, in words, or None.
+    """
+    target = state.with_name(f"{state.name}.version-{version}.snapshot")
+    try:
+        with disk.part_of(target) as part:
+            part.unlink(missing_ok=True)  # of one that was killed
+            if not _fits(db, state.parent):
+                return f"{target}: there is no room for it"
+            _copy(db, part)
+            disk.publish(part, target)
+    except StateError as error:
+        return error.message
+    except sqlite3.Error as error:
+        return f"{target}: {error}"
+    return None
+
+
+def _fits(db: sqlite3.Connection, folder: Path) -> bool:
+    """Return whether a folder has room for a copy, and for as much again: the migration needs some, and so do others."""
+    pages, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    found = os.statvfs(folder)
+    return bool(found.f_bavail * found.f_frsize >= 2 * pages * size)
+
+
+def _copy(db: sqlite3.Connection, part: Path) -> None:
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        copy.execute("PRAGMA journal_mode = off")  # it is whole when it gets its name, and synced then
+        copy.execute("PRAGMA synchronous = off")
+        db.backup(copy)
+
+
+def found(state: Path) -> list[Snapshot]:
+    """Return the snapshots beside a state file, those of the oldest version first."""
+    snapshots = []
+    for path in state.parent.glob(f"{glob.escape(state.name)}.version-*.snapshot"):
+        named = re.fullmatch(NAME, path.name.removeprefix(state.name))
+        if named and path.is_file() and not path.is_symlink():
+            known = path.stat()
+            snapshots.append(Snapshot(path, int(named[1]), known.st_size, int(known.st_mtime)))
+    return sorted(snapshots, key=lambda one: one.version)
+
+
+def sweep(state: Path, now: int) -> None:
+    """Remove the snapshots that have been kept long enough at the unix second ``now``; one that cannot be removed stops nobody."""
+    for snapshot in found(state):
+        if now - snapshot.made_at >= KEPT_SECONDS:
+            with contextlib.suppress(OSError):
+                snapshot.path.unlink()

@@ -1,6 +1,8 @@
 """The states of tasks and batches, and the arrows between them: the only place they are written."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar
 
 
 class TaskStatus(StrEnum):
@@ -9,8 +11,10 @@ class TaskStatus(StrEnum):
     PENDING = "pending"  # waits for a batch, perhaps until a time: dispatch
     SUBMITTED = "submitted"  # belongs to one batch: reconcile settles or retries it; dispatch, if its batch was refused
     COMPLETED = "completed"  # has an answer: final
-    FAILED = "failed"  # refused for good, or attempts used up: final, until an operator retries it
-    CANCELLED = "cancelled"  # withdrawn, or somebody cancelled its batch: final, until an operator retries it
+    FAILED = "failed"  # refused for good, or attempts used up: final
+    CANCELLED = (
+        "cancelled"  # replaced unsent: final; or somebody cancelled its batch: final, until nura resolve resends it
+    )
 
 
 class BatchStatus(StrEnum):
@@ -25,25 +29,64 @@ class BatchStatus(StrEnum):
     FAILED = "failed"  # refused, surely absent, or its results lost: final
 
 
-TASK_ARROWS: dict[TaskStatus, frozenset[TaskStatus]] = {
-    TaskStatus.PENDING: frozenset({TaskStatus.SUBMITTED, TaskStatus.FAILED, TaskStatus.CANCELLED}),
-    TaskStatus.SUBMITTED: frozenset(
-        {TaskStatus.PENDING, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED}
-    ),
-    TaskStatus.COMPLETED: frozenset(),
-    TaskStatus.FAILED: frozenset({TaskStatus.PENDING}),
-    TaskStatus.CANCELLED: frozenset({TaskStatus.PENDING}),
+TASK_ARROWS: Mapping[TaskStatus, Mapping[TaskStatus, str]] = {
+    TaskStatus.PENDING: {
+        TaskStatus.SUBMITTED: "dispatch claims it for a batch",
+        TaskStatus.CANCELLED: "enqueue puts another in its place",
+    },
+    TaskStatus.SUBMITTED: {
+        TaskStatus.PENDING: "reconcile tries it again, or its batch was not sent, refused or lost",
+        TaskStatus.COMPLETED: "reconcile has its answer",
+        TaskStatus.FAILED: "reconcile has a refusal or attempts are used up, dispatch cannot render it, or its answer is lost",
+        TaskStatus.CANCELLED: "reconcile finds that somebody cancelled its batch, or it was replaced and is not sent again",
+    },
+    TaskStatus.COMPLETED: {},
+    TaskStatus.FAILED: {},
+    TaskStatus.CANCELLED: {
+        TaskStatus.PENDING: "resolve resends what a cancelled batch left",
+    },
 }
+"""From each state to those that may follow: who moves a task there, and why."""
 
-BATCH_ARROWS: dict[BatchStatus, frozenset[BatchStatus]] = {
-    BatchStatus.PROCESSING: frozenset({BatchStatus.UPLOADED, BatchStatus.SUBMITTING, BatchStatus.FAILED}),
-    BatchStatus.UPLOADED: frozenset({BatchStatus.SUBMITTING, BatchStatus.FAILED}),
-    BatchStatus.SUBMITTING: frozenset({BatchStatus.SUBMITTED, BatchStatus.FAILED}),
-    BatchStatus.SUBMITTED: frozenset({BatchStatus.COMPLETED, BatchStatus.FAILED}),
-    BatchStatus.COMPLETED: frozenset({BatchStatus.RECONCILED, BatchStatus.SUBMITTED, BatchStatus.FAILED}),
-    BatchStatus.RECONCILED: frozenset(),
-    BatchStatus.FAILED: frozenset(),
+BATCH_ARROWS: Mapping[BatchStatus, Mapping[BatchStatus, str]] = {
+    BatchStatus.PROCESSING: {
+        BatchStatus.UPLOADED: "dispatch has uploaded its request file",
+        BatchStatus.SUBMITTING: "dispatch is about to send its create",
+        BatchStatus.FAILED: "dispatch was interrupted or refused, or could render none of its tasks",
+    },
+    BatchStatus.UPLOADED: {
+        BatchStatus.SUBMITTING: "dispatch is about to send its create",
+        BatchStatus.FAILED: "dispatch gives it back, and nothing of it was sent",
+    },
+    BatchStatus.SUBMITTING: {
+        BatchStatus.SUBMITTED: "dispatch has its id, from the answer or from the provider's list",
+        BatchStatus.FAILED: "dispatch was refused for certain or finds it surely absent, or resolve gives it up",
+    },
+    BatchStatus.SUBMITTED: {
+        BatchStatus.COMPLETED: "poll has it ended, and its results in the spool",
+        BatchStatus.FAILED: "poll or resolve gives its results up for lost",
+    },
+    BatchStatus.COMPLETED: {
+        BatchStatus.RECONCILED: "reconcile has accounted for every task",
+        BatchStatus.SUBMITTED: "reconcile finds results damaged or too few, and poll is to fetch them again",
+        BatchStatus.FAILED: "reconcile finds it refused whole, or resolve gives its results up",
+    },
+    BatchStatus.RECONCILED: {},
+    BatchStatus.FAILED: {},
 }
+"""From each state to those that may follow: who moves a batch there, and why."""
+
+_Status = TypeVar("_Status", TaskStatus, BatchStatus)
+
+
+def check_arrow(arrows: Mapping[_Status, Mapping[_Status, str]], old: _Status, new: _Status) -> None:
+    """Refuse a move that has no arrow: that is a bug, and nothing is moved.
+
+    Raises:
+        AssertionError: there is none from ``old`` to ``new``.
+    """
+    if new not in arrows[old]:
+        raise AssertionError(f"no arrow from {old} to {new}")
 
 
 class ErrorKind(StrEnum):

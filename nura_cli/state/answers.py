@@ -92,11 +92,10 @@ def settle(db: sqlite3.Connection, lane: int, batch_id: int, settled: Sequence[S
 
     The tasks were seen by :func:`open_tasks` in this very transaction, so each update hits its row.
     """
-    db.executemany(
-        "UPDATE tasks SET status = ?, batch_id = NULL, attempts = ?, not_before = ?"
-        " WHERE id = ? AND batch_id = ? AND status = 'submitted'",
-        [(s.to, s.attempts, s.not_before, s.task_id, batch_id) for s in settled],
-    )
+    for to in {s.to for s in settled}:
+        move = tasks.moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "attempts = ?", "not_before = ?")
+        rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
+        db.executemany(f"{move} AND id = ? AND batch_id = ?", rows)
     db.executemany(
         "INSERT INTO attempts (task_id, batch_id, at, outcome, input_tokens, cached_input_tokens, output_tokens, cost,"
         " list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -213,11 +212,8 @@ def put_back(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, at: i
             )
         ]
     )
-    n = db.execute(
-        "UPDATE tasks SET status = 'pending', attempts = 0, not_before = 0"
-        " WHERE id IN (SELECT value FROM json_each(?)) AND status = 'cancelled'",
-        (ids,),
-    ).rowcount
+    move = tasks.moving(TaskStatus.CANCELLED, TaskStatus.PENDING, "attempts = 0", "not_before = 0")
+    n = db.execute(f"{move} AND id IN (SELECT value FROM json_each(?))", (ids,)).rowcount
     db.execute("DELETE FROM answers WHERE task_id IN (SELECT value FROM json_each(?))", (ids,))
     tasks.count(db, {(lane, TaskStatus.CANCELLED, False): -n, (lane, TaskStatus.PENDING, False): n})
     if n:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from nura_cli.errors import StateError
 from nura_cli.state import log
-from nura_cli.states import BATCH_ARROWS, BatchStatus
+from nura_cli.states import BATCH_ARROWS, BatchStatus, check_arrow
 
 
 class Batch(NamedTuple):
@@ -330,8 +330,7 @@ def move(
     Raises:
         StateError: it no longer stands where ``batch`` says; nothing was changed.
     """
-    if to not in BATCH_ARROWS[batch.status]:
-        raise AssertionError(f"no arrow from {batch.status} to {to}")
+    check_arrow(BATCH_ARROWS, batch.status, to)
     if to in _FINAL:
         changes["final_at"] = at
     moved = _update(db, batch, {"status": to, **changes})

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nura_cli.state import log
-from nura_cli.states import TaskStatus
+from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
 
 class Lane(NamedTuple):
@@ -112,6 +112,22 @@ def insert_all(db: sqlite3.Connection, workload: int, tasks: Sequence[NewTask], 
     return True
 
 
+def moving(old: TaskStatus, new: TaskStatus, *changes: str) -> str:
+    """Return the statement that moves tasks along an arrow of :data:`TASK_ARROWS`, to be narrowed by conditions.
+
+    No other changes a status. The states stand in it as they are: the partial indexes are found by that.
+
+    Args:
+        changes: of other columns: ``column = value`` each.
+
+    Raises:
+        AssertionError: there is no such arrow.
+    """
+    check_arrow(TASK_ARROWS, old, new)
+    assignments = ", ".join((f"status = '{new}'", *changes))
+    return f"UPDATE tasks SET {assignments} WHERE status = '{old}'"
+
+
 def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: int) -> None:
     """Insert a task for a key that another task stands for; the old one is superseded.
 
@@ -125,7 +141,9 @@ def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: 
     _insert_rows(db, new, [task], at)
     lane, status, gone = db.execute("SELECT lane_id, status, superseded_by FROM tasks WHERE id = ?", (old,)).fetchone()
     after = TaskStatus.CANCELLED if status == TaskStatus.PENDING else TaskStatus(status)
-    db.execute("UPDATE tasks SET status = ?, superseded_by = ? WHERE id = ?", (after, new, old))
+    db.execute("UPDATE tasks SET superseded_by = ? WHERE id = ?", (new, old))
+    if status == TaskStatus.PENDING:
+        db.execute(f"{moving(TaskStatus.PENDING, after)} AND id = ?", (old,))
     db.execute(
         "UPDATE deliveries SET status = 'done', outcome = 'superseded', done_at = ? WHERE task_id = ? AND status = 'pending'",
         (at, old),
@@ -218,9 +236,8 @@ def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int
     total = 0
     for due in _DUE:
         query = (
-            "UPDATE tasks SET status = 'submitted', batch_id = :batch WHERE id IN (SELECT id FROM tasks t"
+            f"{moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, 'batch_id = :batch')} AND id IN (SELECT id FROM tasks t"
             f" WHERE lane_id = :lane AND status = 'pending' AND {due} AND id <= :upto ORDER BY not_before, id LIMIT :n)"
-            " AND status = 'pending'"
         )
         values = {"batch": batch_id, "lane": lane, "now": now, "horizon": horizon, "n": limit - total, "upto": upto}
         total += db.execute(query, values).rowcount
@@ -272,11 +289,9 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
     )
     total = 0
     for to, superseded, which in moves:
-        n = db.execute(
-            f"UPDATE tasks SET status = ?, batch_id = NULL, not_before = max(not_before, ?)"
-            f" WHERE batch_id = ? AND id > ? AND status = 'submitted' AND {which}",
-            (to, not_before, batch_id, after),
-        ).rowcount
+        move = moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "not_before = max(not_before, ?)")
+        query = f"{move} AND batch_id = ? AND id > ? AND {which}"
+        n = db.execute(query, (not_before, batch_id, after)).rowcount
         if n:
             count(db, {(lane, TaskStatus.SUBMITTED, superseded): -n, (lane, to, superseded): n})
             log.task(db, at, lane, batch_id, TaskStatus.SUBMITTED, to, n, why)

@@ -63,3 +63,12 @@ WHOLE_ROWS = re.compile(r"SELECT (DISTINCT )?(\w+\.)?\*|INTO \W?\w+\W? (VALUES|S
 @pytest.mark.parametrize("path", STATE, ids=lambda path: path.name)
 def test_statements_name_their_columns(path: Path) -> None:
     assert WHOLE_ROWS.findall(path.read_text()) == []
+
+
+def test_one_place_moves_tasks() -> None:
+    """That which looks the arrow up; the other statement about the table of tasks leaves the status alone."""
+    written = [text for path in STATE for text in re.findall(r"UPDATE tasks SET [^\n]*", path.read_text())]
+    assert len(written) == 2
+    assert sum("{assignments}" in text for text in written) == 1
+    assert sum(text.startswith("UPDATE tasks SET superseded_by = ? WHERE") for text in written) == 1
+    assert not [path.name for path in STATE if re.search(r"(REPLACE INTO|DELETE FROM) tasks\b", path.read_text())]

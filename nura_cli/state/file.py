@@ -249,7 +249,8 @@ class State:
             version = self._version()
             if 0 < version < schema.VERSION:
                 self._save(version)
-            schema.migrate(self.db, os.urandom(8).hex())
+            with self.transaction() as db:
+                schema.migrate(db, os.urandom(8).hex())
 
     def _save(self, version: int) -> None:
         why = snapshots.take(self.db, self.path, version)

@@ -344,9 +344,11 @@ VERSION = len(STEPS)
 
 
 def migrate(db: sqlite3.Connection, state_id: str) -> None:
-    """Bring the state file to :data:`VERSION`: each migration in a transaction of its own, so a crash repeats it.
+    """Bring the state file to :data:`VERSION`, within the caller's transaction: a crash repeats all of it.
 
-    Two processes may come here at once; the second finds the work done.
+    Two processes may come here at once; the second finds the work done. The caller holds the write lock from the start:
+    sqlite-utils reads before it writes, and a transaction that begins by reading is refused at once where another process
+    writes meanwhile, however long it would wait.
     """
     import sqlite_utils
 

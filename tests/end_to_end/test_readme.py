@@ -5,11 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from nura_cli.states import BATCH_ARROWS
+from nura_cli.states import BATCH_ARROWS, TASK_ARROWS
 from tests.end_to_end.test_command_line import NURA
 
 ROOT = Path(__file__).parents[2]
@@ -79,14 +80,22 @@ def test_the_tests_it_names_are_there() -> None:
         assert list(ROOT.glob(name if "/" in name else f"tests/*/{name}")), name
 
 
-def diagram() -> str:
-    """Return the state diagram of a batch."""
-    arrows = [f"    {old} --> {new}" for old, news in BATCH_ARROWS.items() for new in sorted(news)]
-    return "\n".join(["stateDiagram-v2", "    [*] --> processing", *arrows])
+def diagram(start: str, arrows: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a state diagram: on each arrow who moves it, and why."""
+    moves = [f"    {old} --> {new}: {why}" for old, news in arrows.items() for new, why in sorted(news.items())]
+    return "\n".join(["stateDiagram-v2", f"    [*] --> {start}", *moves])
 
 
-def test_the_diagram_is_that_of_the_code() -> None:
-    assert f"```mermaid\n{diagram()}\n```" in README
+@pytest.mark.parametrize(
+    ("start", "arrows"),
+    [
+        ("pending: enqueue takes a record", TASK_ARROWS),
+        ("processing: dispatch claims tasks for it", BATCH_ARROWS),
+    ],
+    ids=["task", "batch"],
+)
+def test_the_diagrams_are_those_of_the_code(start: str, arrows: Mapping[str, Mapping[str, str]]) -> None:
+    assert f"```mermaid\n{diagram(start, arrows)}\n```" in README
 
 
 def test_the_two_commands_stand_in_it_and_nothing_of_a_machine() -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from nura_cli import config as configuration
-from nura_cli.pipeline import dispatch, enqueue, poll, reconcile, resolve, results, status
+from nura_cli.pipeline import dispatch, enqueue, poll, preview, reconcile, resolve, results, status
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Control, Sandbox
@@ -197,6 +197,10 @@ class Spool:
     def dispatch(self, **options: Any) -> Report:
         """Run dispatch."""
         return self._run(lambda state, config, accounts: dispatch.run(state, config, accounts, self.clock, **options))
+
+    def preview(self, **options: Any) -> Report:
+        """Run a dry run of dispatch."""
+        return self._run(lambda state, config, accounts: preview.run(state, config, accounts, self.clock, **options))
 
     def poll(self, **options: Any) -> Report:
         """Run poll."""

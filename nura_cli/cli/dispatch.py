@@ -1,11 +1,11 @@
 """nura dispatch."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nura_cli import clock
-from nura_cli.cli.session import Session, output, stage, with_session
+from nura_cli.cli.session import Session, output, plain, stage, with_session
 from nura_cli.pipeline.report import Report, count
 
 if TYPE_CHECKING:
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from nura_cli.pipeline.accounts import Accounts
     from nura_cli.state import State
 
-_EMPTY = {"batches": [], "requests": 0, "not_due": {"threshold": 0, "backoff": 0, "paused": 0}, "unconfirmed": 0}
+_EMPTY = {
+    "batches": [],
+    "requests": 0,
+    "not_due": {"threshold": 0, "backoff": 0, "paused": 0},
+    "waits": [],
+    "unconfirmed": 0,
+}
 
 
 @with_session
@@ -30,7 +36,7 @@ def command(
     """Pack what waits into batches and send them."""
     names = workloads or []
     if dry_run:
-        _plan(session, names)
+        _preview(session, names, now)
         return
 
     def work(state: "State", config: "Config", accounts: "Accounts") -> Report:
@@ -49,25 +55,29 @@ def _summary(report: Report) -> str:
     return f"{count(report.result['requests'], 'request')} sent in {count(len(report.result['batches']), 'batch', 'batches')}{rest}{doubt}"
 
 
-def _plan(session: Session, names: list[str]) -> None:
-    from nura_cli.pipeline import dispatch
+def _preview(session: Session, names: list[str], now: bool) -> None:
+    from nura_cli.pipeline import preview
     from nura_cli.pipeline.accounts import Accounts
 
     config = session.config()
     with session.state(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
-        report = dispatch.plan(state, config, accounts.dialect, clock.now, names)
+        report = preview.run(state, config, accounts, clock.now, workloads=names, ignore_waits=now)
     if not session.json:
         with output():
-            _show(report.result["batches"])
+            _show(report)
     session.finish(report)
 
 
-def _show(planned: list[dict[str, Any]]) -> None:
-    for batch in planned:
-        due = "due" if batch["due"] else "not due yet"
+def _show(report: Report) -> None:
+    for batch in report.result["batches"]:
         cost = f", about ${batch['estimated_cost']} for its input" if batch["estimated_cost"] else ""
         print(
-            f"{batch['workload']}: {batch['requests']:,} requests, {batch['bytes']:,} bytes,"
+            f"{batch['workload']}: {count(batch['requests'], 'request')}, {batch['bytes']:,} bytes,"
             f" about {batch['estimated_tokens']:,} tokens{cost}, to {batch['provider']}"
-            f" ({batch['model'] or 'their own models'}), {due}"
+            f" ({batch['model'] or 'their own models'})"
         )
+    for wait in report.result["waits"]:
+        model = f" for {wait['model']}" if wait["model"] else ""
+        until = f" until {wait['until']}" if wait["until"] else ""
+        tasks = "1 waits" if wait["tasks"] == 1 else f"{wait['tasks']:,} wait"
+        print(plain(f"{wait['workload']}: {tasks}{model}{until} ({wait['why']}: {wait['message']})"))

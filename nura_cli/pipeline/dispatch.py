@@ -16,21 +16,16 @@ import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from nura_cli.clock import Clock, rfc3339
+from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.dialects.base import Dialect, Fault, Limits, Spec
+from nura_cli.dialects.base import Fault
 from nura_cli.errors import (
-    EX_TEMPFAIL,
     ConfigError,
-    DatabaseDown,
-    InputError,
     KeyRefused,
     NotFound,
     NuraError,
@@ -41,16 +36,16 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import packing, plans, recovery, retry, settle, spool, targets
+from nura_cli.pipeline import plans, queues, recovery, retry, settle, spool, targets
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.render import Prompt, revision, spec_of
-from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
-from nura_cli.pricing import Prices, Usage, decimal_dollars
+from nura_cli.pipeline.packing import Load, Room
+from nura_cli.pipeline.queues import Queue, Sent, Walk
+from nura_cli.pipeline.render import revision
+from nura_cli.pipeline.report import Report, batch_dicts, count
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
-from nura_cli.state.file import unforeseen
 from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus
 
@@ -58,48 +53,49 @@ _PAGE = 1000
 """Tasks read at a time while a request file is written."""
 _TOO_LARGE = 413
 """HTTP: the request, a request file or what is made of it, is larger than the provider takes."""
-_MOST_REFUSALS = 40
-"""Refused batches of one lane after which the search for the culprit goes on in the next run."""
 
 
-class Sent(Enum):
-    """How a create ended, as far as the lane it came from is concerned."""
+@dataclass
+class Dispatch(Walk):
+    """One run of the stage.
 
-    TAKEN = "taken"
-    REFUSED = "refused"  # for its content: what is left is sent in other batches
-    STOP = "stop"  # nothing more of this lane in this run
+    Attributes:
+        sent: ids of the batches whose create was sent.
+        seen: providers whose list was looked at for batches of another copy of the state file.
+    """
 
-
-@dataclass(slots=True)
-class Dispatch:
-    """One run of the stage: what it works with, and what it has done so far."""
-
-    state: State
-    config: Config
-    accounts: Accounts
-    clock: Clock
-    ignore_waits: bool = False
     sent: list[int] = field(default_factory=list)
-    troubles: list[Trouble] = field(default_factory=list)
-    blocked: set[str] = field(default_factory=set)
-    not_due: dict[str, int] = field(default_factory=lambda: {"threshold": 0, "backoff": 0, "paused": 0})
     seen: set[str] = field(default_factory=set)
-    worked: bool = False
-
-    def fail(
-        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
-    ) -> None:
-        """Note a trouble; the run goes on."""
-        self.troubles.append(trouble(error, provider=provider, workload=workload, batch=batch))
-
-    def bug(self, error: Exception, about: str, batch: Batch | None = None, *, workload: str | None = None) -> None:
-        """Note what nobody foresaw about one part of the run; the others go on."""
-        name, workload = (batch.provider, batch.workload) if batch else (None, workload)
-        self.troubles.append(bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None))
 
     def plan(self, batch: Batch) -> Plan:
         """Return what the answers of a batch set off."""
         return plans.plan_of(self.config, batch.workload)
+
+    def check_targets(self, workload: WorkloadConfig) -> None:
+        """See that a workload's answers will have somewhere to go, and remember it."""
+        targets.checked(self.state, workload, self.config)
+
+    def block(self, provider: str, error: ProviderError | KeyRefused) -> None:
+        """Leave a provider alone for the rest of the run, and for a while after an outage."""
+        super().block(provider, error)
+        if not isinstance(error, KeyRefused):
+            with self.state.transaction() as db:
+                route = runs.route(db, provider)
+                rest = retry.after_outage(route, error.message, error.retry_after, self.clock(), random.random())  # noqa: S311 - jitter
+                runs.learn(db, rest)
+
+    def next_batch(self, queue: Queue, room: Room) -> Sent:
+        """Claim, write and send the next batch of a queue."""
+        provider = self.accounts.provider(queue.workload.provider)
+        batch = _open(self, queue, room, provider)
+        if batch is None:
+            return Sent.DONE
+        self.progress(f"{batch.workload}: writing batch {batch.id}")
+        sealed = _write(self, batch, queue, room)
+        if sealed is None:
+            return Sent.EMPTY
+        self.progress(f"{batch.workload}: sending batch {batch.id}, {count(sealed.requests, 'request')}")
+        return _send(self, sealed, provider)
 
 
 def run(
@@ -120,14 +116,14 @@ def run(
         progress: told in words what is going on.
 
     Returns:
-        ``batches`` sent or settled in this run, ``requests`` in them, ``not_due`` tasks by reason, and ``unconfirmed``
-        batches left.
+        ``batches`` sent or settled in this run, ``requests`` in them, ``not_due`` tasks by reason, ``waits`` with each reason
+        in full, and ``unconfirmed`` batches left.
 
     Raises:
         UsageError: a workload is not configured; nothing was done.
     """
-    chosen = [config.workload(name) for name in workloads or config.workloads]
-    job = Dispatch(state, config, accounts, clock, ignore_waits)
+    chosen = queues.chosen(config, workloads)
+    job = Dispatch(state, config, accounts, clock, ignore_waits, progress)
     spool.sweep(state.requests, set())
     _undo_claims(job)
     recovery.resolve(state, accounts, clock, job)
@@ -135,9 +131,8 @@ def run(
     for batch in batches.under_way(state.db, BatchStatus.UPLOADED):
         if batch.provider not in job.blocked:
             progress(f"batch {batch.id}: going on from its uploaded file")
-            _guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
-    for workload in chosen:
-        _guarded(job, workload.provider, workload.name, partial(_send_workload, job, workload, progress))
+            queues.guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
+    queues.go(job, chosen)
     return _report(job)
 
 
@@ -146,7 +141,7 @@ def _report(job: Dispatch) -> Report:
     result: dict[str, Any] = {
         "batches": batch_dicts(sent),
         "requests": sum(batch.requests for batch in sent if batch.status is not BatchStatus.FAILED),
-        "not_due": job.not_due,
+        **job.waiting(),
         "unconfirmed": len(batches.under_way(job.state.db, BatchStatus.SUBMITTING)),
     }
     return Report(result, job.troubles, job.worked)
@@ -162,153 +157,19 @@ def _undo_claims(job: Dispatch) -> None:
             )
 
 
-def _guarded(job: Dispatch, provider: str, workload: str, work: Callable[[], None]) -> None:
-    """Do one provider's or workload's work; its failure is noted and concerns no other."""
-    try:
-        work()
-    except (KeyRefused, RateLimited, Unreachable) as error:
-        _block(job, provider, error)
-    except (ProviderError, ConfigError) as error:
-        job.fail(error, provider=provider, workload=workload)
-    except Exception as error:
-        if not unforeseen(error):
-            raise
-        job.bug(error, f"workload {workload}", workload=workload)
-
-
-def _block(job: Dispatch, provider: str, error: ProviderError | KeyRefused) -> None:
-    """Leave a provider alone for the rest of the run, and for a while after an outage."""
-    job.blocked.add(provider)
-    job.fail(error, provider=provider)
-    if not isinstance(error, KeyRefused):
-        with job.state.transaction() as db:
-            route = runs.route(db, provider)
-            rest = retry.after_outage(route, error.message, error.retry_after, job.clock(), random.random())  # noqa: S311 - jitter
-            runs.learn(db, rest)
-
-
-def _send_workload(job: Dispatch, workload: WorkloadConfig, progress: Callable[[str], None]) -> None:
-    now = job.clock()
-    horizon = now + retry.LONGEST_BACKOFF
-    lanes = [lane for lane in tasks.lanes(job.state.db) if lane.workload == workload.name]
-    if not _is_due(job, workload, lanes, now, horizon):
-        return
-    if workload.provider in job.blocked:
-        _hold(job, "paused", lanes)
-        return
-    rest = runs.route(job.state.db, workload.provider)
-    if not job.ignore_waits and retry.until(rest.paused_until, now):
-        _hold(job, "backoff", lanes)
-        text = f"{workload.provider} is left alone until {rfc3339(rest.paused_until)}: {rest.why}"
-        job.troubles.append(Trouble("unreachable", text, EX_TEMPFAIL, provider=workload.provider))
-        return
-    try:
-        targets.checked(job.state, workload, job.config)
-    except (ConfigError, DatabaseDown) as error:
-        job.fail(error, workload=workload.name)
-        return
-    upto = tasks.last_id(job.state.db)
-    for lane in lanes:
-        _guarded(job, workload.provider, workload.name, partial(_send_lane, job, workload, lane, upto, progress))
-
-
-def _is_due(job: Dispatch, workload: WorkloadConfig, lanes: list[tasks.Lane], now: int, horizon: int) -> bool:
-    db, rule = job.state.db, workload.dispatch
-    least = 1 if job.ignore_waits else rule.min_requests
-    if job.ignore_waits:
-        horizon = -1
-    waiting = sum(tasks.due_count(db, lane.id, now, horizon, least) for lane in lanes)
-    oldest = min(
-        (at for lane in lanes if (at := tasks.oldest_due(db, lane.id, now, horizon)) is not None), default=None
-    )
-    if packing.due(waiting, oldest, least, rule.max_wait, now):
-        return True
-    _hold(job, "threshold" if waiting else "backoff", lanes)
-    return False
-
-
-def _hold(job: Dispatch, why: str, lanes: list[tasks.Lane]) -> None:
-    job.not_due[why] += sum(tasks.pending_count(job.state.db, lane.id) for lane in lanes)
-
-
-def _send_lane(
-    job: Dispatch, workload: WorkloadConfig, lane: tasks.Lane, upto: int, progress: Callable[[str], None]
-) -> None:
-    """Send all that is due of one lane, batch by batch."""
-    provider = job.accounts.provider(workload.provider)
-    dialect = provider.dialect
-    if lane.dialect and lane.dialect != dialect.name:
-        raise ConfigError(
-            f"workload {workload.name}: {lane.dialect} lines wait in it, and its provider takes {dialect.name} ones",
-            hint=f"set its provider to one that speaks {lane.dialect}",
-            workload=workload.name,
-        )
-    if bool(lane.dialect) == workload.has_prompt:
-        kind = "ready lines" if lane.dialect else "records"
-        raise ConfigError(
-            f"workload {workload.name}: {kind} wait in it, and with its prompt {'set' if lane.dialect else 'gone'} they cannot be sent",
-            hint="use another workload's name for the other kind",
-            workload=workload.name,
-        )
-    spec = spec_of(workload, dialect, lane.endpoint, lane.model)
-    refusals = 0
-    while workload.provider not in job.blocked and refusals < _MOST_REFUSALS:
-        route = runs.route(job.state.db, workload.provider, spec.endpoint, spec.model)
-        if not job.ignore_waits and retry.until(route.paused_until, job.clock()):
-            _hold(job, "paused", [lane])
-            return
-        limits = job.accounts.limits(workload.provider)
-        aim = _aim(job, workload, spec)
-        if aim == 0:
-            _hold(job, "paused", [lane])
-            return
-        batch = _open(job, workload, lane, spec, provider, route, limits, upto)
-        if batch is None:
-            return
-        progress(f"{workload.name}: writing batch {batch.id}")
-        sealed = _write(job, batch, workload, spec, dialect, limits, aim)
-        if sealed is not None:
-            progress(f"{workload.name}: sending batch {batch.id}, {count(sealed.requests, 'request')}")
-            sent = _send(job, sealed, provider)
-            if sent is Sent.STOP:
-                return
-            refusals += sent is Sent.REFUSED
-
-
-def _aim(job: Dispatch, workload: WorkloadConfig, spec: Spec) -> int | None:
-    """Return how many bytes fit under the configured cap on enqueued tokens; None without one."""
-    cap = job.config.providers[workload.provider].limits.enqueued_tokens
-    if cap is None:
-        return None
-    waiting = sum(
-        batch.bytes
-        for batch in batches.under_way(job.state.db)
-        if batch.provider == workload.provider and batch.model == spec.model
-    )
-    return packing.token_room(cap, waiting)
-
-
-def _open(
-    job: Dispatch,
-    workload: WorkloadConfig,
-    lane: tasks.Lane,
-    spec: Spec,
-    provider: Provider,
-    route: runs.Route,
-    limits: Limits,
-    upto: int,
-) -> Batch | None:
+def _open(job: Dispatch, queue: Queue, room: Room, provider: Provider) -> Batch | None:
     """Claim what is due for a new batch, once the provider has shown itself reachable and the key good."""
-    now = job.clock()
-    horizon = -1 if job.ignore_waits else now + retry.LONGEST_BACKOFF
-    if not tasks.due_count(job.state.db, lane.id, now, horizon, 1):
+    now, lane = job.clock(), queue.lane.id
+    horizon = job.horizon(now)
+    if not tasks.due_count(job.state.db, lane, now, horizon, 1):
         return None
     _surveyed(job, provider)
+    workload, spec = queue.workload, queue.rendering.spec
     name, text = revision(spec)
     with job.state.transaction() as db:
         batch_id = batches.add(
             db,
-            lane_id=lane.id,
+            lane_id=lane,
             workload=workload.name,
             provider=workload.provider,
             address=job.accounts.address(workload.provider),
@@ -321,8 +182,7 @@ def _open(
             at=now,
             plan=plans.plan_of(job.config, workload.name).text,
         )
-        most = min(limits.requests, route.cap or limits.requests)
-        if not tasks.claim(db, lane.id, batch_id, most, now, horizon, upto):
+        if not tasks.claim(db, lane, batch_id, room.limits.requests, now, horizon, queue.upto):
             batches.drop(db, batch_id)
             return None
         return batches.get(db, batch_id)
@@ -340,43 +200,22 @@ def new_tag() -> str:
     return secrets.token_hex(10)
 
 
-def _write(
-    job: Dispatch,
-    batch: Batch,
-    workload: WorkloadConfig,
-    spec: Spec,
-    dialect: Dialect,
-    limits: Limits,
-    aim: int | None,
-) -> Batch | None:
+def _write(job: Dispatch, batch: Batch, queue: Queue, room: Room) -> Batch | None:
     """Write the request file, fail the tasks that cannot be rendered, give back those that did not fit."""
-    sealed = spool.write(
-        request_file(job.state, batch),
-        _rows(job.state, batch),
-        body_maker(workload, spec, dialect),
-        dialect=dialect,
-        endpoint=spec.endpoint,
-        tag=batch.tag,
-        limits=limits,
-        aim=aim,
-    )
+    load = Load(room, queue.rendering.dialect.frame)
+    pieces = load.pieces(_rows(job.state, batch), queue.rendering.maker(batch.tag, room.limits))
+    sealed = spool.write(request_file(job.state, batch), pieces)
     with job.state.transaction() as db:
         now = job.clock()
-        settle.fail_unrendered(db, batch, sealed.failed, plans.plan_of(job.config, batch.workload), now)
-        if sealed.last_id:
-            tasks.release(db, batch.id, now, "did not fit into the batch", after=sealed.last_id)
-        if not sealed.requests:
+        settle.fail_unrendered(db, batch, load.failed, job.plan(batch), now)
+        if load.last_id:
+            tasks.release(db, batch.id, now, "did not fit into the batch", after=load.last_id)
+        if not load.requests:
             batches.move(db, batch, BatchStatus.FAILED, now, "none of its tasks could be rendered", reason="empty")
             written = None
         else:
-            written = batches.note(db, batch, requests=sealed.requests, bytes=sealed.bytes, sha256=sealed.sha256)
-    if sealed.failed:
-        job.worked = True
-        first = f"task {sealed.failed[0][0]}: {sealed.failed[0][1]}"
-        message = (
-            f"{workload.name}: {count(len(sealed.failed), 'task')} failed, since no prompt can be rendered; {first}"
-        )
-        job.fail(InputError(message, hint=f"see nura results {workload.name} --status failed"), workload=workload.name)
+            written = batches.note(db, batch, requests=load.requests, bytes=sealed.bytes, sha256=sealed.sha256)
+    job.unrendered(queue.workload, load.failed, "failed", f"see nura results {batch.workload} --status failed")
     return written
 
 
@@ -391,23 +230,6 @@ def _rows(state: State, batch: Batch) -> Iterator[tuple[int, bytes]]:
     while rows := tasks.page(state.db, batch.id, after, _PAGE):
         yield from rows
         after = rows[-1][0]
-
-
-def body_maker(workload: WorkloadConfig, spec: Spec, dialect: Dialect) -> Callable[[bytes], bytes]:
-    """Return a function from a kept line to a request's body: rendered from a record, or the bytes as they came."""
-    if spec.prompt is None:
-        return lambda line: line
-    prompt = Prompt(spec.prompt, workload.name)
-    wrap = dialect.body(spec)
-    decode = msgspec.json.Decoder(dict[str, Any]).decode  # the line was checked when it was enqueued
-
-    def body(line: bytes) -> bytes:
-        try:
-            return wrap(prompt.render(decode(line)))
-        except UnicodeEncodeError as error:
-            raise InputError("its prompt has a lone surrogate") from error
-
-    return body
 
 
 def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
@@ -498,7 +320,7 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
     """
     if isinstance(error, KeyRefused | RateLimited | Unreachable):
         _give_back(job, batch, error)
-        _block(job, batch.provider, error)
+        job.block(batch.provider, error)
         return Sent.STOP
     job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
     if isinstance(error, NotFound):
@@ -506,98 +328,14 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
         return Sent.STOP
     code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
     faults = (Fault(code, error.message, None),)
-    plan = plans.plan_of(job.config, batch.workload)
     with job.state.transaction() as db:
         refusal = settle.refused_batch(
             db,
             batch,
             faults,
-            plan,
+            job.plan(batch),
             job.clock(),
             random.random(),  # noqa: S311 - jitter
             content=content,
         )
     return Sent.STOP if refusal.pause else Sent.REFUSED
-
-
-def plan(
-    state: State, config: Config, dialects: Callable[[str], Dialect], clock: Clock, workloads: Sequence[str]
-) -> Report:
-    """Say what a run would send (``--dry-run``): renders what waits, writes nothing, speaks to nobody."""
-    now = clock()
-    horizon = now + retry.LONGEST_BACKOFF
-    planned: list[dict[str, Any]] = []
-    failing: list[Trouble] = []
-    for workload in [config.workload(name) for name in workloads or config.workloads]:
-        dialect = dialects(workload.provider)
-        prices = Prices(dialect.price_list, config.providers[workload.provider].base_url)
-        set_ = config.providers[workload.provider].limits
-        limits = packing.lowered(dialect.limits, set_.requests, set_.bytes, set_.inputs)
-        lanes = [lane for lane in tasks.lanes(state.db) if lane.workload == workload.name]
-        waiting = sum(
-            tasks.due_count(state.db, lane.id, now, horizon, workload.dispatch.min_requests) for lane in lanes
-        )
-        ages = [at for lane in lanes if (at := tasks.oldest_due(state.db, lane.id, now, horizon)) is not None]
-        is_due = packing.due(
-            waiting, min(ages, default=None), workload.dispatch.min_requests, workload.dispatch.max_wait, now
-        )
-        for lane in lanes:
-            spec = spec_of(workload, dialect, lane.endpoint, lane.model)
-            rows = _pending(state, lane.id, now, horizon)
-            lane_plan = _plan_lane(workload, spec, dialect, limits, rows, is_due, failing)
-            for batch in lane_plan:
-                cost = prices.cost(spec.model, Usage(batch["estimated_tokens"]))
-                batch["estimated_cost"] = decimal_dollars(cost.paid) if cost else None
-            planned += lane_plan
-    result = {"batches": planned, "requests": sum(batch["requests"] for batch in planned)}
-    return Report(result, failing, worked=True)
-
-
-def _pending(state: State, lane: int, now: int, horizon: int) -> Iterator[tuple[int, bytes]]:
-    after = 0
-    while rows := tasks.pending_page(state.db, lane, now, horizon, after, _PAGE):
-        yield from rows
-        after = rows[-1][0]
-
-
-def _plan_lane(
-    workload: WorkloadConfig,
-    spec: Spec,
-    dialect: Dialect,
-    limits: Limits,
-    rows: Iterator[tuple[int, bytes]],
-    is_due: bool,
-    failing: list[Trouble],
-) -> list[dict[str, Any]]:
-    body = body_maker(workload, spec, dialect)
-    planned: list[dict[str, Any]] = []
-    size = 0
-    for task_id, line in rows:
-        try:
-            request = len(dialect.request(b"x" * 36, spec.endpoint, body(line))) + 1
-        except InputError as error:
-            failing.append(
-                Trouble("input", f"{workload.name}: task {task_id}: {error.message}", 3, workload=workload.name)
-            )
-            continue
-        if not planned or planned[-1]["requests"] >= limits.requests or size + request > limits.bytes:
-            planned.append(
-                {
-                    "workload": workload.name,
-                    "provider": workload.provider,
-                    "endpoint": spec.endpoint,
-                    "model": spec.model or None,
-                    "revision": revision(spec)[0],
-                    "due": is_due,
-                    "requests": 0,
-                    "bytes": 0,
-                    "estimated_tokens": 0,
-                }
-            )
-            size = 0
-        size += request
-        last = planned[-1]
-        last["requests"] += 1
-        last["bytes"] = size
-        last["estimated_tokens"] = size // packing.BYTES_PER_TOKEN
-    return planned

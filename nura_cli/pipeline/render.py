@@ -1,16 +1,17 @@
-"""Prompts: a workload's template in Jinja's immutable sandbox, where an undefined name is an error."""
+"""Prompts and requests: a workload's template in Jinja's immutable sandbox, where an undefined name is an error."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nura_cli.config import WorkloadConfig, prompt_text, system_text
-from nura_cli.dialects.base import Dialect, Spec
+from nura_cli.dialects.base import Dialect, Limits, Spec
 from nura_cli.errors import ConfigError, InputError
+from nura_cli.pipeline.packing import Request
 
 
 class Prompt:
@@ -90,3 +91,56 @@ def spec_of(workload: WorkloadConfig, dialect: Dialect, endpoint: str = "", mode
         params=dict(workload.params),
         answer_schema=workload.answer_schema,
     )
+
+
+class Rendering(NamedTuple):
+    """How the lines of one queue become requests now.
+
+    Attributes:
+        spec: what they are rendered with.
+        body: from a kept line to a request's body: rendered from a record, or the bytes as they came.
+    """
+
+    spec: Spec
+    dialect: Dialect
+    body: Callable[[bytes], bytes]
+
+    def maker(self, tag: str, limits: Limits) -> Callable[[int, bytes], Request]:
+        """Return a function from a task id and its line to the task's request in the batch with this tag.
+
+        It raises InputError where the line cannot be rendered. Inputs are counted only where they are limited.
+        """
+        (spec, dialect, body), prefix = self, tag.encode()
+
+        def made(task_id: int, line: bytes) -> Request:
+            content = body(line)
+            inputs = 0 if limits.inputs is None else dialect.inputs(spec.endpoint, content)
+            return Request(dialect.request(b"%b-%d" % (prefix, task_id), spec.endpoint, content), inputs)
+
+        return made
+
+
+def rendering(workload: WorkloadConfig, dialect: Dialect, endpoint: str = "", model: str = "") -> Rendering:
+    """Return how what waits of a workload becomes requests now; ready lines bring their endpoint and model.
+
+    Raises:
+        ConfigError: its prompt or system file cannot be read, or is no valid template.
+    """
+    spec = spec_of(workload, dialect, endpoint, model)
+    return Rendering(spec, dialect, _body_maker(workload.name, spec, dialect))
+
+
+def _body_maker(workload: str, spec: Spec, dialect: Dialect) -> Callable[[bytes], bytes]:
+    if spec.prompt is None:
+        return lambda line: line
+    prompt = Prompt(spec.prompt, workload)
+    wrap = dialect.body(spec)
+    decode = msgspec.json.Decoder(dict[str, Any]).decode  # the line was checked when it was enqueued
+
+    def body(line: bytes) -> bytes:
+        try:
+            return wrap(prompt.render(decode(line)))
+        except UnicodeEncodeError as error:
+            raise InputError("its prompt has a lone surrogate") from error
+
+    return body

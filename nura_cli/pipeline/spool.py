@@ -1,4 +1,4 @@
-"""What lies in the spool: request files, rendered once and streamed to disk, and results, fetched and checked whole.
+"""What lies in the spool: request files, streamed to disk, and results, fetched and checked whole.
 
 A file is whole or not there at all.
 """
@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,8 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from nura_cli.dialects.base import Dialect, Limits
-from nura_cli.errors import InputError, Unreachable
+from nura_cli.dialects.base import Dialect
+from nura_cli.errors import Unreachable
 from nura_cli.providers.base import Download, Provider
 from nura_cli.state import State
 from nura_cli.state.batches import Batch, Stray
@@ -28,89 +28,28 @@ _SYNC_BYTES = 32 * 1024 * 1024
 
 
 class Sealed(NamedTuple):
-    """A written request file.
+    """A written request file: its size in bytes, and its sha256."""
 
-    Attributes:
-        requests, bytes, sha256: what the file holds.
-        last_id: the last task that is in it or failed; tasks after it did not fit.
-        failed: tasks that could not become a request, and why.
-    """
-
-    requests: int
     bytes: int
     sha256: str
-    last_id: int
-    failed: list[tuple[int, str]]
 
 
-def write(
-    target: Path,
-    rows: Iterable[tuple[int, bytes]],
-    body: Callable[[bytes], bytes],
-    *,
-    dialect: Dialect,
-    endpoint: str,
-    tag: str,
-    limits: Limits,
-    aim: int | None = None,
-) -> Sealed:
-    """Write the requests of ``rows`` (task id, line; by id) to ``target``, up to the limits in bytes and inputs.
+def write(target: Path, pieces: Iterable[bytes]) -> Sealed:
+    """Write a request file, piece by piece as they come, to ``target``.
 
-    The file is written beside itself as ``.part``, synced and renamed, and its folder synced. Where no row became a
-    request, or it could not be written, nothing is left.
-
-    Args:
-        body: from a line to a request's body; an :class:`InputError` of its concerns that task alone.
-        aim: bytes to stay under where that is possible; a first request goes in even so.
+    The file is written beside itself as ``.part``, synced and renamed, and its folder synced. Where there is no piece, or it
+    could not be written, nothing is left.
 
     Raises:
         StateError: the disk is full, or fails.
     """
-    frame = dialect.frame
-    failed: list[tuple[int, str]] = []
-    requests = last_id = 0
-    most = limits.bytes - len(frame.head) - len(frame.tail) - len(frame.separator)
-    longest = min(limits.line_bytes, most)
-    bytes_left, inputs_left = min(most, aim or most), limits.inputs
-    prefix = tag.encode()
-
-    def made(task_id: int, line: bytes) -> tuple[bytes, int]:
-        """Return a task's request and how many inputs it carries; raises InputError where it cannot be one."""
-        content = body(line)
-        inputs = dialect.inputs(endpoint, content) if limits.inputs is not None else 0
-        if limits.inputs is not None and inputs > limits.inputs:
-            raise InputError(f"carries {inputs:,} inputs; a batch takes {limits.inputs:,}")
-        request = dialect.request(b"%b-%d" % (prefix, task_id), endpoint, content)
-        if len(request) > longest:
-            raise InputError(f"its request has {len(request):,} bytes; {limits.line_bytes:,} are allowed")
-        return request, inputs
-
     with part_of(target) as part:
         with _Writer(part) as writer:
-            writer.put(frame.head)
-            for task_id, line in rows:
-                try:
-                    request, inputs = made(task_id, line)
-                except InputError as error:
-                    failed.append((task_id, error.message))
-                    last_id = task_id
-                    continue
-                length = len(request) + len(frame.separator)
-                if requests and (length > bytes_left or (inputs_left is not None and inputs > inputs_left)):
-                    break
-                bytes_left -= length
-                inputs_left = None if inputs_left is None else inputs_left - inputs
-                if requests:
-                    writer.put(frame.separator)
-                writer.put(request)
-                requests += 1
-                last_id = task_id
-            writer.put(frame.tail)
-        if requests:
+            for piece in pieces:
+                writer.put(piece)
+        if writer.size:
             publish(part, target)
-    if not requests:
-        return Sealed(0, 0, "", last_id, failed)
-    return Sealed(requests, writer.size, writer.sha.hexdigest(), last_id, failed)
+    return Sealed(writer.size, writer.sha.hexdigest())
 
 
 class _Writer:

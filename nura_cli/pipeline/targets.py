@@ -38,10 +38,13 @@ def write_back_of(workload: WorkloadConfig, config: Config) -> "WriteBack":
     )
 
 
-def checked(state: State, workload: WorkloadConfig, config: Config) -> None:
+def checked(state: State, workload: WorkloadConfig, config: Config, *, note: bool = True) -> None:
     """See that a workload's answers will have somewhere to go, before anything is sent and paid for.
 
     A database that cannot be asked now holds nothing up where these very options were found right before.
+
+    Args:
+        note: remember that they were found right.
 
     Raises:
         ConfigError: database, table, columns or expressions are wrong; with every problem, each at its option.
@@ -60,7 +63,7 @@ def checked(state: State, workload: WorkloadConfig, config: Config) -> None:
         raise DatabaseDown(
             error.message, hint="nothing is sent before the table could be looked at once", workload=workload.name
         ) from error
-    if outbox.known_good(state.db, name) != digest:
+    if note and outbox.known_good(state.db, name) != digest:
         with state.transaction() as db:
             outbox.remember_good(db, name, digest)
 

@@ -6,7 +6,7 @@ Every function here runs inside the caller's transaction, and moves tasks by gua
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from nura_cli.state import log
@@ -258,15 +258,36 @@ def page(db: sqlite3.Connection, batch_id: int, after: int, limit: int) -> list[
     ).fetchall()
 
 
-def pending_page(
-    db: sqlite3.Connection, lane: int, now: int, horizon: int, after: int, limit: int
-) -> list[tuple[int, bytes]]:
-    """Return (task id, line) of due pending tasks of a lane, by id, after ``after``: what a dry run looks at."""
-    return db.execute(
-        "SELECT t.id, r.line FROM tasks t JOIN records r ON r.task_id = t.id WHERE t.lane_id = ? AND t.status = 'pending'"
-        " AND (t.not_before <= ? OR t.not_before > ?) AND t.id > ? ORDER BY t.id LIMIT ?",
-        (lane, now, horizon, after, limit),
-    ).fetchall()
+def due_ids(db: sqlite3.Connection, lane: int, now: int, horizon: int, upto: int) -> Iterator[int]:
+    """Yield the ids of a lane's due tasks up to ``upto``, in the order in which :func:`claim` takes them.
+
+    They are read in pages, and no read is open in between.
+    """
+    for due in _DUE:
+        query = (
+            f"SELECT not_before, id FROM tasks t WHERE lane_id = :lane AND status = 'pending' AND {due} AND id <= :upto"
+            " AND (not_before, id) > (:not_before, :id) ORDER BY not_before, id LIMIT 1000"
+        )
+        values = {"lane": lane, "now": now, "horizon": horizon, "upto": upto, "not_before": -1, "id": 0}
+        while rows := db.execute(query, values).fetchall():
+            yield from (task_id for _, task_id in rows)
+            values["not_before"], values["id"] = rows[-1]
+
+
+def lines(db: sqlite3.Connection, ids: Sequence[int]) -> list[tuple[int, bytes]]:
+    """Return (task id, line) of these tasks, by id."""
+    query = "SELECT task_id, line FROM records WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY task_id"
+    return db.execute(query, (json.dumps(list(ids)),)).fetchall()
+
+
+def not_yet(db: sqlite3.Connection, lane: int, now: int, horizon: int) -> tuple[int, int | None]:
+    """Return how many pending tasks of a lane wait for their next attempt, and when the first one's time comes, or None."""
+    row = db.execute(
+        "SELECT count(*), min(not_before) FROM tasks WHERE lane_id = ? AND status = 'pending'"
+        " AND not_before > ? AND not_before <= ?",
+        (lane, max(now, 0), horizon),
+    ).fetchone()
+    return int(row[0]), row[1]
 
 
 def nth(db: sqlite3.Connection, batch_id: int, n: int) -> int | None:

@@ -14,10 +14,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nura_cli import clock
 from nura_cli import config as configuration
+from nura_cli.dialects.base import Spec
 from nura_cli.dialects.vendors import dialect
 from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.render import spec_of
+from nura_cli.pipeline.packing import Load, Room
+from nura_cli.pipeline.render import Rendering, rendering
 from nura_cli.sandbox import Sandbox
 from nura_cli.state import State, batches, tasks
 from tests.benchmarks.conftest import nura, run, scaled, tell
@@ -171,11 +173,11 @@ def _writing(folder: Path, n: int) -> None:
     limits = openai.limits._replace(bytes=10**12, inputs=None)
     target = folder / "requests.jsonl"
     start = time.perf_counter()
-    sealed = spool.write(
-        target, lines, lambda line: line, dialect=openai, endpoint="/v1/chat/completions", tag="t" * 20, limits=limits
-    )
+    spec = Spec(dialect="openai", endpoint="/v1/chat/completions")
+    load = Load(Room(limits), openai.frame)
+    sealed = spool.write(target, load.pieces(lines, Rendering(spec, openai, bytes).maker("t" * 20, limits)))
     ours = time.perf_counter() - start
-    assert sealed.requests == n
+    assert load.requests == n
     start = time.perf_counter()
     subprocess.run(["cp", str(target), str(folder / "copy")], check=True)
     copied = time.perf_counter() - start
@@ -190,12 +192,9 @@ def _writing(folder: Path, n: int) -> None:
         template.render(record)
     jinja = time.perf_counter() - start
     config = configuration.WorkloadConfig.model_validate({"provider": "box", "model": "m", "prompt": source})
-    spec = spec_of(config, openai)
     start = time.perf_counter()
-    spool.write(
-        target, records, dispatch.body_maker(config, spec, openai),
-        dialect=openai, endpoint=spec.endpoint, tag="t" * 20, limits=limits,
-    )  # fmt: skip
+    make = rendering(config, openai).maker("t" * 20, limits)
+    spool.write(target, Load(Room(limits), openai.frame).pieces(records, make))
     tell(
         f"request file of {n:,} rendered requests, against Jinja alone",
         time.perf_counter() - start,

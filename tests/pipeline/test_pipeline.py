@@ -801,16 +801,9 @@ def test_quirks_of_compatible_services_trip_nothing(openai_spool: Spool, quirks:
 
 
 def test_a_dry_run_shows_batches_and_changes_nothing(spool: Spool) -> None:
-    from nura_cli import config as configuration
-    from nura_cli.dialects.vendors import dialect
-    from nura_cli.pipeline import dispatch
-    from nura_cli.state import State
-
     spool.fill(6)
-    config = configuration.load(spool.path)
     before = spool.state_path.read_bytes()
-    with State(config.state) as state:
-        report = dispatch.plan(state, config, lambda name: dialect(spool.protocol), spool.clock, [])
+    report = spool.preview()
     (planned,) = report.result["batches"]
     assert planned["requests"] == 6
     assert planned["estimated_tokens"] > 0

@@ -1,0 +1,170 @@
+"""nura dispatch --dry-run: the walk that dispatch takes, and nothing of it is sent or written.
+
+Each batch is rendered and measured, and thrown away. What a sent one would change (the tasks it takes, what is under way,
+the cap on a queue that grows with what is taken) is kept in memory, and the decisions about later batches heed it. Nobody
+is spoken to, but for the application's database, whose tables are looked at as dispatch does. What a provider would
+answer, and what an earlier run left behind for dispatch to recover, stands outside of it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from nura_cli.clock import Clock
+from nura_cli.config import Config, WorkloadConfig
+from nura_cli.pipeline import packing, queues, recovery, retry, targets
+from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.packing import Load, Room
+from nura_cli.pipeline.queues import Queue, Sent, Walk
+from nura_cli.pipeline.render import revision
+from nura_cli.pipeline.report import Report
+from nura_cli.pricing import Prices, Usage, decimal_dollars
+from nura_cli.state import State, batches, runs, tasks
+from nura_cli.states import BatchStatus
+
+_PAGE = 1000
+"""Tasks read at a time while a batch is measured."""
+_TAG = "x" * 20
+"""Stands for a batch's tag, which is as long."""
+
+
+class _Claims:
+    """The due tasks of a queue, as one batch after the other would claim them."""
+
+    def __init__(self, ids: Iterator[int]) -> None:
+        self._ids = ids
+        self._back: list[int] = []
+
+    def take(self, most: int) -> list[int]:
+        """Return the next ids: those that were given back come first, as in :func:`tasks.claim`."""
+        taken, self._back = self._back[:most], self._back[most:]
+        return taken + list(islice(self._ids, most - len(taken)))
+
+    def give_back(self, taken: Sequence[int], last_id: int) -> None:
+        """Let those of ``taken`` that did not fit, whose ids are above ``last_id``, wait again."""
+        self._back = [task_id for task_id in taken if task_id > last_id] + self._back
+
+
+@dataclass
+class DryRun(Walk):
+    """A walk that sends nothing.
+
+    Attributes:
+        planned: the batches that dispatch would send.
+    """
+
+    planned: list[dict[str, Any]] = field(default_factory=list)
+    _claims: dict[int, _Claims] = field(default_factory=dict)
+    _gone: Counter[int] = field(default_factory=Counter)
+    _bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _routes: dict[tuple[str, str, str], runs.Route] = field(default_factory=dict)
+
+    def check_targets(self, workload: WorkloadConfig) -> None:
+        """Look at the application's tables, and remember nothing."""
+        targets.checked(self.state, workload, self.config, note=False)
+
+    def route(self, provider: str, endpoint: str = "", model: str = "") -> runs.Route:
+        """Return what would be known of a route."""
+        return self._routes.get((provider, endpoint, model)) or super().route(provider, endpoint, model)
+
+    def under_way(self, provider: str, model: str) -> int:
+        """Return the bytes that would be under way."""
+        return super().under_way(provider, model) + self._bytes[provider, model]
+
+    def pending(self, lane: int) -> int:
+        """Return how many tasks of a lane would still be pending."""
+        return super().pending(lane) - self._gone[lane]
+
+    def next_batch(self, queue: Queue, room: Room) -> Sent:
+        """Measure the next batch of a queue."""
+        claims = self._claims_of(queue)
+        taken = claims.take(room.limits.requests)
+        if not taken:
+            return Sent.DONE
+        load = _measured(self.state, queue, room, sorted(taken))
+        claims.give_back(taken, load.last_id)
+        self._gone[queue.lane.id] += load.requests + len(load.failed)
+        self.unrendered(queue.workload, load.failed, "will fail", "mend its prompt before it is dispatched")
+        if not load.requests:
+            return Sent.EMPTY
+        self._plan(queue, load)
+        return Sent.TAKEN
+
+    def _claims_of(self, queue: Queue) -> _Claims:
+        lane, now = queue.lane.id, self.clock()
+        if lane not in self._claims:
+            ids = tasks.due_ids(self.state.db, lane, now, self.horizon(now), queue.upto)
+            self._claims[lane] = _Claims(ids)
+        return self._claims[lane]
+
+    def _plan(self, queue: Queue, load: Load) -> None:
+        """Note a batch that dispatch would send, and what would be known once it is taken."""
+        provider, spec = queue.workload.provider, queue.rendering.spec
+        route = self.route(provider, spec.endpoint, spec.model)
+        self._routes[provider, spec.endpoint, spec.model] = retry.after_accept(route, load.requests)
+        self._bytes[provider, spec.model] += load.bytes
+        self.planned.append(self._estimated(queue, load))
+        self.worked = True
+
+    def _estimated(self, queue: Queue, load: Load) -> dict[str, Any]:
+        """Return a batch as ``--json`` shows it, with what it may cost."""
+        workload, (spec, dialect, _) = queue.workload, queue.rendering
+        prices = Prices(dialect.price_list, self.config.providers[workload.provider].base_url)
+        tokens = load.bytes // packing.BYTES_PER_TOKEN
+        cost = prices.cost(spec.model, Usage(tokens))
+        return {
+            "workload": workload.name,
+            "provider": workload.provider,
+            "endpoint": spec.endpoint,
+            "model": spec.model or None,
+            "revision": revision(spec)[0],
+            "due": True,
+            "requests": load.requests,
+            "bytes": load.bytes,
+            "estimated_tokens": tokens,
+            "estimated_cost": decimal_dollars(cost.paid) if cost else None,
+        }
+
+
+def _measured(state: State, queue: Queue, room: Room, ids: Sequence[int]) -> Load:
+    """Return what a batch of these tasks comes to: its request file, rendered and not kept."""
+    load = Load(room, queue.rendering.dialect.frame)
+    pages = (ids[n : n + _PAGE] for n in range(0, len(ids), _PAGE))
+    rows = (row for page in pages for row in tasks.lines(state.db, page))
+    for _ in load.pieces(rows, queue.rendering.maker(_TAG, room.limits)):
+        pass
+    return load
+
+
+def run(
+    state: State,
+    config: Config,
+    accounts: Accounts,
+    clock: Clock,
+    *,
+    workloads: Sequence[str] = (),
+    ignore_waits: bool = False,
+) -> Report:
+    """Say what dispatch would send now, and what would wait. Writes nothing, and speaks to no provider.
+
+    Args:
+        workloads, ignore_waits: as for :func:`nura_cli.pipeline.dispatch.run`.
+
+    Returns:
+        ``batches`` that would be sent, with estimates, and the other fields of dispatch's report.
+
+    Raises:
+        UsageError: a workload is not configured.
+    """
+    walk = DryRun(state, config, accounts, clock, ignore_waits)
+    walk.blocked |= recovery.unproven(state, accounts)
+    queues.go(walk, queues.chosen(config, workloads))
+    result: dict[str, Any] = {
+        "batches": walk.planned,
+        "requests": sum(batch["requests"] for batch in walk.planned),
+        **walk.waiting(),
+        "unconfirmed": len(batches.under_way(state.db, BatchStatus.SUBMITTING)),
+    }
+    return Report(result, walk.troubles, walk.worked)

@@ -1,0 +1,299 @@
+"""The walk over the queues that dispatch and its dry run share: what goes, in which order, and what waits, and why.
+
+Of each workload that is due, queue after queue, batch after batch: how much may go is decided from what is known of the
+queue now (:mod:`nura_cli.pipeline.packing`). What a batch comes to is up to who walks: dispatch sends it, a dry run
+measures it and remembers what would have changed. So what one says is what the other does.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import Any, NamedTuple
+
+from nura_cli import logs
+from nura_cli.clock import Clock, rfc3339
+from nura_cli.config import Config, WorkloadConfig
+from nura_cli.dialects.base import Dialect
+from nura_cli.errors import (
+    EX_TEMPFAIL,
+    ConfigError,
+    DatabaseDown,
+    InputError,
+    KeyRefused,
+    NuraError,
+    ProviderError,
+    RateLimited,
+    Unreachable,
+)
+from nura_cli.pipeline import packing, retry
+from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.packing import Room, Wait, Waiting, Why
+from nura_cli.pipeline.render import Rendering, rendering
+from nura_cli.pipeline.report import Trouble, bug, count, trouble
+from nura_cli.state import State, batches, runs, tasks
+from nura_cli.state.batches import Batch
+from nura_cli.state.file import unforeseen
+from nura_cli.states import BatchStatus
+
+_MOST_REFUSALS = 40
+"""Refused batches of one queue after which the search for the culprit goes on in the next run."""
+_HOLDS_TOKENS = (BatchStatus.UPLOADED, BatchStatus.SUBMITTING, BatchStatus.SUBMITTED, BatchStatus.COMPLETED)
+"""Batches that count towards a cap on what is under way: all but those that are only being written."""
+
+
+class Sent(Enum):
+    """How a batch ended, as far as the queue it came from is concerned."""
+
+    TAKEN = "taken"
+    EMPTY = "empty"  # none of its tasks could become a request, and all of them failed: the next one may
+    REFUSED = "refused"  # for its content: what is left is sent in other batches
+    STOP = "stop"  # nothing more of this queue in this run
+    DONE = "done"  # there was no batch: nothing more is due
+
+
+class Queue(NamedTuple):
+    """Tasks that may share a batch.
+
+    Attributes:
+        rendering: how they become requests now.
+        upto: the last task id to send: what comes in meanwhile waits for the next run.
+    """
+
+    workload: WorkloadConfig
+    lane: tasks.Lane
+    rendering: Rendering
+    upto: int
+
+
+class Waits(NamedTuple):
+    """How many tasks of a workload, or of its queue for ``model``, wait, and why."""
+
+    workload: WorkloadConfig
+    model: str | None
+    tasks: int
+    wait: Wait
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry of ``waits`` in ``--json``."""
+        return {
+            "workload": self.workload.name,
+            "provider": self.workload.provider,
+            "model": self.model,
+            "tasks": self.tasks,
+            "why": str(self.wait.why),
+            "until": rfc3339(self.wait.until),
+            "message": self.wait.words,
+        }
+
+
+@dataclass
+class Walk(ABC):
+    """One run over the queues: what it works with, and what came of it so far.
+
+    Attributes:
+        ignore_waits: no thresholds, no backoff and no pauses (``--now``).
+        progress: told in words what is going on.
+        blocked: providers to which nothing more goes in this run.
+        worked: whether any part of the work was done.
+    """
+
+    state: State
+    config: Config
+    accounts: Accounts
+    clock: Clock
+    ignore_waits: bool = False
+    progress: Callable[[str], None] = lambda text: None
+    troubles: list[Trouble] = field(default_factory=list)
+    blocked: set[str] = field(default_factory=set)
+    waits: list[Waits] = field(default_factory=list)
+    worked: bool = False
+
+    @abstractmethod
+    def next_batch(self, queue: Queue, room: Room) -> Sent:
+        """Take what is due of a queue, as much as there is room for, and say what came of it."""
+
+    @abstractmethod
+    def check_targets(self, workload: WorkloadConfig) -> None:
+        """See that a workload's answers will have somewhere to go. Raises ConfigError, DatabaseDown."""
+
+    def route(self, provider: str, endpoint: str = "", model: str = "") -> runs.Route:
+        """Return what is known of a route now."""
+        return runs.route(self.state.db, provider, endpoint, model)
+
+    def under_way(self, provider: str, model: str) -> int:
+        """Return the bytes of the request files that are under way at a provider for a model."""
+        found = batches.under_way(self.state.db, *_HOLDS_TOKENS)
+        return sum(batch.bytes for batch in found if (batch.provider, batch.model) == (provider, model))
+
+    def pending(self, lane: int) -> int:
+        """Return how many tasks of a lane are pending now."""
+        return tasks.pending_count(self.state.db, lane)
+
+    def horizon(self, now: int) -> int:
+        """Return after which ``not_before`` a task is due because no backoff reaches so far."""
+        return -1 if self.ignore_waits else now + retry.LONGEST_BACKOFF
+
+    def fail(
+        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
+    ) -> None:
+        """Note a trouble; the run goes on."""
+        self.troubles.append(trouble(error, provider=provider, workload=workload, batch=batch))
+
+    def bug(self, error: Exception, about: str, batch: Batch | None = None, *, workload: str | None = None) -> None:
+        """Note what nobody foresaw about one part of the run; the others go on."""
+        name, workload = (batch.provider, batch.workload) if batch else (None, workload)
+        self.troubles.append(bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None))
+
+    def block(self, provider: str, error: ProviderError | KeyRefused) -> None:
+        """Leave a provider alone for the rest of the run."""
+        self.blocked.add(provider)
+        self.fail(error, provider=provider)
+
+    def unrendered(self, workload: WorkloadConfig, failed: Sequence[tuple[int, str]], said: str, hint: str) -> None:
+        """Note that tasks could not become requests.
+
+        Args:
+            said: what became of them, in words: ``failed``.
+        """
+        if not failed:
+            return
+        self.worked = True
+        first = f"task {failed[0][0]}: {failed[0][1]}"
+        what = f"{count(len(failed), 'task')} {said}, since no prompt can be rendered"
+        self.fail(InputError(f"{workload.name}: {what}; {first}", hint=hint), workload=workload.name)
+
+    def hold(self, workload: WorkloadConfig, n: int, wait: Wait, model: str | None = None) -> None:
+        """Note that ``n`` tasks wait."""
+        if n:
+            logs.decided("%s: %s tasks wait (%s): %s", workload.name, n, wait.why, wait.words)
+            self.waits.append(Waits(workload, model, n, wait))
+
+    def waiting(self) -> dict[str, Any]:
+        """Return what waits, for the report: ``not_due``, tasks by reason, and ``waits``, in full."""
+        by_reason = {str(why): sum(one.tasks for one in self.waits if one.wait.why is why) for why in Why}
+        return {"not_due": by_reason, "waits": [one.as_dict() for one in self.waits]}
+
+
+def guarded(walk: Walk, provider: str, workload: str, work: Callable[[], None]) -> None:
+    """Do one provider's or workload's work; its failure is noted and concerns no other."""
+    try:
+        work()
+    except (KeyRefused, RateLimited, Unreachable) as error:
+        walk.block(provider, error)
+    except (ProviderError, ConfigError) as error:
+        walk.fail(error, provider=provider, workload=workload)
+    except Exception as error:
+        if not unforeseen(error):
+            raise
+        walk.bug(error, f"workload {workload}", workload=workload)
+
+
+def chosen(config: Config, names: Sequence[str]) -> list[WorkloadConfig]:
+    """Return the workloads of these names, each once; all, where none is named. Raises UsageError: one is not configured."""
+    return [config.workload(name) for name in dict.fromkeys(names or config.workloads)]
+
+
+def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
+    """Visit the queues of these workloads, in their order, and make batches of what is due."""
+    for workload in workloads:
+        guarded(walk, workload.provider, workload.name, partial(_visit, walk, workload))
+
+
+def _visit(walk: Walk, workload: WorkloadConfig) -> None:
+    lanes = [lane for lane in tasks.lanes(walk.state.db) if lane.workload == workload.name]
+    wait = _waits(walk, workload, lanes)
+    if wait is not None:
+        walk.hold(workload, sum(walk.pending(lane.id) for lane in lanes), wait)
+        return
+    try:
+        walk.check_targets(workload)
+    except (ConfigError, DatabaseDown) as error:
+        walk.fail(error, workload=workload.name)
+        return
+    upto = tasks.last_id(walk.state.db)
+    for lane in lanes:
+        guarded(walk, workload.provider, workload.name, partial(_visit_lane, walk, workload, lane, upto))
+
+
+def _waits(walk: Walk, workload: WorkloadConfig, lanes: Sequence[tasks.Lane]) -> Wait | None:
+    """Return why nothing of a workload goes now, or None where it is due and its provider may be spoken to."""
+    now, provider, rule = walk.clock(), workload.provider, workload.dispatch
+    least = 1 if walk.ignore_waits else rule.min_requests
+    if wait := packing.unripe(_waiting(walk, lanes, least, now), least, rule.max_wait, now):
+        return wait
+    if provider in walk.blocked:
+        return Wait(Why.PAUSED, "nothing more goes to its provider in this run")
+    rest = walk.route(provider)
+    if walk.ignore_waits or not retry.until(rest.paused_until, now):
+        return None
+    text = f"{provider} is left alone until {rfc3339(rest.paused_until)}: {rest.why}"
+    walk.troubles.append(Trouble("unreachable", text, EX_TEMPFAIL, provider=provider))
+    return Wait(Why.BACKOFF, rest.why or "its provider could not be reached", rest.paused_until)
+
+
+def _waiting(walk: Walk, lanes: Sequence[tasks.Lane], least: int, now: int) -> Waiting:
+    """Return what waits in these lanes, counted no further than ``least``."""
+    db, horizon = walk.state.db, walk.horizon(now)
+    ages = [tasks.oldest_due(db, lane.id, now, horizon) for lane in lanes]
+    times = [tasks.not_yet(db, lane.id, now, horizon)[1] for lane in lanes]
+    return Waiting(
+        sum(tasks.due_count(db, lane.id, now, horizon, least) for lane in lanes),
+        min((at for at in ages if at is not None), default=None),
+        min((at for at in times if at is not None), default=None),
+    )
+
+
+def _visit_lane(walk: Walk, workload: WorkloadConfig, lane: tasks.Lane, upto: int) -> None:
+    """Make batches of all that is due of one lane."""
+    dialect = walk.accounts.dialect(workload.provider)
+    _refuse_misfit(workload, lane, dialect)
+    queue = Queue(workload, lane, rendering(workload, dialect, lane.endpoint, lane.model), upto)
+    model = queue.rendering.spec.model or None
+    refusals = 0
+    while workload.provider not in walk.blocked and refusals < _MOST_REFUSALS:
+        room = packing.room(_facts(walk, queue))
+        if isinstance(room, Wait):
+            walk.hold(workload, walk.pending(lane.id), room, model)
+            return
+        sent = walk.next_batch(queue, room)
+        if sent is Sent.DONE:
+            now = walk.clock()
+            n, next_at = tasks.not_yet(walk.state.db, lane.id, now, walk.horizon(now))
+            walk.hold(workload, n, packing.later(next_at), model)
+        if sent in (Sent.DONE, Sent.STOP):
+            return
+        refusals += sent is Sent.REFUSED
+
+
+def _refuse_misfit(workload: WorkloadConfig, lane: tasks.Lane, dialect: Dialect) -> None:
+    """Raise ConfigError where the lines of a lane cannot be sent as their workload is configured now."""
+    if lane.dialect and lane.dialect != dialect.name:
+        raise ConfigError(
+            f"workload {workload.name}: {lane.dialect} lines wait in it, and its provider takes {dialect.name} ones",
+            hint=f"set its provider to one that speaks {lane.dialect}",
+            workload=workload.name,
+        )
+    if bool(lane.dialect) == workload.has_prompt:
+        kind = "ready lines" if lane.dialect else "records"
+        raise ConfigError(
+            f"workload {workload.name}: {kind} wait in it, and with its prompt {'set' if lane.dialect else 'gone'} they cannot be sent",
+            hint="use another workload's name for the other kind",
+            workload=workload.name,
+        )
+
+
+def _facts(walk: Walk, queue: Queue) -> packing.Facts:
+    """Return what is known of a queue now, for the decision about its next batch."""
+    provider, spec = queue.workload.provider, queue.rendering.spec
+    route = walk.route(provider, spec.endpoint, spec.model)
+    cap = walk.config.providers[provider].limits.enqueued_tokens
+    return packing.Facts(
+        limits=walk.accounts.limits(provider),
+        learned=route.cap,
+        paused_until=0 if walk.ignore_waits else retry.until(route.paused_until, walk.clock()),
+        paused_for=route.why,
+        token_cap=cap,
+        under_way=0 if cap is None else walk.under_way(provider, spec.model),
+    )

@@ -56,10 +56,14 @@ def _summary(report: Report) -> str:
 
 
 def _preview(session: Session, names: list[str], now: bool) -> None:
-    from nura_cli.pipeline import preview
+    from nura_cli.pipeline import preview, queues
     from nura_cli.pipeline.accounts import Accounts
 
     config = session.config()
+    if not config.state.exists():  # nothing waits; and a dry run makes no file
+        queues.chosen(config, names)
+        session.finish(Report(dict(_EMPTY)))
+        return
     with session.state(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
         report = preview.run(state, config, accounts, clock.now, workloads=names, ignore_waits=now)
     if not session.json:

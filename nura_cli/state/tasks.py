@@ -261,12 +261,13 @@ def page(db: sqlite3.Connection, batch_id: int, after: int, limit: int) -> list[
 def due_ids(db: sqlite3.Connection, lane: int, now: int, horizon: int, upto: int) -> Iterator[int]:
     """Yield the ids of a lane's due tasks up to ``upto``, in the order in which :func:`claim` takes them.
 
-    They are read in pages, and no read is open in between.
+    They are read in pages, and no read is open in between. What is due in two ways (where all is) comes once.
     """
-    for due in _DUE:
+    for n, due in enumerate(_DUE):
+        once = "".join(f" AND NOT {earlier}" for earlier in _DUE[:n])
         query = (
-            f"SELECT not_before, id FROM tasks t WHERE lane_id = :lane AND status = 'pending' AND {due} AND id <= :upto"
-            " AND (not_before, id) > (:not_before, :id) ORDER BY not_before, id LIMIT 1000"
+            f"SELECT not_before, id FROM tasks t WHERE lane_id = :lane AND status = 'pending' AND {due}{once}"
+            " AND id <= :upto AND (not_before, id) > (:not_before, :id) ORDER BY not_before, id LIMIT 1000"
         )
         values = {"lane": lane, "now": now, "horizon": horizon, "upto": upto, "not_before": -1, "id": 0}
         while rows := db.execute(query, values).fetchall():

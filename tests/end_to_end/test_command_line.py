@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,6 +217,29 @@ def test_a_preview_prints_requests_and_stores_nothing(folder: Path) -> None:
     assert request["body"]["messages"][0]["content"] == "Repeat: first"
     assert b"line 2" in done.stderr
     assert not (folder / "nura.db").exists()
+
+
+def test_a_dry_run_of_dispatch_says_what_goes_and_what_waits_and_makes_no_file(folder: Path) -> None:
+    done = nura("dispatch", "-n", cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert [path.name for path in folder.iterdir()] == ["nura.yaml"]
+    assert nura("dispatch", "-n", "nowhere", cwd=folder).returncode == 2
+    config = json.loads((folder / "nura.yaml").read_text())
+    config["workloads"]["later"] = {**config["workloads"]["echo"], "dispatch": {"min_requests": 5}}
+    (folder / "nura.yaml").write_text(json.dumps(config))
+    for workload in ("echo", "later"):
+        nura("enqueue", workload, cwd=folder, given=b'{"id": 1, "text": "first"}\n{"id": 2, "text": "second"}\n')
+    names = sorted(path.name for path in folder.iterdir())
+    goes, waits = nura("dispatch", "-n", cwd=folder).stdout.decode().splitlines()
+    assert re.fullmatch(
+        r"echo: 2 requests, 3\d\d bytes, about \d\d tokens, about \$[\d.]+ for its input, to box \(gpt-4\.1-mini\)",
+        goes,
+    )
+    assert re.fullmatch(r"later: 2 wait until \S+Z \(threshold: 2 of the 5 that are sent together are there\)", waits)
+    assert len(nura("dispatch", "-n", "--now", cwd=folder).stdout.splitlines()) == 2
+    found = json.loads(nura("dispatch", "-n", "--json", cwd=folder).stdout)
+    assert (found["requests"], found["not_due"]["threshold"], found["waits"][0]["workload"]) == (2, 2, "later")
+    assert sorted(path.name for path in folder.iterdir()) == names
 
 
 def test_the_demo_runs_the_whole_pipeline(tmp_path: Path) -> None:

@@ -1,0 +1,297 @@
+"""The dry run says what dispatch then does: batches, requests, bytes, what waits, why and until when, and what fails."""
+
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from nura_cli.pipeline.report import Report
+from nura_cli.sandbox import Sandbox
+from nura_cli.state import State, runs
+from nura_cli.state.runs import Route
+from tests.conftest import START, Spool
+
+HOUR = 3600
+BATCH = ("workload", "provider", "endpoint", "model", "revision", "requests", "bytes")
+PROMPT = "Repeat: {{ text }}{% if 1 // n %}{% endif %}"  # of a record whose n is 0 nothing can be rendered
+
+
+def said(report: Report) -> dict[str, Any]:
+    """Return what a report says of what goes and what waits; estimates, and what only sending tells, are left out."""
+    return {
+        "batches": [[batch[name] for name in BATCH] for batch in report.result["batches"]],
+        **{name: report.result[name] for name in ("requests", "not_due", "waits", "unconfirmed")},
+        "troubles": [(found.kind, found.provider, found.workload) for found in report.troubles],
+        "exit_code": report.exit_code,
+    }
+
+
+def kept(spool: Spool) -> tuple[list[str], list[str], list[Any]]:
+    """Return all that a dry run must leave as it is: the state file's rows, the files beside it, the provider's log."""
+    with State(spool.state_path) as state:
+        rows = list(state.db.iterdump())
+    return rows, sorted(str(path) for path in spool.folder.rglob("*") if path.is_file()), spool.control.log()
+
+
+def agreed(spool: Spool, **options: Any) -> dict[str, Any]:
+    """Let a dry run say what goes, see that it changed nothing, and that the run does just that; return what was said."""
+    before = kept(spool)
+    foretold = said(spool.preview(**options))
+    assert kept(spool) == before
+    assert said(spool.dispatch(**options)) == foretold
+    return foretold
+
+
+# --- any spool
+
+
+NOT_BEFORE = st.sampled_from([0, 0, 0, START - HOUR, START - 60, START, START + HOUR, START + 400 * 86400])
+PAUSE = st.sampled_from([0, 0, START - 60, START + HOUR, START + 400 * 86400])
+TASK = st.tuples(
+    st.integers(0, 120),  # letters of its text, or inputs it carries
+    st.sampled_from([1, 1, 1, 1, 1, 1, 0]),  # n of its record
+    NOT_BEFORE,
+    st.sampled_from([START, START - 90, START - 2 * HOUR, START + HOUR]),  # when it was enqueued
+)
+WORKLOAD = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["records", "records", "ready", "inputs", "lost prompt"]),
+        "provider": st.sampled_from(["main", "main", "other"]),
+        "least": st.sampled_from([1, 1, 2, 5]),
+        "max_wait": st.sampled_from(["1m", "1h", "24h"]),
+        "tasks": st.lists(TASK, max_size=9),
+    }
+)
+LIMITS = st.fixed_dictionaries(
+    {},
+    optional={
+        "requests": st.integers(1, 5),
+        "bytes": st.integers(250, 1500),
+        "inputs": st.integers(1, 60),
+        "enqueued_tokens": st.integers(1, 600),
+    },
+)
+ROUTE = st.tuples(PAUSE, st.integers(0, 1), st.sampled_from([None, None, 1, 2, 3]))
+WORLD = st.fixed_dictionaries(
+    {
+        "protocol": st.sampled_from(["openai", "openai", "anthropic"]),
+        "limits": LIMITS,
+        "workloads": st.lists(WORKLOAD, min_size=1, max_size=3),
+        "under_way": st.integers(0, 2),
+        "provider_rests": st.sampled_from([0, 0, 0, START - 60, START + HOUR]),
+        "route": ROUTE,
+        "now": st.booleans(),
+        "chosen": st.sampled_from([(), (), ("w0",), ("w0", "w0")]),
+    }
+)
+
+
+def options_of(spool: Spool, workload: dict[str, Any]) -> dict[str, Any]:
+    """Return a workload's options, as it is enqueued into."""
+    rule = {"min_requests": workload["least"], "max_wait": workload["max_wait"]}
+    if workload["kind"] in ("ready", "inputs"):
+        return {"provider": workload["provider"], "dispatch": rule}
+    return spool.workload(prompt=PROMPT, provider=workload["provider"], dispatch=rule)
+
+
+def line_of(spool: Spool, workload: dict[str, Any], key: int, size: int, n: int) -> dict[str, Any]:
+    """Return a line to enqueue: a record, or a ready line of the protocol's kind."""
+    name = f"k{key}"
+    if workload["kind"] not in ("ready", "inputs"):
+        return {"id": name, "text": "é" * size, "n": n}
+    message = [{"role": "user", "content": "é" * (size + 1)}]
+    if spool.protocol == "anthropic":
+        return {"custom_id": name, "params": {"model": spool.model, "max_tokens": 5, "messages": message}}
+    if workload["kind"] == "ready":
+        return {"custom_id": name, "method": "POST", "url": "/v1/chat/completions",
+                "body": {"model": f"gpt-4.1{'' if n else '-mini'}", "messages": message}}  # fmt: skip
+    body = {"model": "text-embedding-3-small", "input": ["x"] * (size + 1)}
+    return {"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": body}
+
+
+def fill(spool: Spool, world: dict[str, Any]) -> None:
+    """Enqueue a world's tasks, each with its age and the time of its next attempt."""
+    times = []
+    for index, workload in enumerate(world["workloads"]):
+        lines = [line_of(spool, workload, key, size, n) for key, (size, n, *_) in enumerate(workload["tasks"])]
+        if lines:
+            spool.enqueue(*lines, workload=f"w{index}")
+        times += [(not_before, at) for *_, not_before, at in workload["tasks"]]
+    with State(spool.state_path) as state, state.transaction() as db:
+        ids = [row[0] for row in db.execute("SELECT id FROM tasks WHERE status = 'pending' ORDER BY id")]
+        for task_id, (not_before, at) in zip(ids, times, strict=True):
+            db.execute("UPDATE tasks SET not_before = ? WHERE id = ?", (not_before, task_id))
+            db.execute("UPDATE records SET enqueued_at = ? WHERE task_id = ?", (at, task_id))
+
+
+def learn(spool: Spool, world: dict[str, Any]) -> None:
+    """Let the state file know what earlier runs learned of provider and routes."""
+    rest, (pause, strikes, cap) = world["provider_rests"], world["route"]
+    endpoints = ["/v1/chat/completions", "/v1/embeddings"] if spool.protocol == "openai" else ["/v1/messages"]
+    with State(spool.state_path) as state, state.transaction() as db:
+        runs.learn(db, Route("main", "", "", rest, int(rest > 0), None, "it was down"))
+        for endpoint in endpoints:
+            for model in (spool.model, "text-embedding-3-small"):
+                runs.learn(db, Route("main", endpoint, model, pause, strikes, cap, "too much at once"))
+
+
+def build(spool: Spool, world: dict[str, Any]) -> None:
+    """Make a spool in which such a world waits: some batches under way, some prompts lost, some routes paused."""
+    spool.providers["other"] = spool.provider()
+    spool.workloads = {f"w{n}": options_of(spool, one) for n, one in enumerate(world["workloads"])}
+    spool.workloads["early"] = spool.workload()
+    spool.write_config()
+    for n in range(world["under_way"]):
+        spool.enqueue({"id": f"early {n}", "text": "early"}, workload="early")
+        spool.dispatch(workloads=["early"])
+    fill(spool, world)
+    learn(spool, world)
+    spool.providers["main"] = spool.provider(limits=world["limits"])
+    for n, workload in enumerate(world["workloads"]):
+        if workload["kind"] == "lost prompt":
+            spool.workloads[f"w{n}"] = options_of(spool, {**workload, "kind": "ready"})
+    spool.write_config()
+
+
+@settings(
+    max_examples=int(os.environ.get("EX", 25)), phases=(Phase.explicit, Phase.generate)
+)  # to shrink a world takes minutes
+@given(WORLD)
+def test_what_a_dry_run_says_is_what_the_run_then_does(world: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as name, Sandbox(Path(name) / "box.db") as server:
+        folder = Path(name) / "nura"
+        folder.mkdir()
+        spool = Spool(folder, server, world["protocol"])
+        build(spool, world)
+        agreed(spool, workloads=world["chosen"], ignore_waits=world["now"])
+
+
+# --- what a dry run must heed
+
+
+def test_waiting_for_more_is_said_and_now_overrides_it(spool: Spool) -> None:
+    spool.set(dispatch={"min_requests": 5, "max_wait": "1h"})
+    spool.fill(2)
+    told = agreed(spool)
+    assert told["batches"] == []
+    assert told["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0}
+    (wait,) = told["waits"]
+    assert (wait["workload"], wait["tasks"], wait["until"]) == ("echo", 2, "2027-01-15T09:00:00Z")
+    assert wait["message"] == "2 of the 5 that are sent together are there"
+    assert agreed(spool, ignore_waits=True)["requests"] == 2
+
+
+def test_a_cap_on_what_is_under_way_counts_what_the_run_itself_sends(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.set("second")
+    spool.providers["main"] = spool.provider(limits={"requests": 2, "enqueued_tokens": 150})
+    spool.write_config()
+    spool.fill(5)
+    spool.fill(2, workload="second")
+    told = agreed(spool)
+    assert told["requests"] < 7
+    assert told["not_due"]["paused"] == 7 - told["requests"]
+    assert told["waits"][-1]["message"] == "what is under way reaches the cap of 150 enqueued tokens"
+
+
+def test_a_learned_size_that_grows_with_each_batch_taken_is_foreseen(spool: Spool) -> None:
+    spool.fill(9)
+    with State(spool.state_path) as state, state.transaction() as db:
+        endpoint = "/v1/chat/completions" if spool.protocol == "openai" else "/v1/messages"
+        runs.learn(db, Route("main", endpoint, spool.model, 0, 0, 1, "too large"))
+    assert [batch[5] for batch in agreed(spool)["batches"]] == [1, 2, 4, 2]
+
+
+def test_an_outage_and_a_paused_route_are_said_with_their_end(spool: Spool) -> None:
+    spool.fill(3)
+    spool.control.fault("status", status=503, times=-1)
+    spool.dispatch()
+    assert spool.rows("SELECT paused_until > 0 FROM routes") == [(1,)]
+    spool.control.clear()
+    told = agreed(spool)
+    assert (told["requests"], told["not_due"]["backoff"], told["exit_code"]) == (0, 3, 75)
+    assert told["waits"][0]["until"] > "2027-01-15T08:00:00Z"
+    assert agreed(spool, ignore_waits=True)["requests"] == 3
+
+
+def test_records_that_cannot_be_rendered_or_are_too_large_fail_and_the_rest_goes(spool: Spool) -> None:
+    spool.set(prompt=PROMPT)
+    spool.providers["main"] = spool.provider(limits={"bytes": 2000})
+    spool.write_config()
+    spool.enqueue({"id": 1, "text": "x", "n": 0}, {"id": 2, "text": "x" * 3000, "n": 1}, {"id": 3, "text": "x", "n": 1})
+    foretold = spool.preview()
+    assert [found.message.partition(";")[0] for found in foretold.troubles] == [
+        "echo: 2 tasks will fail, since no prompt can be rendered"
+    ]
+    told = agreed(spool)
+    assert (told["requests"], told["exit_code"]) == (1, 3)
+    assert spool.counts()["failed"] == 2
+
+
+def test_records_whose_workload_lost_its_prompt_go_nowhere(spool: Spool) -> None:
+    spool.fill(2)
+    spool.workloads["echo"] = {"provider": "main"}
+    spool.write_config()
+    told = agreed(spool)
+    assert (told["batches"], told["exit_code"]) == ([], 78)
+    assert "records wait in it" in spool.preview().troubles[0].message
+
+
+def test_limits_on_inputs_split_batches(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.workloads["vectors"] = {"provider": "main"}
+    spool.providers["main"] = spool.provider(limits={"inputs": 4})
+    spool.write_config()
+    lines = [line_of(spool, {"kind": "inputs"}, key, size, 1) for key, size in enumerate([2, 0, 1, 5])]
+    spool.enqueue(*lines, workload="vectors")
+    told = agreed(spool)
+    assert [batch[5] for batch in told["batches"]] == [2, 1]
+    assert told["troubles"] == [("input", None, "vectors")]
+
+
+def test_a_table_that_is_wrong_holds_its_workload_back_and_looking_at_it_is_not_noted(spool: Spool) -> None:
+    with sqlite3.connect(spool.folder / "app.db") as app:
+        app.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, answer TEXT)")
+    app.close()
+    spool.databases["app"] = {"url": "sqlite:///app.db"}
+    wrong = {"database": "app", "table": "rows", "where": {"id": "key"}, "set": {"nothing": "text"}}
+    spool.set(write_back=wrong)
+    spool.fill(2)
+    told = agreed(spool)
+    assert (told["batches"], told["exit_code"]) == ([], 78)
+    spool.set(write_back={**wrong, "set": {"answer": "text"}})
+    assert agreed(spool)["requests"] == 2
+
+
+def test_tasks_that_wait_for_their_next_attempt_are_said_beside_those_that_go(spool: Spool) -> None:
+    spool.fill(1)
+    spool.control.fault("rows", status=500)
+    spool.round()
+    spool.enqueue({"id": 7, "text": "record number 7"})
+    told = agreed(spool)
+    assert (told["requests"], told["not_due"]["backoff"]) == (1, 1)
+    assert told["waits"][0]["message"] == "they failed lately, and are tried again later"
+
+
+def test_with_now_each_task_is_counted_once_whatever_it_waits_for(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(limits={"requests": 2})
+    spool.write_config()
+    spool.fill(6)
+    with State(spool.state_path) as state, state.transaction() as db:
+        for task_id, not_before in enumerate([START - 60, START + 60, START - 90, 0, START + 400 * 86400], 1):
+            db.execute("UPDATE tasks SET not_before = ? WHERE id = ?", (not_before, task_id))
+    assert [batch[5] for batch in agreed(spool, ignore_waits=True)["batches"]] == [2, 2, 2]
+
+
+def test_a_batch_that_fills_up_gives_the_rest_back_in_its_place(spool: Spool) -> None:
+    """Those that failed before are claimed first and written in the order of their ids: who does not fit is not the last claimed."""
+    spool.providers["main"] = spool.provider(limits={"requests": 4, "bytes": 900})
+    spool.write_config()
+    spool.enqueue(*({"id": n, "text": "x" * (n * 37 % 150)} for n in range(12)))
+    with State(spool.state_path) as state, state.transaction() as db:
+        db.execute("UPDATE tasks SET not_before = ? - id WHERE id % 3 = 0", (START,))
+    assert agreed(spool)["requests"] == 12

@@ -22,7 +22,6 @@ from typing import Any
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig
-from nura_cli.dialects.base import Dialect, Fault, Limits, Spec
 from nura_cli.dialects.base import Fault
 from nura_cli.errors import (
     ConfigError,

@@ -44,6 +44,7 @@ LAYERS = {
         "config",
         "errors",
         "clock",
+        "logs",
         "scrub",
         "pipeline",
     },

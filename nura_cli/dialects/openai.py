@@ -66,14 +66,6 @@ _REASONS = {
     "internal_error": Reason.OUTAGE,
     "internal_server_error": Reason.OUTAGE,
     "service_unavailable": Reason.OUTAGE,
-    # What a gateway passes on that speaks this protocol in front of another vendor.
-    "authentication_error": Reason.SETTINGS,
-    "permission_error": Reason.SETTINGS,
-    "billing_error": Reason.SETTINGS,
-    "not_found_error": Reason.SETTINGS,
-    "api_error": Reason.OUTAGE,
-    "overloaded_error": Reason.OUTAGE,
-    "timeout_error": Reason.OUTAGE,
 }
 
 _LIMITS = Limits(requests=50_000, bytes=200_000_000, inputs=50_000, line_bytes=16_000_000)

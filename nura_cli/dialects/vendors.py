@@ -4,9 +4,10 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from nura_cli.errors import ConfigError
+from nura_cli.states import Reason
 
 if TYPE_CHECKING:
-    from nura_cli.dialects.base import Dialect
+    from nura_cli.dialects.base import Dialect, Fault
 
 
 class Vendor(NamedTuple):
@@ -64,3 +65,16 @@ def vendor(name: str) -> Vendor:
 def dialect(name: str) -> "Dialect":
     """Return a vendor's dialect; raises ConfigError as :func:`vendor` does."""
     return cast("Dialect", resolve_name(vendor(name).dialect)())
+
+
+def reason(name: str, fault: "Fault") -> Reason:
+    """Return what a fault of a refused batch comes down to: by its vendor's words, else by those of any other.
+
+    A gateway that speaks one vendor's protocol in front of another passes on what that one says.
+
+    Raises:
+        ConfigError: there is no such vendor.
+    """
+    asked = (name, *(other for other in VENDORS if other != name))
+    found = (dialect(one).reason(fault) for one in asked)
+    return next((known for known in found if known is not Reason.CONTENT), Reason.CONTENT)

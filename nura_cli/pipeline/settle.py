@@ -6,8 +6,8 @@ from typing import NamedTuple
 import msgspec
 
 from nura_cli.clock import Clock
+from nura_cli.dialects import vendors
 from nura_cli.dialects.base import Fault
-from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.pipeline import retry
 from nura_cli.state import Connection, State, answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Failure, Open, Settled, Spent
@@ -169,8 +169,7 @@ def refused_batch(
     """
     beside = batches.under_way(db, BatchStatus.SUBMITTED)
     alone = not any((other.provider, other.model) == (batch.provider, batch.model) for other in beside)
-    dialect = dialect_of(batch.dialect)
-    reasons = {dialect.reason(fault) for fault in faults}
+    reasons = {vendors.reason(batch.dialect, fault) for fault in faults}
     verdict = retry.refused(faults, reasons, batch.requests, alone=alone, content=content)
     why = describe(faults)
     line = 1 if verdict.fail_all else verdict.line

@@ -74,7 +74,6 @@ def test_a_schema_goes_out_in_the_vendors_form(dialect: Dialect) -> None:
         (OPENAI, "request_too_large", Reason.TOO_LARGE),
         (OPENAI, "model_not_found", Reason.SETTINGS),
         (OPENAI, "server_error", Reason.OUTAGE),
-        (OPENAI, "overloaded_error", Reason.OUTAGE),
         (OPENAI, "invalid_json_line", Reason.CONTENT),
         (ANTHROPIC, "request_too_large", Reason.TOO_LARGE),
         (ANTHROPIC, "billing_error", Reason.SETTINGS),
@@ -86,6 +85,22 @@ def test_why_a_batch_was_refused_comes_down_to_one_of_a_few_reasons(
     dialect: Dialect, code: str, reason: Reason
 ) -> None:
     assert dialect.reason(Fault(code, "m", None)) is reason
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("openai", "overloaded_error", Reason.OUTAGE),
+        ("openai", "permission_error", Reason.SETTINGS),
+        ("anthropic", "token_limit_exceeded", Reason.TOO_MUCH),
+        ("anthropic", "too_many_tasks", Reason.TOO_LARGE),
+        ("anthropic", "insufficient_quota", Reason.SETTINGS),
+        ("anthropic", "service_unavailable", Reason.OUTAGE),
+        ("anthropic", "something_new", Reason.CONTENT),
+    ],
+)
+def test_a_gateway_may_pass_on_another_vendors_words(name: str, code: str, reason: Reason) -> None:
+    assert vendors.reason(name, Fault(code, "m", None)) is reason
 
 
 @BOTH

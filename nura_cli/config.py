@@ -36,6 +36,7 @@ from nura_cli import scrub
 from nura_cli.config_file import Marks, beside, dotted, problems_in, read_yaml
 from nura_cli.dialects import vendors
 from nura_cli.errors import ConfigError, Problem, UsageError
+from nura_cli.states import EventType
 
 if TYPE_CHECKING:
     from nura_cli.dialects.base import Dialect
@@ -280,9 +281,6 @@ class WriteBackConfig(_Options):
     only_if: dict[str, str] = Field({}, description="column: expression; write only while the row still holds this")
     nullable: list[str] = Field([], description="columns of set and set_failed that may become NULL")
     ledger: str | None = Field(None, description="table that notes each delivery in the same transaction: exactly once")
-
-
-EventType = Literal["task.completed", "task.failed", "task.cancelled", "batch.completed", "batch.failed"]
 
 
 class EventConfig(_Options):

@@ -27,6 +27,7 @@ outside may stand in both, and what is known of secrets is taken out of them her
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, NamedTuple, TypedDict, Unpack
 
@@ -39,6 +40,38 @@ EX_PARTIAL = 3
 EX_TEMPFAIL = 75
 EX_NOPERM = 77
 EX_CONFIG = 78
+
+
+class TroubleKind(StrEnum):
+    """What kind of trouble it is: the closed list of ``errors[].kind`` in ``--json``. Each of the types below has one."""
+
+    UNEXPECTED = "unexpected"  # nobody foresaw it: a bug
+    USAGE = "usage"
+    INPUT = "input"
+    CONFIG = "config"
+    KEY_REFUSED = "key_refused"
+    BUSY = "busy"
+    STATE = "state"
+    STATE_CORRUPT = "state_corrupt"
+    STATE_NEWER = "state_newer"
+    DATABASE = "database"
+    PROVIDER = "provider"
+    UNREACHABLE = "unreachable"
+    INCOMPLETE = "incomplete"
+    HELD = "held"
+    REFUSED = "refused"
+    RATE_LIMITED = "rate_limited"
+    NOT_FOUND = "not_found"
+    UNCONFIRMED = "unconfirmed"
+    # What happened in a run that goes on, and ends nothing by itself:
+    TASK = "task"  # tasks failed for good
+    CANCELLED = "cancelled"  # somebody cancelled a batch at the provider
+    RESULTS = "results"  # result lines that are not applied
+    SPOOL = "spool"  # a file of results is gone or damaged
+    ROW = "row"  # rows were not written, and will not be
+    EVENT = "event"  # events were given up
+    RECEIVER = "receiver"  # a receiver takes nothing now
+    TIMEOUT = "timeout"  # batches are still under way after --wait
 
 
 class About(TypedDict, total=False):
@@ -59,7 +92,7 @@ class NuraError(Exception):
     """
 
     exit_code: ClassVar[int] = EX_UNEXPECTED
-    kind: ClassVar[str] = "unexpected"
+    kind: ClassVar[TroubleKind] = TroubleKind.UNEXPECTED
 
     def __init__(self, message: str, **about: Unpack[About]) -> None:
         self.message = scrub.clean(message)
@@ -75,14 +108,14 @@ class UsageError(NuraError):
     """The command line asks for something that cannot be done."""
 
     exit_code = EX_USAGE
-    kind = "usage"
+    kind = TroubleKind.USAGE
 
 
 class InputError(NuraError):
     """One line or one record is refused; the rest of the input is not concerned."""
 
     exit_code = EX_PARTIAL
-    kind = "input"
+    kind = TroubleKind.INPUT
 
 
 class Problem(NamedTuple):
@@ -102,7 +135,7 @@ class ConfigError(NuraError):
     """
 
     exit_code = EX_CONFIG
-    kind = "config"
+    kind = TroubleKind.CONFIG
 
     def __init__(
         self,
@@ -121,21 +154,21 @@ class KeyRefused(NuraError):
     """The provider answered 401 or 403: the key is wrong, or may not do this."""
 
     exit_code = EX_NOPERM
-    kind = "key_refused"
+    kind = TroubleKind.KEY_REFUSED
 
 
 class Busy(NuraError):
     """Another run of the same stage has held its lock for longer than a run can take."""
 
     exit_code = EX_TEMPFAIL
-    kind = "busy"
+    kind = TroubleKind.BUSY
 
 
 class StateError(NuraError):
     """The state file or the spool cannot be used now; the same command works once the cause is gone."""
 
     exit_code = EX_TEMPFAIL
-    kind = "state"
+    kind = TroubleKind.STATE
 
 
 class OutputLost(StateError):
@@ -146,21 +179,21 @@ class StateCorrupt(StateError):
     """The state file is not a sound SQLite database of nura's."""
 
     exit_code = EX_UNEXPECTED
-    kind = "state_corrupt"
+    kind = TroubleKind.STATE_CORRUPT
 
 
 class StateNewer(StateError):
     """The state file was written by a newer nura than this one."""
 
     exit_code = EX_CONFIG
-    kind = "state_newer"
+    kind = TroubleKind.STATE_NEWER
 
 
 class DatabaseDown(NuraError):
     """The application's database cannot be used now; what is due there waits, and the same again works once it is back."""
 
     exit_code = EX_TEMPFAIL
-    kind = "database"
+    kind = TroubleKind.DATABASE
 
 
 class ProviderError(NuraError):
@@ -173,7 +206,7 @@ class ProviderError(NuraError):
     """
 
     exit_code = EX_TEMPFAIL
-    kind = "provider"
+    kind = TroubleKind.PROVIDER
 
     def __init__(
         self,
@@ -200,14 +233,14 @@ class ProviderError(NuraError):
 class Unreachable(ProviderError):
     """Nothing of the request left this machine, or a request that only reads had no usable answer: try again."""
 
-    kind = "unreachable"
+    kind = TroubleKind.UNREACHABLE
 
 
 class Incomplete(ProviderError):
     """Fewer answers came than the provider counts; those that came are applied, and the rest is looked for again."""
 
     exit_code = EX_PARTIAL
-    kind = "incomplete"
+    kind = TroubleKind.INCOMPLETE
 
 
 class OnHold(ProviderError):
@@ -218,7 +251,7 @@ class OnHold(ProviderError):
         new: whether it is held from this run on; the run that sets a hold ends with 3, later ones with 0.
     """
 
-    kind = "held"
+    kind = TroubleKind.HELD
 
     def __init__(self, message: str, *, new: bool, **about: Unpack[About]) -> None:
         super().__init__(message, **about)
@@ -234,23 +267,23 @@ class Refused(ProviderError):
     """The provider answered with a certain no: nothing was done, and the same request would be refused again."""
 
     exit_code = EX_PARTIAL
-    kind = "refused"
+    kind = TroubleKind.REFUSED
 
 
 class RateLimited(Refused):
     """A certain no for now (429); ``retry_after`` says when to come back, if the provider does."""
 
     exit_code = EX_TEMPFAIL
-    kind = "rate_limited"
+    kind = TroubleKind.RATE_LIMITED
 
 
 class NotFound(Refused):
     """The provider knows no such batch or file (404)."""
 
-    kind = "not_found"
+    kind = TroubleKind.NOT_FOUND
 
 
 class Unconfirmed(ProviderError):
     """A request with an effect left, and its answer did not come, or could not be understood."""
 
-    kind = "unconfirmed"
+    kind = TroubleKind.UNCONFIRMED

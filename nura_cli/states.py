@@ -1,4 +1,4 @@
-"""The states of tasks and batches, and the arrows between them: the only place they are written."""
+"""The states of tasks and batches, the arrows between them, events and errors of tasks: the only place they are written."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -87,6 +87,16 @@ def check_arrow(arrows: Mapping[_Status, Mapping[_Status, str]], old: _Status, n
     """
     if new not in arrows[old]:
         raise AssertionError(f"no arrow from {old} to {new}")
+
+
+class EventType(StrEnum):
+    """What the application can be told of."""
+
+    TASK_COMPLETED = "task.completed"
+    TASK_FAILED = "task.failed"
+    TASK_CANCELLED = "task.cancelled"
+    BATCH_COMPLETED = "batch.completed"
+    BATCH_FAILED = "batch.failed"
 
 
 class ErrorKind(StrEnum):

@@ -21,7 +21,7 @@ import msgspec
 
 from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, EventConfig, WorkloadConfig, WriteBackConfig
-from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError, TroubleKind
 from nura_cli.pipeline import retry
 from nura_cli.pipeline.documents import Documents
 from nura_cli.pipeline.plans import plan_of, target_of, unowned, written
@@ -30,6 +30,7 @@ from nura_cli.pipeline.targets import label_of, write_back_of
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.file import unforeseen
 from nura_cli.state.outbox import Delivery, row_target
+from nura_cli.states import EventType
 
 if TYPE_CHECKING:
     from nura_cli.delivery.events import Event, Outcome, Receiver
@@ -186,7 +187,7 @@ def _nobodys(job: Deliveries) -> Iterator[Trouble]:
     """Name what waits for a table or a receiver that is no longer in the configuration."""
     for left, text, hint in unowned(outbox.left(job.state.db), job.config.workloads):
         (job.rows if left.kind == "row" else job.events)["delayed"] += left.n
-        yield Trouble("config", text, EX_CONFIG, hint, workload=left.workload, about=left.target)
+        yield Trouble(TroubleKind.CONFIG, text, EX_CONFIG, hint, workload=left.workload, about=left.target)
 
 
 _COUNTED = {"written": "written", "unchanged": "written"} | dict.fromkeys(("gone", "changed", "skipped"), "skipped")
@@ -239,7 +240,7 @@ class _Rows:
         text = f"{self._workload.name}: {count(self._waiting, 'row waits', 'rows wait')} for {why}"
         hint = "they are written once it is back"
         self._job.troubles.append(
-            Trouble("database", text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._database)
+            Trouble(TroubleKind.DATABASE, text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._database)
         )
 
     def _write(self, table: "WriteBack") -> None:
@@ -322,7 +323,7 @@ class _Rows:
         for kind, keys in self._left.items():
             what, hint = _SAID[kind]
             text = f"{name}: {count(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
-            self._job.troubles.append(Trouble("row", text, EX_PARTIAL, hint.format(name), workload=name))
+            self._job.troubles.append(Trouble(TroubleKind.ROW, text, EX_PARTIAL, hint.format(name), workload=name))
         self._bugs.report()
 
 
@@ -464,14 +465,16 @@ class _Events:
                 f"{self._workload.name}: {count(len(found.dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
                 f" {self._label}: {self._said}"
             )
-            job.troubles.append(Trouble("event", text, EX_PARTIAL, "see nura status", workload=self._workload.name))
+            job.troubles.append(
+                Trouble(TroubleKind.EVENT, text, EX_PARTIAL, "see nura status", workload=self._workload.name)
+            )
 
     def _later(self, why: str) -> None:
         n = self._waiting
         self._job.events["delayed"] += n
         text = f"{self._workload.name}: {count(n, 'event waits', 'events wait')} for {why}"
         self._job.troubles.append(
-            Trouble("receiver", text, EX_TEMPFAIL, workload=self._workload.name, about=self._target)
+            Trouble(TroubleKind.RECEIVER, text, EX_TEMPFAIL, workload=self._workload.name, about=self._target)
         )
 
     def _again(self) -> None:
@@ -484,7 +487,7 @@ class _Events:
                 f" {self._said}"
             )
             self._job.troubles.append(
-                Trouble("receiver", text, EX_PARTIAL, workload=self._workload.name, about=self._target)
+                Trouble(TroubleKind.RECEIVER, text, EX_PARTIAL, workload=self._workload.name, about=self._target)
             )
 
 
@@ -519,7 +522,7 @@ def task_data(one: Delivery, document: dict[str, Any], with_answer: bool) -> dic
 
 def batch_data(one: Delivery, batch: batches.Batch) -> dict[str, Any]:
     """Return what an event tells of a batch."""
-    failed = one.type == "batch.failed"
+    failed = one.type == EventType.BATCH_FAILED
     return {
         "workload": batch.workload,
         "key": None,

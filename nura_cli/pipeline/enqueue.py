@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
-from nura_cli.errors import EX_PARTIAL, ConfigError, InputError
+from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, TroubleKind
 from nura_cli.pipeline import lines
 from nura_cli.pipeline.needs import Needs
 from nura_cli.pipeline.render import Prompt
@@ -342,11 +342,11 @@ class _Intake:
         return conflicts
 
     def report(self) -> Report:
-        troubles = [Trouble("input", text, EX_PARTIAL, workload=self._workload) for text in self._said]
+        troubles = [Trouble(TroubleKind.INPUT, text, EX_PARTIAL, workload=self._workload) for text in self._said]
         unsaid = self._counts["rejected"] + self._counts["conflicts"] - len(self._said)
         if unsaid > 0:
             more = f"and {unsaid} more lines were not taken; --rejects FILE keeps them all"
-            troubles.append(Trouble("input", more, EX_PARTIAL, workload=self._workload))
+            troubles.append(Trouble(TroubleKind.INPUT, more, EX_PARTIAL, workload=self._workload))
         return Report(result=dict(self._counts), troubles=troubles, worked=True)
 
 

@@ -37,6 +37,7 @@ from nura_cli.errors import (
     ProviderError,
     Refused,
     StateError,
+    TroubleKind,
     Unreachable,
 )
 from nura_cli.pipeline import copies, plans, recovery, retry, settle, spool, waiting
@@ -150,7 +151,7 @@ def run(
     troubles = list(job.troubles.values())
     if wait is not None and left:
         late = f"{left} of {total} batches have not ended within {wait} seconds"
-        return Report(_result(job), [*troubles, Trouble("timeout", late, EX_TEMPFAIL)], worked=False)
+        return Report(_result(job), [*troubles, Trouble(TroubleKind.TIMEOUT, late, EX_TEMPFAIL)], worked=False)
     return Report(_result(job), troubles, job.worked)
 
 

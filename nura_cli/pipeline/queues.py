@@ -25,6 +25,7 @@ from nura_cli.errors import (
     NuraError,
     ProviderError,
     RateLimited,
+    TroubleKind,
     Unreachable,
 )
 from nura_cli.pipeline import packing, retry
@@ -229,7 +230,7 @@ def _waits(walk: Walk, workload: WorkloadConfig, lanes: Sequence[tasks.Lane]) ->
     if walk.ignore_waits or not retry.until(rest.paused_until, now):
         return None
     text = f"{provider} is left alone until {rfc3339(rest.paused_until)}: {rest.why}"
-    walk.troubles.append(Trouble("unreachable", text, EX_TEMPFAIL, provider=provider))
+    walk.troubles.append(Trouble(TroubleKind.UNREACHABLE, text, EX_TEMPFAIL, provider=provider))
     return Wait(Why.BACKOFF, rest.why or "its provider could not be reached", rest.paused_until)
 
 

@@ -28,7 +28,7 @@ from nura_cli.clock import Clock
 from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, Fault, ResultLine, Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
-from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError
+from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError, TroubleKind
 from nura_cli.pipeline import attention, deliver, plans, retry, settle, spool
 from nura_cli.pipeline.judge import Judge, Verdict, scrubbed
 from nura_cli.pipeline.report import Report, Trouble, bug, count, trouble
@@ -38,7 +38,7 @@ from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.state.disk import on_disk
 from nura_cli.state.file import unforeseen
-from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
+from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 
 CHUNK_LINES = 2000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -127,11 +127,13 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
         text = f"{workload}: {count(kinds.total(), 'task')} failed: {listed}"
         hint = f"see nura results {workload} --status failed"
-        job.troubles.append(Trouble("task", text, EX_PARTIAL, hint=hint, workload=workload))
+        job.troubles.append(Trouble(TroubleKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
     for what, n in (+job.ignored).items():
         job.troubles.append(
             Trouble(
-                "results", f"{count(n, 'result line was', 'result lines were')} {what}, and not applied", EX_PARTIAL
+                TroubleKind.RESULTS,
+                f"{count(n, 'result line was', 'result lines were')} {what}, and not applied",
+                EX_PARTIAL,
             )
         )
     result = {
@@ -162,7 +164,7 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
             )
         job.troubles.append(
             Trouble(
-                "spool",
+                TroubleKind.SPOOL,
                 f"batch {batch.id}: its results in the spool are gone or damaged",
                 EX_PARTIAL,
                 hint="the next poll fetches them again",
@@ -191,7 +193,15 @@ def _say_cancelled(job: Reconcile, batch: Batch) -> None:
     if found is not None and found.cancelled:
         (need,) = attention.cancelled([found])
         job.troubles.append(
-            Trouble("cancelled", need["message"], EX_PARTIAL, need["hint"], batch.provider, batch.workload, batch.id)
+            Trouble(
+                TroubleKind.CANCELLED,
+                need["message"],
+                EX_PARTIAL,
+                need["hint"],
+                batch.provider,
+                batch.workload,
+                batch.id,
+            )
         )
 
 
@@ -204,7 +214,15 @@ def _refused(job: Reconcile, batch: Batch) -> None:
     text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
     hint = "its other tasks wait again" if settled else "its tasks wait again"
     job.troubles.append(
-        Trouble("refused", text, EX_PARTIAL, hint, provider=batch.provider, workload=batch.workload, batch_id=batch.id)
+        Trouble(
+            TroubleKind.REFUSED,
+            text,
+            EX_PARTIAL,
+            hint,
+            provider=batch.provider,
+            workload=batch.workload,
+            batch_id=batch.id,
+        )
     )
 
 
@@ -371,7 +389,7 @@ class Settling:
         batch = batches.get(db, self._batch.id) or self._batch
         counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
         batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
-        outbox.ended(db, batch.lane_id, batch.id, "batch.completed", self._plan, now)
+        outbox.ended(db, batch.lane_id, batch.id, EventType.BATCH_COMPLETED, self._plan, now)
 
 
 def _answered_more(batch: Batch, answers: int) -> bool:

@@ -6,21 +6,21 @@ from typing import Any
 
 from nura_cli import scrub
 from nura_cli.clock import rfc3339
-from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError
+from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError, TroubleKind
 from nura_cli.state.batches import Batch
 
-_OUTAGES = frozenset({"unreachable", "rate_limited"})
+_OUTAGES = frozenset({TroubleKind.UNREACHABLE, TroubleKind.RATE_LIMITED})
 _LASTING = _OUTAGES | {
-    "key_refused",
-    "config",
-    "provider",
-    "unconfirmed",
-    "busy",
-    "state",
-    "database",
-    "receiver",
-    "held",
-    "incomplete",
+    TroubleKind.KEY_REFUSED,
+    TroubleKind.CONFIG,
+    TroubleKind.PROVIDER,
+    TroubleKind.UNCONFIRMED,
+    TroubleKind.BUSY,
+    TroubleKind.STATE,
+    TroubleKind.DATABASE,
+    TroubleKind.RECEIVER,
+    TroubleKind.HELD,
+    TroubleKind.INCOMPLETE,
 }
 
 
@@ -29,13 +29,13 @@ class Trouble:
     """One thing that went wrong in a run that went on.
 
     Attributes:
-        kind: the error's kind, a closed list (:mod:`nura_cli.errors`).
+        kind: the error's kind.
         message, hint: for a person; what is known of secrets is taken out of the message.
         exit_code: what the run would end with, were this all; 0 for what was said before and waits for a person.
         about: what tells it from another trouble of its kind, where provider, workload and batch do not.
     """
 
-    kind: str
+    kind: TroubleKind
     message: str
     exit_code: int
     hint: str | None = None
@@ -68,8 +68,8 @@ class Trouble:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry of ``errors`` in ``--json``."""
-        names = ("kind", "provider", "workload", "batch_id", "message", "hint")
-        return {name: getattr(self, name) for name in names}
+        names = ("provider", "workload", "batch_id", "message", "hint")
+        return {"kind": str(self.kind), **{name: getattr(self, name) for name in names}}
 
 
 def trouble(

@@ -13,7 +13,7 @@ from nura_cli.state import Connection, State, answers, batches, outbox, runs, ta
 from nura_cli.state.answers import Failure, Open, Settled, Spent
 from nura_cli.state.batches import Batch, Stray
 from nura_cli.state.outbox import Plan
-from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
+from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 
 
 def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, now: int, why: str) -> None:
@@ -134,7 +134,7 @@ def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan, now: int) -> N
         absent_at=batch.absent_at if batch.remote_id is not None else batch.absent_at or now,
         cleaned_at=now,  # what cannot be told to be ours is not ours to delete
     )
-    outbox.ended(db, batch.lane_id, batch.id, "batch.failed", plan, now)
+    outbox.ended(db, batch.lane_id, batch.id, EventType.BATCH_FAILED, plan, now)
 
 
 def let_go(db: Connection, stray: Stray, now: int) -> None:
@@ -186,7 +186,7 @@ def refused_batch(
     batches.move(
         db, batch, BatchStatus.FAILED, now, f"refused: {why}", reason=why, faults=msgspec.json.encode(faults).decode()
     )
-    outbox.ended(db, batch.lane_id, batch.id, "batch.failed", plan, now)
+    outbox.ended(db, batch.lane_id, batch.id, EventType.BATCH_FAILED, plan, now)
     return Refusal(settled, verdict.pause)
 
 

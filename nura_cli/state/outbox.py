@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from nura_cli.states import TaskStatus
+from nura_cli.states import EventType, TaskStatus
 
 Kind = Literal["row", "event"]
 
@@ -81,7 +81,7 @@ class Delivery(NamedTuple):
     """
 
     id: int
-    type: str
+    type: EventType
     task_id: int | None
     batch_id: int
     tries: int
@@ -104,7 +104,7 @@ def settled(
     with_row = []
     without = []
     for task_id, status in tasks:
-        kind = f"task.{status}"
+        kind = EventType(f"task.{status}")
         if status in due.rows:
             with_row.append(("row", row_target(status), kind, batch_id, at, lane, task_id))
         else:
@@ -121,7 +121,7 @@ def ended(
     db: sqlite3.Connection,
     lane: int,
     batch_id: int,
-    kind: Literal["batch.completed", "batch.failed"],
+    kind: EventType,
     plan: Plan,
     at: int,
 ) -> None:
@@ -170,7 +170,7 @@ def due(
     """
     values = {"workload": workload, "kind": kind, "target": target, "now": now, "horizon": horizon}
     rows = db.execute(_DUE, {**values, "after": after, "limit": limit})
-    return [Delivery(*row)._replace(overtaken=bool(row[8])) for row in rows]
+    return [Delivery(*row)._replace(type=EventType(row[1]), overtaken=bool(row[8])) for row in rows]
 
 
 def waiting(db: sqlite3.Connection, workload: str, kind: Kind, target: str) -> int:

@@ -52,7 +52,7 @@ LAYERS = {
     "providers": {"dialects", "config", "errors", "logs", "scrub", "providers", "sandbox"},
     "delivery": {"errors", "clock", "scrub", "delivery"},
     "sandbox": {"sandbox"},
-    "config": {"config_file", "dialects", "errors", "schemas", "scrub"},
+    "config": {"config_file", "dialects", "errors", "schemas", "scrub", "states"},
     "schemas": {"dialects"},
     "dialects": {"errors", "states", "pricing", "scrub", "dialects"},
     "config_file": {"errors"},

@@ -16,7 +16,7 @@ from nura_cli import clock
 from nura_cli.config import WorkloadConfig
 from nura_cli.dialects.base import Fault, Frame, Limits, ResultLine, Spec
 from nura_cli.dialects.vendors import dialect
-from nura_cli.errors import ConfigError, InputError
+from nura_cli.errors import ConfigError, InputError, TroubleKind
 from nura_cli.pipeline import lines, packing, poll, retry
 from nura_cli.pipeline.judge import Judge, shorten
 from nura_cli.pipeline.render import Prompt, revision, spec_of
@@ -377,7 +377,7 @@ def test_dollars_are_plain_decimals(pico: int) -> None:
 
 def test_exit_codes() -> None:
     def codes(*found: int, worked: bool = False) -> int:
-        return exit_code([Trouble("k", "m", code) for code in found], worked)
+        return exit_code([Trouble(TroubleKind.TASK, "m", code) for code in found], worked)
 
     assert codes() == 0
     assert codes(75) == 75

@@ -315,7 +315,8 @@ class Walk(RuleBasedStateMachine):
     def billed_twice(self) -> dict[str, int]:
         """Return the tasks that were answered more often than there was a reason for, and how often.
 
-        A reason is an answer that the provider did not hand over (missing, lost), and a person who had it sent again.
+        A reason is an answer that the provider did not hand over (missing, lost, or of a batch that somebody cancelled), and
+        a person who had it sent again.
         """
         with sqlite3.connect(f"file:{self.folder / 'box.db'}?mode=ro", uri=True) as box:
             names = [row[0].rpartition("-") for row in box.execute("SELECT custom_id FROM billed")]
@@ -324,7 +325,8 @@ class Walk(RuleBasedStateMachine):
             dict(
                 self.spool.rows(
                     "SELECT task_id, count(*) FROM attempts a JOIN batches b ON b.id = a.batch_id"
-                    " WHERE outcome IN ('missing', 'lost') AND coalesce(b.reason, '') NOT LIKE '%no longer knows it%'"
+                    " WHERE (outcome IN ('missing', 'lost') OR (outcome = 'cancelled' AND cost IS NULL))"
+                    " AND coalesce(b.reason, '') NOT LIKE '%no longer knows it%'"
                     " GROUP BY 1"  # no batch is ever forgotten here
                 )
             )

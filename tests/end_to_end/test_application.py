@@ -98,7 +98,7 @@ def killed_in_the_middle(folder: Path) -> None:
     ("database", "kill"),
     [
         pytest.param("sqlite", True, id="sqlite-killed"),
-        pytest.param("postgresql", False, id="postgresql"),
+        pytest.param("postgresql", False, id="postgresql", marks=pytest.mark.long),
         pytest.param("sqlite", False, id="sqlite", marks=pytest.mark.long),
         pytest.param("postgresql", True, id="postgresql-killed", marks=pytest.mark.long),
     ],

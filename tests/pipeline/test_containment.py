@@ -16,7 +16,7 @@ from nura_cli.pipeline import spool as spooled
 from nura_cli.pipeline.judge import Judge, Verdict
 from nura_cli.state import State
 from nura_cli.state.answers import Spent
-from tests.conftest import START, Spool
+from tests.conftest import OPENAI_FIRST, START, Spool
 from tests.pipeline.forks import Command, Ended
 
 BATCHES = 100
@@ -34,6 +34,7 @@ def hundred(spool: Spool) -> None:
     spool.fill(BATCHES)
 
 
+@pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_one_batch_of_100_whose_results_cannot_be_read_stops_no_other(spool: Spool) -> None:
     hundred(spool)
     assert run(spool, "dispatch") == (0, "")
@@ -57,6 +58,7 @@ def test_one_batch_of_100_whose_results_cannot_be_read_stops_no_other(spool: Spo
     spool.check()
 
 
+@pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_one_batch_of_100_that_is_refused_stops_no_other(spool: Spool) -> None:
     hundred(spool)
     text = {"match": "record number 41", "code": "invalid_request", "message": "a poisoned request"}
@@ -339,6 +341,7 @@ def test_a_line_that_nobody_can_read_for_a_bug_leaves_no_task_missing(
     assert spool.control.billing()["requests"] == 5
 
 
+@pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_one_batch_that_nobody_foresaw_stops_neither_the_others_nor_deliveries(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

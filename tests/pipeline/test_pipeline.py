@@ -11,7 +11,7 @@ from nura_cli import config as configuration
 from nura_cli.errors import UsageError
 from nura_cli.pipeline import results
 from nura_cli.state import State
-from tests.conftest import START, Spool
+from tests.conftest import OPENAI_FIRST, START, Spool
 
 
 def test_records_come_home_under_their_own_keys(spool: Spool) -> None:
@@ -534,6 +534,7 @@ def test_a_refusal_is_no_answer(spool: Spool) -> None:
     assert answer["error"]["kind"] == "refusal"
 
 
+@pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_a_thousand_batches_cost_few_requests(spool: Spool) -> None:
     spool.providers["main"] = spool.provider(limits={"requests": 1})
     spool.write_config()

@@ -164,7 +164,7 @@ def written(spool: Spool, url: str) -> None:
         "sqlite:///p@ss:w/rd",
     ],
 )
-@pytest.mark.parametrize("options", [("-v",), ("--json",)], ids=["-v", "--json"])
+@pytest.mark.parametrize("options", [("-v",), pytest.param(("--json",), marks=pytest.mark.long)], ids=["-v", "--json"])
 def test_a_databases_password_is_said_and_kept_nowhere(openai_spool: Spool, url: str, options: tuple[str, ...]) -> None:
     written(openai_spool, url)
     said = told(openai_spool, *options, stages=("reconcile", "reconcile", "status", "dispatch"))

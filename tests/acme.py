@@ -17,13 +17,13 @@ from nura_cli.dialects.base import (
     Answer,
     Dialect,
     Ending,
-    Fault,
     Found,
     Frame,
     Limits,
     Page,
     Phase,
     Ready,
+    Rejection,
     RemoteBatch,
     ResultLine,
     Spec,
@@ -104,7 +104,7 @@ class AcmeDialect:
         told = {"said": msgspec.Raw(body)} if error is None and body else {"sorry": (error or {})["message"]}
         return msgspec.json.encode({"ref": custom_id, **told})
 
-    def reason(self, fault: Fault) -> Reason:
+    def reason(self, fault: Rejection) -> Reason:
         """Translate its two words."""
         return {"brimful": Reason.TOO_MUCH, "unpaid": Reason.SETTINGS}.get(fault.code or "", Reason.CONTENT)
 
@@ -189,7 +189,7 @@ class AcmeProvider:
         if self.told["now"] < note["created"] + 60:
             return remote
         if refuse := self.told.get("refuse"):
-            return remote._replace(status="spilt", phase=Phase.REFUSED, faults=(Fault(refuse, "it says", None),))
+            return remote._replace(status="spilt", phase=Phase.REFUSED, faults=(Rejection(refuse, "it says", None),))
         ended = remote._replace(status="poured", phase=Phase.ENDED, ending=Ending.COMPLETED)
         return ended._replace(completed=note["total"], failed=0, parts={"results": remote_id})
 

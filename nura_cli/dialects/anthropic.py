@@ -12,12 +12,12 @@ from nura_cli.dialects import reading, schema_parts
 from nura_cli.dialects.base import (
     Answer,
     Ending,
-    Fault,
     Found,
     Frame,
     Limits,
     Phase,
     Ready,
+    Rejection,
     RemoteBatch,
     ResultLine,
     Spec,
@@ -225,7 +225,7 @@ class AnthropicDialect:
             ending = {"type": "errored", "error": {"type": "error", "error": inner}}
         return _encode({"custom_id": custom_id, "result": ending})
 
-    def reason(self, fault: Fault) -> Reason:
+    def reason(self, fault: Rejection) -> Reason:
         """Return what a fault comes down to; a code that is not known is taken to be about the content."""
         return _REASONS.get(fault.code or "", Reason.CONTENT)
 

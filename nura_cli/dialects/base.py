@@ -135,7 +135,7 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"  # somebody decided so: what was answered until then is kept
 
 
-class Fault(NamedTuple):
+class Rejection(NamedTuple):
     """Why a provider refused a batch: its code, its words, and the 1-based request line, where it names one."""
 
     code: str | None
@@ -235,7 +235,7 @@ class Dialect(Protocol):
         """
         ...
 
-    def reason(self, fault: Fault) -> Reason:
+    def reason(self, fault: Rejection) -> Reason:
         """Return what a fault of a refused batch comes down to; ``request_too_large`` is what nura calls an HTTP 413."""
         ...
 
@@ -269,7 +269,7 @@ class RemoteBatch(NamedTuple):
     parts: Mapping[str, str] = {}
     tag: str | None = None
     state_id: str | None = None
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Rejection, ...] = ()
     ending: Ending | None = None
 
 

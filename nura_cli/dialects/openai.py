@@ -16,13 +16,13 @@ from nura_cli.dialects.base import (
     TAG_KEY,
     Answer,
     Ending,
-    Fault,
     Found,
     Frame,
     Limits,
     Phase,
     Place,
     Ready,
+    Rejection,
     RemoteBatch,
     ResultLine,
     Spec,
@@ -284,7 +284,7 @@ class OpenAIDialect:
             told = {"code": error.get("code") or error["kind"], "message": error.get("message")}
         return _encode({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": told})
 
-    def reason(self, fault: Fault) -> Reason:
+    def reason(self, fault: Rejection) -> Reason:
         """Return what a fault comes down to; a code that is not known is taken to be about the content."""
         return _REASONS.get(fault.code or "", Reason.CONTENT)
 
@@ -444,7 +444,7 @@ _LISTS = ("data", "errors", "error")
 _MESSAGES = ("message", "detail", "msg", "reason")
 
 
-def _faults(errors: Any, depth: int = 0) -> tuple[Fault, ...]:
+def _faults(errors: Any, depth: int = 0) -> tuple[Rejection, ...]:
     """Read why a batch was refused, whatever shape it comes in; words without a known place are kept as they are."""
     if isinstance(errors, list) and depth < _DEEPEST_FAULT:
         return tuple(fault for item in errors[:_MOST_FAULTS] for fault in _faults(item, depth + 1))[:_MOST_FAULTS]
@@ -455,15 +455,15 @@ def _faults(errors: Any, depth: int = 0) -> tuple[Fault, ...]:
     if within and message is None:
         return next((found for inner in within if (found := _faults(inner, depth + 1))), ())
     code = _words(errors.get("code")) or _words(errors.get("type"))
-    return (Fault(code, message, _request_line(errors.get("line"))),) if code or message else _in_words(errors)
+    return (Rejection(code, message, _request_line(errors.get("line"))),) if code or message else _in_words(errors)
 
 
-def _in_words(errors: Any) -> tuple[Fault, ...]:
+def _in_words(errors: Any) -> tuple[Rejection, ...]:
     """Return anything else as a fault that says just that; nothing at all is none."""
     if not errors or errors is True:
         return ()
     said = errors if isinstance(errors, str) else json.dumps(errors, ensure_ascii=False)
-    return (Fault(None, _words(said), None),)
+    return (Rejection(None, _words(said), None),)
 
 
 def _words(value: Any) -> str | None:

@@ -7,7 +7,7 @@ from nura_cli.errors import ConfigError
 from nura_cli.states import Reason
 
 if TYPE_CHECKING:
-    from nura_cli.dialects.base import Dialect, Fault
+    from nura_cli.dialects.base import Dialect, Rejection
 
 
 class Vendor(NamedTuple):
@@ -67,7 +67,7 @@ def dialect(name: str) -> "Dialect":
     return cast("Dialect", resolve_name(vendor(name).dialect)())
 
 
-def reason(name: str, fault: "Fault") -> Reason:
+def reason(name: str, fault: "Rejection") -> Reason:
     """Return what a fault of a refused batch comes down to: by its vendor's words, else by those of any other.
 
     A gateway that speaks one vendor's protocol in front of another passes on what that one says.

@@ -9,7 +9,7 @@ from nura_cli.clock import span
 from nura_cli.pipeline import plans, waiting
 from nura_cli.pipeline.report import count
 from nura_cli.state import State, disk, outbox
-from nura_cli.state.batches import Batch, Sighting, Stray
+from nura_cli.state.batches import Batch, Orphan, Sighting
 from nura_cli.states import BatchStatus
 
 if TYPE_CHECKING:
@@ -94,18 +94,18 @@ def possible_copies(seen: Iterable[Sighting], now: int) -> list[dict[str, Any]]:
     ]
 
 
-def doubles(strays: Iterable[Stray], now: int) -> list[dict[str, Any]]:
-    """Return the doubles of batches that should long have ended, as what needs a person: they may cost money."""
+def extra_batches(orphans: Iterable[Orphan], now: int) -> list[dict[str, Any]]:
+    """Return the extra batches that should long have ended, as what needs a person: they may cost money."""
     return [
         _need(
-            f"{stray.remote_id}, a double of batch {stray.batch_id} at {stray.provider}, was cancelled"
-            f" {span(now - stray.found_at)} ago and is not known to have ended",
-            f"nura poll -v; or, to let go of it: nura resolve {shlex.quote(stray.remote_id)} --give-up",
-            stray.batch_id,
-            stray.provider,
+            f"{orphan.remote_id}, an extra batch beside batch {orphan.batch_id} at {orphan.provider}, was cancelled"
+            f" {span(now - orphan.found_at)} ago and is not known to have ended",
+            f"nura poll -v; or, to let go of it: nura resolve {shlex.quote(orphan.remote_id)} --give-up",
+            orphan.batch_id,
+            orphan.provider,
         )
-        for stray in strays
-        if stray.spooled is None and now - stray.found_at > _LATE + 3600
+        for orphan in orphans
+        if orphan.spooled is None and now - orphan.found_at > _LATE + 3600
     ]
 
 

@@ -21,7 +21,7 @@ from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.waiting import SETTLING_SECONDS
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches
-from nura_cli.state.batches import Batch, Sighting, Stray
+from nura_cli.state.batches import Batch, Orphan, Sighting
 from nura_cli.states import BatchStatus
 
 WATCHED_SECONDS = 48 * 3600
@@ -130,7 +130,7 @@ def _note_copies(
                 batches.forget(db, Sighting(provider, remote.id, batch.id, now, "copy"))
                 batches.sight(db, Sighting(provider, remote.id, batch.id, now, "copy"))
             elif now - before.first_at >= SETTLING_SECONDS:
-                batches.add_stray(db, Stray(provider, remote.id, batch.id, now))
+                batches.add_orphan(db, Orphan(provider, remote.id, batch.id, now))
                 batches.forget(db, before)
 
 
@@ -154,7 +154,7 @@ def _identify(
         if ours is None or batch is None or batch.status in _DISPATCHS:
             batches.sight(db, seen)
         elif batch.remote_id is None or batch.remote_id in listed:
-            batches.add_stray(db, Stray(provider.name, remote.id, batch.id, now))
+            batches.add_orphan(db, Orphan(provider.name, remote.id, batch.id, now))
             batches.forget(db, seen)
         else:  # the one that is used, under the list's own name for it
             batches.sight(db, seen)

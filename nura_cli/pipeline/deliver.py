@@ -22,7 +22,7 @@ import msgspec
 from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, EventConfig, WorkloadConfig, WriteBackConfig
 from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError, TroubleKind
-from nura_cli.pipeline import retry
+from nura_cli.pipeline import backoff
 from nura_cli.pipeline.documents import Documents
 from nura_cli.pipeline.plans import plan_of, target_of, unowned, written
 from nura_cli.pipeline.report import Trouble, bug, count, trouble
@@ -70,7 +70,7 @@ class Deliveries:
             kind,
             target,
             now=now,
-            horizon=now + retry.LONGEST_BACKOFF,
+            horizon=now + backoff.LONGEST_BACKOFF,
             after=after,
             limit=limit,
         )
@@ -81,15 +81,15 @@ class Deliveries:
                 return found[:n]
         return found
 
-    def rests(self, target: str) -> bool:
+    def is_paused(self, target: str) -> bool:
         """Whether a target is left alone for now."""
-        return bool(retry.until(outbox.rest(self.state.db, target).paused_until, self.clock()))
+        return bool(backoff.until(outbox.pause_of(self.state.db, target).paused_until, self.clock()))
 
     def pause(self, target: str, why: str, retry_after: int | None = None) -> None:
         """Leave a target alone for a while."""
         with self.state.transaction() as db:
-            rest = retry.after_outage(
-                outbox.rest(db, target),
+            rest = backoff.after_outage(
+                outbox.pause_of(db, target),
                 why,
                 retry_after,
                 self.clock(),
@@ -219,8 +219,8 @@ class _Rows:
 
     def _attempt(self) -> None:
         job = self._job
-        if job.rests(self._database):
-            self._delay(outbox.rest(job.state.db, self._database).why)
+        if job.is_paused(self._database):
+            self._delay(outbox.pause_of(job.state.db, self._database).why)
             return
         try:
             with write_back_of(self._workload, job.config) as table:
@@ -355,8 +355,8 @@ class _Events:
         job = self._job
         if not self._waiting:
             return
-        if job.rests(self._target):
-            self._later(outbox.rest(job.state.db, self._target).why)
+        if job.is_paused(self._target):
+            self._later(outbox.pause_of(job.state.db, self._target).why)
             return
         try:
             receiver = self._receiver
@@ -502,7 +502,7 @@ def call_of(due: Sequence[Delivery], most: int) -> Sequence[Delivery]:
 
 
 def _backoff(tries: int) -> int:
-    return retry.backoff(_FIRST_TRY_AGAIN, tries, retry.LONGEST_BACKOFF, random.random())  # noqa: S311 - jitter
+    return backoff.backoff(_FIRST_TRY_AGAIN, tries, backoff.LONGEST_BACKOFF, random.random())  # noqa: S311 - jitter
 
 
 def task_data(one: Delivery, document: dict[str, Any], with_answer: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig
-from nura_cli.dialects.base import Fault
+from nura_cli.dialects.base import Rejection
 from nura_cli.errors import (
     ConfigError,
     KeyRefused,
@@ -35,7 +35,7 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import plans, queues, recovery, retry, settle, spool, targets
+from nura_cli.pipeline import backoff, plans, queues, recovery, settle, spool, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Queue, Sent, Walk
@@ -80,7 +80,7 @@ class Dispatch(Walk):
         if not isinstance(error, KeyRefused):
             with self.state.transaction() as db:
                 route = runs.route(db, provider)
-                rest = retry.after_outage(route, error.message, error.retry_after, self.clock(), random.random())  # noqa: S311 - jitter
+                rest = backoff.after_outage(route, error.message, error.retry_after, self.clock(), random.random())  # noqa: S311 - jitter
                 runs.learn(db, rest)
 
     def next_batch(self, queue: Queue, room: Room) -> Sent:
@@ -181,7 +181,7 @@ def _open(job: Dispatch, queue: Queue, room: Room, provider: Provider) -> Batch 
             at=now,
             plan=plans.plan_of(job.config, workload.name).text,
         )
-        if not tasks.claim(db, lane, batch_id, room.limits.requests, now, horizon, queue.upto):
+        if not tasks.claim(db, lane, batch_id, room.limits.requests, now, horizon, queue.last_id):
             batches.drop(db, batch_id)
             return None
         return batches.get(db, batch_id)
@@ -296,9 +296,9 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         return Sent.STOP
     with job.state.transaction() as db:
         whole = runs.route(db, batch.provider)
-        runs.learn(db, whole._replace(paused_until=0, strikes=0, why=None))
+        runs.learn(db, whole._replace(paused_until=0, failures_in_a_row=0, why=None))
         route = runs.route(db, batch.provider, batch.endpoint, batch.model)
-        runs.learn(db, retry.after_accept(route, batch.requests))
+        runs.learn(db, backoff.after_accept(route, batch.requests))
     job.worked = True
     return Sent.TAKEN
 
@@ -326,7 +326,7 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
         _give_back(job, batch, error)
         return Sent.STOP
     code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
-    faults = (Fault(code, error.message, None),)
+    faults = (Rejection(code, error.message, None),)
     with job.state.transaction() as db:
         refusal = settle.refused_batch(
             db,

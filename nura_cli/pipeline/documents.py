@@ -29,10 +29,10 @@ class Documents:
 
     def of(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Return the documents of a page of answers."""
-        spent = answers.spending(self._state.db, [row.task_id for row in rows])
-        return [self._document(row, spent.get(row.task_id)) for row in rows]
+        charge = answers.spending(self._state.db, [row.task_id for row in rows])
+        return [self._document(row, charge.get(row.task_id)) for row in rows]
 
-    def _document(self, row: Row, spent: Spending | None) -> dict[str, Any]:
+    def _document(self, row: Row, charge: Spending | None) -> dict[str, Any]:
         answer = self._answer(row)
         answered = row.status == "completed"
         return {
@@ -44,8 +44,8 @@ class Documents:
             "json": self._json(row, answer) if answered else None,
             "response": one_line(row.body) if row.body else None,
             "finish_reason": answer.finish_reason,
-            "usage": _usage(spent),
-            "cost": decimal_dollars(spent.cost) if spent else "0.00",
+            "usage": _usage(charge),
+            "cost": decimal_dollars(charge.cost) if charge else "0.00",
             "error": error_of(row),
             "model": answer.model or row.model or None,
             "provider": row.provider,
@@ -87,11 +87,11 @@ def one_line(document: bytes) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(document, indent=-1) if _LINE_ENDS.search(document) else document)
 
 
-def _usage(spent: Spending | None) -> dict[str, int]:
+def _usage(charge: Spending | None) -> dict[str, int]:
     return {
-        "input_tokens": spent.input_tokens if spent else 0,
-        "cached_input_tokens": spent.cached_input_tokens if spent else 0,
-        "output_tokens": spent.output_tokens if spent else 0,
+        "input_tokens": charge.input_tokens if charge else 0,
+        "cached_input_tokens": charge.cached_input_tokens if charge else 0,
+        "output_tokens": charge.output_tokens if charge else 0,
     }
 
 

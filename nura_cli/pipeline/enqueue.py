@@ -281,7 +281,7 @@ class _Intake:
         self._bytes += len(line.read.line)
         if len(self._chunk) >= CHUNK_LINES or self._bytes >= CHUNK_BYTES:
             self.flush()
-            self._state.give_way()
+            self._state.yield_to_writers()
 
     def refuse(self, kind: str, source: str, number: int, line: bytes, why: str) -> None:
         self._counts[kind] += 1

@@ -122,18 +122,18 @@ class Room(NamedTuple):
     """
 
     limits: Limits
-    aim: int | None = None
+    byte_budget: int | None = None
 
 
 def room(facts: Facts) -> Room | Wait:
     """Decide how much of a queue may go into its next batch: the room there is, or why there is none, and until when."""
     if facts.paused_until:
         return Wait(Why.PAUSED, facts.paused_for or "its last batch was refused", facts.paused_until)
-    aim = token_room(facts.token_cap, facts.under_way)
-    if aim == 0:
+    byte_budget = token_room(facts.token_cap, facts.under_way)
+    if byte_budget == 0:
         return Wait(Why.PAUSED, f"what is under way reaches the cap of {facts.token_cap:,} enqueued tokens")
     limits = facts.limits
-    return Room(limits._replace(requests=min(limits.requests, facts.learned or limits.requests)), aim)
+    return Room(limits._replace(requests=min(limits.requests, facts.learned or limits.requests)), byte_budget)
 
 
 class Request(NamedTuple):
@@ -159,7 +159,7 @@ class Load:
         self.failed: list[tuple[int, str]] = []
         self._frame = frame
         self._limits = limits._replace(line_bytes=min(limits.line_bytes, most))
-        self._bytes_left = min(most, room.aim or most)
+        self._bytes_left = min(most, room.byte_budget or most)
         self._inputs_left = limits.inputs
 
     def pieces(self, rows: Iterable[tuple[int, bytes]], make: Callable[[int, bytes], Request]) -> Iterator[bytes]:

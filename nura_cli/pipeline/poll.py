@@ -4,7 +4,7 @@ Takes batches that are ``submitted``; leaves those that ended ``completed``, the
 ``.part`` file, checked, synced, renamed, and only then noted. It asks by list pages where that takes fewer requests than
 asking for each batch, and after each batch by itself once an hour, since lists can be stale. It also looks through the
 lists for copies of what was sent (:mod:`nura_cli.pipeline.copies`), deletes at the provider what is due for it, and follows
-strays to their end.
+orphans to their end.
 
 What can go wrong: a provider that cannot be reached, alone; a download cut short, which is taken up by the next run;
 results that were paid for and cannot be had: they are looked for again, and the batch is held until a person decides.
@@ -40,22 +40,22 @@ from nura_cli.errors import (
     TroubleKind,
     Unreachable,
 )
-from nura_cli.pipeline import copies, plans, recovery, retry, settle, spool, waiting
+from nura_cli.pipeline import backoff, copies, plans, recovery, settle, spool, waiting
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.answers import Failure
-from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.file import unforeseen
 from nura_cli.states import BatchStatus, ErrorKind
 
 _WAIT_SECONDS = (0.2, 30.0)
 """With ``--wait``: seconds between two rounds, from the first to the longest."""
-STRAY_MISSED = waiting.WINDOW_SECONDS + waiting.LOST_AFTER
-"""Seconds after which a stray that the provider does not know is no longer looked for."""
-STRAY_KEPT = 30 * 86400
-"""Seconds after which no provider keeps anything of a stray."""
+ORPHAN_MISSED = waiting.WINDOW_SECONDS + waiting.LOST_AFTER
+"""Seconds after which an orphan that the provider does not know is no longer looked for."""
+ORPHAN_KEPT = 30 * 86400
+"""Seconds after which no provider keeps anything of an orphan."""
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ def run(
         sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.5, longest)
     copies.look_through(state, accounts, clock, job)
-    _follow_strays(job)
+    _follow_orphans(job)
     _clean_up(job)
     troubles = list(job.troubles.values())
     if wait is not None and left:
@@ -570,7 +570,7 @@ def _completed(
     with job.state.transaction() as db:
         route = runs.route(db, batch.provider, batch.endpoint, batch.model)
         if faults is None:
-            runs.learn(db, retry.after_success(route, batch.requests))
+            runs.learn(db, backoff.after_success(route, batch.requests))
         return batches.move(
             db,
             batch,
@@ -622,7 +622,7 @@ def _other_name(job: Poll, provider: Provider, batch: Batch) -> tuple[Batch, Rem
     Only the one batch on the newest page that bears its tag, or was made from its file, and belongs to no other.
     """
     try:
-        listed = [one for one in provider.page().batches if recovery.bears(one, batch)]
+        listed = [one for one in provider.page().batches if recovery.has_tag(one, batch)]
     except ProviderError:
         return None
     if len(listed) != 1 or batches.known(job.state.db, [listed[0].id]):
@@ -649,73 +649,75 @@ def _sweep(state: State) -> None:
         for batch in batches.under_way(state.db, BatchStatus.COMPLETED)
         for part in json.loads(batch.spooled or "{}")
     }
-    for stray in batches.strays(state.db):
-        owned |= {spool.stray_file(state, stray, part).name for part in json.loads(stray.spooled or "{}")}
+    for orphan in batches.orphans(state.db):
+        owned |= {spool.orphan_file(state, orphan, part).name for part in json.loads(orphan.spooled or "{}")}
     spool.sweep(state.results, owned)
 
 
-def _follow_strays(job: Poll) -> None:
-    """Cancel strays until they have ended, and leave their results for reconcile to count."""
-    for stray in batches.strays(job.state.db):
-        if stray.spooled is not None:
+def _follow_orphans(job: Poll) -> None:
+    """Cancel orphans until they have ended, and leave their results for reconcile to count."""
+    for orphan in batches.orphans(job.state.db):
+        if orphan.spooled is not None:
             continue
         try:
-            _follow(job, stray)
+            _follow(job, orphan)
         except (ProviderError, KeyRefused, ConfigError, StateError) as error:
-            _not_followed(job, stray, error)
+            _not_followed(job, orphan, error)
         except Exception as error:
             if not unforeseen(error):
                 raise
-            job.bug(error, f"{stray.remote_id}, which is followed for batch {stray.batch_id}", provider=stray.provider)
+            job.bug(
+                error, f"{orphan.remote_id}, which is followed for batch {orphan.batch_id}", provider=orphan.provider
+            )
 
 
-def _elsewhere(job: Poll, stray: Stray) -> str | None:
-    """Return why a stray cannot be asked after where its provider's name points now, or None: an id means another batch there."""
-    if stray.provider not in job.accounts.names():
-        return f"provider {stray.provider} is not in the configuration"
-    batch = batches.get(job.state.db, stray.batch_id)
-    if batch is not None and batch.address != job.accounts.address(stray.provider):
-        return f"it was sent to {batch.address}, and {stray.provider} has another address now"
+def _elsewhere(job: Poll, orphan: Orphan) -> str | None:
+    """Return why an orphan cannot be asked after where its provider's name points now, or None: an id means another batch there."""
+    if orphan.provider not in job.accounts.names():
+        return f"provider {orphan.provider} is not in the configuration"
+    batch = batches.get(job.state.db, orphan.batch_id)
+    if batch is not None and batch.address != job.accounts.address(orphan.provider):
+        return f"it was sent to {batch.address}, and {orphan.provider} has another address now"
     return None
 
 
-def _not_followed(job: Poll, stray: Stray, error: NuraError) -> None:
-    """Say that a stray could not be followed; let it go once nothing can be there any more."""
-    age = job.clock() - stray.found_at
+def _not_followed(job: Poll, orphan: Orphan, error: NuraError) -> None:
+    """Say that an orphan could not be followed; let it go once nothing can be there any more."""
+    age = job.clock() - orphan.found_at
     missed = isinstance(error, NotFound)
-    batch = batches.get(job.state.db, stray.batch_id)
-    known_lost = missed and batch is not None and batch.remote_id == stray.remote_id
-    if age >= (STRAY_MISSED if missed else STRAY_KEPT):
+    batch = batches.get(job.state.db, orphan.batch_id)
+    known_lost = missed and batch is not None and batch.remote_id == orphan.remote_id
+    if age >= (ORPHAN_MISSED if missed else ORPHAN_KEPT):
         with job.state.transaction() as db:
-            settle.let_go(db, stray, job.clock())
+            settle.let_go(db, orphan, job.clock())
     elif not known_lost and (not missed or age > waiting.SETTLING_SECONDS):
-        job.fail(error, provider=stray.provider, batch=stray.batch_id, about=stray.remote_id)
+        job.fail(error, provider=orphan.provider, batch=orphan.batch_id, about=orphan.remote_id)
 
 
-def _follow(job: Poll, stray: Stray) -> None:
-    """Cancel a stray that runs; download what one that has ended answered."""
-    if (why := _elsewhere(job, stray)) is not None:
+def _follow(job: Poll, orphan: Orphan) -> None:
+    """Cancel an orphan that runs; download what one that has ended answered."""
+    if (why := _elsewhere(job, orphan)) is not None:
         raise OnHold(
-            f"{stray.remote_id}, a double of batch {stray.batch_id}, is not followed: {why}",
-            hint=f"put it back until it has ended, or let go of it: nura resolve {shlex.quote(stray.remote_id)} --give-up",
+            f"{orphan.remote_id}, an extra batch beside batch {orphan.batch_id}, is not followed: {why}",
+            hint=f"put it back until it has ended, or let go of it: nura resolve {shlex.quote(orphan.remote_id)} --give-up",
             new=False,
         )
-    provider = job.accounts.provider(stray.provider)
-    remote = provider.retrieve(stray.remote_id)
+    provider = job.accounts.provider(orphan.provider)
+    remote = provider.retrieve(orphan.remote_id)
     if remote.phase is Phase.RUNNING:
-        if job.clock() - stray.found_at >= STRAY_KEPT:
-            raise Unreachable(f"{stray.remote_id} has not ended within 30 days")
-        provider.cancel(stray.remote_id)
+        if job.clock() - orphan.found_at >= ORPHAN_KEPT:
+            raise Unreachable(f"{orphan.remote_id} has not ended within 30 days")
+        provider.cancel(orphan.remote_id)
         return
     if remote.phase is Phase.ENDED and remote.completed != 0 and not remote.parts.keys() - {"error"}:
-        raise NotFound(f"{stray.remote_id} names no results; what it cost is not known")
+        raise NotFound(f"{orphan.remote_id} names no results; what it cost is not known")
     spooled = {}
     for part, part_id in remote.parts.items():
         with suppress(*([NotFound] if part == "error" else [])):  # requests that failed cost nothing
-            got = spool.fetch(provider, part_id, spool.stray_file(job.state, stray, part))
+            got = spool.fetch(provider, part_id, spool.orphan_file(job.state, orphan, part))
             spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
     with job.state.transaction() as db:
-        batches.stray_spooled(db, stray, json.dumps(spooled))
+        batches.orphan_spooled(db, orphan, json.dumps(spooled))
 
 
 def _clean_up(job: Poll) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig
-from nura_cli.pipeline import packing, queues, recovery, retry, targets
+from nura_cli.pipeline import backoff, packing, queues, recovery, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Queue, Sent, Walk
@@ -95,7 +95,7 @@ class DryRun(Walk):
     def _claims_of(self, queue: Queue) -> _Claims:
         lane, now = queue.lane.id, self.clock()
         if lane not in self._claims:
-            ids = tasks.due_ids(self.state.db, lane, now, self.horizon(now), queue.upto)
+            ids = tasks.due_ids(self.state.db, lane, now, self.horizon(now), queue.last_id)
             self._claims[lane] = _Claims(ids)
         return self._claims[lane]
 
@@ -103,7 +103,7 @@ class DryRun(Walk):
         """Note a batch that dispatch would send, and what would be known once it is taken."""
         provider, spec = queue.workload.provider, queue.rendering.spec
         route = self.route(provider, spec.endpoint, spec.model)
-        self._routes[provider, spec.endpoint, spec.model] = retry.after_accept(route, load.requests)
+        self._routes[provider, spec.endpoint, spec.model] = backoff.after_accept(route, load.requests)
         self._bytes[provider, spec.model] += load.bytes
         self.planned.append(self._estimated(queue, load))
         self.worked = True

@@ -28,7 +28,7 @@ from nura_cli.errors import (
     TroubleKind,
     Unreachable,
 )
-from nura_cli.pipeline import packing, retry
+from nura_cli.pipeline import backoff, packing
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Room, Wait, Waiting, Why
 from nura_cli.pipeline.render import Rendering, rendering
@@ -65,7 +65,7 @@ class Queue(NamedTuple):
     workload: WorkloadConfig
     lane: tasks.Lane
     rendering: Rendering
-    upto: int
+    last_id: int
 
 
 class Waits(NamedTuple):
@@ -134,7 +134,7 @@ class Walk(ABC):
 
     def horizon(self, now: int) -> int:
         """Return after which ``not_before`` a task is due because no backoff reaches so far."""
-        return -1 if self.ignore_waits else now + retry.LONGEST_BACKOFF
+        return -1 if self.ignore_waits else now + backoff.LONGEST_BACKOFF
 
     def fail(
         self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
@@ -213,9 +213,9 @@ def _visit(walk: Walk, workload: WorkloadConfig) -> None:
     except (ConfigError, DatabaseDown) as error:
         walk.fail(error, workload=workload.name)
         return
-    upto = tasks.last_id(walk.state.db)
+    last_id = tasks.last_id(walk.state.db)
     for lane in lanes:
-        guarded(walk, workload.provider, workload.name, partial(_visit_lane, walk, workload, lane, upto))
+        guarded(walk, workload.provider, workload.name, partial(_visit_lane, walk, workload, lane, last_id))
 
 
 def _waits(walk: Walk, workload: WorkloadConfig, lanes: Sequence[tasks.Lane]) -> Wait | None:
@@ -227,7 +227,7 @@ def _waits(walk: Walk, workload: WorkloadConfig, lanes: Sequence[tasks.Lane]) ->
     if provider in walk.blocked:
         return Wait(Why.PAUSED, "nothing more goes to its provider in this run")
     rest = walk.route(provider)
-    if walk.ignore_waits or not retry.until(rest.paused_until, now):
+    if walk.ignore_waits or not backoff.until(rest.paused_until, now):
         return None
     text = f"{provider} is left alone until {rfc3339(rest.paused_until)}: {rest.why}"
     walk.troubles.append(Trouble(TroubleKind.UNREACHABLE, text, EX_TEMPFAIL, provider=provider))
@@ -246,11 +246,11 @@ def _waiting(walk: Walk, lanes: Sequence[tasks.Lane], least: int, now: int) -> W
     )
 
 
-def _visit_lane(walk: Walk, workload: WorkloadConfig, lane: tasks.Lane, upto: int) -> None:
+def _visit_lane(walk: Walk, workload: WorkloadConfig, lane: tasks.Lane, last_id: int) -> None:
     """Make batches of all that is due of one lane."""
     dialect = walk.accounts.dialect(workload.provider)
     _refuse_misfit(workload, lane, dialect)
-    queue = Queue(workload, lane, rendering(workload, dialect, lane.endpoint, lane.model), upto)
+    queue = Queue(workload, lane, rendering(workload, dialect, lane.endpoint, lane.model), last_id)
     model = queue.rendering.spec.model or None
     refusals = 0
     while workload.provider not in walk.blocked and refusals < _MOST_REFUSALS:
@@ -293,7 +293,7 @@ def _facts(walk: Walk, queue: Queue) -> packing.Facts:
     return packing.Facts(
         limits=walk.accounts.limits(provider),
         learned=route.cap,
-        paused_until=0 if walk.ignore_waits else retry.until(route.paused_until, walk.clock()),
+        paused_until=0 if walk.ignore_waits else backoff.until(route.paused_until, walk.clock()),
         paused_for=route.why,
         token_cap=cap,
         under_way=0 if cap is None else walk.under_way(provider, spec.model),

@@ -26,16 +26,16 @@ import msgspec
 
 from nura_cli.clock import Clock
 from nura_cli.config import Config
-from nura_cli.dialects.base import Dialect, Ending, Fault, ResultLine, Spec
+from nura_cli.dialects.base import Dialect, Ending, Rejection, ResultLine, Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError, TroubleKind
-from nura_cli.pipeline import attention, deliver, plans, retry, settle, spool
-from nura_cli.pipeline.judge import Judge, Verdict, scrubbed
+from nura_cli.pipeline import attention, backoff, deliver, plans, settle, spool
+from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
 from nura_cli.pipeline.report import Report, Trouble, bug, count, trouble
 from nura_cli.pricing import Prices
 from nura_cli.state import State, answers, batches, outbox, snapshots
-from nura_cli.state.answers import Failure, Open, Settled, Spent
-from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.answers import Charge, Failure, Open, Settled
+from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.disk import on_disk
 from nura_cli.state.file import unforeseen
 from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
@@ -113,11 +113,11 @@ def run(
         with job.apart(f"batch {batch.id}", provider=batch.provider, batch=batch.id, workload=batch.workload):
             _reconcile(job, batch)
         progress(sum(job.tasks[name] for name in ("completed", "failed", "retried", "cancelled")), total)
-    for stray in batches.strays(state.db):
-        about = f"a double of batch {stray.batch_id}"
-        with job.apart(about, provider=stray.provider, batch=stray.batch_id):
-            if stray.spooled is not None:
-                _count_stray(job, stray)
+    for orphan in batches.orphans(state.db):
+        about = f"an extra batch beside batch {orphan.batch_id}"
+        with job.apart(about, provider=orphan.provider, batch=orphan.batch_id):
+            if orphan.spooled is not None:
+                _count_orphan(job, orphan)
     return _report(job, deliver.run(state, config, clock))
 
 
@@ -177,7 +177,7 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
         with on_disk(path), path.open("rb") as file:
             for chunk in chunks(file):
                 settling.apply(chunk, all_answers=part == "output")
-                job.state.give_way()
+                job.state.yield_to_writers()
     if batch.short_at is not None:
         settling.report()
         with job.state.transaction() as db:
@@ -206,7 +206,7 @@ def _say_cancelled(job: Reconcile, batch: Batch) -> None:
 
 
 def _refused(job: Reconcile, batch: Batch) -> None:
-    faults = tuple(msgspec.json.decode(batch.faults or "[]", type=list[Fault]))
+    faults = tuple(msgspec.json.decode(batch.faults or "[]", type=list[Rejection]))
     with job.state.transaction() as db:
         plan = plans.plan_of(job.config, batch.workload)
         settled = settle.refused_batch(db, batch, faults, plan, job.clock(), random.random()).settled  # noqa: S311 - jitter
@@ -248,7 +248,7 @@ class Settling:
         self._batch = batch
         self._dialect = dialect_of(batch.dialect)
         spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
-        self._judge = Judge(self._dialect, spec, job.prices_of(batch))
+        self._classifier = Classifier(self._dialect, spec, job.prices_of(batch))
         workload = job.config.workloads.get(batch.workload)
         self._plan = plans.plan_of(job.config, batch.workload)
         self._max_attempts = workload.retry.max_attempts if workload else _DEFAULT_ATTEMPTS
@@ -295,14 +295,14 @@ class Settling:
             found = answers.open_tasks(db, batch.id, list(lines))
             settled = [self._settled(task_id, task, verdicts[task_id], now) for task_id, task in found.items()]
             settle.settle_tasks(db, batch, settled, self._plan, now, "its result came")
-            others = {task_id: verdict.spent for task_id, verdict in verdicts.items() if task_id not in found}
+            others = {task_id: verdict.charge for task_id, verdict in verdicts.items() if task_id not in found}
             late, unknown = self._late(db, others, now) if others else (0, 0)
         _tally(job, batch, settled)
         job.tasks["late"] += late
         job.ignored["about tasks nobody knows"] += unknown
 
     def _verdict(self, line: ResultLine) -> Verdict:
-        verdict = self._judge.judge(line)
+        verdict = self._classifier.classify(line)
         if verdict.failure is None:
             return verdict
         self._job.know_key(self._batch)
@@ -327,19 +327,19 @@ class Settling:
             return 0, None
         return int(number), result
 
-    def _late(self, db: Any, spent: Mapping[int, Spent], now: int) -> tuple[int, int]:
+    def _late(self, db: Any, charge: Mapping[int, Charge], now: int) -> tuple[int, int]:
         """Bill lines for tasks that are no longer this batch's; those it accounted for before are repeats.
 
         Returns:
             How many were billed, and how many are about no task at all.
         """
-        known = answers.existing(db, list(spent))
-        billed = [(task_id, used) for task_id, used in spent.items() if task_id in known]
-        return answers.late(db, self._batch.lane_id, self._batch.id, billed, now), len(spent) - len(known)
+        known = answers.existing(db, list(charge))
+        billed = [(task_id, used) for task_id, used in charge.items() if task_id in known]
+        return answers.late(db, self._batch.lane_id, self._batch.id, billed, now), len(charge) - len(known)
 
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int) -> Settled:
         attempts = task.attempts + 1
-        to, not_before = retry.fate(
+        to, not_before = backoff.next_status(
             verdict.failure,
             attempts,
             self._max_attempts,
@@ -347,7 +347,9 @@ class Settling:
             now,
             random.random(),  # noqa: S311 - jitter
         )
-        return Settled(task_id, task.superseded, to, attempts, not_before, verdict.failure, verdict.body, verdict.spent)
+        return Settled(
+            task_id, task.superseded, to, attempts, not_before, verdict.failure, verdict.body, verdict.charge
+        )
 
     def finish(self) -> None:
         """Account for the tasks without a line, then make the batch final; not while a line of it is left as it is."""
@@ -358,7 +360,7 @@ class Settling:
         failure = _WITHOUT_LINE[Ending(batch.ending or Ending.COMPLETED)]
         untold = failure.kind is ErrorKind.MISSING and batch.completed is None
         untold = untold or (batch.ending == Ending.CANCELLED and _answered_more(batch, self._answers))
-        nothing = Verdict(failure, None, settle.UNKNOWN if untold else Spent())
+        nothing = Verdict(failure, None, settle.UNKNOWN if untold else Charge())
         while True:
             now = job.clock()
             with job.state.transaction() as db:
@@ -424,36 +426,36 @@ _TALLIED = {
 }
 
 
-def _count_stray(job: Reconcile, stray: Stray) -> None:
-    """Bill what a stray answered, nothing of it is applied; where its results in the spool are not whole, poll fetches them again."""
-    batch = batches.get(job.state.db, stray.batch_id)
+def _count_orphan(job: Reconcile, orphan: Orphan) -> None:
+    """Bill what an orphan answered, nothing of it is applied; where its results in the spool are not whole, poll fetches them again."""
+    batch = batches.get(job.state.db, orphan.batch_id)
     if batch is None:
         return
-    spooled = json.loads(stray.spooled or "{}")
-    paths = {part: spool.stray_file(job.state, stray, part) for part in spooled}
+    spooled = json.loads(orphan.spooled or "{}")
+    paths = {part: spool.orphan_file(job.state, orphan, part) for part in spooled}
     if not all(spool.intact(path, spooled[part]) for part, path in paths.items()):
         with job.state.transaction() as db:
-            batches.stray_spooled(db, stray, None)
+            batches.orphan_spooled(db, orphan, None)
         return
-    settling = StrayBill(job, batch, stray)
+    settling = OrphanBill(job, batch, orphan)
     for path in paths.values():
         settling.bill(path)
     with job.state.transaction() as db:
-        batches.counted(db, stray, job.clock())
+        batches.counted(db, orphan, job.clock())
 
 
-class StrayBill:
-    """The billing of one stray's results."""
+class OrphanBill:
+    """The billing of one orphan's results."""
 
-    def __init__(self, job: Reconcile, batch: Batch, stray: Stray) -> None:
+    def __init__(self, job: Reconcile, batch: Batch, orphan: Orphan) -> None:
         self._job = job
         self._batch = batch
-        own = stray.remote_id == batch.remote_id  # one that was given up itself
-        self._of = "" if own else stray.remote_id
+        own = orphan.remote_id == batch.remote_id  # one that was given up itself
+        self._of = "" if own else orphan.remote_id
         self._same = own or batch.remote_id is None
         self._dialect: Dialect = dialect_of(batch.dialect)
         spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
-        self._judge = Judge(self._dialect, spec, job.prices_of(batch))
+        self._classifier = Classifier(self._dialect, spec, job.prices_of(batch))
 
     def bill(self, path: Path) -> None:
         """Add the usage of each answered line of a file to the ledger."""
@@ -465,11 +467,13 @@ class StrayBill:
                     n = answers.late(db, self._batch.lane_id, self._batch.id, billed, now, self._of, same=self._same)
                 self._job.tasks["late"] += n
 
-    def _line(self, raw: bytes) -> tuple[int, Spent] | None:
+    def _line(self, raw: bytes) -> tuple[int, Charge] | None:
         try:
             result = self._dialect.result(raw.strip())
             tag, _, number = result.custom_id.rpartition("-")
             task_id = int(number) if tag == self._batch.tag and number.isdigit() and len(number) <= 18 else None
         except ValueError:
             return None
-        return None if task_id is None or result.error is not None else (task_id, self._judge.judge(result).spent)
+        return (
+            None if task_id is None or result.error is not None else (task_id, self._classifier.classify(result).charge)
+        )

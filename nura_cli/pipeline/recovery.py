@@ -1,7 +1,7 @@
 """What became of a create whose answer did not come: the named step for the one doubtful state, ``submitting``.
 
 Before a create, dispatch stores a marker of the provider's list; here, under dispatch's lock, the list is read down to
-that marker. A batch of ours on it is adopted, once; doubles are cancelled and followed; one that is surely absent (read
+that marker. A batch of ours on it is adopted, once; extra ones are cancelled and followed; one that is surely absent (read
 twice, 15 minutes apart by the server's clock and ours, as the same account) gives its tasks back, and the log says so. A
 list proves an absence only at the vendor's own address, or where it has shown a batch of ours before. Whatever cannot be
 decided is held, and nothing is ever sent on a guess.
@@ -35,7 +35,7 @@ from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, tasks
 from nura_cli.state.answers import Failure
-from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.file import unforeseen
 from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus, ErrorKind
@@ -185,7 +185,7 @@ def _set_aside(state: State, provider: Provider, batch: Batch, remotes: Sequence
     """Cancel batches that carry tasks another batch answers for, and follow them, so that their cost is counted."""
     with state.transaction() as db:
         for remote in remotes:
-            batches.add_stray(db, Stray(provider.name, remote.id, batch.id, now))
+            batches.add_orphan(db, Orphan(provider.name, remote.id, batch.id, now))
     for remote in remotes:
         if remote.phase is Phase.RUNNING:
             with suppress(ProviderError, KeyRefused):  # poll asks for it until it has ended
@@ -233,8 +233,8 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: 
         raise _hold(state, batch, f"on_unconfirmed: hold is set for its provider{it}")
     if found.ours:
         oldest_first = [*reversed(found.ours)]
-        chosen, *doubles = sorted(oldest_first, key=_worth)
-        _set_aside(state, provider, batch, doubles, clock())
+        chosen, *extra_batches = sorted(oldest_first, key=_worth)
+        _set_aside(state, provider, batch, extra_batches, clock())
         adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
     elif why := _why_held(scan, found, shows(state, provider, batch.address)):
         raise _hold(state, batch, why)
@@ -480,8 +480,8 @@ def identify(state: State, provider: Provider, batch: Batch, listed: Sequence[Re
     """
     known = batches.known(state.db, [remote.id for remote in listed])
     fresh = [remote for remote in listed if remote.id not in known]
-    ours = [remote for remote in fresh if bears(remote, batch)]
-    taken = [remote for remote in listed if remote.id in known and bears(remote, batch)]
+    ours = [remote for remote in fresh if has_tag(remote, batch)]
+    taken = [remote for remote in listed if remote.id in known and has_tag(remote, batch)]
     found = Found(ours, [], [], [], taken, [])
     if ours:
         return found
@@ -497,7 +497,7 @@ def identify(state: State, provider: Provider, batch: Batch, listed: Sequence[Re
     return found
 
 
-def bears(remote: RemoteBatch, batch: Batch) -> bool:
+def has_tag(remote: RemoteBatch, batch: Batch) -> bool:
     """Return whether a listed batch has this one's tag, or was made from its file."""
     by_file = remote.input_file_id is not None and remote.input_file_id == batch.input_file_id
     return remote.tag == batch.tag or by_file
@@ -511,7 +511,7 @@ def check_ours(remote: RemoteBatch, batch: Batch) -> None:
     """
     other_tag = remote.tag not in (None, batch.tag)
     other_file = (
-        remote.tag is None and None not in (remote.input_file_id, batch.input_file_id) and not bears(remote, batch)
+        remote.tag is None and None not in (remote.input_file_id, batch.input_file_id) and not has_tag(remote, batch)
     )
     if other_tag or other_file or remote.total not in (None, 0, batch.requests):
         raise Unconfirmed(

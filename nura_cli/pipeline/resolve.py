@@ -20,7 +20,7 @@ from nura_cli.pipeline.report import Report, count
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, answers, batches
 from nura_cli.state.answers import Failure
-from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.batches import Batch, Orphan
 from nura_cli.states import BatchStatus, ErrorKind
 
 
@@ -101,7 +101,7 @@ def _is_number(name: str) -> bool:
 
 def _at_provider(state: State, name: str) -> bool:
     """Return whether a name is an id at a provider; there are services that number their batches, as this file does."""
-    followed = any(one.remote_id == name for one in batches.strays(state.db))
+    followed = any(one.remote_id == name for one in batches.orphans(state.db))
     return not _is_number(name) or (followed and _here(state, name) is None)
 
 
@@ -110,15 +110,15 @@ def _here(state: State, name: str) -> Batch | None:
 
 
 def _let_go(state: State, clock: Clock, name: str) -> str:
-    """Stop following a double, whose answers nobody needs; what it cost stays unknown. Raises UsageError: none is followed."""
-    found = [one for one in batches.strays(state.db) if one.remote_id == name]
+    """Stop following an extra batch, whose answers nobody needs; what it cost stays unknown. Raises UsageError: none is followed."""
+    found = [one for one in batches.orphans(state.db) if one.remote_id == name]
     if not found:
         raise UsageError(
-            f"{name} is not followed; --give-up takes the number of a batch, or the id of a double that status names"
+            f"{name} is not followed; --give-up takes the number of a batch, or the id of an extra batch that status names"
         )
     with state.transaction() as db:
-        for stray in found:
-            settle.let_go(db, stray, clock())
+        for orphan in found:
+            settle.let_go(db, orphan, clock())
     return f"{name} is no longer followed, and what it cost stays unknown"
 
 
@@ -153,7 +153,7 @@ def _put_back(state: State, clock: Clock, batch: Batch) -> str:
         total += n
         if n < settle.CHUNK_TASKS:
             return f"{count(total, 'task')} that its cancelling stopped {'waits' if total == 1 else 'wait'} again"
-        state.give_way()
+        state.yield_to_writers()
 
 
 def _leave(state: State, batch: Batch) -> str:
@@ -176,7 +176,7 @@ def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_
 def _check_ours(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> RemoteBatch:
     """Return what the provider says of a batch, once nothing it tells makes it another one's. Raises UsageError."""
     accounts.check(batch)
-    followed = any((one.remote_id, one.batch_id) == (remote_id, batch.id) for one in batches.strays(state.db))
+    followed = any((one.remote_id, one.batch_id) == (remote_id, batch.id) for one in batches.orphans(state.db))
     if not followed:  # one that is followed for this very batch may be used in its place
         _check_unknown(state, remote_id)
     provider = accounts.provider(batch.provider)
@@ -193,7 +193,7 @@ def _check_ours(state: State, accounts: Accounts, batch: Batch, remote_id: str) 
             f" ({batch.input_file_id})"
         )
     with state.transaction() as db:
-        batches.take_stray(db, batch, remote_id)
+        batches.take_orphan(db, batch, remote_id)
     return remote
 
 
@@ -211,7 +211,7 @@ def _disown(state: State, accounts: Accounts, clock: Clock, remote_id: str) -> N
     if remote.state_id != state.state_id and remote.input_file_id not in uploads:
         raise UsageError(f"{remote_id} at {provider.name} was not sent by this state file or a copy of it")
     with state.transaction() as db:
-        batches.add_stray(db, Stray(provider.name, remote_id, 0, clock()))
+        batches.add_orphan(db, Orphan(provider.name, remote_id, 0, clock()))
     provider.cancel(remote_id)
 
 

@@ -7,11 +7,11 @@ import msgspec
 
 from nura_cli.clock import Clock
 from nura_cli.dialects import vendors
-from nura_cli.dialects.base import Fault
-from nura_cli.pipeline import retry
+from nura_cli.dialects.base import Rejection
+from nura_cli.pipeline import backoff
 from nura_cli.state import Connection, State, answers, batches, outbox, runs, tasks
-from nura_cli.state.answers import Failure, Open, Settled, Spent
-from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.answers import Charge, Failure, Open, Settled
+from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 
@@ -44,7 +44,7 @@ def fail_tasks(
             0,
             failure,
             None,
-            Spent(),
+            Charge(),
         )
         for task_id, failure in failures
         if task_id in found
@@ -62,7 +62,7 @@ def fail_unrendered(
 
 
 CHUNK_TASKS = 2000
-UNKNOWN = Spent(cost=None, list_cost=None)
+UNKNOWN = Charge(cost=None, list_cost=None)
 """What a lost answer cost: it was paid for, and nobody says how much."""
 
 
@@ -106,10 +106,10 @@ def lose(
                 if not left:
                     _end_lost(db, batch, failure.message, plan, now)
                     for remote_id in followed:
-                        batches.add_stray(db, Stray(batch.provider, remote_id, batch.id, now))
+                        batches.add_orphan(db, Orphan(batch.provider, remote_id, batch.id, now))
                 return not left
         after = max(found)
-        state.give_way()
+        state.yield_to_writers()
 
 
 def _lost(task_id: int, task: Open, failure: Failure, resend: bool) -> Settled:
@@ -119,7 +119,7 @@ def _lost(task_id: int, task: Open, failure: Failure, resend: bool) -> Settled:
 
 def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan, now: int) -> None:
     if batch.remote_id is not None:
-        batches.add_stray(db, Stray(batch.provider, batch.remote_id, batch.id, now))
+        batches.add_orphan(db, Orphan(batch.provider, batch.remote_id, batch.id, now))
     found = batches.get(db, batch.id) or batch
     batches.move(
         db,
@@ -137,12 +137,12 @@ def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan, now: int) -> N
     outbox.ended(db, batch.lane_id, batch.id, EventType.BATCH_FAILED, plan, now)
 
 
-def let_go(db: Connection, stray: Stray, now: int) -> None:
-    """Stop following a stray whose answers cannot be had: it may have been paid for, and nobody says how much."""
-    batch = batches.get(db, stray.batch_id)
-    if batch is not None and batch.remote_id != stray.remote_id:  # its own were billed so when they were given up
-        answers.unknown(db, batch.lane_id, batch.id, now, stray.remote_id, same=batch.remote_id is None)
-    batches.counted(db, stray, now)
+def let_go(db: Connection, orphan: Orphan, now: int) -> None:
+    """Stop following an orphan whose answers cannot be had: it may have been paid for, and nobody says how much."""
+    batch = batches.get(db, orphan.batch_id)
+    if batch is not None and batch.remote_id != orphan.remote_id:  # its own were billed so when they were given up
+        answers.unknown(db, batch.lane_id, batch.id, now, orphan.remote_id, same=batch.remote_id is None)
+    batches.counted(db, orphan, now)
 
 
 class Refusal(NamedTuple):
@@ -155,7 +155,7 @@ class Refusal(NamedTuple):
 def refused_batch(
     db: Connection,
     batch: Batch,
-    faults: tuple[Fault, ...],
+    faults: tuple[Rejection, ...],
     plan: Plan,
     now: int,
     jitter: float,
@@ -170,19 +170,19 @@ def refused_batch(
     beside = batches.under_way(db, BatchStatus.SUBMITTED)
     alone = not any((other.provider, other.model) == (batch.provider, batch.model) for other in beside)
     reasons = {vendors.reason(batch.dialect, fault) for fault in faults}
-    verdict = retry.refused(faults, reasons, batch.requests, alone=alone, content=content)
+    verdict = backoff.refused(faults, reasons, batch.requests, alone=alone, content=content)
     why = describe(faults)
     line = 1 if verdict.fail_all else verdict.line
     culprit = tasks.nth(db, batch.id, line) if line is not None else None
     settled = []
     if culprit is not None:
         named = [fault for fault in faults if fault.line == verdict.line]
-        fault = next(iter([*named, *faults]), Fault(None, None, None))
+        fault = next(iter([*named, *faults]), Rejection(None, None, None))
         failure = Failure(ErrorKind.REFUSED, fault.message or why, fault.code)
         settled = fail_tasks(db, batch, [(culprit, failure)], plan, now, f"refused: {why}", attempt=True)
     tasks.release(db, batch.id, now, f"its batch was refused: {why}")
     route = runs.route(db, batch.provider, batch.endpoint, batch.model)
-    runs.learn(db, retry.after_refusal(route, verdict, batch.requests, why, now, jitter))
+    runs.learn(db, backoff.after_refusal(route, verdict, batch.requests, why, now, jitter))
     batches.move(
         db, batch, BatchStatus.FAILED, now, f"refused: {why}", reason=why, faults=msgspec.json.encode(faults).decode()
     )
@@ -190,7 +190,7 @@ def refused_batch(
     return Refusal(settled, verdict.pause)
 
 
-def describe(faults: tuple[Fault, ...]) -> str:
+def describe(faults: tuple[Rejection, ...]) -> str:
     """Return the provider's words about a refused batch on one line, the first fault first."""
     if not faults:
         return "the provider gave no reason"

@@ -19,7 +19,7 @@ from nura_cli.dialects.base import Dialect
 from nura_cli.errors import Unreachable
 from nura_cli.providers.base import Download, Provider
 from nura_cli.state import State
-from nura_cli.state.batches import Batch, Stray
+from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.disk import on_disk, part_of, publish
 
 _PIECE_BYTES = 1 << 20
@@ -191,9 +191,9 @@ def intact(path: Path, expected: dict[str, object]) -> bool:
             return False
 
 
-def stray_file(state: State, stray: Stray, part: str) -> Path:
-    """Return where a part of a stray's results lies in the spool."""
-    return state.results / f"stray-{hashlib.sha256(stray.remote_id.encode()).hexdigest()[:20]}.{part}.jsonl"
+def orphan_file(state: State, orphan: Orphan, part: str) -> Path:
+    """Return where a part of an orphan's results lies in the spool."""
+    return state.results / f"stray-{hashlib.sha256(orphan.remote_id.encode()).hexdigest()[:20]}.{part}.jsonl"
 
 
 class Lines(NamedTuple):

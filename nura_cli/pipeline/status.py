@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nura_cli.clock import rfc3339
-from nura_cli.pipeline import attention, retry
+from nura_cli.pipeline import attention, backoff
 from nura_cli.pipeline.report import Report, batch_dicts
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, answers, batches, outbox, runs, snapshots, tasks
@@ -65,7 +65,7 @@ def run(
         "attention": [
             *attention.about(under_way, now),
             *attention.cancelled(batches.cancelled(state.db)),
-            *attention.doubles(batches.strays(state.db), now),
+            *attention.extra_batches(batches.orphans(state.db), now),
             *attention.possible_copies(batches.sightings(state.db), now),
             *(attention.orphaned(by_workload, configured) if configured else ()),
             *attention.given_up(left),
@@ -156,11 +156,11 @@ def _paused(state: State, now: int) -> list[dict[str, Any]]:
             "why": route.why,
         }
         for route in runs.routes(state.db)
-        if retry.until(route.paused_until, now)
+        if backoff.until(route.paused_until, now)
     ]
     receivers = [
         {"provider": None, "endpoint": None, "model": None, "until": rfc3339(rest.paused_until), "why": rest.why}
-        for rest in outbox.rests(state.db)
-        if retry.until(rest.paused_until, now)
+        for rest in outbox.pauses(state.db)
+        if backoff.until(rest.paused_until, now)
     ]
     return routes + receivers

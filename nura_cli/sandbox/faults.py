@@ -225,7 +225,7 @@ def concerns(fault: Fault, route: str, method: str, path: str) -> bool:
     )
 
 
-def strikes(fault: Fault, occasion: int) -> bool:
+def failures_in_a_row(fault: Fault, occasion: int) -> bool:
     """Return whether a fault strikes on its occasion of this number (from 0), by ``skip`` and ``probability``."""
     if occasion < int(fault.get("skip", 0)):
         return False

@@ -504,7 +504,7 @@ class Store:
             if not wanted(spec):
                 continue
             db.execute("UPDATE faults SET seen = seen + 1 WHERE id = ?", (row["id"],))
-            if faults.strikes(spec, row["seen"]):
+            if faults.failures_in_a_row(spec, row["seen"]):
                 db.execute("UPDATE faults SET left = left - 1 WHERE id = ? AND left > 0", (row["id"],))
                 return spec
         return None

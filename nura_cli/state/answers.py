@@ -22,7 +22,7 @@ class Open(NamedTuple):
     superseded: bool
 
 
-class Spent(NamedTuple):
+class Charge(NamedTuple):
     """What one attempt used and cost. Money in pico-dollars; None where no price is known."""
 
     input_tokens: int = 0
@@ -58,7 +58,7 @@ class Settled(NamedTuple):
     not_before: int
     failure: Failure | None
     body: bytes | None
-    spent: Spent
+    charge: Charge
 
 
 def open_tasks(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> dict[int, Open]:
@@ -99,7 +99,7 @@ def settle(db: sqlite3.Connection, lane: int, batch_id: int, settled: Sequence[S
     db.executemany(
         "INSERT INTO attempts (task_id, batch_id, at, outcome, input_tokens, cached_input_tokens, output_tokens, cost,"
         " list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(s.task_id, batch_id, at, s.failure.kind if s.failure else "answered", *s.spent) for s in settled],
+        [(s.task_id, batch_id, at, s.failure.kind if s.failure else "answered", *s.charge) for s in settled],
     )
     db.executemany(_ANSWER, [_answer(batch_id, at, s) for s in settled if s.to is not TaskStatus.PENDING])
     moved = Counter((s.to, s.superseded) for s in settled)
@@ -112,7 +112,7 @@ def settle(db: sqlite3.Connection, lane: int, batch_id: int, settled: Sequence[S
     for (to, superseded), n in moved.items():
         tasks.count(db, {(lane, TaskStatus.SUBMITTED, superseded): -n, (lane, to, superseded): n})
         log.task(db, at, lane, batch_id, TaskStatus.SUBMITTED, to, n, why)
-    add_totals(db, lane, [s.spent for s in settled])
+    add_totals(db, lane, [s.charge for s in settled])
 
 
 _ANSWER = (
@@ -130,9 +130,9 @@ def late(
     db: sqlite3.Connection,
     lane: int,
     batch_id: int,
-    lines: Iterable[tuple[int, Spent]],
+    lines: Iterable[tuple[int, Charge]],
     at: int,
-    stray: str = "",
+    orphan: str = "",
     *,
     same: bool = True,
 ) -> int:
@@ -145,34 +145,34 @@ def late(
         same: whether they are of the batch's own sending, and not of a second one.
     """
     billed = []
-    for task_id, spent in lines:
-        if same and _found_again(db, lane, batch_id, task_id, spent):
-            billed.append(spent)
+    for task_id, charge in lines:
+        if same and _found_again(db, lane, batch_id, task_id, charge):
+            billed.append(charge)
             continue
         added = db.execute(
             "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, input_tokens, cached_input_tokens,"
             " output_tokens, cost, list_cost, stray) VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?, ?)",
-            (task_id, batch_id, at, *spent, stray),
+            (task_id, batch_id, at, *charge, orphan),
         ).rowcount
-        billed += [spent] * added
+        billed += [charge] * added
     add_totals(db, lane, billed)
     return len(billed)
 
 
-def _found_again(db: sqlite3.Connection, lane: int, batch_id: int, task_id: int, spent: Spent) -> bool:
+def _found_again(db: sqlite3.Connection, lane: int, batch_id: int, task_id: int, charge: Charge) -> bool:
     """Put what an attempt cost that was taken for lost into its place in the ledger; return whether there is one."""
     found = db.execute(
         "UPDATE attempts SET late = 1, input_tokens = ?, cached_input_tokens = ?, output_tokens = ?, cost = ?,"
         " list_cost = ? WHERE task_id = ? AND batch_id = ? AND stray = '' AND late = 0 AND cost IS NULL"
         " AND outcome IN ('lost', 'missing')",
-        (*spent, task_id, batch_id),
+        (*charge, task_id, batch_id),
     ).rowcount
     if found:
         db.execute("UPDATE totals SET unpriced = unpriced - 1 WHERE lane_id = ?", (lane,))
     return bool(found)
 
 
-def unknown(db: sqlite3.Connection, lane: int, batch_id: int, at: int, stray: str, *, same: bool) -> int:
+def unknown(db: sqlite3.Connection, lane: int, batch_id: int, at: int, orphan: str, *, same: bool) -> int:
     """Bill a stray whose answers cannot be had: an attempt of unknown cost for each task its batch accounted for; return how many.
 
     It reads the whole ledger, since nothing else says whose tasks they were: for what hardly ever happens.
@@ -184,9 +184,9 @@ def unknown(db: sqlite3.Connection, lane: int, batch_id: int, at: int, stray: st
         "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, cost, list_cost, stray)"
         " SELECT task_id, batch_id, :at, 'late', 1, NULL, NULL, :stray FROM attempts"
         " WHERE batch_id = :batch AND stray = '' AND NOT (:same AND cost IS NULL AND outcome IN ('lost', 'missing'))",
-        {"at": at, "stray": stray, "batch": batch_id, "same": same},
+        {"at": at, "stray": orphan, "batch": batch_id, "same": same},
     ).rowcount
-    add_totals(db, lane, [Spent(cost=None, list_cost=None)] * added)
+    add_totals(db, lane, [Charge(cost=None, list_cost=None)] * added)
     return added
 
 
@@ -235,18 +235,18 @@ class Totals(NamedTuple):
 _TOTALS = ", ".join(Totals._fields)
 
 
-def add_totals(db: sqlite3.Connection, lane: int, spent: Sequence[Spent]) -> None:
+def add_totals(db: sqlite3.Connection, lane: int, charge: Sequence[Charge]) -> None:
     """Add what attempts used and cost to the lane's totals; an attempt without a price counts as unpriced.
 
     Added up here: SQLite would make a sum past 64 bits a fraction, which its column refuses. There the total stays.
     """
     added = Totals(
-        sum(s.input_tokens for s in spent),
-        sum(s.cached_input_tokens for s in spent),
-        sum(s.output_tokens for s in spent),
-        sum(s.cost or 0 for s in spent),
-        sum(s.list_cost or 0 for s in spent),
-        sum(s.cost is None for s in spent),
+        sum(s.input_tokens for s in charge),
+        sum(s.cached_input_tokens for s in charge),
+        sum(s.output_tokens for s in charge),
+        sum(s.cost or 0 for s in charge),
+        sum(s.list_cost or 0 for s in charge),
+        sum(s.cost is None for s in charge),
     )
     before = db.execute(f"SELECT {_TOTALS} FROM totals WHERE lane_id = ?", (lane,)).fetchone() or [0] * len(added)
     now = [min(old + new, _LARGEST) for old, new in zip(before, added, strict=True)]

@@ -237,8 +237,8 @@ def disowned(db: sqlite3.Connection, remote_id: str) -> bool:
     return db.execute(query, (remote_id,)).fetchone() is not None
 
 
-class Stray(NamedTuple):
-    """A batch at the provider that is ours and not used: a double, or one found after it was given up.
+class Orphan(NamedTuple):
+    """A batch at the provider that is ours and not used: an extra batch of one intent, or one found after it was given up.
 
     ``batch_id`` is the batch whose tasks it carries; 0 when this state file knows none (it was restored from a copy).
     ``spooled`` is what lies in the spool of its results, as for a batch; None before they were downloaded.
@@ -251,39 +251,40 @@ class Stray(NamedTuple):
     spooled: str | None = None
 
 
-def take_stray(db: sqlite3.Connection, batch: Batch, remote_id: str) -> None:
+def take_orphan(db: sqlite3.Connection, batch: Batch, remote_id: str) -> None:
     """Stop following a batch's own stray that is not counted yet: it is to be used in its place."""
     db.execute("DELETE FROM strays WHERE remote_id = ? AND batch_id = ? AND counted_at IS NULL", (remote_id, batch.id))
 
 
-def add_stray(db: sqlite3.Connection, stray: Stray) -> None:
+def add_orphan(db: sqlite3.Connection, orphan: Orphan) -> None:
     """Note a stray; a known one changes nothing."""
-    at = stray.found_at
+    at = orphan.found_at
     db.execute(
         "INSERT OR IGNORE INTO strays (provider, remote_id, batch_id, found_at, counted_at) VALUES (?, ?, ?, ?, ?)",
-        (stray.provider, stray.remote_id, stray.batch_id, at, None if stray.batch_id else at),
+        (orphan.provider, orphan.remote_id, orphan.batch_id, at, None if orphan.batch_id else at),
     )
-    if stray.batch_id:
-        log.batch(db, at, stray.batch_id, None, "stray", f"{stray.remote_id} carries its tasks too, and is not used")
+    if orphan.batch_id:
+        log.batch(db, at, orphan.batch_id, None, "stray", f"{orphan.remote_id} carries its tasks too, and is not used")
 
 
-def strays(db: sqlite3.Connection) -> list[Stray]:
+def orphans(db: sqlite3.Connection) -> list[Orphan]:
     """Return the strays whose cost is not counted yet, the longest known first."""
-    query = f"SELECT {', '.join(Stray._fields)} FROM strays WHERE counted_at IS NULL ORDER BY found_at"
-    return [Stray(*row) for row in db.execute(query)]
+    query = f"SELECT {', '.join(Orphan._fields)} FROM strays WHERE counted_at IS NULL ORDER BY found_at"
+    return [Orphan(*row) for row in db.execute(query)]
 
 
-def stray_spooled(db: sqlite3.Connection, stray: Stray, spooled: str | None) -> None:
+def orphan_spooled(db: sqlite3.Connection, orphan: Orphan, spooled: str | None) -> None:
     """Note that a stray's results lie in the spool (``spooled``: as a batch's), or are to be fetched again (None)."""
     db.execute(
-        "UPDATE strays SET spooled = ? WHERE provider = ? AND remote_id = ?", (spooled, stray.provider, stray.remote_id)
+        "UPDATE strays SET spooled = ? WHERE provider = ? AND remote_id = ?",
+        (spooled, orphan.provider, orphan.remote_id),
     )
 
 
-def counted(db: sqlite3.Connection, stray: Stray, at: int) -> None:
+def counted(db: sqlite3.Connection, orphan: Orphan, at: int) -> None:
     """Note that a stray has ended and what it cost stands in the ledger."""
     db.execute(
-        "UPDATE strays SET counted_at = ? WHERE provider = ? AND remote_id = ?", (at, stray.provider, stray.remote_id)
+        "UPDATE strays SET counted_at = ? WHERE provider = ? AND remote_id = ?", (at, orphan.provider, orphan.remote_id)
     )
 
 

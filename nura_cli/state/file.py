@@ -168,7 +168,7 @@ class State:
                 self.db.execute("ROLLBACK")
             raise
 
-    def give_way(self) -> None:
+    def yield_to_writers(self) -> None:
         """Between two commits of a long write: leave other writers a gap in which to take their turn."""
         time.sleep(_YIELD_SECONDS)
 

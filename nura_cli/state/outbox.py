@@ -264,40 +264,40 @@ def readdress(db: sqlite3.Connection, waiting: Left, target: str) -> None:
     )
 
 
-class Rest(NamedTuple):
+class Pause(NamedTuple):
     """A database or receiver that could not take anything: until when it is left alone, how often in a row, and why."""
 
     target: str
     paused_until: int
-    strikes: int
+    failures_in_a_row: int
     why: str
 
 
-_REST = ", ".join(Rest._fields)
+_PAUSE = "target, paused_until, strikes, why"
 
 
-def rests(db: sqlite3.Connection) -> list[Rest]:
-    """Return every target that rests."""
-    return [Rest(*row) for row in db.execute(f"SELECT {_REST} FROM receivers ORDER BY target")]
+def pauses(db: sqlite3.Connection) -> list[Pause]:
+    """Return every target that is paused."""
+    return [Pause(*row) for row in db.execute(f"SELECT {_PAUSE} FROM receivers ORDER BY target")]
 
 
-def rest(db: sqlite3.Connection, target: str) -> Rest:
-    """Return what is known of a target; one never heard of does not rest."""
-    row = db.execute(f"SELECT {_REST} FROM receivers WHERE target = ?", (target,)).fetchone()
-    return Rest(*row) if row else Rest(target, 0, 0, "")
+def pause_of(db: sqlite3.Connection, target: str) -> Pause:
+    """Return what is known of a target; one never heard of is not paused."""
+    row = db.execute(f"SELECT {_PAUSE} FROM receivers WHERE target = ?", (target,)).fetchone()
+    return Pause(*row) if row else Pause(target, 0, 0, "")
 
 
-def pause(db: sqlite3.Connection, rest: Rest) -> None:
-    """Let a target rest."""
+def pause(db: sqlite3.Connection, found: Pause) -> None:
+    """Leave a target alone until the pause is over."""
     db.execute(
-        f"INSERT INTO receivers ({_REST}) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        f"INSERT INTO receivers ({_PAUSE}) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
         " paused_until = excluded.paused_until, strikes = excluded.strikes, why = excluded.why",
-        rest,
+        found,
     )
 
 
 def resume(db: sqlite3.Connection, target: str) -> None:
-    """Forget that a target rested."""
+    """Forget that a target was paused."""
     db.execute("DELETE FROM receivers WHERE target = ?", (target,))
 
 

@@ -73,7 +73,7 @@ class Route(NamedTuple):
 
     Attributes:
         paused_until: nothing is sent before this unix second.
-        strikes: how often in a row it was refused: the pause grows with it.
+        failures_in_a_row: how often in a row it was refused: the pause grows with it.
         cap: requests to send in one batch at most, learned from refusals, or None.
         why: what the provider said.
     """
@@ -82,12 +82,12 @@ class Route(NamedTuple):
     endpoint: str
     model: str
     paused_until: int
-    strikes: int
+    failures_in_a_row: int
     cap: int | None
     why: str | None
 
 
-_ROUTE = ", ".join(Route._fields)
+_ROUTE = "provider, endpoint, model, paused_until, strikes, cap, why"
 _WHERE = "WHERE provider = ? AND endpoint = ? AND model = ?"
 
 
@@ -107,7 +107,7 @@ def _tell(route: Route) -> None:
         "%s: sent to again %s, %s failures in a row, at most %s requests a batch: %s",
         "/".join(part for part in (route.provider, route.endpoint, route.model) if part),
         f"from {rfc3339(route.paused_until)} on" if route.paused_until else "at once",
-        route.strikes,
+        route.failures_in_a_row,
         route.cap or "any number of",
         route.why or "it answered",
     )
@@ -117,7 +117,7 @@ def learn(db: sqlite3.Connection, known: Route) -> None:
     """Store what is known of a route now; an open one without a cap leaves no row."""
     if known != route(db, known.provider, known.endpoint, known.model):
         _tell(known)
-    if not (known.paused_until or known.strikes or known.cap):
+    if not (known.paused_until or known.failures_in_a_row or known.cap):
         db.execute(f"DELETE FROM routes {_WHERE}", (known.provider, known.endpoint, known.model))
         return
     db.execute(

@@ -228,7 +228,7 @@ def oldest_pending(db: sqlite3.Connection, lane: int) -> int | None:
     return oldest_due(db, lane, 2**62 - 1, 2**62)
 
 
-def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int, horizon: int, upto: int) -> int:
+def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int, horizon: int, last_id: int) -> int:
     """Move up to ``limit`` due tasks of a lane into a batch, retried ones first, then oldest first; return how many.
 
     ``upto`` is the last task id to take: what comes in meanwhile waits for the next run.
@@ -239,7 +239,7 @@ def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int
             f"{moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, 'batch_id = :batch')} AND id IN (SELECT id FROM tasks t"
             f" WHERE lane_id = :lane AND status = 'pending' AND {due} AND id <= :upto ORDER BY not_before, id LIMIT :n)"
         )
-        values = {"batch": batch_id, "lane": lane, "now": now, "horizon": horizon, "n": limit - total, "upto": upto}
+        values = {"batch": batch_id, "lane": lane, "now": now, "horizon": horizon, "n": limit - total, "upto": last_id}
         total += db.execute(query, values).rowcount
         if total >= limit:
             break
@@ -258,7 +258,7 @@ def page(db: sqlite3.Connection, batch_id: int, after: int, limit: int) -> list[
     ).fetchall()
 
 
-def due_ids(db: sqlite3.Connection, lane: int, now: int, horizon: int, upto: int) -> Iterator[int]:
+def due_ids(db: sqlite3.Connection, lane: int, now: int, horizon: int, last_id: int) -> Iterator[int]:
     """Yield the ids of a lane's due tasks up to ``upto``, in the order in which :func:`claim` takes them.
 
     They are read in pages, and no read is open in between. What is due in two ways (where all is) comes once.
@@ -269,7 +269,7 @@ def due_ids(db: sqlite3.Connection, lane: int, now: int, horizon: int, upto: int
             f"SELECT not_before, id FROM tasks t WHERE lane_id = :lane AND status = 'pending' AND {due}{once}"
             " AND id <= :upto AND (not_before, id) > (:not_before, :id) ORDER BY not_before, id LIMIT 1000"
         )
-        values = {"lane": lane, "now": now, "horizon": horizon, "upto": upto, "not_before": -1, "id": 0}
+        values = {"lane": lane, "now": now, "horizon": horizon, "upto": last_id, "not_before": -1, "id": 0}
         while rows := db.execute(query, values).fetchall():
             yield from (task_id for _, task_id in rows)
             values["not_before"], values["id"] = rows[-1]

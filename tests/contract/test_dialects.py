@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from nura_cli import clock
 from nura_cli.delivery import events
 from nura_cli.dialects import anthropic, openai, reading, vendors
-from nura_cli.dialects.base import Dialect, Fault, Phase, Spec
+from nura_cli.dialects.base import Dialect, Phase, Rejection, Spec
 from nura_cli.errors import InputError
-from nura_cli.pipeline import retry, settle
-from nura_cli.pipeline.judge import Judge, scrubbed
+from nura_cli.pipeline import backoff, settle
+from nura_cli.pipeline.classify import Classifier, scrubbed
 from nura_cli.pricing import Prices, Usage
 from nura_cli.providers import wire
 from nura_cli.states import ErrorKind, Reason
@@ -84,7 +84,7 @@ def test_a_schema_goes_out_in_the_vendors_form(dialect: Dialect) -> None:
 def test_why_a_batch_was_refused_comes_down_to_one_of_a_few_reasons(
     dialect: Dialect, code: str, reason: Reason
 ) -> None:
-    assert dialect.reason(Fault(code, "m", None)) is reason
+    assert dialect.reason(Rejection(code, "m", None)) is reason
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_why_a_batch_was_refused_comes_down_to_one_of_a_few_reasons(
     ],
 )
 def test_a_gateway_may_pass_on_another_vendors_words(name: str, code: str, reason: Reason) -> None:
-    assert vendors.reason(name, Fault(code, "m", None)) is reason
+    assert vendors.reason(name, Rejection(code, "m", None)) is reason
 
 
 @BOTH
@@ -108,7 +108,7 @@ def test_a_gateway_may_pass_on_another_vendors_words(name: str, code: str, reaso
 def test_a_word_that_is_not_known_is_taken_to_be_about_the_content(
     dialect: Dialect, code: str | None, message: str | None, line: int | None
 ) -> None:
-    assert dialect.reason(Fault(code, message, line)) is Reason.CONTENT
+    assert dialect.reason(Rejection(code, message, line)) is Reason.CONTENT
 
 
 @BOTH
@@ -373,7 +373,7 @@ def test_headers_with_any_date_or_length_are_read_or_passed_over(value: str) -> 
     assert (events.retry_after(headers, 0.0) or 0) >= 0
 
 
-MESSAGE = Fault(None, "too many", None)
+MESSAGE = Rejection(None, "too many", None)
 
 
 @pytest.mark.parametrize(
@@ -392,19 +392,19 @@ MESSAGE = Fault(None, "too many", None)
         ({"error": {"message": "too many"}}, (MESSAGE,)),
         ([{"error": {"message": "too many"}}], (MESSAGE,)),
         ({"errors": [{"detail": "too many"}]}, (MESSAGE,)),
-        ({"error": {"message": "too many", "type": "limit"}}, (Fault("limit", "too many", None),)),
-        ({"type": "error", "error": {"message": "too many", "code": 7}}, (Fault("7", "too many", None),)),
-        ({"code": "limit", "param": None}, (Fault("limit", None, None),)),
+        ({"error": {"message": "too many", "type": "limit"}}, (Rejection("limit", "too many", None),)),
+        ({"type": "error", "error": {"message": "too many", "code": 7}}, (Rejection("7", "too many", None),)),
+        ({"code": "limit", "param": None}, (Rejection("limit", None, None),)),
         (["too many", {"message": "too many", "line": 3}], (MESSAGE, MESSAGE._replace(line=3))),
-        (503, (Fault(None, "503", None),)),
-        ({"why": "nobody knows"}, (Fault(None, '{"why": "nobody knows"}', None),)),
+        (503, (Rejection(None, "503", None),)),
+        ({"why": "nobody knows"}, (Rejection(None, '{"why": "nobody knows"}', None),)),
     ],
 )
-def test_why_a_batch_was_refused_is_read_in_any_shape(errors: Any, faults: tuple[Fault, ...]) -> None:
+def test_why_a_batch_was_refused_is_read_in_any_shape(errors: Any, faults: tuple[Rejection, ...]) -> None:
     found = openai.remote_batch({"id": "b", "status": "failed", "errors": errors})
     assert found is not None
     assert (found.phase, found.faults) == (Phase.REFUSED, faults)
-    assert retry.refused(found.faults, {OPENAI.reason(fault) for fault in found.faults}, 1)
+    assert backoff.refused(found.faults, {OPENAI.reason(fault) for fault in found.faults}, 1)
     assert settle.describe(found.faults)
 
 
@@ -420,7 +420,7 @@ def test_why_a_batch_was_refused_is_read_in_any_shape(errors: Any, faults: tuple
 def test_a_line_to_blame_is_a_whole_number_from_1(told: Any, line: int | None) -> None:
     found = openai.remote_batch({"id": "b", "status": "failed", "errors": {"data": [{"message": "m", "line": told}]}})
     assert found is not None
-    assert found.faults == (Fault(None, "m", line),)
+    assert found.faults == (Rejection(None, "m", line),)
 
 
 @given(st.dictionaries(st.text(), documents))
@@ -490,8 +490,8 @@ def test_whatever_stands_in_a_result_line_is_judged(dialect: Dialect, response: 
             continue
         for endpoint in (*dialect.endpoints, "/v1/completions"):
             spec = Spec(dialect=dialect.name, endpoint=endpoint, model="m", answer_schema={"type": "object"})
-            verdict = scrubbed(Judge(dialect, spec, PRICES).judge(found))
-            numbers = [*verdict.spent, *(verdict.failure or ())]
+            verdict = scrubbed(Classifier(dialect, spec, PRICES).classify(found))
+            numbers = [*verdict.charge, *(verdict.failure or ())]
             assert all(-LARGEST <= n < LARGEST for n in numbers if isinstance(n, int))
             assert all(text.encode() or True for text in verdict.failure or () if isinstance(text, str))
             if verdict.body is not None:

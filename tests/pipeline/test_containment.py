@@ -11,11 +11,11 @@ import pytest
 
 from nura_cli.dialects.base import ResultLine
 from nura_cli.errors import StateError
-from nura_cli.pipeline import retry
+from nura_cli.pipeline import backoff
 from nura_cli.pipeline import spool as spooled
-from nura_cli.pipeline.judge import Judge, Verdict
+from nura_cli.pipeline.classify import Classifier, Verdict
 from nura_cli.state import State
-from nura_cli.state.answers import Spent
+from nura_cli.state.answers import Charge
 from tests.conftest import OPENAI_FIRST, START, Spool
 from tests.pipeline.forks import Command, Ended
 
@@ -166,7 +166,7 @@ def test_a_provider_cannot_ask_for_a_longer_rest_than_the_longest_backoff(spool:
     code, said = Command(spool.folder, spool.clock(), "dispatch", "--json").end()
     assert code == 75
     assert [error["kind"] for error in json.loads(said)["errors"]] == ["rate_limited"]
-    spool.clock.advance(retry.LONGEST_BACKOFF - 60)
+    spool.clock.advance(backoff.LONGEST_BACKOFF - 60)
     assert spool.dispatch().result["not_due"]["backoff"] == 1
     spool.clock.advance(60)
     assert spool.dispatch().result["requests"] == 1
@@ -182,7 +182,7 @@ def test_a_failed_row_waits_longer_after_each_attempt_and_not_exactly(spool: Spo
         spool.round()
         waits = [at - spool.clock() for (at,) in spool.rows("SELECT not_before FROM tasks")]
         spool.clock.advance(max(waits))
-    longest = retry.TASK_BACKOFF * 2 ** (attempt - 1)
+    longest = backoff.TASK_BACKOFF * 2 ** (attempt - 1)
     assert all(longest * 3 / 4 <= wait <= longest for wait in waits)
     assert len(set(waits)) > 5
 
@@ -254,27 +254,27 @@ def test_one_deletion_that_is_refused_stops_no_other(spool: Spool) -> None:
 
 # --- what nobody foresaw
 
-CHECKED = Judge.judge
+CHECKED = Classifier.classify
 
 
 def at_42(monkeypatch: pytest.MonkeyPatch, does: Callable[[Verdict], Verdict]) -> None:
     """Let something unforeseen happen to the answer of record 42."""
 
-    def judge(self: Judge, line: ResultLine) -> Verdict:
+    def classify(self: Classifier, line: ResultLine) -> Verdict:
         verdict = CHECKED(self, line)
         return does(verdict) if b"number 42" in (line.body or b"") else verdict
 
-    monkeypatch.setattr(Judge, "judge", judge)
+    monkeypatch.setattr(Classifier, "judge", classify)
 
 
 def fails(verdict: Verdict) -> Verdict:
     """Fail as a library with a bug does."""
-    raise ZeroDivisionError(verdict.spent)
+    raise ZeroDivisionError(verdict.charge)
 
 
 def absurd(verdict: Verdict) -> Verdict:
     """Count more tokens than fit into a column of the state file."""
-    return verdict._replace(spent=Spent(input_tokens=2**70))
+    return verdict._replace(charge=Charge(input_tokens=2**70))
 
 
 @pytest.mark.parametrize(("does", "named"), [(fails, "ZeroDivisionError"), (absurd, "OverflowError")])
@@ -312,7 +312,7 @@ def test_rows_that_nobody_foresaw_are_told_of_once_and_none_is_missing(
     spool.dispatch()
     spool.poll()
     with monkeypatch.context() as patched:
-        patched.setattr(Judge, "judge", lambda judge, line: 1 / 0)
+        patched.setattr(Classifier, "judge", lambda classify, line: 1 / 0)
         report = spool.reconcile()
     (found,) = [found for found in report.troubles if found.kind == "unexpected"]
     assert " and of 59 more: unexpected ZeroDivisionError" in found.message

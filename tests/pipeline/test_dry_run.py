@@ -136,13 +136,13 @@ def fill(spool: Spool, world: dict[str, Any]) -> None:
 
 def learn(spool: Spool, world: dict[str, Any]) -> None:
     """Let the state file know what earlier runs learned of provider and routes."""
-    rest, (pause, strikes, cap) = world["provider_rests"], world["route"]
+    rest, (pause, failures_in_a_row, cap) = world["provider_rests"], world["route"]
     endpoints = ["/v1/chat/completions", "/v1/embeddings"] if spool.protocol == "openai" else ["/v1/messages"]
     with State(spool.state_path) as state, state.transaction() as db:
         runs.learn(db, Route("main", "", "", rest, int(rest > 0), None, "it was down"))
         for endpoint in endpoints:
             for model in (spool.model, "text-embedding-3-small"):
-                runs.learn(db, Route("main", endpoint, model, pause, strikes, cap, "too much at once"))
+                runs.learn(db, Route("main", endpoint, model, pause, failures_in_a_row, cap, "too much at once"))
 
 
 def build(spool: Spool, world: dict[str, Any]) -> None:

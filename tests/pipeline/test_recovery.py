@@ -222,7 +222,7 @@ def test_a_double_that_was_refused_is_not_the_one_that_is_taken(openai_spool: Sp
     assert [batch["status"] for batch in spool.control.batches()] == ["failed", "in_progress"]
 
 
-def stray(spool: Spool) -> str:
+def orphan(spool: Spool) -> str:
     """Make a double of one intent, under way at the provider and known here; return its id."""
     spool.control.settings(delay=600)
     spool.fill(3)
@@ -243,7 +243,7 @@ def uncounted(spool: Spool) -> int:
 
 def test_a_double_that_is_not_found_once_is_still_cancelled(openai_spool: Spool) -> None:
     spool = openai_spool
-    double = stray(spool)
+    double = orphan(spool)
     spool.control.fault("status", "retrieve", path=f"*/{double}", status=404)
     for _ in range(2):
         spool.poll()
@@ -256,7 +256,7 @@ def test_a_double_that_is_not_found_once_is_still_cancelled(openai_spool: Spool)
 
 def test_a_double_that_the_provider_never_knew_is_let_go_after_its_24_hours(openai_spool: Spool) -> None:
     spool = openai_spool
-    double = stray(spool)
+    double = orphan(spool)
     spool.control.fault("status", "retrieve", path=f"*/{double}", status=404, times=-1)
     spool.poll()
     spool.clock.advance(3600)
@@ -269,7 +269,7 @@ def test_a_double_that_the_provider_never_knew_is_let_go_after_its_24_hours(open
 
 def test_a_double_whose_provider_left_the_configuration_holds_nothing_up(openai_spool: Spool) -> None:
     spool = openai_spool
-    stray(spool)
+    orphan(spool)
     spool.clock.advance(600)
     before = spool.providers
     spool.poll()
@@ -287,7 +287,7 @@ def test_a_double_whose_provider_left_the_configuration_holds_nothing_up(openai_
     assert spool.counts()["completed"] == 4
     spool.clock.advance(86400 + 3600)
     (need,) = spool.status()["attention"]
-    assert "a double of batch 1" in need["message"]
+    assert "an extra batch beside batch 1" in need["message"]
     spool.clock.advance(30 * 86400)
     assert spool.poll().exit_code == 0
     spool.providers |= before
@@ -295,7 +295,7 @@ def test_a_double_whose_provider_left_the_configuration_holds_nothing_up(openai_
 
 def test_a_doubles_results_that_are_damaged_in_the_spool_are_fetched_again(openai_spool: Spool) -> None:
     spool = openai_spool
-    double = stray(spool)
+    double = orphan(spool)
     spool.clock.advance(600)
     spool.poll()
     (path,) = (spool.folder / "nura.db.spool" / "results").glob("stray-*")

@@ -9,7 +9,7 @@ import pytest
 
 from nura_cli.errors import StateError
 from nura_cli.state import Connection, State, answers, batches, tasks
-from nura_cli.state.answers import Failure, Settled, Spent
+from nura_cli.state.answers import Charge, Failure, Settled
 from nura_cli.states import BATCH_ARROWS, TASK_ARROWS, BatchStatus, ErrorKind, TaskStatus
 
 NOW = 1_800_000_000
@@ -39,7 +39,7 @@ def replace(key: str, old: int) -> Callable[[Connection], object]:
 def settle(to: TaskStatus) -> Callable[[Connection], object]:
     """Return what settles the claimed task."""
     failure = None if to is COMPLETED else Failure(ErrorKind.PROVIDER_ERROR, "m")
-    return lambda db: answers.settle(db, 1, 1, [Settled(1, False, to, 1, 0, failure, None, Spent())], NOW, "x")
+    return lambda db: answers.settle(db, 1, 1, [Settled(1, False, to, 1, 0, failure, None, Charge())], NOW, "x")
 
 
 def release(db: Connection) -> object:

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from nura_cli.errors import StateCorrupt, StateError, StateNewer
 from nura_cli.state import State, answers, batches, file, locks, outbox, runs, schema, tasks
-from nura_cli.state.answers import Failure, Settled, Spent
+from nura_cli.state.answers import Charge, Failure, Settled
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
 NOW = 1_800_000_000
@@ -361,8 +361,8 @@ def test_settling_keeps_answers_attempts_and_totals(state: State) -> None:
     settle(
         state,
         claimed,
-        Settled(one, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Spent(10, 4, 5, 100, 200)),
-        Settled(two, False, TaskStatus.PENDING, 1, NOW + 9, failure, None, Spent(cost=None, list_cost=None)),
+        Settled(one, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Charge(10, 4, 5, 100, 200)),
+        Settled(two, False, TaskStatus.PENDING, 1, NOW + 9, failure, None, Charge(cost=None, list_cost=None)),
     )
     assert answers.open_tasks(state.db, claimed.id, [one, two, three]) == {three: answers.Open(0, False)}
     assert answers.totals(state.db)[1] == (10, 4, 5, 100, 200, 1)
@@ -378,17 +378,17 @@ def test_late_lines_are_billed_once(state: State) -> None:
     claimed = batch(state)
     for _ in range(2):
         with state.transaction() as db:
-            answers.late(db, 1, claimed.id, [(one, Spent(7, 0, 1, 5, 10))], NOW)
+            answers.late(db, 1, claimed.id, [(one, Charge(7, 0, 1, 5, 10))], NOW)
     assert answers.totals(state.db)[1].input_tokens == 7
     with state.transaction() as db:
-        assert answers.late(db, 1, claimed.id, [(one, Spent(7, 0, 1, 5, 10))], NOW, "stray") == 1
+        assert answers.late(db, 1, claimed.id, [(one, Charge(7, 0, 1, 5, 10))], NOW, "stray") == 1
 
 
 def test_reading_pages_by_seq(state: State) -> None:
     ids = add(state, *"abcdefg")
     claimed = batch(state)
     settle(
-        state, claimed, *(Settled(i, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Spent()) for i in reversed(ids))
+        state, claimed, *(Settled(i, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Charge()) for i in reversed(ids))
     )
     rows = [row for page in answers.pages(state.db, page=2) for row in page]
     assert [row.seq for row in rows] == list(range(1, 8))
@@ -424,8 +424,8 @@ def test_a_run_keeps_when_it_last_ended_well(state: State) -> None:
 
 def test_a_route_nothing_is_known_of_leaves_no_row(state: State) -> None:
     route = runs.route(state.db, "p", "e", "m")
-    runs.learn(state.db, route._replace(strikes=2, why="x"))
-    assert runs.route(state.db, "p", "e", "m").strikes == 2
+    runs.learn(state.db, route._replace(failures_in_a_row=2, why="x"))
+    assert runs.route(state.db, "p", "e", "m").failures_in_a_row == 2
     runs.learn(state.db, route)
     assert runs.routes(state.db) == []
 
@@ -475,7 +475,7 @@ class Moves(RuleBasedStateMachine):
             left = answers.unaccounted(self.state.db, found.id, n)
             failure = None if to is TaskStatus.COMPLETED else Failure(ErrorKind.MISSING, "x")
             settled = [
-                Settled(i, task.superseded, TaskStatus.FAILED if task.superseded else to, 1, 0, failure or Failure(ErrorKind.MISSING, "x") if task.superseded else failure, None, Spent())
+                Settled(i, task.superseded, TaskStatus.FAILED if task.superseded else to, 1, 0, failure or Failure(ErrorKind.MISSING, "x") if task.superseded else failure, None, Charge())
                 for i, task in left.items()
             ]  # fmt: skip
             settle(self.state, found, *settled)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from nura_cli import clock
 from nura_cli.config import WorkloadConfig
-from nura_cli.dialects.base import Fault, Frame, Limits, ResultLine, Spec
+from nura_cli.dialects.base import Frame, Limits, Rejection, ResultLine, Spec
 from nura_cli.dialects.vendors import dialect
 from nura_cli.errors import ConfigError, InputError, TroubleKind
-from nura_cli.pipeline import lines, packing, poll, retry
-from nura_cli.pipeline.judge import Judge, shorten
+from nura_cli.pipeline import backoff, lines, packing, poll
+from nura_cli.pipeline.classify import Classifier, shorten
 from nura_cli.pipeline.render import Prompt, revision, spec_of
 from nura_cli.pipeline.report import Trouble, exit_code
 from nura_cli.pricing import Prices, Usage, decimal_dollars
@@ -181,10 +181,10 @@ def test_what_is_not_due_says_why_and_until_when(
     st.integers(1, 400) | st.none(),
 )
 def test_a_batch_holds_no_more_than_there_is_room_for_and_no_task_is_passed_over(
-    sizes: list[tuple[int, int]], most: int, inputs: int | None, aim: int | None
+    sizes: list[tuple[int, int]], most: int, inputs: int | None, byte_budget: int | None
 ) -> None:
     frame = Frame(b'{"requests": [', b",", b"]}")
-    load = packing.Load(packing.Room(Limits(100, most, inputs, 180), aim), frame)
+    load = packing.Load(packing.Room(Limits(100, most, inputs, 180), byte_budget), frame)
     rows = [(n, b"%d" % n) for n in range(1, len(sizes) + 1)]
 
     def make(task_id: int, line: bytes) -> packing.Request:
@@ -203,8 +203,8 @@ def test_a_batch_holds_no_more_than_there_is_room_for_and_no_task_is_passed_over
     assert file == (frame.head + b",".join(b"x" * size for size in held) + frame.tail if held else b"")
     carried = [one for n, (_, one) in enumerate(sizes[: load.last_id], 1) if n not in failed]
     assert inputs is None or sum(carried) <= inputs
-    if aim is not None and load.requests > 1:
-        assert sum(held) + len(held) <= aim
+    if byte_budget is not None and load.requests > 1:
+        assert sum(held) + len(held) <= byte_budget
     assert load.last_id == len(sizes) or load.requests > 0  # whatever is left goes into the next batch
 
 
@@ -219,80 +219,80 @@ def test_listing_goes_on_while_it_may_cost_less_than_asking_one_by_one() -> None
 
 
 @given(st.integers(1, 60), st.floats(0, 1))
-def test_backoff_grows_and_is_bounded(strikes: int, jitter: float) -> None:
-    pause = retry.backoff(60, strikes, 3600, jitter)
+def test_backoff_grows_and_is_bounded(failures_in_a_row: int, jitter: float) -> None:
+    pause = backoff.backoff(60, failures_in_a_row, 3600, jitter)
     assert 45 <= pause <= 3600
-    assert pause <= retry.backoff(60, strikes + 1, 3600, 0)
+    assert pause <= backoff.backoff(60, failures_in_a_row + 1, 3600, 0)
 
 
 @pytest.mark.parametrize("kind", list(ErrorKind))
 def test_the_fate_of_each_kind_of_failure(kind: ErrorKind) -> None:
     failure = Failure(kind, "x")
     given_up = TaskStatus.CANCELLED if kind is ErrorKind.CANCELLED else TaskStatus.FAILED
-    first = retry.fate(failure, 1, 3, superseded=False, now=1000, jitter=0)
+    first = backoff.next_status(failure, 1, 3, superseded=False, now=1000, jitter=0)
     assert first.to is (TaskStatus.PENDING if kind in RETRYABLE else given_up)
     assert (first.not_before > 1000) is (kind in RETRYABLE)
-    assert retry.fate(failure, 3, 3, superseded=False, now=1000, jitter=0).to is given_up
-    assert retry.fate(failure, 1, 3, superseded=True, now=1000, jitter=0).to is given_up
-    assert retry.fate(None, 1, 3, superseded=True, now=1000, jitter=0).to is TaskStatus.COMPLETED
+    assert backoff.next_status(failure, 3, 3, superseded=False, now=1000, jitter=0).to is given_up
+    assert backoff.next_status(failure, 1, 3, superseded=True, now=1000, jitter=0).to is given_up
+    assert backoff.next_status(None, 1, 3, superseded=True, now=1000, jitter=0).to is TaskStatus.COMPLETED
 
 
 def test_a_pause_further_away_than_any_backoff_is_over() -> None:
-    assert retry.until(1500, 1000) == 1500
-    assert retry.until(900, 1000) == 0
-    assert retry.until(1000 + retry.LONGEST_BACKOFF + 1, 1000) == 0
+    assert backoff.until(1500, 1000) == 1500
+    assert backoff.until(900, 1000) == 0
+    assert backoff.until(1000 + backoff.LONGEST_BACKOFF + 1, 1000) == 0
 
 
 @pytest.mark.parametrize(
     ("code", "line", "n", "verdict"),
     [
-        ("token_limit_exceeded", None, 10, retry.Verdict(pause=True, smaller=True)),
-        ("token_limit_exceeded", None, 1, retry.Verdict(pause=True)),
-        ("model_not_found", None, 10, retry.Verdict(pause=True)),
-        ("invalid_json_line", 4, 10, retry.Verdict(line=4)),
-        ("invalid_json_line", 40, 10, retry.Verdict(smaller=True)),
-        ("something_new", None, 10, retry.Verdict(smaller=True)),
-        ("something_new", None, 1, retry.Verdict(fail_all=True)),
-        (None, None, 2, retry.Verdict(smaller=True)),
+        ("token_limit_exceeded", None, 10, backoff.Remedy(pause=True, smaller=True)),
+        ("token_limit_exceeded", None, 1, backoff.Remedy(pause=True)),
+        ("model_not_found", None, 10, backoff.Remedy(pause=True)),
+        ("invalid_json_line", 4, 10, backoff.Remedy(line=4)),
+        ("invalid_json_line", 40, 10, backoff.Remedy(smaller=True)),
+        ("something_new", None, 10, backoff.Remedy(smaller=True)),
+        ("something_new", None, 1, backoff.Remedy(fail_all=True)),
+        (None, None, 2, backoff.Remedy(smaller=True)),
     ],
 )
-def test_what_a_refused_batch_tells(code: str | None, line: int | None, n: int, verdict: retry.Verdict) -> None:
-    fault = Fault(code, "m", line)
-    assert retry.refused([fault], {dialect("openai").reason(fault)}, n) == verdict
+def test_what_a_refused_batch_tells(code: str | None, line: int | None, n: int, verdict: backoff.Remedy) -> None:
+    fault = Rejection(code, "m", line)
+    assert backoff.refused([fault], {dialect("openai").reason(fault)}, n) == verdict
 
 
 def test_a_limit_on_what_is_enqueued_says_nothing_about_the_size_of_a_batch_that_was_not_alone() -> None:
-    fault = Fault("token_limit_exceeded", "m", None)
-    assert retry.refused([fault], {dialect("openai").reason(fault)}, 3, alone=False) == retry.Verdict(pause=True)
+    fault = Rejection("token_limit_exceeded", "m", None)
+    assert backoff.refused([fault], {dialect("openai").reason(fault)}, 3, alone=False) == backoff.Remedy(pause=True)
 
 
 def test_routes_pause_longer_and_recover() -> None:
     route = Route("p", "e", "m", 0, 0, None, None)
-    refusal = retry.Verdict(pause=True, smaller=True)
+    refusal = backoff.Remedy(pause=True, smaller=True)
     pauses = []
     now = 0
     for _ in range(6):
-        route = retry.after_refusal(route, refusal, 100, "why", now, 0)
+        route = backoff.after_refusal(route, refusal, 100, "why", now, 0)
         assert (
-            retry.after_refusal(route, refusal, 100, "why", now + 9, 0) == route
+            backoff.after_refusal(route, refusal, 100, "why", now + 9, 0) == route
         )  # sent before the pause, like the first
         pauses.append((route.paused_until - now) // 60)
         now = route.paused_until
     assert pauses == [5, 10, 20, 40, 80, 80]
     assert route.cap == 50
-    assert retry.after_refusal(route, refusal, 500, "why", now, 0).cap == 50
-    assert retry.after_accept(route, 50) == route
-    rested = retry.after_success(route, 50)
-    assert (rested.paused_until, rested.strikes, rested.cap) == (0, 0, 100)
-    assert retry.after_success(rested._replace(cap=30_000), 30_000).cap is None
-    assert retry.after_outage(Route("p", "", "", 0, 0, None, None), "w", 5000, 0, 0).paused_until == 5000
+    assert backoff.after_refusal(route, refusal, 500, "why", now, 0).cap == 50
+    assert backoff.after_accept(route, 50) == route
+    rested = backoff.after_success(route, 50)
+    assert (rested.paused_until, rested.failures_in_a_row, rested.cap) == (0, 0, 100)
+    assert backoff.after_success(rested._replace(cap=30_000), 30_000).cap is None
+    assert backoff.after_outage(Route("p", "", "", 0, 0, None, None), "w", 5000, 0, 0).paused_until == 5000
 
 
 # --- judging
 
 
-def judge(spec: Spec) -> Judge:
-    return Judge(dialect("openai"), spec, Prices("openai"))
+def classify(spec: Spec) -> Classifier:
+    return Classifier(dialect("openai"), spec, Prices("openai"))
 
 
 def chat(text: str, **more: Any) -> ResultLine:
@@ -302,11 +302,11 @@ def chat(text: str, **more: Any) -> ResultLine:
 
 
 def test_an_answer_is_priced_by_the_model_that_gave_it() -> None:
-    found = judge(Spec(dialect="openai", endpoint="/v1/chat/completions", model="gpt-4.1-mini-2025-04-14")).judge(
+    found = classify(Spec(dialect="openai", endpoint="/v1/chat/completions", model="gpt-4.1-mini-2025-04-14")).classify(
         chat("x")
     )
     assert found.failure is None
-    assert (found.spent.cost, found.spent.list_cost) == (280_000_000, 560_000_000)
+    assert (found.charge.cost, found.charge.list_cost) == (280_000_000, 560_000_000)
 
 
 def test_what_models_say_is_shortened_to_one_harmless_line() -> None:

@@ -13,9 +13,9 @@ from nura_cli import scrub
 from nura_cli.delivery.database import open_engine, speaking, transaction
 from nura_cli.delivery.database import plain as delivered
 from nura_cli.errors import ConfigError, NuraError, TroubleKind
-from nura_cli.pipeline.judge import Verdict, scrubbed
+from nura_cli.pipeline.classify import Verdict, scrubbed
 from nura_cli.pipeline.report import Trouble, bug
-from nura_cli.state.answers import Failure, Spent
+from nura_cli.state.answers import Charge, Failure
 from nura_cli.states import ErrorKind
 
 KEY = 's3cr3t/with "odd" & 100% är+'
@@ -100,10 +100,10 @@ def test_no_error_and_no_trouble_holds_a_secret() -> None:
 
 def test_a_failures_words_and_body_are_cleaned_and_an_answer_is_not() -> None:
     body = json.dumps({"error": {"message": f"key {KEY}", KEY: [KEY, 1.50]}}).replace("/", "\\/").encode()
-    failed = scrubbed(Verdict(Failure(ErrorKind.REFUSED, f"bad {KEY}", KEY), body, Spent()))
+    failed = scrubbed(Verdict(Failure(ErrorKind.REFUSED, f"bad {KEY}", KEY), body, Charge()))
     assert failed.failure == Failure(ErrorKind.REFUSED, "bad [secret]", "[secret]")
     assert json.loads(failed.body or b"") == {"error": {"message": "key [secret]", "[secret]": ["[secret]", 1.5]}}
-    answer = Verdict(None, body, Spent())
+    answer = Verdict(None, body, Charge())
     assert scrubbed(answer) is answer
 
 

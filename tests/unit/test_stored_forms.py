@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from nura_cli.config import ProviderConfig, WorkloadConfig
-from nura_cli.dialects.base import Fault, Spec
+from nura_cli.dialects.base import Rejection, Spec
 from nura_cli.dialects.vendors import dialect
 from nura_cli.pipeline.accounts import address
 from nura_cli.pipeline.render import revision, spec_of
@@ -86,6 +86,6 @@ def test_where_batches_are_is_written_as_before(options: dict[str, Any], stored:
 
 def test_why_a_batch_was_refused_is_stored_as_code_words_and_line() -> None:
     stored = b'[["model_not_found","no such model",3],[null,null,null]]'
-    faults = [Fault("model_not_found", "no such model", 3), Fault(None, None, None)]
+    faults = [Rejection("model_not_found", "no such model", 3), Rejection(None, None, None)]
     assert msgspec.json.encode(faults) == stored
-    assert msgspec.json.decode(stored, type=list[Fault]) == faults
+    assert msgspec.json.decode(stored, type=list[Rejection]) == faults

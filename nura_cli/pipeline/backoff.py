@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nura_cli.state.answers import Failure
-from nura_cli.state.outbox import Rest
+from nura_cli.state.outbox import Pause
 from nura_cli.state.runs import Route
 from nura_cli.states import RETRYABLE, ErrorKind, Reason, TaskStatus
 
 if TYPE_CHECKING:
-    from nura_cli.dialects.base import Fault  # status asks about pauses, and loads no more than it needs
+    from nura_cli.dialects.base import Rejection  # status asks about pauses, and loads no more than it needs
 
 TASK_BACKOFF = 5 * 60
 """Seconds before a failed task's second attempt; doubled for each one after."""
@@ -23,9 +23,9 @@ ROUTE_BACKOFF = 5 * 60
 ROUTE_LONGEST = 80 * 60
 
 
-def backoff(first: int, strikes: int, longest: int, jitter: float) -> int:
+def backoff(first: int, failures_in_a_row: int, longest: int, jitter: float) -> int:
     """Return ``first`` seconds, doubled with each strike after the first, at most ``longest``, and up to a quarter less by ``jitter`` (0 to 1)."""
-    plain = min((first << min(max(strikes - 1, 0), 40)), longest)
+    plain = min((first << min(max(failures_in_a_row - 1, 0), 40)), longest)
     return round(plain * (1 - jitter / 4))
 
 
@@ -36,7 +36,9 @@ class Fate(NamedTuple):
     not_before: int
 
 
-def fate(failure: Failure | None, attempts: int, max_attempts: int, superseded: bool, now: int, jitter: float) -> Fate:
+def next_status(
+    failure: Failure | None, attempts: int, max_attempts: int, superseded: bool, now: int, jitter: float
+) -> Fate:
     """Decide what becomes of a task whose attempt number ``attempts`` ended so.
 
     A superseded task is never sent again. What the vendor refused for good, or what would come out the same, fails at
@@ -56,7 +58,7 @@ def until(paused_until: int, now: int) -> int:
     return paused_until if now < paused_until <= now + LONGEST_BACKOFF else 0
 
 
-class Verdict(NamedTuple):
+class Remedy(NamedTuple):
     """What a refused batch tells.
 
     Attributes:
@@ -73,13 +75,13 @@ class Verdict(NamedTuple):
 
 
 def refused(
-    faults: "Sequence[Fault]",
+    faults: "Sequence[Rejection]",
     reasons: Collection[Reason],
     requests: int,
     *,
     alone: bool = True,
     content: bool = True,
-) -> Verdict:
+) -> Remedy:
     """Decide what a refused batch of ``requests`` requests tells about its tasks.
 
     Where a request is to blame and none is named, the culprit is found by halving. A limit on what is enqueued says
@@ -91,34 +93,34 @@ def refused(
         reasons: what the faults come down to, in no order.
     """
     if Reason.TOO_MUCH in reasons:
-        return Verdict(pause=True, smaller=alone and requests > 1)
+        return Remedy(pause=True, smaller=alone and requests > 1)
     if Reason.SETTINGS in reasons or Reason.OUTAGE in reasons:
-        return Verdict(pause=True)
+        return Remedy(pause=True)
     lines = [fault.line for fault in faults if fault.line is not None and 1 <= fault.line <= requests]
     if lines:
-        return Verdict(line=lines[0])
+        return Remedy(line=lines[0])
     if Reason.TOO_LARGE in reasons and requests > 1:
-        return Verdict(smaller=True)
+        return Remedy(smaller=True)
     if not content:
-        return Verdict(pause=True)
+        return Remedy(pause=True)
     if requests <= 1:
-        return Verdict(fail_all=True)
-    return Verdict(smaller=True)
+        return Remedy(fail_all=True)
+    return Remedy(smaller=True)
 
 
-def after_refusal(route: Route, verdict: Verdict, requests: int, why: str, now: int, jitter: float) -> Route:
+def after_refusal(route: Route, verdict: Remedy, requests: int, why: str, now: int, jitter: float) -> Route:
     """Return what is known of a route after a batch of ``requests`` requests on it was refused.
 
     One refused while the route rests was sent before it did: it makes the rest no longer.
     """
-    strikes, pause, cap = route.strikes, route.paused_until, route.cap
+    failures_in_a_row, pause, cap = route.failures_in_a_row, route.paused_until, route.cap
     if verdict.pause and not until(pause, now):
-        strikes += 1
-        pause = now + backoff(ROUTE_BACKOFF, strikes, ROUTE_LONGEST, jitter)
+        failures_in_a_row += 1
+        pause = now + backoff(ROUTE_BACKOFF, failures_in_a_row, ROUTE_LONGEST, jitter)
     if verdict.smaller:
         half = max(1, requests // 2)
         cap = min(cap, half) if cap else half
-    return route._replace(paused_until=pause, strikes=strikes, cap=cap, why=why)
+    return route._replace(paused_until=pause, failures_in_a_row=failures_in_a_row, cap=cap, why=why)
 
 
 def after_accept(route: Route, requests: int) -> Route:
@@ -126,7 +128,7 @@ def after_accept(route: Route, requests: int) -> Route:
 
     After a pause the cap is about tokens, and grows only when a batch has ended.
     """
-    return route if route.strikes else after_success(route, requests)
+    return route if route.failures_in_a_row else after_success(route, requests)
 
 
 def after_success(route: Route, requests: int) -> Route:
@@ -137,16 +139,16 @@ def after_success(route: Route, requests: int) -> Route:
     cap = route.cap
     if cap is not None and requests >= cap:
         cap = cap * 2 if cap < 25_000 else None
-    return route._replace(paused_until=0, strikes=0, cap=cap, why=route.why if cap else None)
+    return route._replace(paused_until=0, failures_in_a_row=0, cap=cap, why=route.why if cap else None)
 
 
-Pausing = TypeVar("Pausing", Route, Rest)
+Pausing = TypeVar("Pausing", Route, Pause)
 
 
 def after_outage(route: Pausing, why: str, retry_after: int | None, now: int, jitter: float) -> Pausing:
     """Return what is known of a provider, database or receiver that could take nothing, or that asks to wait ``retry_after`` seconds."""
-    strikes = route.strikes + 1
-    pause = backoff(OUTAGE_BACKOFF, strikes, OUTAGE_LONGEST, jitter)
+    failures_in_a_row = route.failures_in_a_row + 1
+    pause = backoff(OUTAGE_BACKOFF, failures_in_a_row, OUTAGE_LONGEST, jitter)
     if retry_after is not None:
         pause = max(pause, min(retry_after, LONGEST_BACKOFF))
-    return route._replace(paused_until=now + pause, strikes=strikes, why=why)
+    return route._replace(paused_until=now + pause, failures_in_a_row=failures_in_a_row, why=why)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from nura_cli import schemas, scrub
 from nura_cli.dialects.base import Dialect, ResultLine, Spec
 from nura_cli.pricing import Prices
-from nura_cli.state.answers import Failure, Spent
+from nura_cli.state.answers import Charge, Failure
 from nura_cli.states import ErrorKind
 
 _MESSAGE_CHARACTERS = 500
@@ -16,10 +16,10 @@ class Verdict(NamedTuple):
 
     failure: Failure | None
     body: bytes | None
-    spent: Spent
+    charge: Charge
 
 
-class Judge:
+class Classifier:
     """Judges the result lines of one batch, by the spec it was rendered with."""
 
     def __init__(self, dialect: Dialect, spec: Spec, prices: Prices) -> None:
@@ -28,41 +28,41 @@ class Judge:
         self._prices = prices
         self._check = schemas.check(spec.answer_schema) if spec.answer_schema is not None else None
 
-    def judge(self, line: ResultLine) -> Verdict:
+    def classify(self, line: ResultLine) -> Verdict:
         """Return what becomes of the task that a result line is about."""
         if line.error is not None:
             message = shorten(line.message or str(line.error))
-            return Verdict(Failure(line.error, message, line.code, line.http_status), line.body, Spent())
+            return Verdict(Failure(line.error, message, line.code, line.http_status), line.body, Charge())
         body = line.body or b""
         answer = self._dialect.answer(self._spec.endpoint, body)
-        spent = self._spent(answer.model or self._spec.model, answer.usage)
+        charge = self._spent(answer.model or self._spec.model, answer.usage)
         if answer.refusal:
             why = shorten(answer.text or "the model declined to answer")
-            return Verdict(Failure(ErrorKind.REFUSAL, why, answer.finish_reason, line.http_status), body, spent)
+            return Verdict(Failure(ErrorKind.REFUSAL, why, answer.finish_reason, line.http_status), body, charge)
         says_nothing = answer.text is None and answer.value is None and answer.finish_reason is None
         if (
             says_nothing and self._spec.endpoint in self._dialect.endpoints
         ):  # other endpoints have answers of other forms
             why = "the response holds no answer"
-            return Verdict(Failure(ErrorKind.INVALID_OUTPUT, why, None, line.http_status), body, spent)
+            return Verdict(Failure(ErrorKind.INVALID_OUTPUT, why, None, line.http_status), body, charge)
         wrong = self._check(answer.text) if self._check else None
         if wrong is None:
-            return Verdict(None, body, spent)
+            return Verdict(None, body, charge)
         if answer.truncated:
             why = f"the answer ran into its token limit before it was whole ({wrong})"
             return Verdict(
-                Failure(ErrorKind.TRUNCATED, shorten(why), answer.finish_reason, line.http_status), body, spent
+                Failure(ErrorKind.TRUNCATED, shorten(why), answer.finish_reason, line.http_status), body, charge
             )
-        return Verdict(Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong), None, line.http_status), body, spent)
+        return Verdict(Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong), None, line.http_status), body, charge)
 
-    def _spent(self, model: str, usage: Any) -> Spent:
+    def _spent(self, model: str, usage: Any) -> Charge:
         if usage is None:
-            return Spent(cost=None, list_cost=None)
+            return Charge(cost=None, list_cost=None)
         cost = self._prices.cost(model, usage)
         if cost is None and self._spec.model and model != self._spec.model:
             cost = self._prices.cost(self._spec.model, usage)
         paid, listed = cost or (None, None)
-        return Spent(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
+        return Charge(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
 
 
 def scrubbed(verdict: Verdict) -> Verdict:

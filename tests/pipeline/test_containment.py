@@ -264,7 +264,7 @@ def at_42(monkeypatch: pytest.MonkeyPatch, does: Callable[[Verdict], Verdict]) -
         verdict = CHECKED(self, line)
         return does(verdict) if b"number 42" in (line.body or b"") else verdict
 
-    monkeypatch.setattr(Classifier, "judge", classify)
+    monkeypatch.setattr(Classifier, "classify", classify)
 
 
 def fails(verdict: Verdict) -> Verdict:
@@ -312,7 +312,7 @@ def test_rows_that_nobody_foresaw_are_told_of_once_and_none_is_missing(
     spool.dispatch()
     spool.poll()
     with monkeypatch.context() as patched:
-        patched.setattr(Classifier, "judge", lambda classify, line: 1 / 0)
+        patched.setattr(Classifier, "classify", lambda classifier, line: 1 / 0)
         report = spool.reconcile()
     (found,) = [found for found in report.troubles if found.kind == "unexpected"]
     assert " and of 59 more: unexpected ZeroDivisionError" in found.message

@@ -404,7 +404,7 @@ def test_a_decision_killed_half_way_is_simply_made_again(spool: Spool, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("nura_cli.state.file.State.give_way", killed)
+        patched.setattr("nura_cli.state.file.State.yield_to_writers", killed)
         with pytest.raises(KeyboardInterrupt):
             spool.resolve("1")
     assert (spool.counts()["pending"], spool.counts()["submitted"]) == (3, 5)

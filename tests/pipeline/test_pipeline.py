@@ -762,7 +762,7 @@ def test_reconcile_killed_half_way_goes_on(spool: Spool, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("nura_cli.state.file.State.give_way", stop_after_two)
+        patched.setattr("nura_cli.state.file.State.yield_to_writers", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             spool.reconcile()
     assert 0 < spool.counts()["completed"] < 10

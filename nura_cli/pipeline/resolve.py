@@ -101,8 +101,12 @@ def _is_number(name: str) -> bool:
 
 def _at_provider(state: State, name: str) -> bool:
     """Return whether a name is an id at a provider; there are services that number their batches, as this file does."""
-    followed = any(one.remote_id == name for one in batches.orphans(state.db))
-    return not _is_number(name) or (followed and _here(state, name) is None)
+    return not _is_number(name) or (_here(state, name) is None and bool(_followed(state, name)))
+
+
+def _followed(state: State, remote_id: str) -> list[Orphan]:
+    """Return the batches of this id at a provider that are followed, and not counted yet."""
+    return [one for one in batches.orphans(state.db) if one.remote_id == remote_id]
 
 
 def _here(state: State, name: str) -> Batch | None:
@@ -111,7 +115,7 @@ def _here(state: State, name: str) -> Batch | None:
 
 def _let_go(state: State, clock: Clock, name: str) -> str:
     """Stop following an extra batch, whose answers nobody needs; what it cost stays unknown. Raises UsageError: none is followed."""
-    found = [one for one in batches.orphans(state.db) if one.remote_id == name]
+    found = _followed(state, name)
     if not found:
         raise UsageError(
             f"{name} is not followed; --give-up takes the number of a batch, or the id of an extra batch that status names"
@@ -176,8 +180,8 @@ def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_
 def _check_ours(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> RemoteBatch:
     """Return what the provider says of a batch, once nothing it tells makes it another one's. Raises UsageError."""
     accounts.check(batch)
-    followed = any((one.remote_id, one.batch_id) == (remote_id, batch.id) for one in batches.orphans(state.db))
-    if not followed:  # one that is followed for this very batch may be used in its place
+    followed = {one.batch_id for one in _followed(state, remote_id)}
+    if batch.id not in followed:  # one that is followed for this very batch may be used in its place
         _check_unknown(state, remote_id)
     provider = accounts.provider(batch.provider)
     remote = provider.retrieve(remote_id)

@@ -141,7 +141,7 @@ def enqueue(
             )
     except stage.GiverFailed as failed:
         raise failed.error from None
-    return cast(Enqueued, report.result | {"errors": [found.as_dict() for found in report.troubles]})
+    return cast(Enqueued, report.result | {"errors": [found.as_dict() for found in report.problems]})
 
 
 def results(

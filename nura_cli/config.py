@@ -35,7 +35,7 @@ from pydantic import (
 from nura_cli import scrub
 from nura_cli.config_file import Marks, beside, dotted, problems_in, read_yaml
 from nura_cli.dialects import vendors
-from nura_cli.errors import ConfigError, Problem, UsageError
+from nura_cli.errors import ConfigError, ConfigProblem, UsageError
 from nura_cli.states import EventType
 
 if TYPE_CHECKING:
@@ -362,7 +362,7 @@ class Config(_Options):
         validate_default=True,
         description="the state file; relative to this file, like every path in it",
     )
-    remind: Seconds = Field(6 * 3600, description="how often a lasting trouble is said again")
+    remind: Seconds = Field(6 * 3600, description="how often a lasting problem is said again")
     providers: dict[str, ProviderConfig] = Field(description="accounts, by a name of your choice")
     databases: dict[str, DatabaseConfig] = Field({}, description="the application's databases, by name")
     workloads: dict[str, WorkloadConfig] = Field({}, description="kinds of work, by name")
@@ -432,7 +432,9 @@ def load(path: Path) -> Config:
     except ValidationError as error:
         found |= {one["loc"]: _wording(one) for one in error.errors(include_url=False, include_input=False)}
     if found:
-        raise problems_in(path, [Problem(dotted(where), _line(marks, where), why) for where, why in found.items()])
+        raise problems_in(
+            path, [ConfigProblem(dotted(where), _line(marks, where), why) for where, why in found.items()]
+        )
     config._path = path
     for name, workload in config.workloads.items():
         workload._name = name

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from nura_cli.errors import ConfigError, Problem
+from nura_cli.errors import ConfigError, ConfigProblem
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_NODES = 100_000
@@ -40,9 +40,9 @@ for _kind, _pattern, _first in (
     _Loader.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), list(_first) + ([""] if _kind == "null" else []))
 
 
-def load(text: str) -> tuple[Any, Marks, list[Problem]]:
+def load(text: str) -> tuple[Any, Marks, list[ConfigProblem]]:
     """Return (document, line of each path, problems). With problems, the document is None."""
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     marks: Marks = {}
     try:
         _check_depth(text)
@@ -58,9 +58,9 @@ def load(text: str) -> tuple[Any, Marks, list[Problem]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         why = " ".join(part for part in (error.context, error.problem) if part)
-        return None, {}, [Problem("YAML", mark.line + 1 if mark else None, why)]
+        return None, {}, [ConfigProblem("YAML", mark.line + 1 if mark else None, why)]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return None, {}, [Problem("YAML", None, str(error).splitlines()[0])]
+        return None, {}, [ConfigProblem("YAML", None, str(error).splitlines()[0])]
 
 
 def _check_depth(text: str) -> None:
@@ -76,7 +76,7 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
-def _walk(loader: Any, node: Any, where: tuple[Any, ...], marks: Marks, problems: list[Problem]) -> None:
+def _walk(loader: Any, node: Any, where: tuple[Any, ...], marks: Marks, problems: list[ConfigProblem]) -> None:
     """Note the line of every path, and what cannot stand there; bounded, so that aliases cannot multiply without end."""
     marks.setdefault(where, node.start_mark.line + 1)
     if len(marks) > _MOST_NODES or len(where) > _DEEPEST:
@@ -86,12 +86,12 @@ def _walk(loader: Any, node: Any, where: tuple[Any, ...], marks: Marks, problems
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                problems.append(Problem(dotted(where), line, "a name must be plain text"))
+                problems.append(ConfigProblem(dotted(where), line, "a name must be plain text"))
                 continue
             key.tag = _TEXT  # names are text, as in JSON: 1, true and null are no exception
             here = (*where, key.value)
             if key.value in seen:
-                problems.append(Problem(dotted(here), line, "stands here twice"))
+                problems.append(ConfigProblem(dotted(here), line, "stands here twice"))
             seen.add(key.value)
             marks[here] = line
             _walk(loader, value, here, marks, problems)
@@ -100,7 +100,7 @@ def _walk(loader: Any, node: Any, where: tuple[Any, ...], marks: Marks, problems
             _walk(loader, item, (*where, n), marks, problems)
     why = _unfit(loader, node)
     if why:
-        problems.append(Problem(dotted(where), node.start_mark.line + 1, why))
+        problems.append(ConfigProblem(dotted(where), node.start_mark.line + 1, why))
 
 
 def _unfit(loader: Any, node: Any) -> str | None:
@@ -183,7 +183,7 @@ def _expanded(path: Path | str) -> Path:
         return Path(path)
 
 
-def problems_in(path: Path, problems: Iterable[Problem]) -> ConfigError:
+def problems_in(path: Path, problems: Iterable[ConfigProblem]) -> ConfigError:
     """Return the error that lists everything wrong with a file, each with its line and path."""
     listed = sorted(problems, key=lambda problem: problem.line or 0)
     lines = [f"{path}:{found.line or 1}: {found.where}: {found.message}" for found in listed]

@@ -42,8 +42,8 @@ EX_NOPERM = 77
 EX_CONFIG = 78
 
 
-class TroubleKind(StrEnum):
-    """What kind of trouble it is: the closed list of ``errors[].kind`` in ``--json``. Each of the types below has one."""
+class ProblemKind(StrEnum):
+    """What kind of problem it is: the closed list of ``errors[].kind`` in ``--json``. Each of the types below has one."""
 
     UNEXPECTED = "unexpected"  # nobody foresaw it: a bug
     USAGE = "usage"
@@ -92,7 +92,7 @@ class NuraError(Exception):
     """
 
     exit_code: ClassVar[int] = EX_UNEXPECTED
-    kind: ClassVar[TroubleKind] = TroubleKind.UNEXPECTED
+    kind: ClassVar[ProblemKind] = ProblemKind.UNEXPECTED
 
     def __init__(self, message: str, **about: Unpack[About]) -> None:
         self.message = scrub.clean(message)
@@ -108,17 +108,17 @@ class UsageError(NuraError):
     """The command line asks for something that cannot be done."""
 
     exit_code = EX_USAGE
-    kind = TroubleKind.USAGE
+    kind = ProblemKind.USAGE
 
 
 class InputError(NuraError):
     """One line or one record is refused; the rest of the input is not concerned."""
 
     exit_code = EX_PARTIAL
-    kind = TroubleKind.INPUT
+    kind = ProblemKind.INPUT
 
 
-class Problem(NamedTuple):
+class ConfigProblem(NamedTuple):
     """One thing wrong in the configuration: its dotted path, its line in the file (1-based, if known), and why."""
 
     where: str
@@ -135,14 +135,14 @@ class ConfigError(NuraError):
     """
 
     exit_code = EX_CONFIG
-    kind = TroubleKind.CONFIG
+    kind = ProblemKind.CONFIG
 
     def __init__(
         self,
         message: str,
         *,
         path: Path | None = None,
-        problems: Sequence[Problem] = (),
+        problems: Sequence[ConfigProblem] = (),
         **about: Unpack[About],
     ) -> None:
         super().__init__(message, **about)
@@ -154,21 +154,21 @@ class KeyRefused(NuraError):
     """The provider answered 401 or 403: the key is wrong, or may not do this."""
 
     exit_code = EX_NOPERM
-    kind = TroubleKind.KEY_REFUSED
+    kind = ProblemKind.KEY_REFUSED
 
 
 class Busy(NuraError):
     """Another run of the same stage has held its lock for longer than a run can take."""
 
     exit_code = EX_TEMPFAIL
-    kind = TroubleKind.BUSY
+    kind = ProblemKind.BUSY
 
 
 class StateError(NuraError):
     """The state file or the spool cannot be used now; the same command works once the cause is gone."""
 
     exit_code = EX_TEMPFAIL
-    kind = TroubleKind.STATE
+    kind = ProblemKind.STATE
 
 
 class OutputLost(StateError):
@@ -179,21 +179,21 @@ class StateCorrupt(StateError):
     """The state file is not a sound SQLite database of nura's."""
 
     exit_code = EX_UNEXPECTED
-    kind = TroubleKind.STATE_CORRUPT
+    kind = ProblemKind.STATE_CORRUPT
 
 
 class StateNewer(StateError):
     """The state file was written by a newer nura than this one."""
 
     exit_code = EX_CONFIG
-    kind = TroubleKind.STATE_NEWER
+    kind = ProblemKind.STATE_NEWER
 
 
 class DatabaseDown(NuraError):
     """The application's database cannot be used now; what is due there waits, and the same again works once it is back."""
 
     exit_code = EX_TEMPFAIL
-    kind = TroubleKind.DATABASE
+    kind = ProblemKind.DATABASE
 
 
 class ProviderError(NuraError):
@@ -206,7 +206,7 @@ class ProviderError(NuraError):
     """
 
     exit_code = EX_TEMPFAIL
-    kind = TroubleKind.PROVIDER
+    kind = ProblemKind.PROVIDER
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class ProviderError(NuraError):
 
     @property
     def answered(self) -> bool:
-        """Whether the provider did answer, if not with what was asked for, and does not ask to be left alone: the trouble
+        """Whether the provider did answer, if not with what was asked for, and does not ask to be left alone: the problem
         may be about this one thing, and the next one is asked for all the same.
         """
         return self.http_status is not None and not isinstance(self, RateLimited)
@@ -233,14 +233,14 @@ class ProviderError(NuraError):
 class Unreachable(ProviderError):
     """Nothing of the request left this machine, or a request that only reads had no usable answer: try again."""
 
-    kind = TroubleKind.UNREACHABLE
+    kind = ProblemKind.UNREACHABLE
 
 
 class Incomplete(ProviderError):
     """Fewer answers came than the provider counts; those that came are applied, and the rest is looked for again."""
 
     exit_code = EX_PARTIAL
-    kind = TroubleKind.INCOMPLETE
+    kind = ProblemKind.INCOMPLETE
 
 
 class OnHold(ProviderError):
@@ -251,7 +251,7 @@ class OnHold(ProviderError):
         new: whether it is held from this run on; the run that sets a hold ends with 3, later ones with 0.
     """
 
-    kind = TroubleKind.HELD
+    kind = ProblemKind.HELD
 
     def __init__(self, message: str, *, new: bool, **about: Unpack[About]) -> None:
         super().__init__(message, **about)
@@ -267,23 +267,23 @@ class Refused(ProviderError):
     """The provider answered with a certain no: nothing was done, and the same request would be refused again."""
 
     exit_code = EX_PARTIAL
-    kind = TroubleKind.REFUSED
+    kind = ProblemKind.REFUSED
 
 
 class RateLimited(Refused):
     """A certain no for now (429); ``retry_after`` says when to come back, if the provider does."""
 
     exit_code = EX_TEMPFAIL
-    kind = TroubleKind.RATE_LIMITED
+    kind = ProblemKind.RATE_LIMITED
 
 
 class NotFound(Refused):
     """The provider knows no such batch or file (404)."""
 
-    kind = TroubleKind.NOT_FOUND
+    kind = ProblemKind.NOT_FOUND
 
 
 class Unconfirmed(ProviderError):
     """A request with an effect left, and its answer did not come, or could not be understood."""
 
-    kind = TroubleKind.UNCONFIRMED
+    kind = ProblemKind.UNCONFIRMED

@@ -121,7 +121,7 @@ class Reason(StrEnum):
     TOO_MUCH = "too_much"  # more is enqueued there than it takes: a rest helps
     TOO_LARGE = "too_large"  # this batch is: a smaller one will do
     SETTINGS = "settings"  # about the account, or the workload's options: no single request is to blame
-    OUTAGE = "outage"  # the provider's own trouble: it will pass
+    OUTAGE = "outage"  # the provider's own problem: it will pass
     CONTENT = "content"  # a request in it is to blame; also what nobody can classify
 
 

@@ -110,9 +110,9 @@ def _preview(session: Session, workload: Any, dialect: Any, sources: list[Any], 
             with output() as out:
                 out.write(harmless(request) + b"\n")
     if session.json:
-        from nura_cli.pipeline.report import Report, trouble
+        from nura_cli.pipeline.report import Report, problem
 
         requests = [json.loads(text) for text in shown]
-        session.finish(Report({"requests": requests}, [trouble(error) for error in failed], worked=True))
+        session.finish(Report({"requests": requests}, [problem(error) for error in failed], worked=True))
     if failed:
         raise typer.Exit(EX_PARTIAL)

@@ -18,7 +18,7 @@ import typer
 
 from nura_cli import __version__, clock, config_file, logs, scrub
 from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, OutputLost, StateError
-from nura_cli.pipeline.report import Report, Trouble, trouble
+from nura_cli.pipeline.report import Problem, Report, problem
 from nura_cli.state import State, disk, locks, runs
 from nura_cli.state.file import explained
 
@@ -114,19 +114,19 @@ class Session:
         except OSError:
             _silence(sys.stderr)
 
-    def finish(self, report: Report, *, skipped: str | None = None, said: list[Trouble] | None = None) -> None:
+    def finish(self, report: Report, *, skipped: str | None = None, said: list[Problem] | None = None) -> None:
         """Print a report, and exit with its code.
 
         Args:
-            said: the troubles to print; None for all of the report's.
+            said: the problems to print; None for all of the report's.
         """
         if self.json:
             head = {"command": self.command, "exit_code": report.exit_code, "skipped": skipped}
-            errors = [found.as_dict() for found in report.troubles]
+            errors = [found.as_dict() for found in report.problems]
             with output():
                 print(one_line({**head, "errors": errors, **report.result}))
         else:
-            for found in report.troubles if said is None else said:
+            for found in report.problems if said is None else said:
                 self.tell(found.line)
         if report.exit_code:
             raise typer.Exit(report.exit_code)
@@ -248,7 +248,7 @@ def run(session: Session, work: Callable[[], None]) -> None:
     except NuraError as error:
         _end(session, error)
     except Exception as error:  # noqa: BLE001 - nothing ends with a traceback that may show a secret
-        known = disk.trouble(error) if isinstance(error, OSError) else None
+        known = disk.problem(error) if isinstance(error, OSError) else None
         if known is None and session.verbose:
             session.tell(traceback.format_exc())
         what = f"unexpected {type(error).__name__}: {error}"
@@ -261,7 +261,7 @@ def run(session: Session, work: Callable[[], None]) -> None:
 def _end(session: Session, error: NuraError) -> None:
     if session.json and not isinstance(error, OutputLost):
         with contextlib.suppress(OutputLost):  # then standard error has to do
-            session.finish(Report(troubles=[trouble(error)]))
+            session.finish(Report(problems=[problem(error)]))
     hint = f" ({error.hint})" if error.hint else ""
     for line in f"{error.message}{hint}".split("\n"):
         session.tell(line)
@@ -332,19 +332,19 @@ def _end_of(error: BaseException) -> tuple[int, str]:
     return EX_UNEXPECTED, "ended unexpectedly"
 
 
-def _recorded(session: Session, state: State, report: Report, remind: int) -> list[Trouble]:
-    """Write down how a run ended; return the troubles to say now.
+def _recorded(session: Session, state: State, report: Report, remind: int) -> list[Problem]:
+    """Write down how a run ended; return the problems to say now.
 
     On a terminal these are all; under cron a lasting one is said at its onset and at intervals.
     """
     said = []
     now = clock.now()
     with state.transaction() as db:
-        first = report.troubles[0].message if report.troubles else None
+        first = report.problems[0].message if report.problems else None
         runs.ended(db, session.command, now, report.exit_code, first)
-        runs.over(db, session.command, {found.scope for found in report.troubles if found.lasting})
-        for found in report.troubles:
-            new = not found.lasting or runs.trouble(db, session.command, found.scope, found.message, now, remind)
+        runs.over(db, session.command, {found.scope for found in report.problems if found.lasting})
+        for found in report.problems:
+            new = not found.lasting or runs.problem(db, session.command, found.scope, found.message, now, remind)
             if new or session.terminal or session.verbose:
                 said.append(found)
     return said
@@ -359,9 +359,9 @@ def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[st
             f"already running (pid {pid}, since {since}): longer than a run can take",
             hint=f"look at it with: ps -fp {pid}; if it hangs, kill {pid}: nothing is lost",
         )
-        found = trouble(error, about=session.command)
+        found = problem(error, about=session.command)
         with state.transaction() as db:
-            say = runs.trouble(db, session.command, found.scope, found.message, clock.now(), remind)
+            say = runs.problem(db, session.command, found.scope, found.message, clock.now(), remind)
         said = [found] if say or session.terminal else []
         session.finish(Report(dict(empty), [found]), skipped="locked", said=said)
     session.say(f"already running (pid {pid}, since {since})")

@@ -74,7 +74,7 @@ class Tally:
     """How a database took the rows of one group so far: whether it is at all fit to be used.
 
     Attributes:
-        works: it took a row, or refused one for its values; from then on what fails is a row's own trouble.
+        works: it took a row, or refused one for its values; from then on what fails is a row's own problem.
         waits: statements that took too long.
         doubts: what was said of the rows that failed and are to blame only if others get through.
     """

@@ -42,7 +42,7 @@ from nura_cli.delivery.statements import (
     groups,
     unique,
 )
-from nura_cli.errors import ConfigError, DatabaseDown, Problem
+from nura_cli.errors import ConfigError, ConfigProblem, DatabaseDown
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Connection, Engine, Table, TableClause
@@ -145,7 +145,7 @@ class WriteBack:
             documents: with the fields of a line of ``nura results`` (what they hold may be JSON as it came), and with a
                 ledger ``delivery_id``: a string that stays the same however often this is tried.
             now: unix seconds, for the ledger.
-            suspects: these were refused before while others got through: what fails is their own trouble again.
+            suspects: these were refused before while others got through: what fails is their own problem again.
 
         Returns:
             What became of each, in the order of the documents.
@@ -367,7 +367,7 @@ class WriteBack:
                 yield "nullable", f"{column} is not set{like(column, sorted(named))}"
 
     def _config_error(self, problems: Sequence[tuple[str, str]], hint: str | None = None) -> ConfigError:
-        found = [Problem(f"{self._path}.{option}", None, message) for option, message in problems]
+        found = [ConfigProblem(f"{self._path}.{option}", None, message) for option, message in problems]
         return ConfigError("\n".join(f"{one.where}: {one.message}" for one in found), problems=found, hint=hint)
 
     def _as_ours(self, error: Exception) -> ConfigError | DatabaseDown:

@@ -145,7 +145,7 @@ class AnthropicDialect:
     cleanup_unlists = True
 
     def ready(self, line: bytes) -> Ready:
-        """Take apart a batch request: custom_id and params. Models may be mixed, so the lane has none."""
+        """Take apart a batch request: custom_id and params. Models may be mixed, so the queue has none."""
         try:
             found = _decode_ready(line)
             params = _decode_params(found.params)

@@ -32,9 +32,9 @@ _DISPATCHS = frozenset({BatchStatus.PROCESSING, BatchStatus.UPLOADED, BatchStatu
 
 
 class Job(Protocol):
-    """What of the running stage this needs: that one provider's trouble is its own."""
+    """What of the running stage this needs: that one provider's problem is its own."""
 
-    def own_trouble(self, provider: str) -> AbstractContextManager[None]:
+    def own_problem(self, provider: str) -> AbstractContextManager[None]:
         """Note what goes wrong in the block; the run goes on."""
         ...
 
@@ -48,7 +48,7 @@ def look_through(state: State, accounts: Accounts, clock: Clock, job: Job) -> No
         sent = [one for one in batches.sent_since(state.db, name, clock() - WATCHED_SECONDS) if one.address == address]
         if not sent:
             continue
-        with job.own_trouble(name):
+        with job.own_problem(name):
             _look(state, accounts.provider(name), sent, clock)
 
 

@@ -21,11 +21,11 @@ import msgspec
 
 from nura_cli.clock import Clock, rfc3339
 from nura_cli.config import Config, EventConfig, WorkloadConfig, WriteBackConfig
-from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError, TroubleKind
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError, ProblemKind
 from nura_cli.pipeline import backoff
 from nura_cli.pipeline.documents import Documents
 from nura_cli.pipeline.plans import plan_of, target_of, unowned, written
-from nura_cli.pipeline.report import Trouble, bug, count, trouble
+from nura_cli.pipeline.report import Problem, bug, count, problem
 from nura_cli.pipeline.targets import label_of, write_back_of
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.file import unforeseen
@@ -43,7 +43,7 @@ BYTES = 16 * 1024 * 1024
 MOST_TRIES = 12
 """After so many refusals, over about a day, a row or an event is a dead letter."""
 _MOST_BUGS = 20
-"""Deliveries of one workload to one target that fail as nobody foresaw, before it is taken for a trouble of all of them."""
+"""Deliveries of one workload to one target that fail as nobody foresaw, before it is taken for a problem of all of them."""
 _FIRST_TRY_AGAIN = 60
 _GIVE_UP_CALLS = 3
 """Calls in a row in which a receiver refused everything: the rest waits for the next run."""
@@ -59,7 +59,7 @@ class Deliveries:
     documents: Documents
     rows: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     def due(self, workload: str, kind: outbox.Kind, target: str, after: int, limit: int) -> list[Delivery]:
         """Return the next deliveries that are due, as many as one page takes."""
@@ -114,7 +114,7 @@ def run(state: State, config: Config, clock: Clock) -> Deliveries:
         for event in workload.events:
             events = _Events(job, workload, event)
             _guarded(job, workload, f"{workload.name}: {label_of(event)}", events.deliver)
-    job.troubles += _nobodys(job)
+    job.problems += _nobodys(job)
     return job
 
 
@@ -136,7 +136,7 @@ def _guarded(job: Deliveries, workload: WorkloadConfig, about: str, deliver: Cal
     except Exception as error:
         if not unforeseen(error):
             raise
-        job.troubles.append(bug(error, about, workload=workload.name))
+        job.problems.append(bug(error, about, workload=workload.name))
 
 
 class Refused(NamedTuple):
@@ -180,14 +180,14 @@ class _Bugs:
             task = f"of task {one.task_id}" if one.task_id is not None else f"about batch {one.batch_id}"
             more = f" (and {len(self._found) - 1} more)" if len(self._found) > 1 else ""
             about = f"{self._workload}: the {self._kind} {task}{more}"
-            self._job.troubles.append(bug(error, about, workload=self._workload, batch=one.batch_id))
+            self._job.problems.append(bug(error, about, workload=self._workload, batch=one.batch_id))
 
 
-def _nobodys(job: Deliveries) -> Iterator[Trouble]:
+def _nobodys(job: Deliveries) -> Iterator[Problem]:
     """Name what waits for a table or a receiver that is no longer in the configuration."""
     for left, text, hint in unowned(outbox.left(job.state.db), job.config.workloads):
         (job.rows if left.kind == "row" else job.events)["delayed"] += left.n
-        yield Trouble(TroubleKind.CONFIG, text, EX_CONFIG, hint, workload=left.workload, about=left.target)
+        yield Problem(ProblemKind.CONFIG, text, EX_CONFIG, hint, workload=left.workload, about=left.target)
 
 
 _COUNTED = {"written": "written", "unchanged": "written"} | dict.fromkeys(("gone", "changed", "skipped"), "skipped")
@@ -229,7 +229,7 @@ class _Rows:
             job.pause(self._database, f"{self._database}: {error.message}")
             self._delay(f"{self._database}: {error.message}")
         except ConfigError as error:
-            job.troubles.append(trouble(error, workload=self._workload.name))
+            job.problems.append(problem(error, workload=self._workload.name))
 
     @property
     def _waiting(self) -> int:
@@ -239,8 +239,8 @@ class _Rows:
     def _delay(self, why: str) -> None:
         text = f"{self._workload.name}: {count(self._waiting, 'row waits', 'rows wait')} for {why}"
         hint = "they are written once it is back"
-        self._job.troubles.append(
-            Trouble(TroubleKind.DATABASE, text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._database)
+        self._job.problems.append(
+            Problem(ProblemKind.DATABASE, text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._database)
         )
 
     def _write(self, table: "WriteBack") -> None:
@@ -323,7 +323,7 @@ class _Rows:
         for kind, keys in self._left.items():
             what, hint = _SAID[kind]
             text = f"{name}: {count(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
-            self._job.troubles.append(Trouble(TroubleKind.ROW, text, EX_PARTIAL, hint.format(name), workload=name))
+            self._job.problems.append(Problem(ProblemKind.ROW, text, EX_PARTIAL, hint.format(name), workload=name))
         self._bugs.report()
 
 
@@ -362,7 +362,7 @@ class _Events:
             receiver = self._receiver
         except NuraError as error:
             job.events["delayed"] += self._waiting
-            job.troubles.append(trouble(error, workload=self._workload.name))
+            job.problems.append(problem(error, workload=self._workload.name))
             return
         try:
             self._send(receiver)
@@ -465,16 +465,16 @@ class _Events:
                 f"{self._workload.name}: {count(len(found.dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
                 f" {self._label}: {self._said}"
             )
-            job.troubles.append(
-                Trouble(TroubleKind.EVENT, text, EX_PARTIAL, "see nura status", workload=self._workload.name)
+            job.problems.append(
+                Problem(ProblemKind.EVENT, text, EX_PARTIAL, "see nura status", workload=self._workload.name)
             )
 
     def _later(self, why: str) -> None:
         n = self._waiting
         self._job.events["delayed"] += n
         text = f"{self._workload.name}: {count(n, 'event waits', 'events wait')} for {why}"
-        self._job.troubles.append(
-            Trouble(TroubleKind.RECEIVER, text, EX_TEMPFAIL, workload=self._workload.name, about=self._target)
+        self._job.problems.append(
+            Problem(ProblemKind.RECEIVER, text, EX_TEMPFAIL, workload=self._workload.name, about=self._target)
         )
 
     def _again(self) -> None:
@@ -486,8 +486,8 @@ class _Events:
                 f"{self._workload.name}: {self._label} refused {count(self._refused, 'event')}, {n:,} will be tried again:"
                 f" {self._said}"
             )
-            self._job.troubles.append(
-                Trouble(TroubleKind.RECEIVER, text, EX_PARTIAL, workload=self._workload.name, about=self._target)
+            self._job.problems.append(
+                Problem(ProblemKind.RECEIVER, text, EX_PARTIAL, workload=self._workload.name, about=self._target)
             )
 
 

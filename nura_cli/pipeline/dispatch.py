@@ -38,7 +38,7 @@ from nura_cli.errors import (
 from nura_cli.pipeline import backoff, plans, queues, recovery, settle, spool, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
-from nura_cli.pipeline.queues import Queue, Sent, Walk
+from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import revision
 from nura_cli.pipeline.report import Report, batch_dicts, count
 from nura_cli.providers.base import Provider
@@ -83,14 +83,14 @@ class Dispatch(Walk):
                 rest = backoff.after_outage(route, error.message, error.retry_after, self.clock(), random.random())  # noqa: S311 - jitter
                 runs.learn(db, rest)
 
-    def next_batch(self, queue: Queue, room: Room) -> Sent:
+    def next_batch(self, visit: Visit, room: Room) -> Sent:
         """Claim, write and send the next batch of a queue."""
-        provider = self.accounts.provider(queue.workload.provider)
-        batch = _open(self, queue, room, provider)
+        provider = self.accounts.provider(visit.workload.provider)
+        batch = _open(self, visit, room, provider)
         if batch is None:
             return Sent.DONE
         self.progress(f"{batch.workload}: writing batch {batch.id}")
-        sealed = _write(self, batch, queue, room)
+        sealed = _write(self, batch, visit, room)
         if sealed is None:
             return Sent.EMPTY
         self.progress(f"{batch.workload}: sending batch {batch.id}, {count(sealed.requests, 'request')}")
@@ -143,7 +143,7 @@ def _report(job: Dispatch) -> Report:
         **job.waiting(),
         "unconfirmed": len(batches.under_way(job.state.db, BatchStatus.SUBMITTING)),
     }
-    return Report(result, job.troubles, job.worked)
+    return Report(result, job.problems, job.worked)
 
 
 def _undo_claims(job: Dispatch) -> None:
@@ -156,19 +156,19 @@ def _undo_claims(job: Dispatch) -> None:
             )
 
 
-def _open(job: Dispatch, queue: Queue, room: Room, provider: Provider) -> Batch | None:
+def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch | None:
     """Claim what is due for a new batch, once the provider has shown itself reachable and the key good."""
-    now, lane = job.clock(), queue.lane.id
+    now, queue = job.clock(), visit.queue.id
     horizon = job.horizon(now)
-    if not tasks.due_count(job.state.db, lane, now, horizon, 1):
+    if not tasks.due_count(job.state.db, queue, now, horizon, 1):
         return None
     _surveyed(job, provider)
-    workload, spec = queue.workload, queue.rendering.spec
+    workload, spec = visit.workload, visit.rendering.spec
     name, text = revision(spec)
     with job.state.transaction() as db:
         batch_id = batches.add(
             db,
-            lane_id=lane,
+            queue_id=queue,
             workload=workload.name,
             provider=workload.provider,
             address=job.accounts.address(workload.provider),
@@ -181,7 +181,7 @@ def _open(job: Dispatch, queue: Queue, room: Room, provider: Provider) -> Batch 
             at=now,
             plan=plans.plan_of(job.config, workload.name).text,
         )
-        if not tasks.claim(db, lane, batch_id, room.limits.requests, now, horizon, queue.last_id):
+        if not tasks.claim(db, queue, batch_id, room.limits.requests, now, horizon, visit.last_id):
             batches.drop(db, batch_id)
             return None
         return batches.get(db, batch_id)
@@ -199,10 +199,10 @@ def new_tag() -> str:
     return secrets.token_hex(10)
 
 
-def _write(job: Dispatch, batch: Batch, queue: Queue, room: Room) -> Batch | None:
+def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | None:
     """Write the request file, fail the tasks that cannot be rendered, give back those that did not fit."""
-    load = Load(room, queue.rendering.dialect.frame)
-    pieces = load.pieces(_rows(job.state, batch), queue.rendering.maker(batch.tag, room.limits))
+    load = Load(room, visit.rendering.dialect.frame)
+    pieces = load.pieces(_rows(job.state, batch), visit.rendering.maker(batch.tag, room.limits))
     sealed = spool.write(request_file(job.state, batch), pieces)
     with job.state.transaction() as db:
         now = job.clock()
@@ -214,7 +214,7 @@ def _write(job: Dispatch, batch: Batch, queue: Queue, room: Room) -> Batch | Non
             written = None
         else:
             written = batches.note(db, batch, requests=load.requests, bytes=sealed.bytes, sha256=sealed.sha256)
-    job.unrendered(queue.workload, load.failed, "failed", f"see nura results {batch.workload} --status failed")
+    job.unrendered(visit.workload, load.failed, "failed", f"see nura results {batch.workload} --status failed")
     return written
 
 

@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
-from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, TroubleKind
+from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind
 from nura_cli.pipeline import lines
 from nura_cli.pipeline.needs import Needs
 from nura_cli.pipeline.render import Prompt
-from nura_cli.pipeline.report import Report, Trouble
+from nura_cli.pipeline.report import Problem, Report
 from nura_cli.state import Connection, State, tasks
 from nura_cli.state.disk import on_disk
 
@@ -116,7 +116,7 @@ def from_source(workload: WorkloadConfig, config: Config) -> Rows:
 
 
 class Reader:
-    """How one workload reads its lines: what a record must have, which lane and key it gets, what is kept of it."""
+    """How one workload reads its lines: what a record must have, which queue and key it gets, what is kept of it."""
 
     def __init__(self, workload: WorkloadConfig, dialect: Dialect, key_prefix: str = "") -> None:
         """Prepare to read lines of ``workload``.
@@ -174,9 +174,9 @@ _RECORD_LANE = ("", "", "")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A line taken apart: its lane (dialect, endpoint, model), its key, what is kept, and the line itself."""
+    """A line taken apart: its queue (dialect, endpoint, model), its key, what is kept, and the line itself."""
 
-    lane: tuple[str, str, str]
+    queue: tuple[str, str, str]
     key: lines.Key
     keep: bytes
     line: bytes
@@ -272,7 +272,7 @@ class _Intake:
         self._progress = progress
         self._chunk: list[Numbered] = []
         self._bytes = 0
-        self._lanes: dict[tuple[str, str, str], int] = {}
+        self._queue_ids: dict[tuple[str, str, str], int] = {}
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
         self._said: list[str] = []
 
@@ -309,11 +309,11 @@ class _Intake:
         self._progress(sum(self._counts.values()))
 
     def _row(self, db: Connection, workload: int, read: Read) -> tasks.NewTask:
-        lane = self._lanes.get(read.lane)
-        if lane is None:
-            lane = tasks.lane_id(db, workload, *read.lane)
-            self._lanes[read.lane] = lane
-        return tasks.NewTask(lane, read.key.json, read.key.identity, read.digest, read.keep)
+        queue = self._queue_ids.get(read.queue)
+        if queue is None:
+            queue = tasks.queue_id(db, workload, *read.queue)
+            self._queue_ids[read.queue] = queue
+        return tasks.NewTask(queue, read.key.json, read.key.identity, read.digest, read.keep)
 
     def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask], at: int) -> list[Numbered]:
         known = tasks.current(db, workload, [row.key for row in rows])
@@ -342,12 +342,12 @@ class _Intake:
         return conflicts
 
     def report(self) -> Report:
-        troubles = [Trouble(TroubleKind.INPUT, text, EX_PARTIAL, workload=self._workload) for text in self._said]
+        problems = [Problem(ProblemKind.INPUT, text, EX_PARTIAL, workload=self._workload) for text in self._said]
         unsaid = self._counts["rejected"] + self._counts["conflicts"] - len(self._said)
         if unsaid > 0:
             more = f"and {unsaid} more lines were not taken; --rejects FILE keeps them all"
-            troubles.append(Trouble(TroubleKind.INPUT, more, EX_PARTIAL, workload=self._workload))
-        return Report(result=dict(self._counts), troubles=troubles, worked=True)
+            problems.append(Problem(ProblemKind.INPUT, more, EX_PARTIAL, workload=self._workload))
+        return Report(result=dict(self._counts), problems=problems, worked=True)
 
 
 def preview(
@@ -372,7 +372,7 @@ def preview(
                 try:
                     read = reader.read(line)
                     request = body(prompt.render(lines.document(line.data))) if prompt and body else read.keep
-                    endpoint = spec.endpoint if prompt else read.lane[1]
+                    endpoint = spec.endpoint if prompt else read.queue[1]
                     yield dialect.request(b"preview-%d" % shown, endpoint, request)
                 except InputError as error:
                     yield InputError(f"line {line.number}: {error.message}")

@@ -34,15 +34,15 @@ from nura_cli.errors import (
     NotFound,
     NuraError,
     OnHold,
+    ProblemKind,
     ProviderError,
     Refused,
     StateError,
-    TroubleKind,
     Unreachable,
 )
 from nura_cli.pipeline import backoff, copies, plans, recovery, settle, spool, waiting
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.report import Report, Trouble, batch_dicts, bug, count, trouble
+from nura_cli.pipeline.report import Problem, Report, batch_dicts, bug, count, problem
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.answers import Failure
@@ -68,13 +68,13 @@ class Poll:
     clock: Clock
     checked: int = 0
     moved: dict[int, Batch] = field(default_factory=dict)
-    troubles: dict[str, Trouble] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
     looked: set[int] = field(default_factory=set)
     worked: bool = False
 
     def begin_round(self) -> None:
-        """Forget the troubles of the round before, except about batches that are looked for once a run."""
-        self.troubles = {scope: one for scope, one in self.troubles.items() if one.batch_id in self.looked}
+        """Forget the problems of the round before, except about batches that are looked for once a run."""
+        self.problems = {scope: one for scope, one in self.problems.items() if one.batch_id in self.looked}
 
     def fail(
         self,
@@ -85,13 +85,13 @@ class Poll:
         batch: int | None = None,
         about: str | None = None,
     ) -> None:
-        """Note a trouble; the run goes on. Said once, however many rounds it lasts."""
-        found = trouble(error, provider=provider, workload=workload, batch=batch, about=about)
-        self.troubles[found.scope] = found
+        """Note a problem; the run goes on. Said once, however many rounds it lasts."""
+        found = problem(error, provider=provider, workload=workload, batch=batch, about=about)
+        self.problems[found.scope] = found
 
     @contextmanager
-    def own_trouble(self, provider: str) -> Iterator[None]:
-        """Do what is to be done at one provider: its trouble, an unforeseen one too, is its own."""
+    def own_problem(self, provider: str) -> Iterator[None]:
+        """Do what is to be done at one provider: its problem, an unforeseen one too, is its own."""
         try:
             yield
         except (ProviderError, KeyRefused, ConfigError) as error:
@@ -102,14 +102,14 @@ class Poll:
             self.bug(error, provider, provider=provider)
 
     def failed(self, error: NuraError, batch: Batch) -> None:
-        """Note a trouble of one batch."""
+        """Note a problem of one batch."""
         self.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
 
     def bug(self, error: Exception, about: str, *, provider: str | None = None, batch: Batch | None = None) -> None:
         """Note what nobody foresaw about one part of the run."""
         name, workload = (batch.provider, batch.workload) if batch else (provider, None)
         found = bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None)
-        self.troubles[found.scope] = found
+        self.problems[found.scope] = found
 
 
 def run(
@@ -148,11 +148,11 @@ def run(
     copies.look_through(state, accounts, clock, job)
     _follow_orphans(job)
     _clean_up(job)
-    troubles = list(job.troubles.values())
+    problems = list(job.problems.values())
     if wait is not None and left:
         late = f"{left} of {total} batches have not ended within {wait} seconds"
-        return Report(_result(job), [*troubles, Trouble(TroubleKind.TIMEOUT, late, EX_TEMPFAIL)], worked=False)
-    return Report(_result(job), troubles, job.worked)
+        return Report(_result(job), [*problems, Problem(ProblemKind.TIMEOUT, late, EX_TEMPFAIL)], worked=False)
+    return Report(_result(job), problems, job.worked)
 
 
 def _awaited(state: State) -> list[Batch]:
@@ -174,7 +174,7 @@ def _round(job: Poll) -> None:
         except NuraError as error:
             job.failed(error, batch)
     for name, group in by_provider.items():
-        with job.own_trouble(name):
+        with job.own_problem(name):
             _ask(job, job.accounts.provider(name), group)
 
 
@@ -242,7 +242,7 @@ class _Down(Exception):
 
 
 def _guarded(job: Poll, batch: Batch, work: Callable[[], None]) -> None:
-    """Do what is to be done about one batch: its trouble, an unforeseen one too, is its own."""
+    """Do what is to be done about one batch: its problem, an unforeseen one too, is its own."""
     try:
         work()
     except _Down as down:

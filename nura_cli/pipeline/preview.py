@@ -17,7 +17,7 @@ from nura_cli.config import Config, WorkloadConfig
 from nura_cli.pipeline import backoff, packing, queues, recovery, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
-from nura_cli.pipeline.queues import Queue, Sent, Walk
+from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import revision
 from nura_cli.pipeline.report import Report
 from nura_cli.pricing import Prices, Usage, decimal_dollars
@@ -73,44 +73,44 @@ class DryRun(Walk):
         """Return the bytes that would be under way."""
         return super().under_way(provider, model) + self._bytes[provider, model]
 
-    def pending(self, lane: int) -> int:
-        """Return how many tasks of a lane would still be pending."""
-        return super().pending(lane) - self._gone[lane]
+    def pending(self, queue: int) -> int:
+        """Return how many tasks of a queue would still be pending."""
+        return super().pending(queue) - self._gone[queue]
 
-    def next_batch(self, queue: Queue, room: Room) -> Sent:
+    def next_batch(self, visit: Visit, room: Room) -> Sent:
         """Measure the next batch of a queue."""
-        claims = self._claims_of(queue)
+        claims = self._claims_of(visit)
         taken = claims.take(room.limits.requests)
         if not taken:
             return Sent.DONE
-        load = _measured(self.state, queue, room, sorted(taken))
+        load = _measured(self.state, visit, room, sorted(taken))
         claims.give_back(taken, load.last_id)
-        self._gone[queue.lane.id] += load.requests + len(load.failed)
-        self.unrendered(queue.workload, load.failed, "will fail", "mend its prompt before it is dispatched")
+        self._gone[visit.queue.id] += load.requests + len(load.failed)
+        self.unrendered(visit.workload, load.failed, "will fail", "mend its prompt before it is dispatched")
         if not load.requests:
             return Sent.EMPTY
-        self._plan(queue, load)
+        self._plan(visit, load)
         return Sent.TAKEN
 
-    def _claims_of(self, queue: Queue) -> _Claims:
-        lane, now = queue.lane.id, self.clock()
-        if lane not in self._claims:
-            ids = tasks.due_ids(self.state.db, lane, now, self.horizon(now), queue.last_id)
-            self._claims[lane] = _Claims(ids)
-        return self._claims[lane]
+    def _claims_of(self, visit: Visit) -> _Claims:
+        queue, now = visit.queue.id, self.clock()
+        if queue not in self._claims:
+            ids = tasks.due_ids(self.state.db, queue, now, self.horizon(now), visit.last_id)
+            self._claims[queue] = _Claims(ids)
+        return self._claims[queue]
 
-    def _plan(self, queue: Queue, load: Load) -> None:
+    def _plan(self, visit: Visit, load: Load) -> None:
         """Note a batch that dispatch would send, and what would be known once it is taken."""
-        provider, spec = queue.workload.provider, queue.rendering.spec
+        provider, spec = visit.workload.provider, visit.rendering.spec
         route = self.route(provider, spec.endpoint, spec.model)
         self._routes[provider, spec.endpoint, spec.model] = backoff.after_accept(route, load.requests)
         self._bytes[provider, spec.model] += load.bytes
-        self.planned.append(self._estimated(queue, load))
+        self.planned.append(self._estimated(visit, load))
         self.worked = True
 
-    def _estimated(self, queue: Queue, load: Load) -> dict[str, Any]:
+    def _estimated(self, visit: Visit, load: Load) -> dict[str, Any]:
         """Return a batch as ``--json`` shows it, with what it may cost."""
-        workload, (spec, dialect, _) = queue.workload, queue.rendering
+        workload, (spec, dialect, _) = visit.workload, visit.rendering
         prices = Prices(dialect.price_list, self.config.providers[workload.provider].base_url)
         tokens = load.bytes // packing.BYTES_PER_TOKEN
         cost = prices.cost(spec.model, Usage(tokens))
@@ -128,12 +128,12 @@ class DryRun(Walk):
         }
 
 
-def _measured(state: State, queue: Queue, room: Room, ids: Sequence[int]) -> Load:
+def _measured(state: State, visit: Visit, room: Room, ids: Sequence[int]) -> Load:
     """Return what a batch of these tasks comes to: its request file, rendered and not kept."""
-    load = Load(room, queue.rendering.dialect.frame)
+    load = Load(room, visit.rendering.dialect.frame)
     pages = (ids[n : n + _PAGE] for n in range(0, len(ids), _PAGE))
     rows = (row for page in pages for row in tasks.lines(state.db, page))
-    for _ in load.pieces(rows, queue.rendering.maker(_TAG, room.limits)):
+    for _ in load.pieces(rows, visit.rendering.maker(_TAG, room.limits)):
         pass
     return load
 
@@ -167,4 +167,4 @@ def run(
         **walk.waiting(),
         "unconfirmed": len(batches.under_way(state.db, BatchStatus.SUBMITTING)),
     }
-    return Report(result, walk.troubles, walk.worked)
+    return Report(result, walk.problems, walk.worked)

@@ -23,16 +23,16 @@ from nura_cli.errors import (
     InputError,
     KeyRefused,
     NuraError,
+    ProblemKind,
     ProviderError,
     RateLimited,
-    TroubleKind,
     Unreachable,
 )
 from nura_cli.pipeline import backoff, packing
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Room, Wait, Waiting, Why
 from nura_cli.pipeline.render import Rendering, rendering
-from nura_cli.pipeline.report import Trouble, bug, count, trouble
+from nura_cli.pipeline.report import Problem, bug, count, problem
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
 from nura_cli.state.file import unforeseen
@@ -54,16 +54,16 @@ class Sent(Enum):
     DONE = "done"  # there was no batch: nothing more is due
 
 
-class Queue(NamedTuple):
-    """Tasks that may share a batch.
+class Visit(NamedTuple):
+    """A queue as a run comes by: what of it is to go, and how.
 
     Attributes:
         rendering: how they become requests now.
-        upto: the last task id to send: what comes in meanwhile waits for the next run.
+        last_id: the last task id to send: what comes in meanwhile waits for the next run.
     """
 
     workload: WorkloadConfig
-    lane: tasks.Lane
+    queue: tasks.Queue
     rendering: Rendering
     last_id: int
 
@@ -106,13 +106,13 @@ class Walk(ABC):
     clock: Clock
     ignore_waits: bool = False
     progress: Callable[[str], None] = lambda text: None
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     blocked: set[str] = field(default_factory=set)
     waits: list[Waits] = field(default_factory=list)
     worked: bool = False
 
     @abstractmethod
-    def next_batch(self, queue: Queue, room: Room) -> Sent:
+    def next_batch(self, visit: Visit, room: Room) -> Sent:
         """Take what is due of a queue, as much as there is room for, and say what came of it."""
 
     @abstractmethod
@@ -128,9 +128,9 @@ class Walk(ABC):
         found = batches.under_way(self.state.db, *_HOLDS_TOKENS)
         return sum(batch.bytes for batch in found if (batch.provider, batch.model) == (provider, model))
 
-    def pending(self, lane: int) -> int:
-        """Return how many tasks of a lane are pending now."""
-        return tasks.pending_count(self.state.db, lane)
+    def pending(self, queue: int) -> int:
+        """Return how many tasks of a queue are pending now."""
+        return tasks.pending_count(self.state.db, queue)
 
     def horizon(self, now: int) -> int:
         """Return after which ``not_before`` a task is due because no backoff reaches so far."""
@@ -139,13 +139,13 @@ class Walk(ABC):
     def fail(
         self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
     ) -> None:
-        """Note a trouble; the run goes on."""
-        self.troubles.append(trouble(error, provider=provider, workload=workload, batch=batch))
+        """Note a problem; the run goes on."""
+        self.problems.append(problem(error, provider=provider, workload=workload, batch=batch))
 
     def bug(self, error: Exception, about: str, batch: Batch | None = None, *, workload: str | None = None) -> None:
         """Note what nobody foresaw about one part of the run; the others go on."""
         name, workload = (batch.provider, batch.workload) if batch else (None, workload)
-        self.troubles.append(bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None))
+        self.problems.append(bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None))
 
     def block(self, provider: str, error: ProviderError | KeyRefused) -> None:
         """Leave a provider alone for the rest of the run."""
@@ -203,10 +203,10 @@ def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
 
 
 def _visit(walk: Walk, workload: WorkloadConfig) -> None:
-    lanes = [lane for lane in tasks.lanes(walk.state.db) if lane.workload == workload.name]
-    wait = _waits(walk, workload, lanes)
+    queues = [queue for queue in tasks.queues(walk.state.db) if queue.workload == workload.name]
+    wait = _waits(walk, workload, queues)
     if wait is not None:
-        walk.hold(workload, sum(walk.pending(lane.id) for lane in lanes), wait)
+        walk.hold(workload, sum(walk.pending(queue.id) for queue in queues), wait)
         return
     try:
         walk.check_targets(workload)
@@ -214,15 +214,15 @@ def _visit(walk: Walk, workload: WorkloadConfig) -> None:
         walk.fail(error, workload=workload.name)
         return
     last_id = tasks.last_id(walk.state.db)
-    for lane in lanes:
-        guarded(walk, workload.provider, workload.name, partial(_visit_lane, walk, workload, lane, last_id))
+    for queue in queues:
+        guarded(walk, workload.provider, workload.name, partial(_visit_queue, walk, workload, queue, last_id))
 
 
-def _waits(walk: Walk, workload: WorkloadConfig, lanes: Sequence[tasks.Lane]) -> Wait | None:
+def _waits(walk: Walk, workload: WorkloadConfig, queues: Sequence[tasks.Queue]) -> Wait | None:
     """Return why nothing of a workload goes now, or None where it is due and its provider may be spoken to."""
     now, provider, rule = walk.clock(), workload.provider, workload.dispatch
     least = 1 if walk.ignore_waits else rule.min_requests
-    if wait := packing.unripe(_waiting(walk, lanes, least, now), least, rule.max_wait, now):
+    if wait := packing.unripe(_waiting(walk, queues, least, now), least, rule.max_wait, now):
         return wait
     if provider in walk.blocked:
         return Wait(Why.PAUSED, "nothing more goes to its provider in this run")
@@ -230,64 +230,64 @@ def _waits(walk: Walk, workload: WorkloadConfig, lanes: Sequence[tasks.Lane]) ->
     if walk.ignore_waits or not backoff.until(rest.paused_until, now):
         return None
     text = f"{provider} is left alone until {rfc3339(rest.paused_until)}: {rest.why}"
-    walk.troubles.append(Trouble(TroubleKind.UNREACHABLE, text, EX_TEMPFAIL, provider=provider))
+    walk.problems.append(Problem(ProblemKind.UNREACHABLE, text, EX_TEMPFAIL, provider=provider))
     return Wait(Why.BACKOFF, rest.why or "its provider could not be reached", rest.paused_until)
 
 
-def _waiting(walk: Walk, lanes: Sequence[tasks.Lane], least: int, now: int) -> Waiting:
-    """Return what waits in these lanes, counted no further than ``least``."""
+def _waiting(walk: Walk, queues: Sequence[tasks.Queue], least: int, now: int) -> Waiting:
+    """Return what waits in these queues, counted no further than ``least``."""
     db, horizon = walk.state.db, walk.horizon(now)
-    ages = [tasks.oldest_due(db, lane.id, now, horizon) for lane in lanes]
-    times = [tasks.not_yet(db, lane.id, now, horizon)[1] for lane in lanes]
+    ages = [tasks.oldest_due(db, queue.id, now, horizon) for queue in queues]
+    times = [tasks.not_yet(db, queue.id, now, horizon)[1] for queue in queues]
     return Waiting(
-        sum(tasks.due_count(db, lane.id, now, horizon, least) for lane in lanes),
+        sum(tasks.due_count(db, queue.id, now, horizon, least) for queue in queues),
         min((at for at in ages if at is not None), default=None),
         min((at for at in times if at is not None), default=None),
     )
 
 
-def _visit_lane(walk: Walk, workload: WorkloadConfig, lane: tasks.Lane, last_id: int) -> None:
-    """Make batches of all that is due of one lane."""
+def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_id: int) -> None:
+    """Make batches of all that is due of one queue."""
     dialect = walk.accounts.dialect(workload.provider)
-    _refuse_misfit(workload, lane, dialect)
-    queue = Queue(workload, lane, rendering(workload, dialect, lane.endpoint, lane.model), last_id)
-    model = queue.rendering.spec.model or None
+    _refuse_misfit(workload, queue, dialect)
+    visit = Visit(workload, queue, rendering(workload, dialect, queue.endpoint, queue.model), last_id)
+    model = visit.rendering.spec.model or None
     refusals = 0
     while workload.provider not in walk.blocked and refusals < _MOST_REFUSALS:
-        room = packing.room(_facts(walk, queue))
+        room = packing.room(_facts(walk, visit))
         if isinstance(room, Wait):
-            walk.hold(workload, walk.pending(lane.id), room, model)
+            walk.hold(workload, walk.pending(queue.id), room, model)
             return
-        sent = walk.next_batch(queue, room)
+        sent = walk.next_batch(visit, room)
         if sent is Sent.DONE:
             now = walk.clock()
-            n, next_at = tasks.not_yet(walk.state.db, lane.id, now, walk.horizon(now))
+            n, next_at = tasks.not_yet(walk.state.db, queue.id, now, walk.horizon(now))
             walk.hold(workload, n, packing.later(next_at), model)
         if sent in (Sent.DONE, Sent.STOP):
             return
         refusals += sent is Sent.REFUSED
 
 
-def _refuse_misfit(workload: WorkloadConfig, lane: tasks.Lane, dialect: Dialect) -> None:
-    """Raise ConfigError where the lines of a lane cannot be sent as their workload is configured now."""
-    if lane.dialect and lane.dialect != dialect.name:
+def _refuse_misfit(workload: WorkloadConfig, queue: tasks.Queue, dialect: Dialect) -> None:
+    """Raise ConfigError where the lines of a queue cannot be sent as their workload is configured now."""
+    if queue.dialect and queue.dialect != dialect.name:
         raise ConfigError(
-            f"workload {workload.name}: {lane.dialect} lines wait in it, and its provider takes {dialect.name} ones",
-            hint=f"set its provider to one that speaks {lane.dialect}",
+            f"workload {workload.name}: {queue.dialect} lines wait in it, and its provider takes {dialect.name} ones",
+            hint=f"set its provider to one that speaks {queue.dialect}",
             workload=workload.name,
         )
-    if bool(lane.dialect) == workload.has_prompt:
-        kind = "ready lines" if lane.dialect else "records"
+    if bool(queue.dialect) == workload.has_prompt:
+        kind = "ready lines" if queue.dialect else "records"
         raise ConfigError(
-            f"workload {workload.name}: {kind} wait in it, and with its prompt {'set' if lane.dialect else 'gone'} they cannot be sent",
+            f"workload {workload.name}: {kind} wait in it, and with its prompt {'set' if queue.dialect else 'gone'} they cannot be sent",
             hint="use another workload's name for the other kind",
             workload=workload.name,
         )
 
 
-def _facts(walk: Walk, queue: Queue) -> packing.Facts:
+def _facts(walk: Walk, visit: Visit) -> packing.Facts:
     """Return what is known of a queue now, for the decision about its next batch."""
-    provider, spec = queue.workload.provider, queue.rendering.spec
+    provider, spec = visit.workload.provider, visit.rendering.spec
     route = walk.route(provider, spec.endpoint, spec.model)
     cap = walk.config.providers[provider].limits.enqueued_tokens
     return packing.Facts(

@@ -28,10 +28,10 @@ from nura_cli.clock import Clock
 from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, Rejection, ResultLine, Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
-from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError, TroubleKind
+from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError, ProblemKind
 from nura_cli.pipeline import attention, backoff, deliver, plans, settle, spool
 from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
-from nura_cli.pipeline.report import Report, Trouble, bug, count, trouble
+from nura_cli.pipeline.report import Problem, Report, bug, count, problem
 from nura_cli.pricing import Prices
 from nura_cli.state import State, answers, batches, outbox, snapshots
 from nura_cli.state.answers import Charge, Failure, Open, Settled
@@ -56,7 +56,7 @@ class Reconcile:
     tasks: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     failures: dict[str, Counter[str]] = field(default_factory=dict)
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     prices: dict[str, Prices] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 
@@ -82,15 +82,15 @@ class Reconcile:
 
     @contextmanager
     def apart(self, about: str, *, provider: str, batch: int, workload: str | None = None) -> Iterator[None]:
-        """Keep what goes wrong with one batch to itself: a trouble of the run, which goes on."""
+        """Keep what goes wrong with one batch to itself: a problem of the run, which goes on."""
         try:
             yield
         except NuraError as error:
-            self.troubles.append(trouble(error, provider=provider, workload=workload, batch=batch))
+            self.problems.append(problem(error, provider=provider, workload=workload, batch=batch))
         except Exception as error:
             if not unforeseen(error):
                 raise
-            self.troubles.append(bug(error, about, provider=provider, workload=workload, batch=batch))
+            self.problems.append(bug(error, about, provider=provider, workload=workload, batch=batch))
 
 
 def run(
@@ -127,11 +127,11 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
         text = f"{workload}: {count(kinds.total(), 'task')} failed: {listed}"
         hint = f"see nura results {workload} --status failed"
-        job.troubles.append(Trouble(TroubleKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
+        job.problems.append(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
     for what, n in (+job.ignored).items():
-        job.troubles.append(
-            Trouble(
-                TroubleKind.RESULTS,
+        job.problems.append(
+            Problem(
+                ProblemKind.RESULTS,
                 f"{count(n, 'result line was', 'result lines were')} {what}, and not applied",
                 EX_PARTIAL,
             )
@@ -142,7 +142,7 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         "events": {name: delivered.events[name] for name in ("sent", "delayed", "dead")},
     }
     worked = bool(job.tasks or delivered.rows["written"] or delivered.events["sent"])
-    return Report(result, [*job.troubles, *delivered.troubles], worked)
+    return Report(result, [*job.problems, *delivered.problems], worked)
 
 
 def _reconcile(job: Reconcile, batch: Batch) -> None:
@@ -162,9 +162,9 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
             batches.move(
                 db, batch, BatchStatus.SUBMITTED, now, "its results in the spool are gone or damaged", spooled=None
             )
-        job.troubles.append(
-            Trouble(
-                TroubleKind.SPOOL,
+        job.problems.append(
+            Problem(
+                ProblemKind.SPOOL,
                 f"batch {batch.id}: its results in the spool are gone or damaged",
                 EX_PARTIAL,
                 hint="the next poll fetches them again",
@@ -192,9 +192,9 @@ def _say_cancelled(job: Reconcile, batch: Batch) -> None:
     found = batches.get(job.state.db, batch.id)
     if found is not None and found.cancelled:
         (need,) = attention.cancelled([found])
-        job.troubles.append(
-            Trouble(
-                TroubleKind.CANCELLED,
+        job.problems.append(
+            Problem(
+                ProblemKind.CANCELLED,
                 need["message"],
                 EX_PARTIAL,
                 need["hint"],
@@ -213,9 +213,9 @@ def _refused(job: Reconcile, batch: Batch) -> None:
     _tally(job, batch, settled)
     text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
     hint = "its other tasks wait again" if settled else "its tasks wait again"
-    job.troubles.append(
-        Trouble(
-            TroubleKind.REFUSED,
+    job.problems.append(
+        Problem(
+            ProblemKind.REFUSED,
             text,
             EX_PARTIAL,
             hint,
@@ -335,7 +335,7 @@ class Settling:
         """
         known = answers.existing(db, list(charge))
         billed = [(task_id, used) for task_id, used in charge.items() if task_id in known]
-        return answers.late(db, self._batch.lane_id, self._batch.id, billed, now), len(charge) - len(known)
+        return answers.late(db, self._batch.queue_id, self._batch.id, billed, now), len(charge) - len(known)
 
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int) -> Settled:
         attempts = task.attempts + 1
@@ -380,18 +380,18 @@ class Settling:
         batch = self._batch
         where: dict[str, Any] = {"provider": batch.provider, "workload": batch.workload, "batch": batch.id}
         if self._unread is not None:
-            self._job.troubles.append(bug(self._unread, f"batch {batch.id}, reading a result line", **where))
+            self._job.problems.append(bug(self._unread, f"batch {batch.id}, reading a result line", **where))
         if self._left:
             task_id, error = next(iter(self._left.items()))
             more = f" and of {len(self._left) - 1:,} more" if len(self._left) > 1 else ""
-            self._job.troubles.append(bug(error, f"batch {batch.id}, the result of task {task_id}{more}", **where))
+            self._job.problems.append(bug(error, f"batch {batch.id}, the result of task {task_id}{more}", **where))
 
     def _final(self, db: Any, now: int) -> None:
         batches.still(db, self._batch)
         batch = batches.get(db, self._batch.id) or self._batch
         counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
         batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
-        outbox.ended(db, batch.lane_id, batch.id, EventType.BATCH_COMPLETED, self._plan, now)
+        outbox.ended(db, batch.queue_id, batch.id, EventType.BATCH_COMPLETED, self._plan, now)
 
 
 def _answered_more(batch: Batch, answers: int) -> bool:
@@ -464,7 +464,7 @@ class OrphanBill:
                 billed = [line for raw in chunk if (line := self._line(raw))]
                 with self._job.state.transaction() as db:
                     now = self._job.clock()
-                    n = answers.late(db, self._batch.lane_id, self._batch.id, billed, now, self._of, same=self._same)
+                    n = answers.late(db, self._batch.queue_id, self._batch.id, billed, now, self._of, same=self._same)
                 self._job.tasks["late"] += n
 
     def _line(self, raw: bytes) -> tuple[int, Charge] | None:

@@ -65,7 +65,7 @@ class Marker(NamedTuple):
 
 
 class Job(Protocol):
-    """What of the running stage recovery needs: a place for troubles, and what the answers of a batch set off."""
+    """What of the running stage recovery needs: a place for problems, and what the answers of a batch set off."""
 
     def plan(self, batch: Batch) -> Plan:
         """Return what the answers of a batch set off."""
@@ -78,7 +78,7 @@ class Job(Protocol):
     def fail(
         self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
     ) -> None:
-        """Note a trouble; the run goes on."""
+        """Note a problem; the run goes on."""
         ...
 
 
@@ -195,7 +195,7 @@ def _set_aside(state: State, provider: Provider, batch: Batch, remotes: Sequence
 def resolve(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
     """Find out what became of every unconfirmed create, and of those that were given up lately.
 
-    One batch's trouble is its own; of a provider that does not answer, or refuses the key, nothing more is asked.
+    One batch's problem is its own; of a provider that does not answer, or refuses the key, nothing more is asked.
     """
     doubtful = [(batch, _resolve) for batch in batches.under_way(state.db, BatchStatus.SUBMITTING)]
     absent = [(batch, _watch) for batch in batches.given_up(state.db, clock() - GIVEN_UP_WATCH)]

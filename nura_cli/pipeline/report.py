@@ -1,4 +1,4 @@
-"""What a stage has to say when it ends: its troubles, its exit code, and a batch as every command shows it."""
+"""What a stage has to say when it ends: its problems, its exit code, and a batch as every command shows it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -6,36 +6,36 @@ from typing import Any
 
 from nura_cli import scrub
 from nura_cli.clock import rfc3339
-from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError, TroubleKind
+from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError, ProblemKind
 from nura_cli.state.batches import Batch
 
-_OUTAGES = frozenset({TroubleKind.UNREACHABLE, TroubleKind.RATE_LIMITED})
+_OUTAGES = frozenset({ProblemKind.UNREACHABLE, ProblemKind.RATE_LIMITED})
 _LASTING = _OUTAGES | {
-    TroubleKind.KEY_REFUSED,
-    TroubleKind.CONFIG,
-    TroubleKind.PROVIDER,
-    TroubleKind.UNCONFIRMED,
-    TroubleKind.BUSY,
-    TroubleKind.STATE,
-    TroubleKind.DATABASE,
-    TroubleKind.RECEIVER,
-    TroubleKind.HELD,
-    TroubleKind.INCOMPLETE,
+    ProblemKind.KEY_REFUSED,
+    ProblemKind.CONFIG,
+    ProblemKind.PROVIDER,
+    ProblemKind.UNCONFIRMED,
+    ProblemKind.BUSY,
+    ProblemKind.STATE,
+    ProblemKind.DATABASE,
+    ProblemKind.RECEIVER,
+    ProblemKind.HELD,
+    ProblemKind.INCOMPLETE,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Problem:
     """One thing that went wrong in a run that went on.
 
     Attributes:
         kind: the error's kind.
         message, hint: for a person; what is known of secrets is taken out of the message.
         exit_code: what the run would end with, were this all; 0 for what was said before and waits for a person.
-        about: what tells it from another trouble of its kind, where provider, workload and batch do not.
+        about: what tells it from another problem of its kind, where provider, workload and batch do not.
     """
 
-    kind: TroubleKind
+    kind: ProblemKind
     message: str
     exit_code: int
     hint: str | None = None
@@ -54,7 +54,7 @@ class Trouble:
 
     @property
     def scope(self) -> str:
-        """What the trouble is about: the same in the next run, if it lasts."""
+        """What the problem is about: the same in the next run, if it lasts."""
         if self.kind in _OUTAGES:
             return f"outage:{self.provider}"
         return ":".join(
@@ -72,16 +72,16 @@ class Trouble:
         return {"kind": str(self.kind), **{name: getattr(self, name) for name in names}}
 
 
-def trouble(
+def problem(
     error: NuraError,
     *,
     provider: str | None = None,
     workload: str | None = None,
     batch: int | None = None,
     about: str | None = None,
-) -> Trouble:
-    """Return an error as a trouble of the run; what the error does not say of itself is given here."""
-    return Trouble(
+) -> Problem:
+    """Return an error as a problem of the run; what the error does not say of itself is given here."""
+    return Problem(
         kind=error.kind,
         message=error.message,
         exit_code=error.exit_code,
@@ -95,13 +95,13 @@ def trouble(
 
 def bug(
     error: Exception, about: str, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
-) -> Trouble:
-    """Return what nobody foresaw as a trouble of one part of a run (exit code 1); the other parts go on.
+) -> Problem:
+    """Return what nobody foresaw as a problem of one part of a run (exit code 1); the other parts go on.
 
     Args:
         about: what was being done, in words: ``batch 3``, ``the row of key 7``.
     """
-    return Trouble(
+    return Problem(
         kind=NuraError.kind,
         message=f"{about}: unexpected {type(error).__name__}: {error}",
         exit_code=EX_UNEXPECTED,
@@ -115,29 +115,29 @@ def bug(
 
 @dataclass(slots=True)
 class Report:
-    """What a run did: the fields of its ``--json`` object, and its troubles.
+    """What a run did: the fields of its ``--json`` object, and its problems.
 
     Attributes:
         worked: whether any part of the work was done or found in order, so that a failure is one of a part.
     """
 
     result: dict[str, Any] = field(default_factory=dict)
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     worked: bool = False
 
     @property
     def exit_code(self) -> int:
         """The exit code of the run."""
-        return exit_code(self.troubles, self.worked)
+        return exit_code(self.problems, self.worked)
 
 
-def exit_code(troubles: Iterable[Trouble], worked: bool) -> int:
-    """Return the exit code of a run with these troubles.
+def exit_code(problems: Iterable[Problem], worked: bool) -> int:
+    """Return the exit code of a run with these problems.
 
-    One kind of trouble and nothing else done: its own code. Part done and part not, or troubles of several kinds: 3. What
+    One kind of problem and nothing else done: its own code. Part done and part not, or problems of several kinds: 3. What
     nobody expected is 1 whatever else was done.
     """
-    codes = {trouble.exit_code for trouble in troubles} - {EX_OK}
+    codes = {problem.exit_code for problem in problems} - {EX_OK}
     if not codes:
         return EX_OK
     if EX_UNEXPECTED in codes:

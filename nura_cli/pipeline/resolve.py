@@ -150,7 +150,7 @@ def _put_back(state: State, clock: Clock, batch: Batch) -> str:
     while True:
         with state.transaction() as db:
             n = answers.put_back(
-                db, batch.lane_id, batch.id, settle.CHUNK_TASKS, clock(), "sent again, as a person decided"
+                db, batch.queue_id, batch.id, settle.CHUNK_TASKS, clock(), "sent again, as a person decided"
             )
             if n < settle.CHUNK_TASKS:
                 batches.decided(db, batch)
@@ -220,13 +220,13 @@ def _disown(state: State, accounts: Accounts, clock: Clock, remote_id: str) -> N
 
 
 def _found(accounts: Accounts, remote_id: str) -> tuple[Provider, RemoteBatch]:
-    """Return the provider that knows a batch, and what it says of it; the trouble of another one does not matter.
+    """Return the provider that knows a batch, and what it says of it; the problem of another one does not matter.
 
     Raises:
         UsageError: none knows it.
         ProviderError, KeyRefused, ConfigError: none that could be asked knows it.
     """
-    trouble: NuraError | None = None
+    problem: NuraError | None = None
     for name in accounts.names():
         try:
             provider = accounts.provider(name)
@@ -234,5 +234,5 @@ def _found(accounts: Accounts, remote_id: str) -> tuple[Provider, RemoteBatch]:
         except NotFound:
             continue
         except (ProviderError, KeyRefused, ConfigError) as error:
-            trouble = trouble or error
-    raise trouble or UsageError(f"no provider knows a batch {remote_id}")
+            problem = problem or error
+    raise problem or UsageError(f"no provider knows a batch {remote_id}")

@@ -54,7 +54,7 @@ def check_known(state: State, config: Config, workloads: Sequence[str]) -> None:
     Raises:
         UsageError: one never was there.
     """
-    past = {lane.workload for lane in tasks.lanes(state.db)}
+    past = {queue.workload for queue in tasks.queues(state.db)}
     for name in workloads:
         if name not in past:
             config.workload(name)

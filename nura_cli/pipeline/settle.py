@@ -18,9 +18,9 @@ from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 
 def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, now: int, why: str) -> None:
     """Apply what became of tasks of a batch, and note whom the application is to be told; nobody of superseded ones."""
-    answers.settle(db, batch.lane_id, batch.id, settled, now, why)
+    answers.settle(db, batch.queue_id, batch.id, settled, now, why)
     told = [(one.task_id, one.to) for one in settled if one.to is not TaskStatus.PENDING and not one.superseded]
-    outbox.settled(db, batch.lane_id, batch.id, told, plan, now)
+    outbox.settled(db, batch.queue_id, batch.id, told, plan, now)
 
 
 def fail_tasks(
@@ -134,14 +134,14 @@ def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan, now: int) -> N
         absent_at=batch.absent_at if batch.remote_id is not None else batch.absent_at or now,
         cleaned_at=now,  # what cannot be told to be ours is not ours to delete
     )
-    outbox.ended(db, batch.lane_id, batch.id, EventType.BATCH_FAILED, plan, now)
+    outbox.ended(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan, now)
 
 
 def let_go(db: Connection, orphan: Orphan, now: int) -> None:
     """Stop following an orphan whose answers cannot be had: it may have been paid for, and nobody says how much."""
     batch = batches.get(db, orphan.batch_id)
     if batch is not None and batch.remote_id != orphan.remote_id:  # its own were billed so when they were given up
-        answers.unknown(db, batch.lane_id, batch.id, now, orphan.remote_id, same=batch.remote_id is None)
+        answers.unknown(db, batch.queue_id, batch.id, now, orphan.remote_id, same=batch.remote_id is None)
     batches.counted(db, orphan, now)
 
 
@@ -186,7 +186,7 @@ def refused_batch(
     batches.move(
         db, batch, BatchStatus.FAILED, now, f"refused: {why}", reason=why, faults=msgspec.json.encode(faults).decode()
     )
-    outbox.ended(db, batch.lane_id, batch.id, EventType.BATCH_FAILED, plan, now)
+    outbox.ended(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan, now)
     return Refusal(settled, verdict.pause)
 
 

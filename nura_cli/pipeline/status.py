@@ -38,21 +38,21 @@ def run(
         options: gives the configured workloads themselves, None where they are not known; asked only when deliveries wait.
     """
     configured = list(workloads)
-    lanes = tasks.lanes(state.db)
+    queues = tasks.queues(state.db)
     counts = tasks.counts(state.db)
     totals = answers.totals(state.db)
     under_way = batches.under_way(state.db)
     left = outbox.left(state.db)
-    names = list(dict.fromkeys([*configured, *(lane.workload for lane in lanes)]))
+    names = list(dict.fromkeys([*configured, *(queue.workload for queue in queues)]))
     unknown = _unknown_costs(state, under_way)
     by_workload = {}
     for name in names:
-        ids = {lane.id for lane in lanes if lane.workload == name}
-        ages = [at for lane in ids if (at := tasks.oldest_pending(state.db, lane)) is not None]
+        ids = {queue.id for queue in queues if queue.workload == name}
+        ages = [at for queue in ids if (at := tasks.oldest_pending(state.db, queue)) is not None]
         by_workload[name] = {
             "tasks": _tasks({key: n for key, n in counts.items() if key[0] in ids}),
             "oldest_pending_seconds": max(0, now - min(ages)) if ages else None,
-            **_spent([totals[lane] for lane in ids if lane in totals], sum(unknown[lane] for lane in ids)),
+            **_spent([totals[queue] for queue in ids if queue in totals], sum(unknown[queue] for queue in ids)),
         }
     result = {
         "tasks": _tasks(counts),
@@ -94,11 +94,11 @@ def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> dict[str, int]
 
 
 def _unknown_costs(state: State, under_way: Iterable[Batch]) -> Counter[int]:
-    """Return by lane how many tasks may have been paid for by a batch that has ended, and of which something is missing."""
+    """Return by queue how many tasks may have been paid for by a batch that has ended, and of which something is missing."""
     found: Counter[int] = Counter()
     for batch in under_way:
         if batch.held and (batch.absent_at is not None or batch.short_at is not None):
-            found[batch.lane_id] += tasks.outstanding(state.db, batch.id)
+            found[batch.queue_id] += tasks.outstanding(state.db, batch.id)
     return found
 
 

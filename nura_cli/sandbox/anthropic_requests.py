@@ -72,8 +72,8 @@ def _output(config: Any) -> str | None:
         return "output_config.format.type: Input should be 'json_schema'"
     if not isinstance(form.get("schema"), dict):
         return "output_config.format.schema: Field required"
-    trouble = strict.anthropic(form["schema"])
-    return f"output_config.format.schema: {trouble}" if trouble else None
+    problem = strict.anthropic(form["schema"])
+    return f"output_config.format.schema: {problem}" if problem else None
 
 
 def respond(params: dict[str, Any], mode: str | None) -> tuple[dict[str, Any], tuple[int, int]]:

@@ -166,9 +166,9 @@ def _schema(form: Any, inner: Any, place: str, messages: Any) -> Any:
     schema = inner.get("schema")
     if not isinstance(schema, dict):
         raise Problem(f"Missing required parameter: '{place}.schema'.", f"{place}.schema", "missing_required_parameter")
-    trouble = strict.openai(schema) if inner.get("strict") else None
-    if trouble:
-        raise Problem(f"Invalid schema for {place} '{inner['name']}': {trouble}", place)
+    problem = strict.openai(schema) if inner.get("strict") else None
+    if problem:
+        raise Problem(f"Invalid schema for {place} '{inner['name']}': {problem}", place)
     return schema
 
 

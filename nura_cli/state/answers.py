@@ -87,7 +87,7 @@ def existing(db: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
     return {row[0] for row in rows}
 
 
-def settle(db: sqlite3.Connection, lane: int, batch_id: int, settled: Sequence[Settled], at: int, why: str) -> None:
+def settle(db: sqlite3.Connection, queue: int, batch_id: int, settled: Sequence[Settled], at: int, why: str) -> None:
     """Apply what became of a chunk of a batch's tasks: status, attempt, answer, counts, totals, one log row a kind.
 
     The tasks were seen by :func:`open_tasks` in this very transaction, so each update hits its row.
@@ -110,9 +110,9 @@ def settle(db: sqlite3.Connection, lane: int, batch_id: int, settled: Sequence[S
         (answered, cancelled, batch_id),
     )
     for (to, superseded), n in moved.items():
-        tasks.count(db, {(lane, TaskStatus.SUBMITTED, superseded): -n, (lane, to, superseded): n})
-        log.task(db, at, lane, batch_id, TaskStatus.SUBMITTED, to, n, why)
-    add_totals(db, lane, [s.charge for s in settled])
+        tasks.count(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
+        log.task(db, at, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
+    add_totals(db, queue, [s.charge for s in settled])
 
 
 _ANSWER = (
@@ -128,7 +128,7 @@ def _answer(batch_id: int, at: int, s: Settled) -> tuple[object, ...]:
 
 def late(
     db: sqlite3.Connection,
-    lane: int,
+    queue: int,
     batch_id: int,
     lines: Iterable[tuple[int, Charge]],
     at: int,
@@ -146,7 +146,7 @@ def late(
     """
     billed = []
     for task_id, charge in lines:
-        if same and _found_again(db, lane, batch_id, task_id, charge):
+        if same and _found_again(db, queue, batch_id, task_id, charge):
             billed.append(charge)
             continue
         added = db.execute(
@@ -155,11 +155,11 @@ def late(
             (task_id, batch_id, at, *charge, orphan),
         ).rowcount
         billed += [charge] * added
-    add_totals(db, lane, billed)
+    add_totals(db, queue, billed)
     return len(billed)
 
 
-def _found_again(db: sqlite3.Connection, lane: int, batch_id: int, task_id: int, charge: Charge) -> bool:
+def _found_again(db: sqlite3.Connection, queue: int, batch_id: int, task_id: int, charge: Charge) -> bool:
     """Put what an attempt cost that was taken for lost into its place in the ledger; return whether there is one."""
     found = db.execute(
         "UPDATE attempts SET late = 1, input_tokens = ?, cached_input_tokens = ?, output_tokens = ?, cost = ?,"
@@ -168,11 +168,11 @@ def _found_again(db: sqlite3.Connection, lane: int, batch_id: int, task_id: int,
         (*charge, task_id, batch_id),
     ).rowcount
     if found:
-        db.execute("UPDATE totals SET unpriced = unpriced - 1 WHERE lane_id = ?", (lane,))
+        db.execute("UPDATE totals SET unpriced = unpriced - 1 WHERE lane_id = ?", (queue,))
     return bool(found)
 
 
-def unknown(db: sqlite3.Connection, lane: int, batch_id: int, at: int, orphan: str, *, same: bool) -> int:
+def unknown(db: sqlite3.Connection, queue: int, batch_id: int, at: int, orphan: str, *, same: bool) -> int:
     """Bill a stray whose answers cannot be had: an attempt of unknown cost for each task its batch accounted for; return how many.
 
     It reads the whole ledger, since nothing else says whose tasks they were: for what hardly ever happens.
@@ -186,7 +186,7 @@ def unknown(db: sqlite3.Connection, lane: int, batch_id: int, at: int, orphan: s
         " WHERE batch_id = :batch AND stray = '' AND NOT (:same AND cost IS NULL AND outcome IN ('lost', 'missing'))",
         {"at": at, "stray": orphan, "batch": batch_id, "same": same},
     ).rowcount
-    add_totals(db, lane, [Charge(cost=None, list_cost=None)] * added)
+    add_totals(db, queue, [Charge(cost=None, list_cost=None)] * added)
     return added
 
 
@@ -200,7 +200,7 @@ def lost_before(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> se
     return {row[0] for row in rows}
 
 
-def put_back(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, at: int, why: str) -> int:
+def put_back(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, at: int, why: str) -> int:
     """Make up to ``limit`` tasks that a batch left cancelled pending again, with fresh attempts; return how many."""
     ids = json.dumps(
         [
@@ -215,14 +215,14 @@ def put_back(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, at: i
     move = tasks.moving(TaskStatus.CANCELLED, TaskStatus.PENDING, "attempts = 0", "not_before = 0")
     n = db.execute(f"{move} AND id IN (SELECT value FROM json_each(?))", (ids,)).rowcount
     db.execute("DELETE FROM answers WHERE task_id IN (SELECT value FROM json_each(?))", (ids,))
-    tasks.count(db, {(lane, TaskStatus.CANCELLED, False): -n, (lane, TaskStatus.PENDING, False): n})
+    tasks.count(db, {(queue, TaskStatus.CANCELLED, False): -n, (queue, TaskStatus.PENDING, False): n})
     if n:
-        log.task(db, at, lane, batch_id, TaskStatus.CANCELLED, TaskStatus.PENDING, n, why)
+        log.task(db, at, queue, batch_id, TaskStatus.CANCELLED, TaskStatus.PENDING, n, why)
     return n
 
 
 class Totals(NamedTuple):
-    """What a lane used and cost so far. Money in pico-dollars."""
+    """What a queue used and cost so far. Money in pico-dollars."""
 
     input_tokens: int
     cached_input_tokens: int
@@ -235,8 +235,8 @@ class Totals(NamedTuple):
 _TOTALS = ", ".join(Totals._fields)
 
 
-def add_totals(db: sqlite3.Connection, lane: int, charge: Sequence[Charge]) -> None:
-    """Add what attempts used and cost to the lane's totals; an attempt without a price counts as unpriced.
+def add_totals(db: sqlite3.Connection, queue: int, charge: Sequence[Charge]) -> None:
+    """Add what attempts used and cost to the queue's totals; an attempt without a price counts as unpriced.
 
     Added up here: SQLite would make a sum past 64 bits a fraction, which its column refuses. There the total stays.
     """
@@ -248,17 +248,17 @@ def add_totals(db: sqlite3.Connection, lane: int, charge: Sequence[Charge]) -> N
         sum(s.list_cost or 0 for s in charge),
         sum(s.cost is None for s in charge),
     )
-    before = db.execute(f"SELECT {_TOTALS} FROM totals WHERE lane_id = ?", (lane,)).fetchone() or [0] * len(added)
+    before = db.execute(f"SELECT {_TOTALS} FROM totals WHERE lane_id = ?", (queue,)).fetchone() or [0] * len(added)
     now = [min(old + new, _LARGEST) for old, new in zip(before, added, strict=True)]
     changes = ", ".join(f"{column} = excluded.{column}" for column in Totals._fields)
     db.execute(
         f"INSERT INTO totals (lane_id, {_TOTALS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {changes}",
-        (lane, *now),
+        (queue, *now),
     )
 
 
 def totals(db: sqlite3.Connection) -> dict[int, Totals]:
-    """Return each lane's totals."""
+    """Return each queue's totals."""
     return {row[0]: Totals(*row[1:]) for row in db.execute(f"SELECT lane_id, {_TOTALS} FROM totals")}
 
 

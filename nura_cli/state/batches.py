@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     """
 
     id: int
-    lane_id: int
+    queue_id: int
     workload: str
     provider: str
     address: str
@@ -78,7 +78,7 @@ class Batch(NamedTuple):
     cancelled: int
 
 
-_COLUMNS = Batch._fields
+_COLUMNS = tuple({"queue_id": "lane_id"}.get(name, name) for name in Batch._fields)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM batches"
 _FINAL = frozenset(status for status, arrows in BATCH_ARROWS.items() if not arrows)
 
@@ -91,7 +91,7 @@ def _batch(row: Sequence[Any]) -> Batch:
 def add(
     db: sqlite3.Connection,
     *,
-    lane_id: int,
+    queue_id: int,
     workload: str,
     provider: str,
     address: str,
@@ -109,7 +109,7 @@ def add(
     row = db.execute(
         "INSERT INTO batches (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, status,"
         " created_at, plan) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?, ?) RETURNING id",
-        (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, at, plan),
+        (queue_id, workload, provider, address, dialect, endpoint, model, revision, tag, at, plan),
     ).fetchone()
     log.batch(db, at, row[0], None, BatchStatus.PROCESSING, "claimed")
     return int(row[0])

@@ -27,7 +27,7 @@ _HINTS = {
 }
 
 
-def trouble(error: OSError, path: Path | str | None = None) -> StateError | None:
+def problem(error: OSError, path: Path | str | None = None) -> StateError | None:
     """Return an ``OSError`` in words, with the next step to take; None where it is about a connection.
 
     Args:
@@ -49,7 +49,7 @@ def on_disk(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if explanation := trouble(error, path):
+        if explanation := problem(error, path):
             raise explanation from error
         raise
 

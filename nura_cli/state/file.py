@@ -134,7 +134,7 @@ class State:
     def foreign(self) -> list[Path]:
         """Return the files beside the state file that belong to somebody else: its owner's stages may stop at them.
 
-        Only nura's own: somebody's backup beside it is nobody's trouble.
+        Only nura's own: somebody's backup beside it is nobody's problem.
         """
         with explained(self.path):
             owner = self.path.stat().st_uid
@@ -348,7 +348,7 @@ def _cause(error: sqlite3.Error) -> _Cause | None:
 
 def _explain(path: Path, error: sqlite3.Error | OSError) -> StateError | None:
     if isinstance(error, OSError):
-        return disk.trouble(error)
+        return disk.problem(error)
     cause = _cause(error)
     if cause is None:
         return None

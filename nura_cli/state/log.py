@@ -6,13 +6,13 @@ from nura_cli import logs
 
 
 def task(
-    db: sqlite3.Connection, at: int, lane: int, batch: int | None, old: str | None, new: str, n: int, why: str
+    db: sqlite3.Connection, at: int, queue: int, batch: int | None, old: str | None, new: str, n: int, why: str
 ) -> None:
-    """Note that ``n`` tasks of a lane moved from ``old`` to ``new`` at unix second ``at``, and why."""
+    """Note that ``n`` tasks of a queue moved from ``old`` to ``new`` at unix second ``at``, and why."""
     db.execute(
         "INSERT INTO transitions (at, what, lane_id, batch_id, from_status, to_status, n, why)"
         " VALUES (?, 'task', ?, ?, ?, ?, ?, ?)",
-        (at, lane, batch, old, new, n, why),
+        (at, queue, batch, old, new, n, why),
     )
     logs.decided("%s tasks (batch %s): %s -> %s: %s", n, batch or "none", old or "new", new, why)
 

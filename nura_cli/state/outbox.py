@@ -93,9 +93,9 @@ class Delivery(NamedTuple):
 
 
 def settled(
-    db: sqlite3.Connection, lane: int, batch_id: int, tasks: Iterable[tuple[int, TaskStatus]], plan: Plan, at: int
+    db: sqlite3.Connection, queue: int, batch_id: int, tasks: Iterable[tuple[int, TaskStatus]], plan: Plan, at: int
 ) -> None:
-    """Add what the settling of tasks of one lane sets off: their rows, or at once their events.
+    """Add what the settling of tasks of one queue sets off: their rows, or at once their events.
 
     Args:
         plan: what today's configuration says; what was planned when the batch was claimed is due as well.
@@ -106,9 +106,9 @@ def settled(
     for task_id, status in tasks:
         kind = EventType(f"task.{status}")
         if status in due.rows:
-            with_row.append(("row", row_target(status), kind, batch_id, at, lane, task_id))
+            with_row.append(("row", row_target(status), kind, batch_id, at, queue, task_id))
         else:
-            without += [("event", target, kind, batch_id, at, lane, task_id) for target in due.events.get(kind, ())]
+            without += [("event", target, kind, batch_id, at, queue, task_id) for target in due.events.get(kind, ())]
     db.executemany(
         "INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, created_at)"
         " SELECT ?1, l.workload_id, ?2, ?3, a.task_id, ?4, a.seq, ?5 FROM answers a JOIN lanes l ON l.id = ?6"
@@ -119,7 +119,7 @@ def settled(
 
 def ended(
     db: sqlite3.Connection,
-    lane: int,
+    queue: int,
     batch_id: int,
     kind: EventType,
     plan: Plan,
@@ -130,7 +130,7 @@ def ended(
     db.executemany(
         "INSERT INTO deliveries (kind, workload_id, target, type, batch_id, created_at)"
         " SELECT 'event', workload_id, ?, ?, ?, ? FROM lanes WHERE id = ?",
-        [(target, kind, batch_id, at, lane) for target in due.events.get(kind, ())],
+        [(target, kind, batch_id, at, queue) for target in due.events.get(kind, ())],
     )
 
 

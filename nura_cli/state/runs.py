@@ -1,4 +1,4 @@
-"""Each stage's last run, the troubles that last, and the routes that are paused."""
+"""Each stage's last run, the problems that last, and the routes that are paused."""
 
 import sqlite3
 from typing import NamedTuple
@@ -43,8 +43,8 @@ def runs(db: sqlite3.Connection) -> dict[str, Run]:
     return {row[0]: Run(*row) for row in rows}
 
 
-def trouble(db: sqlite3.Connection, stage: str, scope: str, message: str, at: int, remind: int) -> bool:
-    """Note a trouble of a stage; return whether it is to be said now.
+def problem(db: sqlite3.Connection, stage: str, scope: str, message: str, at: int, remind: int) -> bool:
+    """Note a problem of a stage; return whether it is to be said now.
 
     It is said when it begins and every ``remind`` seconds while it lasts. A clock set back starts it anew.
     """
@@ -62,7 +62,7 @@ def trouble(db: sqlite3.Connection, stage: str, scope: str, message: str, at: in
 
 
 def over(db: sqlite3.Connection, stage: str, but: set[str]) -> None:
-    """Forget a stage's troubles, except those in these scopes: they are over, or will begin anew."""
+    """Forget a stage's problems, except those in these scopes: they are over, or will begin anew."""
     for (scope,) in db.execute("SELECT scope FROM troubles WHERE stage = ?", (stage,)).fetchall():
         if scope not in but:
             db.execute("DELETE FROM troubles WHERE stage = ? AND scope = ?", (stage, scope))

@@ -13,7 +13,7 @@ from nura_cli.state import log
 from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
 
-class Lane(NamedTuple):
+class Queue(NamedTuple):
     """A queue of tasks that may share a batch. dialect, endpoint and model are "" for records."""
 
     id: int
@@ -24,9 +24,9 @@ class Lane(NamedTuple):
 
 
 class NewTask(NamedTuple):
-    """A task to insert: its lane, its key as JSON and as identity, the digest of its line, the bytes to keep."""
+    """A task to insert: its queue, its key as JSON and as identity, the digest of its line, the bytes to keep."""
 
-    lane_id: int
+    queue_id: int
     key_json: str
     key: str
     digest: bytes
@@ -48,8 +48,8 @@ def workload_id(db: sqlite3.Connection, name: str) -> int:
     return int(row[0])
 
 
-def lane_id(db: sqlite3.Connection, workload: int, dialect: str, endpoint: str, model: str) -> int:
-    """Return the id of a lane, making its row when it is new."""
+def queue_id(db: sqlite3.Connection, workload: int, dialect: str, endpoint: str, model: str) -> int:
+    """Return the id of a queue, making its row when it is new."""
     known = (workload, dialect, endpoint, model)
     row = db.execute(
         "SELECT id FROM lanes WHERE workload_id = ? AND dialect = ? AND endpoint = ? AND model = ?", known
@@ -61,13 +61,13 @@ def lane_id(db: sqlite3.Connection, workload: int, dialect: str, endpoint: str, 
     return int(row[0])
 
 
-def lanes(db: sqlite3.Connection) -> list[Lane]:
-    """Return every lane, by id."""
+def queues(db: sqlite3.Connection) -> list[Queue]:
+    """Return every queue, by id."""
     rows = db.execute(
         "SELECT l.id, w.name, l.dialect, l.endpoint, l.model FROM lanes l JOIN workloads w ON w.id = l.workload_id"
         " ORDER BY l.id"
     )
-    return [Lane(*row) for row in rows]
+    return [Queue(*row) for row in rows]
 
 
 def current(db: sqlite3.Connection, workload: int, keys: Iterable[str]) -> dict[str, Current]:
@@ -139,7 +139,7 @@ def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: 
         (new, task.digest, workload, task.key),
     )
     _insert_rows(db, new, [task], at)
-    lane, status, gone = db.execute("SELECT lane_id, status, superseded_by FROM tasks WHERE id = ?", (old,)).fetchone()
+    queue, status, gone = db.execute("SELECT lane_id, status, superseded_by FROM tasks WHERE id = ?", (old,)).fetchone()
     after = TaskStatus.CANCELLED if status == TaskStatus.PENDING else TaskStatus(status)
     db.execute("UPDATE tasks SET superseded_by = ? WHERE id = ?", (new, old))
     if status == TaskStatus.PENDING:
@@ -148,9 +148,9 @@ def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: 
         "UPDATE deliveries SET status = 'done', outcome = 'superseded', done_at = ? WHERE task_id = ? AND status = 'pending'",
         (at, old),
     )
-    count(db, {(lane, TaskStatus(status), gone is not None): -1})
-    count(db, {(lane, after, True): 1})
-    log.task(db, at, lane, None, status, after, 1, f"superseded by task {new}")
+    count(db, {(queue, TaskStatus(status), gone is not None): -1})
+    count(db, {(queue, after, True): 1})
+    log.task(db, at, queue, None, status, after, 1, f"superseded by task {new}")
 
 
 def next_id(db: sqlite3.Connection) -> int:
@@ -162,35 +162,35 @@ def next_id(db: sqlite3.Connection) -> int:
 def _insert_rows(db: sqlite3.Connection, first: int, tasks: Sequence[NewTask], at: int) -> None:
     db.executemany(
         "INSERT INTO tasks (id, lane_id, status) VALUES (?, ?, 'pending')",
-        [(first + n, task.lane_id) for n, task in enumerate(tasks)],
+        [(first + n, task.queue_id) for n, task in enumerate(tasks)],
     )
     db.executemany(
         "INSERT INTO records (task_id, enqueued_at, key, line) VALUES (?, ?, ?, ?)",
         [(first + n, at, task.key_json, task.line) for n, task in enumerate(tasks)],
     )
-    for lane, n in Counter(task.lane_id for task in tasks).items():
-        count(db, {(lane, TaskStatus.PENDING, False): n})
-        log.task(db, at, lane, None, None, TaskStatus.PENDING, n, "enqueued")
+    for queue, n in Counter(task.queue_id for task in tasks).items():
+        count(db, {(queue, TaskStatus.PENDING, False): n})
+        log.task(db, at, queue, None, None, TaskStatus.PENDING, n, "enqueued")
 
 
 def count(db: sqlite3.Connection, changes: Mapping[tuple[int, TaskStatus, bool], int]) -> None:
-    """Add to the counts of (lane, status, superseded)."""
+    """Add to the counts of (queue, status, superseded)."""
     db.executemany(
         "INSERT INTO counts (lane_id, status, superseded, n) VALUES (?, ?, ?, max(?, 0))"
         " ON CONFLICT DO UPDATE SET n = n + ?",
-        [(lane, status, superseded, n, n) for (lane, status, superseded), n in changes.items() if n],
+        [(queue, status, superseded, n, n) for (queue, status, superseded), n in changes.items() if n],
     )
 
 
 def counts(db: sqlite3.Connection) -> dict[tuple[int, TaskStatus, bool], int]:
-    """Return how many tasks each (lane, status, superseded) has, without looking at a task."""
+    """Return how many tasks each (queue, status, superseded) has, without looking at a task."""
     rows = db.execute("SELECT lane_id, status, superseded, n FROM counts")
-    return {(lane, TaskStatus(status), bool(superseded)): n for lane, status, superseded, n in rows}
+    return {(queue, TaskStatus(status), bool(superseded)): n for queue, status, superseded, n in rows}
 
 
-def pending_count(db: sqlite3.Connection, lane: int) -> int:
-    """Return how many tasks of a lane are pending, from the counts."""
-    row = db.execute("SELECT sum(n) FROM counts WHERE lane_id = ? AND status = 'pending'", (lane,)).fetchone()
+def pending_count(db: sqlite3.Connection, queue: int) -> int:
+    """Return how many tasks of a queue are pending, from the counts."""
+    row = db.execute("SELECT sum(n) FROM counts WHERE lane_id = ? AND status = 'pending'", (queue,)).fetchone()
     return int(row[0] or 0)
 
 
@@ -199,37 +199,37 @@ def pending_count(db: sqlite3.Connection, lane: int) -> int:
 _DUE = ("t.not_before BETWEEN 1 AND :now", "t.not_before > :horizon", "t.not_before = 0")
 
 
-def due_count(db: sqlite3.Connection, lane: int, now: int, horizon: int, limit: int) -> int:
-    """Return how many pending tasks of a lane are due, counting no further than ``limit``."""
+def due_count(db: sqlite3.Connection, queue: int, now: int, horizon: int, limit: int) -> int:
+    """Return how many pending tasks of a queue are due, counting no further than ``limit``."""
     total = 0
     for due in _DUE:
-        query = f"SELECT count(*) FROM (SELECT 1 FROM tasks t WHERE lane_id = :lane AND status = 'pending' AND {due} LIMIT :n)"
-        total += db.execute(query, {"lane": lane, "now": now, "horizon": horizon, "n": limit - total}).fetchone()[0]
+        query = f"SELECT count(*) FROM (SELECT 1 FROM tasks t WHERE lane_id = :queue AND status = 'pending' AND {due} LIMIT :n)"
+        total += db.execute(query, {"queue": queue, "now": now, "horizon": horizon, "n": limit - total}).fetchone()[0]
         if total >= limit:
             break
     return total
 
 
-def oldest_due(db: sqlite3.Connection, lane: int, now: int, horizon: int) -> int | None:
-    """Return when the oldest due task of a lane was enqueued (unix seconds), or None when nothing is due."""
+def oldest_due(db: sqlite3.Connection, queue: int, now: int, horizon: int) -> int | None:
+    """Return when the oldest due task of a queue was enqueued (unix seconds), or None when nothing is due."""
     ages = []
     for due in _DUE:
         query = (
             "SELECT r.enqueued_at FROM tasks t JOIN records r ON r.task_id = t.id"
-            f" WHERE t.lane_id = :lane AND t.status = 'pending' AND {due} ORDER BY t.not_before, t.id LIMIT 1"
+            f" WHERE t.lane_id = :queue AND t.status = 'pending' AND {due} ORDER BY t.not_before, t.id LIMIT 1"
         )
-        row = db.execute(query, {"lane": lane, "now": now, "horizon": horizon}).fetchone()
+        row = db.execute(query, {"queue": queue, "now": now, "horizon": horizon}).fetchone()
         ages += [row[0]] if row else []
     return min(ages, default=None)
 
 
-def oldest_pending(db: sqlite3.Connection, lane: int) -> int | None:
-    """Return about when the oldest pending task of a lane was enqueued (exact among those never tried), or None."""
-    return oldest_due(db, lane, 2**62 - 1, 2**62)
+def oldest_pending(db: sqlite3.Connection, queue: int) -> int | None:
+    """Return about when the oldest pending task of a queue was enqueued (exact among those never tried), or None."""
+    return oldest_due(db, queue, 2**62 - 1, 2**62)
 
 
-def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int, horizon: int, last_id: int) -> int:
-    """Move up to ``limit`` due tasks of a lane into a batch, retried ones first, then oldest first; return how many.
+def claim(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, now: int, horizon: int, last_id: int) -> int:
+    """Move up to ``limit`` due tasks of a queue into a batch, retried ones first, then oldest first; return how many.
 
     ``upto`` is the last task id to take: what comes in meanwhile waits for the next run.
     """
@@ -237,15 +237,22 @@ def claim(db: sqlite3.Connection, lane: int, batch_id: int, limit: int, now: int
     for due in _DUE:
         query = (
             f"{moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, 'batch_id = :batch')} AND id IN (SELECT id FROM tasks t"
-            f" WHERE lane_id = :lane AND status = 'pending' AND {due} AND id <= :upto ORDER BY not_before, id LIMIT :n)"
+            f" WHERE lane_id = :queue AND status = 'pending' AND {due} AND id <= :upto ORDER BY not_before, id LIMIT :n)"
         )
-        values = {"batch": batch_id, "lane": lane, "now": now, "horizon": horizon, "n": limit - total, "upto": last_id}
+        values = {
+            "batch": batch_id,
+            "queue": queue,
+            "now": now,
+            "horizon": horizon,
+            "n": limit - total,
+            "upto": last_id,
+        }
         total += db.execute(query, values).rowcount
         if total >= limit:
             break
-    count(db, {(lane, TaskStatus.PENDING, False): -total, (lane, TaskStatus.SUBMITTED, False): total})
+    count(db, {(queue, TaskStatus.PENDING, False): -total, (queue, TaskStatus.SUBMITTED, False): total})
     if total:
-        log.task(db, now, lane, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
+        log.task(db, now, queue, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
     return total
 
 
@@ -258,18 +265,18 @@ def page(db: sqlite3.Connection, batch_id: int, after: int, limit: int) -> list[
     ).fetchall()
 
 
-def due_ids(db: sqlite3.Connection, lane: int, now: int, horizon: int, last_id: int) -> Iterator[int]:
-    """Yield the ids of a lane's due tasks up to ``upto``, in the order in which :func:`claim` takes them.
+def due_ids(db: sqlite3.Connection, queue: int, now: int, horizon: int, last_id: int) -> Iterator[int]:
+    """Yield the ids of a queue's due tasks up to ``upto``, in the order in which :func:`claim` takes them.
 
     They are read in pages, and no read is open in between. What is due in two ways (where all is) comes once.
     """
     for n, due in enumerate(_DUE):
         once = "".join(f" AND NOT {earlier}" for earlier in _DUE[:n])
         query = (
-            f"SELECT not_before, id FROM tasks t WHERE lane_id = :lane AND status = 'pending' AND {due}{once}"
+            f"SELECT not_before, id FROM tasks t WHERE lane_id = :queue AND status = 'pending' AND {due}{once}"
             " AND id <= :upto AND (not_before, id) > (:not_before, :id) ORDER BY not_before, id LIMIT 1000"
         )
-        values = {"lane": lane, "now": now, "horizon": horizon, "upto": last_id, "not_before": -1, "id": 0}
+        values = {"queue": queue, "now": now, "horizon": horizon, "upto": last_id, "not_before": -1, "id": 0}
         while rows := db.execute(query, values).fetchall():
             yield from (task_id for _, task_id in rows)
             values["not_before"], values["id"] = rows[-1]
@@ -281,12 +288,12 @@ def lines(db: sqlite3.Connection, ids: Sequence[int]) -> list[tuple[int, bytes]]
     return db.execute(query, (json.dumps(list(ids)),)).fetchall()
 
 
-def not_yet(db: sqlite3.Connection, lane: int, now: int, horizon: int) -> tuple[int, int | None]:
-    """Return how many pending tasks of a lane wait for their next attempt, and when the first one's time comes, or None."""
+def not_yet(db: sqlite3.Connection, queue: int, now: int, horizon: int) -> tuple[int, int | None]:
+    """Return how many pending tasks of a queue wait for their next attempt, and when the first one's time comes, or None."""
     row = db.execute(
         "SELECT count(*), min(not_before) FROM tasks WHERE lane_id = ? AND status = 'pending'"
         " AND not_before > ? AND not_before <= ?",
-        (lane, max(now, 0), horizon),
+        (queue, max(now, 0), horizon),
     ).fetchone()
     return int(row[0]), row[1]
 
@@ -304,7 +311,7 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
 
     A superseded task is not sent again: it becomes ``cancelled``.
     """
-    lane = db.execute("SELECT lane_id FROM batches WHERE id = ?", (batch_id,)).fetchone()[0]
+    queue = db.execute("SELECT lane_id FROM batches WHERE id = ?", (batch_id,)).fetchone()[0]
     moves = (
         (TaskStatus.CANCELLED, True, "superseded_by IS NOT NULL"),
         (TaskStatus.PENDING, False, "superseded_by IS NULL"),
@@ -315,8 +322,8 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
         query = f"{move} AND batch_id = ? AND id > ? AND {which}"
         n = db.execute(query, (not_before, batch_id, after)).rowcount
         if n:
-            count(db, {(lane, TaskStatus.SUBMITTED, superseded): -n, (lane, to, superseded): n})
-            log.task(db, at, lane, batch_id, TaskStatus.SUBMITTED, to, n, why)
+            count(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
+            log.task(db, at, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
         total += n
     return total
 

@@ -84,10 +84,10 @@ def fill_by_sql(state: State, n: int) -> None:
     """Make n pending tasks without bodies."""
     with state.transaction() as db:
         workload = tasks.workload_id(db, "records")
-        lane = tasks.lane_id(db, workload, "", "", "")
+        queue = tasks.queue_id(db, workload, "", "", "")
         series = f"WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < {n})"  # a constant of ours
-        db.execute(f"{series} INSERT INTO tasks (id, lane_id, status) SELECT i, {lane}, 'pending' FROM s")
-        db.execute("INSERT INTO counts VALUES (?, 'pending', 0, ?)", (lane, n))
+        db.execute(f"{series} INSERT INTO tasks (id, lane_id, status) SELECT i, {queue}, 'pending' FROM s")
+        db.execute("INSERT INTO counts VALUES (?, 'pending', 0, ?)", (queue, n))
 
 
 def claim(folder: Path, size: int, n: int) -> float:
@@ -99,7 +99,7 @@ def claim(folder: Path, size: int, n: int) -> float:
             start = time.perf_counter()
             with state.transaction() as db:
                 batch = batches.add(
-                    db, lane_id=1, workload="records", provider="box", address="x", dialect="openai", endpoint="/v1",
+                    db, queue_id=1, workload="records", provider="box", address="x", dialect="openai", endpoint="/v1",
                     model="m", revision="r", spec="{}", tag=f"tag{turn}", at=1,
                 )  # fmt: skip
                 assert tasks.claim(db, 1, batch, n, 1, 10**10, size) == n
@@ -281,7 +281,7 @@ def fill_answers(state: State, n: int) -> None:
     series = f"WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < {n})"
     with state.transaction() as db:
         batches.add(
-            db, lane_id=1, workload="records", provider="box", address="x", dialect="openai",
+            db, queue_id=1, workload="records", provider="box", address="x", dialect="openai",
             endpoint="/v1/chat/completions", model="gpt-4.1-mini", revision="r", spec='{"dialect":"openai","endpoint":""}',
             tag="tag", at=1,
         )  # fmt: skip

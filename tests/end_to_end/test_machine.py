@@ -1,4 +1,4 @@
-"""The machine's troubles, met by the installed command: full, failing and read-only disks, damaged files, runs that hang.
+"""The machine's problems, met by the installed command: full, failing and read-only disks, damaged files, runs that hang.
 
 The sweep makes one system call on a file of ours fail (strace), that time alone or from then on; by default a few of
 them fail, with ``NURA_KILL_SWEEP=part`` more, ``NURA_KILL_SWEEP=1 pytest tests/end_to_end/test_machine.py`` lets every

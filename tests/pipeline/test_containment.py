@@ -1,4 +1,4 @@
-"""Trouble stays where it is: the others go on, and the exit code and one line say what failed."""
+"""Problem stays where it is: the others go on, and the exit code and one line say what failed."""
 
 import json
 import sqlite3
@@ -201,7 +201,7 @@ def test_an_unconfirmed_create_behind_a_refused_key_stops_no_other_provider(spoo
     report = spool.dispatch()
     assert report.exit_code == 3
     assert report.result["requests"] == 2
-    assert [found.kind for found in report.troubles] == ["key_refused"]
+    assert [found.kind for found in report.problems] == ["key_refused"]
     spool.control.settings(accept_keys=[])
     spool.settle()
     assert spool.counts()["completed"] == 4
@@ -289,7 +289,7 @@ def test_one_row_that_nobody_foresaw_stops_no_other_and_is_tried_again(
         for _ in range(2):
             report = spool.reconcile()
             assert report.exit_code == 1
-            (found,) = report.troubles
+            (found,) = report.problems
             assert (found.kind, found.batch_id) == ("unexpected", 1)
             assert found.message.startswith(f"batch 1, the result of task 43: unexpected {named}")
             assert "report" in str(found.hint)
@@ -314,7 +314,7 @@ def test_rows_that_nobody_foresaw_are_told_of_once_and_none_is_missing(
     with monkeypatch.context() as patched:
         patched.setattr(Classifier, "classify", lambda classifier, line: 1 / 0)
         report = spool.reconcile()
-    (found,) = [found for found in report.troubles if found.kind == "unexpected"]
+    (found,) = [found for found in report.problems if found.kind == "unexpected"]
     assert " and of 59 more: unexpected ZeroDivisionError" in found.message
     assert report.result["tasks"]["missing"] == 0
     assert {name: n for name, n in spool.counts().items() if n} == {"submitted": 60}
@@ -335,7 +335,7 @@ def test_a_line_that_nobody_can_read_for_a_bug_leaves_no_task_missing(
         patched.setattr(f"nura_cli.dialects.{name}.result", lambda dialect, line: {}[line])
         report = spool.reconcile()
     assert report.exit_code == 1
-    assert "batch 1, reading a result line: unexpected KeyError" in report.troubles[0].message
+    assert "batch 1, reading a result line: unexpected KeyError" in report.problems[0].message
     assert spool.counts()["submitted"] == 5
     spool.settle()
     assert spool.control.billing()["requests"] == 5
@@ -354,7 +354,7 @@ def test_one_batch_that_nobody_foresaw_stops_neither_the_others_nor_deliveries(
         db.execute("UPDATE batches SET spooled = '[1]' WHERE id = 7")
     report = spool.reconcile()
     assert report.exit_code == 1
-    (found,) = report.troubles
+    (found,) = report.problems
     assert found.message.startswith("batch 7: unexpected ")
     assert spool.batches()[6] == (7, "completed")
     assert spool.counts()["completed"] == BATCHES - 1
@@ -384,8 +384,8 @@ def test_a_batch_refused_without_a_reason_is_accounted_for(spool: Spool, n: int)
     with State(spool.state_path) as state, state.transaction() as db:
         db.execute("UPDATE batches SET faults = '[]' WHERE id = 1")  # as poll notes "errors": null
     report = spool.reconcile()
-    assert [found.kind for found in report.troubles if found.batch_id] == ["refused"]
-    assert "the provider gave no reason" in report.troubles[0].message
+    assert [found.kind for found in report.problems if found.batch_id] == ["refused"]
+    assert "the provider gave no reason" in report.problems[0].message
     assert spool.batches() == [(1, "failed")]
     assert spool.counts()["failed" if n == 1 else "pending"] == n
 

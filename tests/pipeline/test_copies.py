@@ -201,7 +201,7 @@ def test_a_suspect_that_ended_without_a_line_lets_the_tasks_wait_again_at_an_unk
     assert spool.batches() == [(1, "submitting")]
     spool.clock.advance(QUARTER)
     report = spool.dispatch()
-    assert any("ended without a result" in found.message for found in report.troubles)
+    assert any("ended without a result" in found.message for found in report.problems)
     assert spool.batches()[0] == (1, "failed")
     assert spool.rows("SELECT outcome, cost FROM attempts") == [("missing", None)]
     spool.settle()
@@ -307,7 +307,7 @@ def test_a_resumed_upload_is_guarded_by_the_survey(openai_spool: Spool, monkeypa
     for _ in range(2):
         report = spool.dispatch()
         assert report.exit_code == 78
-        assert "came from another copy" in report.troubles[0].message
+        assert "came from another copy" in report.problems[0].message
     assert spool.control.billing()["creates"] == 2
 
 
@@ -436,7 +436,7 @@ def test_what_was_given_up_is_not_cancelled_at_another_address(spool: Spool) -> 
     spool.write_config()
     spool.resolve("1")
     report = spool.poll()
-    assert "has another address now" in "\n".join(found.line for found in report.troubles)
+    assert "has another address now" in "\n".join(found.line for found in report.problems)
     assert not [entry for entry in spool.control.log() if entry["route"] == "cancel"]
 
 

@@ -73,7 +73,7 @@ def test_a_typing_error_costs_no_batch(openai_spool: Spool, app: App) -> None:
     openai_spool.fill(3)
     report = openai_spool.dispatch()
     assert report.exit_code == 78
-    assert "write_back.set.sumary" in report.troubles[0].message
+    assert "write_back.set.sumary" in report.problems[0].message
     assert openai_spool.control.log() == []
     openai_spool.set(write_back=WRITE_BACK)
     assert openai_spool.dispatch().result["requests"] == 3
@@ -101,7 +101,7 @@ def test_a_deleted_row_is_reported_and_never_invented(ended: Spool, app: App) ->
     report = ended.reconcile()
     assert report.exit_code == 3
     assert report.result["rows"] == {"written": 9, "skipped": 1, "delayed": 0, "failed": 0}
-    assert "1 row was no longer there, the first: key 4" in report.troubles[0].message
+    assert "1 row was no longer there, the first: key 4" in report.problems[0].message
     assert app.run("SELECT count(*) FROM articles") == [(9,)]
 
 
@@ -113,7 +113,7 @@ def test_an_edit_made_meanwhile_is_not_overwritten(openai_spool: Spool, app: App
     app.run("UPDATE articles SET updated = 2, summary = 'by hand' WHERE id = 1")
     report = openai_spool.reconcile()
     assert report.result["rows"] == {"written": 2, "skipped": 1, "delayed": 0, "failed": 0}
-    assert "1 row was changed since" in report.troubles[0].message
+    assert "1 row was changed since" in report.problems[0].message
     assert app.summaries()[1] == "by hand"
 
 
@@ -124,7 +124,7 @@ def test_an_answer_that_does_not_fit_fails_alone_and_is_kept(ended: Spool, app: 
     report = ended.reconcile()
     assert report.exit_code == 3
     assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 0, "failed": 1}
-    assert "key 7: set.updated:" in report.troubles[0].message
+    assert "key 7: set.updated:" in report.problems[0].message
     assert ended.status()["deliveries"]["echo"]["rows"] == {"pending": 0, "failed": 1}
     assert len(ended.results()) == 10
 
@@ -137,7 +137,7 @@ def test_a_row_that_the_database_refuses_is_tried_again_and_the_others_are_writt
     report = ended.reconcile()
     assert report.exit_code == 3
     assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
-    assert "1 row was refused, the first: key 7: not this" in report.troubles[0].message
+    assert "1 row was refused, the first: key 7: not this" in report.problems[0].message
     assert ended.status()["deliveries"]["echo"]["rows"] == {"pending": 1, "failed": 0}
     # Before its time it is not asked again, and nothing more is said of it.
     app.run("DROP TRIGGER picky")
@@ -171,7 +171,7 @@ def test_a_row_refused_for_a_day_is_given_up_and_waits_longer_each_time(ended: S
     assert 16 * 3600 < sum(waits) < 30 * 3600
     report = ended.reconcile()
     assert report.result["rows"] == {"written": 0, "skipped": 0, "delayed": 0, "failed": 1}
-    assert f"1 row was given up after {MOST_TRIES} tries, the first: key 7: not this" in report.troubles[0].message
+    assert f"1 row was given up after {MOST_TRIES} tries, the first: key 7: not this" in report.problems[0].message
     assert "not this" in ended.status()["attention"][0]["message"]
     app.run("DROP TRIGGER picky")
     ended.clock.advance(86400)
@@ -182,7 +182,7 @@ def test_a_write_that_is_swallowed_is_said_so_and_is_no_edit_of_somebodys(ended:
     app.run("CREATE TRIGGER quiet BEFORE UPDATE ON articles WHEN new.id = 7 BEGIN SELECT RAISE(IGNORE); END")
     report = ended.reconcile()
     assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
-    assert "key 7: the database took the write and the row does not hold it" in report.troubles[0].message
+    assert "key 7: the database took the write and the row does not hold it" in report.problems[0].message
 
 
 def test_a_failed_task_is_written_where_set_failed_says(openai_spool: Spool, app: App) -> None:
@@ -241,7 +241,7 @@ def test_a_database_that_is_down_delays_its_deliveries_and_nothing_else(ended: S
     assert report.result["tasks"]["completed"] == 12
     assert report.result["rows"] == {"written": 0, "skipped": 0, "delayed": 10, "failed": 0}
     assert report.exit_code == 3
-    assert "10 rows wait for database app" in report.troubles[0].message
+    assert "10 rows wait for database app" in report.problems[0].message
     assert ended.status()["paused"][0]["why"].startswith("database app")
     # While it rests, it is not asked; then everything is written, once.
     resting = ended.reconcile()
@@ -301,7 +301,7 @@ def test_a_table_that_went_away_keeps_its_rows_waiting(ended: Spool, app: App) -
     app.run("ALTER TABLE articles RENAME TO elsewhere")
     report = ended.reconcile()
     assert report.result["rows"]["delayed"] == 10
-    assert any(trouble.exit_code == 78 for trouble in report.troubles)
+    assert any(problem.exit_code == 78 for problem in report.problems)
     app.run("ALTER TABLE elsewhere RENAME TO articles")
     assert ended.reconcile().result["rows"]["written"] == 10
 
@@ -383,7 +383,7 @@ def test_a_receiver_that_says_no_is_asked_again_later_and_less_and_less_often(to
     assert report.exit_code == 3
     assert report.result["events"] == {"sent": 0, "delayed": 11, "dead": 0}
     assert report.result["rows"]["written"] == 10
-    assert "ended with exit code 1: no" in report.troubles[0].message
+    assert "ended with exit code 1: no" in report.problems[0].message
     waits = set()
     for tries in range(1, 5):
         [(most,)] = told_spool.rows("SELECT max(not_before) FROM deliveries WHERE tries = ?", tries)
@@ -422,7 +422,7 @@ def test_a_receiver_that_can_take_nothing_now_rests_and_loses_no_try(told_spool:
         report = told_spool.reconcile()
         assert report.result["events"] == {"sent": 0, "delayed": 11, "dead": 0}
         told_spool.clock.advance(7 * 3600)
-    assert "cannot be started: No such file" in report.troubles[0].message
+    assert "cannot be started: No such file" in report.problems[0].message
     (told_spool.folder / "tell.away").rename(told_spool.folder / "tell")
     assert told_spool.reconcile().result["events"] == {"sent": 11, "delayed": 0, "dead": 0}
     assert told_spool.status()["paused"] == []
@@ -447,7 +447,7 @@ def test_what_waits_for_a_receiver_that_left_the_configuration_is_told_of_and_ke
     report = told_spool.reconcile()
     assert report.result["events"] == {"sent": 0, "delayed": 11, "dead": 0}
     assert report.exit_code == 78
-    assert "11 events wait for a receiver that is no longer in the configuration" in report.troubles[0].message
+    assert "11 events wait for a receiver that is no longer in the configuration" in report.problems[0].message
     (told_spool.folder / "no").unlink()
     told_spool.set(events=kept)
     assert told_spool.reconcile().result["events"] == {"sent": 11, "delayed": 0, "dead": 0}
@@ -460,7 +460,7 @@ def test_rows_that_wait_for_a_table_that_left_the_configuration_are_told_of_and_
     ended.clock.advance(7 * 3600)
     report = ended.reconcile()
     assert report.result["rows"]["delayed"] == 10
-    assert "10 rows wait for a table that is no longer in the configuration" in report.troubles[0].message
+    assert "10 rows wait for a table that is no longer in the configuration" in report.problems[0].message
     ended.set(write_back=WRITE_BACK)
     assert ended.reconcile().result["rows"]["written"] == 10
 
@@ -556,7 +556,7 @@ def test_a_webhook_gets_signed_events_under_ids_that_stay_the_same(ended: Spool)
         ended.set(events=[{"types": ["task.completed"], "webhook": receiver.url, "secret_file": "hook.key"}])
         report = ended.reconcile()
         assert report.result["events"] == {"sent": 6, "delayed": 4, "dead": 0}
-        assert "secret-token" not in str(report.troubles)
+        assert "secret-token" not in str(report.problems)
         ended.clock.advance(3600)
         assert ended.reconcile().result["events"] == {"sent": 4, "delayed": 0, "dead": 0}
     assert sorted(post.event["data"]["key"] for post in receiver.got) == list(range(10))
@@ -599,7 +599,7 @@ def test_a_receiver_without_its_secret_is_a_matter_of_configuration(ended: Spool
     ended.set(events=[hook])
     report = ended.reconcile()
     assert report.result["events"]["delayed"] == 10
-    assert [trouble.exit_code for trouble in report.troubles] == [78]
+    assert [problem.exit_code for problem in report.problems] == [78]
 
 
 # --- the configuration changes between sending and settling
@@ -625,7 +625,7 @@ def test_rows_and_events_are_due_although_the_workload_was_away_when_its_tasks_s
     report = told_spool.reconcile()
     assert report.exit_code == 3
     assert report.result["rows"] == {"written": 0, "skipped": 0, "delayed": 11, "failed": 0}
-    said = [found for found in report.troubles if "row" in found.message]
+    said = [found for found in report.problems if "row" in found.message]
     assert said[0].message == "echo: 11 rows wait for a table that is no longer in the configuration"
     assert said[0].hint == "put workloads.echo back until they are delivered"
     [need] = [one for one in told_spool.status()["attention"] if "table" in one["message"]]
@@ -664,8 +664,8 @@ def test_a_write_back_taken_out_waits_and_its_mended_mapping_is_the_one_that_cou
     ended.set(write_back=None)
     report = ended.reconcile()
     assert report.result["rows"]["delayed"] == 10
-    assert report.troubles[0].hint == "put workloads.echo.write_back back until they are delivered"
-    assert [one["hint"] for one in ended.status()["attention"]] == [report.troubles[0].hint]
+    assert report.problems[0].hint == "put workloads.echo.write_back back until they are delivered"
+    assert [one["hint"] for one in ended.status()["attention"]] == [report.problems[0].hint]
     app.run("CREATE TABLE better (nr INTEGER PRIMARY KEY, answer TEXT)")
     app.run("INSERT INTO better (nr) SELECT id FROM articles")
     ended.set(write_back={**WRITE_BACK, "table": "better", "where": {"nr": "key"}, "set": {"answer": "text"}})
@@ -684,8 +684,8 @@ def test_rows_of_failed_tasks_wait_for_a_set_failed_that_was_taken_out(openai_sp
     openai_spool.set(write_back=WRITE_BACK)
     report = openai_spool.reconcile()
     assert report.result["rows"] == {"written": 2, "skipped": 0, "delayed": 1, "failed": 0}
-    assert "1 row waits for a set_failed that is no longer in the configuration" in report.troubles[-1].message
-    assert report.troubles[-1].hint == "put workloads.echo.write_back.set_failed back until they are delivered"
+    assert "1 row waits for a set_failed that is no longer in the configuration" in report.problems[-1].message
+    assert report.problems[-1].hint == "put workloads.echo.write_back.set_failed back until they are delivered"
     openai_spool.set(write_back=with_failed)
     assert openai_spool.reconcile().result["rows"]["written"] == 1
     assert app.run("SELECT id FROM articles WHERE error IS NOT NULL") == [(1,)]
@@ -757,7 +757,7 @@ def test_events_for_a_receiver_taken_out_before_their_rows_were_written_wait_and
     report = planned.reconcile()
     assert report.result["events"] == {"sent": 2, "delayed": 3, "dead": 0}
     assert report.exit_code == 3
-    assert "3 events wait for a receiver that is no longer in the configuration" in report.troubles[-1].message
+    assert "3 events wait for a receiver that is no longer in the configuration" in report.problems[-1].message
     [need] = planned.status()["attention"]
     assert need["hint"] == "put workloads.echo.events back until they are delivered"
     planned.set(events=kept)
@@ -796,8 +796,8 @@ def test_what_nobody_foresaw_about_one_row_is_reported_and_the_others_are_writte
     report = ended.reconcile()
     assert report.exit_code == 1
     assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
-    assert report.troubles[-1].message == "echo: the row of task 8: unexpected TypeError: nobody thought of this"
-    assert "report" in (report.troubles[-1].hint or "")
+    assert report.problems[-1].message == "echo: the row of task 8: unexpected TypeError: nobody thought of this"
+    assert "report" in (report.problems[-1].hint or "")
     monkeypatch.undo()
     ended.clock.advance(60)
     assert ended.reconcile().result["rows"]["written"] == 1
@@ -816,7 +816,7 @@ def test_what_nobody_foresaw_about_every_row_is_said_once_and_stops_no_other_wor
     report = ended.reconcile()
     assert report.exit_code == 1
     assert report.result["rows"]["written"] == 10
-    assert 1 <= sum(found.kind == "unexpected" for found in report.troubles) <= 2
+    assert 1 <= sum(found.kind == "unexpected" for found in report.problems) <= 2
 
 
 def test_what_nobody_foresaw_about_one_event_or_receiver_stops_no_other(
@@ -834,7 +834,7 @@ def test_what_nobody_foresaw_about_one_event_or_receiver_stops_no_other(
     report = planned.reconcile()
     assert report.exit_code == 1
     assert report.result["events"]["sent"] == 2
-    said = [found.message for found in report.troubles if found.kind == "unexpected"]
+    said = [found.message for found in report.problems if found.kind == "unexpected"]
     assert said == [
         "echo: the event about batch 2: unexpected IndexError: pop from empty list",
         f"echo: command {planned.folder}/two: unexpected ZeroDivisionError: nobody thought of this",
@@ -896,7 +896,7 @@ def test_a_record_that_lacks_what_its_row_needs_is_rejected_and_the_good_ones_go
     assert report.exit_code == 3
     assert (report.result["enqueued"], report.result["rejected"]) == (3, 1)
     said = "line 1: write_back.only_if.updated: it needs record.updated, which the record lacks"
-    assert [found.message for found in report.troubles] == [said]
+    assert [found.message for found in report.problems] == [said]
     assert openai_spool.round()[2].result["rows"]["written"] == 3
 
 
@@ -916,7 +916,7 @@ def test_a_ready_line_that_lacks_what_its_row_needs_is_rejected_too(openai_spool
     ]
     report = openai_spool.enqueue(*lines)
     assert (report.result["enqueued"], report.result["rejected"]) == (1, 1)
-    assert "needs record.metadata, which the record lacks" in report.troubles[0].message
+    assert "needs record.metadata, which the record lacks" in report.problems[0].message
 
 
 # --- from the database, too

@@ -25,7 +25,7 @@ def said(report: Report) -> dict[str, Any]:
     return {
         "batches": [[batch[name] for name in BATCH] for batch in report.result["batches"]],
         **{name: report.result[name] for name in ("requests", "not_due", "waits", "unconfirmed")},
-        "troubles": [(found.kind, found.provider, found.workload) for found in report.troubles],
+        "problems": [(found.kind, found.provider, found.workload) for found in report.problems],
         "exit_code": report.exit_code,
     }
 
@@ -230,7 +230,7 @@ def test_records_that_cannot_be_rendered_or_are_too_large_fail_and_the_rest_goes
     spool.write_config()
     spool.enqueue({"id": 1, "text": "x", "n": 0}, {"id": 2, "text": "x" * 3000, "n": 1}, {"id": 3, "text": "x", "n": 1})
     foretold = spool.preview()
-    assert [found.message.partition(";")[0] for found in foretold.troubles] == [
+    assert [found.message.partition(";")[0] for found in foretold.problems] == [
         "echo: 2 tasks will fail, since no prompt can be rendered"
     ]
     told = agreed(spool)
@@ -244,7 +244,7 @@ def test_records_whose_workload_lost_its_prompt_go_nowhere(spool: Spool) -> None
     spool.write_config()
     told = agreed(spool)
     assert (told["batches"], told["exit_code"]) == ([], 78)
-    assert "records wait in it" in spool.preview().troubles[0].message
+    assert "records wait in it" in spool.preview().problems[0].message
 
 
 def test_limits_on_inputs_split_batches(openai_spool: Spool) -> None:
@@ -256,7 +256,7 @@ def test_limits_on_inputs_split_batches(openai_spool: Spool) -> None:
     spool.enqueue(*lines, workload="vectors")
     told = agreed(spool)
     assert [batch[5] for batch in told["batches"]] == [2, 1]
-    assert told["troubles"] == [("input", None, "vectors")]
+    assert told["problems"] == [("input", None, "vectors")]
 
 
 def test_a_table_that_is_wrong_holds_its_workload_back_and_looking_at_it_is_not_noted(spool: Spool) -> None:

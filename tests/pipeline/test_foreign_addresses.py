@@ -27,7 +27,7 @@ def creates(spool: Spool) -> int:
 
 def said(report: Any) -> str:
     """Return all that a run had to say."""
-    return "\n".join(found.line for found in report.troubles)
+    return "\n".join(found.line for found in report.problems)
 
 
 @pytest.mark.parametrize("shape", NO_LISTS)

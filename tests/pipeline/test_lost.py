@@ -29,7 +29,7 @@ GONE = 10**8
 
 def said(report: Any) -> str:
     """Return all that a run had to say."""
-    return "\n".join(found.line for found in report.troubles)
+    return "\n".join(found.line for found in report.problems)
 
 
 def later(spool: Spool, seconds: int, rounds: int = 1) -> list[int]:

@@ -166,7 +166,7 @@ def test_ready_lines_go_there_too(acme: AcmeSpool) -> None:
         workload="raw",
     )
     refused = acme.enqueue({"custom_id": "a", "params": {}}, workload="raw")
-    assert "not an Acme request" in refused.troubles[0].message
+    assert "not an Acme request" in refused.problems[0].message
     acme.settle()
     found = {answer["key"]: (answer["status"], answer["text"], answer["error"]) for answer in acme.results()}
     assert found["a"] == ("completed", "hello", None)
@@ -186,7 +186,7 @@ def test_a_create_whose_answer_was_lost_is_found_by_what_its_results_call_their_
 ) -> None:
     acme.fill(2)
     acme.tell(lose=True)
-    assert [found.kind for found in acme.dispatch().troubles] == ["unconfirmed"]
+    assert [found.kind for found in acme.dispatch().problems] == ["unconfirmed"]
     acme.tell(long=long)
     acme.clock.advance(3600)
     acme.settle()
@@ -203,7 +203,7 @@ def test_its_words_for_refusing_a_batch_are_understood(acme: AcmeSpool, word: st
     acme.clock.advance(61)
     acme.poll()
     report = acme.reconcile()
-    assert f"{word}: it says" in report.troubles[0].message
+    assert f"{word}: it says" in report.problems[0].message
     assert bool(acme.status()["paused"]) is pauses
     assert acme.counts()["pending"] == 2
 
@@ -288,7 +288,7 @@ def test_a_state_file_of_a_vendor_that_is_not_known_here_is_no_bug_and_no_other_
     acme.write_config()
     report = acme.reconcile()
     assert report.exit_code == 78
-    assert "there is no vendor 'acme' here: nura knows openai, anthropic" in report.troubles[0].message
+    assert "there is no vendor 'acme' here: nura knows openai, anthropic" in report.problems[0].message
     assert acme.rows("SELECT status FROM tasks") == [("submitted",), ("submitted",)]
     with pytest.raises(ConfigError, match="no vendor 'acme'"):
         acme.status()

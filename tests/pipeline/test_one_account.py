@@ -43,7 +43,7 @@ def test_a_provider_that_is_renamed_loses_nothing_of_what_is_under_way(spool: Sp
     assert touched(spool) == []
     spool.clock.advance(3600)
     report = spool.poll()
-    assert any("put it back" in (found.hint or "") for found in report.troubles)
+    assert any("put it back" in (found.hint or "") for found in report.problems)
     spool.providers["main"] = spool.provider()
     spool.write_config()
     spool.settle()
@@ -61,7 +61,7 @@ def test_a_key_of_another_project_of_the_organization_proves_nothing(spool: Spoo
     for _ in range(3):
         spool.clock.advance(QUARTER)
         report = spool.dispatch()
-    assert any("key" in found.message for found in report.troubles)
+    assert any("key" in found.message for found in report.problems)
     assert spool.batches() == [(1, "submitting")]
     (need,) = spool.status()["attention"]
     assert "nura resolve 1" in need["hint"]

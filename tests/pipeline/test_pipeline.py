@@ -98,7 +98,7 @@ def test_a_record_whose_prompt_fails_to_render_fails_alone(spool: Spool) -> None
     spool.enqueue(*({"id": i, "text": f"record number {i}", "divisor": i} for i in range(3)))
     sent, _, settled = spool.round()
     assert sent.exit_code == 3
-    assert "1 task failed" in sent.troubles[0].message
+    assert "1 task failed" in sent.problems[0].message
     assert settled.exit_code == 0
     by_key = {answer["key"]: answer for answer in spool.results()}
     assert by_key[0]["status"] == "failed"
@@ -113,8 +113,8 @@ def test_the_same_line_is_a_duplicate_and_another_one_a_conflict(spool: Spool) -
     again = spool.enqueue({"id": 0, "text": "record number 0"}, {"id": "1", "text": "other"}, {"id": 2, "text": "x"})
     assert again.result == {"enqueued": 1, "duplicates": 1, "conflicts": 1, "replaced": 0, "rejected": 0}
     assert again.exit_code == 3
-    assert "line 2" in again.troubles[0].message
-    assert "--replace" in again.troubles[0].message
+    assert "line 2" in again.problems[0].message
+    assert "--replace" in again.problems[0].message
 
 
 def test_replace_supersedes_what_waits_and_what_is_under_way(spool: Spool) -> None:
@@ -287,8 +287,8 @@ def test_a_bad_line_is_refused_by_number_and_the_good_ones_go_in(spool: Spool, l
     )
     assert report.result == {"enqueued": 2, "duplicates": 0, "conflicts": 0, "replaced": 0, "rejected": 1}
     assert report.exit_code == 3
-    assert "line 2: " in report.troubles[0].message
-    assert why in report.troubles[0].message
+    assert "line 2: " in report.problems[0].message
+    assert why in report.problems[0].message
     assert refused == [(2, line)]
 
 
@@ -458,7 +458,7 @@ def test_a_refused_request_fails_at_once_with_the_providers_words(spool: Spool) 
     _, _, settled = spool.round()
     assert settled.result["tasks"]["failed"] == 1
     assert settled.exit_code == 3
-    assert "refused 1" in settled.troubles[0].message
+    assert "refused 1" in settled.problems[0].message
     (failed,) = [answer for answer in spool.results() if answer["status"] == "failed"]
     assert failed["error"]["kind"] == "refused"
     assert failed["error"]["message"] == "your prompt is too long"
@@ -471,8 +471,8 @@ def test_missing_repeated_foreign_and_shuffled_lines(spool: Spool) -> None:
     spool.control.fault("foreign", n=3)
     _, home, settled = spool.round()
     assert settled.result["tasks"]["completed"] == 11
-    assert any("1 answer more than its results hold" in found.message for found in home.troubles)
-    assert any("not of their batch" in found.message for found in settled.troubles)
+    assert any("1 answer more than its results hold" in found.message for found in home.problems)
+    assert any("not of their batch" in found.message for found in settled.problems)
     # The missing one was answered and billed by the provider: it is sent again as a person decides.
     for _ in range(30):
         spool.clock.advance(3600)
@@ -665,7 +665,7 @@ def mixed_up(spool: Spool) -> int:
 def test_other_requests_results_are_never_taken_for_a_batchs_own(spool: Spool) -> None:
     number = mixed_up(spool)
     _, home, settled = spool.round()
-    assert "other requests' results" in home.troubles[0].message
+    assert "other requests' results" in home.problems[0].message
     assert settled.result["tasks"]["missing"] == 0
     assert spool.batches()[1] == (2, "submitted")
     spool.control.clear(number)
@@ -706,7 +706,7 @@ def test_what_is_said_of_another_batch_counts_for_nothing(spool: Spool) -> None:
     spool.dispatch()
     spool.control.fault("mixed_up", "retrieve", of=first)
     report = spool.poll()
-    assert "names another batch" in report.troubles[0].message
+    assert "names another batch" in report.problems[0].message
     assert spool.batches()[1] == (2, "submitted")
     spool.clock.advance(600)
     spool.settle()
@@ -767,7 +767,7 @@ def test_reconcile_killed_half_way_goes_on(spool: Spool, monkeypatch: pytest.Mon
             spool.reconcile()
     assert 0 < spool.counts()["completed"] < 10
     report = spool.reconcile()
-    assert (report.exit_code, report.troubles) == (0, [])
+    assert (report.exit_code, report.problems) == (0, [])
     assert report.result["tasks"]["late"] == 0
     assert spool.counts()["completed"] == 10
     spool.check()

@@ -55,18 +55,18 @@ def test_what_is_no_record_is_rejected_by_number_and_the_good_ones_go_in(spool: 
 
 
 @pytest.mark.parametrize(
-    "trouble", [ValueError("own"), FileNotFoundError(2, "own", "a file"), sqlite3.OperationalError("own")]
+    "problem", [ValueError("own"), FileNotFoundError(2, "own", "a file"), sqlite3.OperationalError("own")]
 )
-def test_records_that_end_in_an_error_are_kept_up_to_there(spool: Spool, trouble: Exception) -> None:
-    """The application's own trouble comes out as it is, and is not taken for the state file's."""
+def test_records_that_end_in_an_error_are_kept_up_to_there(spool: Spool, problem: Exception) -> None:
+    """The application's own problem comes out as it is, and is not taken for the state file's."""
 
     def failing() -> Iterator[dict[str, Any]]:
         yield from records(1, 2)
-        raise trouble
+        raise problem
 
-    with pytest.raises(type(trouble), match="own") as caught:
+    with pytest.raises(type(problem), match="own") as caught:
         nura_cli.enqueue("echo", failing(), config=spool.path)
-    assert caught.value is trouble
+    assert caught.value is problem
     assert spool.counts()["pending"] == 2
     assert nura_cli.enqueue("echo", records(1, 2, 3), config=spool.path)["enqueued"] == 1
 

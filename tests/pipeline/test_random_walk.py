@@ -174,7 +174,7 @@ class Walk(RuleBasedStateMachine):
             self.accepted += 1
 
     @rule(chance=chances)
-    def trouble(self, chance: Random) -> None:
+    def problem(self, chance: Random) -> None:
         """One or two things are about to go wrong, once, at the next occasion or a little later."""
         for fault in chance.sample(FAULTS, chance.choice([1, 1, 2])):
             skip = chance.randint(0, 5 if fault.get("route") == "*" else 1)
@@ -187,9 +187,9 @@ class Walk(RuleBasedStateMachine):
 
     @rule(chance=chances)
     def cron(self, chance: Random) -> None:
-        """New records, some trouble, and cron runs the stages one after the other; any of them may be killed half-way."""
+        """New records, some problem, and cron runs the stages one after the other; any of them may be killed half-way."""
         self.enqueue(chance.randint(1, 4), None)
-        self.trouble(chance)
+        self.problem(chance)
         for stage in STAGES:
             kill_at = chance.choice([None, None, chance.randint(1, 150)])
             self.ended(self.start(stage, kill_at=kill_at), killed=True)
@@ -204,7 +204,7 @@ class Walk(RuleBasedStateMachine):
     @rule(chance=chances)
     def at_once(self, chance: Random) -> None:
         """Several runs start at the same moment, some of them of one stage, while something goes wrong."""
-        self.trouble(chance)
+        self.problem(chance)
         for command in [self.start(stage) for stage in chance.choices(STAGES, k=chance.randint(2, 4))]:
             self.ended(command)
 

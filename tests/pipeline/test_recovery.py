@@ -83,7 +83,7 @@ def test_a_create_that_never_arrived_is_sent_again_after_two_looks_a_quarter_of_
     assert spool.control.batches() == []
     spool.clock.advance(QUARTER)
     report = spool.dispatch()
-    assert any("never arrived" in found.message for found in report.troubles)
+    assert any("never arrived" in found.message for found in report.problems)
     assert spool.batches() == [(1, "failed"), (2, "submitted")]
     spool.settle()
     assert spool.counts()["completed"] == 4
@@ -129,7 +129,7 @@ def test_a_suspect_that_has_not_ended_holds_the_batch_and_says_what_to_type(anth
     spool.dispatch()
     spool.clock.advance(3600)
     report = spool.dispatch()
-    assert any("--adopt REMOTE_ID" in (found.hint or "") for found in report.troubles)
+    assert any("--adopt REMOTE_ID" in (found.hint or "") for found in report.problems)
     (need,) = spool.status()["attention"]
     assert "held" in need["message"]
     assert "nura resolve 1" in need["hint"]
@@ -260,7 +260,7 @@ def test_a_double_that_the_provider_never_knew_is_let_go_after_its_24_hours(open
     spool.control.fault("status", "retrieve", path=f"*/{double}", status=404, times=-1)
     spool.poll()
     spool.clock.advance(3600)
-    assert "asking after" in spool.poll().troubles[0].message
+    assert "asking after" in spool.poll().problems[0].message
     assert uncounted(spool) == 1
     spool.clock.advance(24 * 3600)
     spool.poll()
@@ -279,9 +279,9 @@ def test_a_double_whose_provider_left_the_configuration_holds_nothing_up(openai_
     spool.rows("UPDATE strays SET spooled = NULL, counted_at = NULL")
     spool.enqueue({"id": 8, "text": "record number 8"})
     _, report, _ = spool.round()
-    assert any("is not in the configuration" in found.message for found in report.troubles)
+    assert any("is not in the configuration" in found.message for found in report.problems)
     assert report.exit_code == 0
-    assert any("--give-up" in str(found.hint) for found in report.troubles)
+    assert any("--give-up" in str(found.hint) for found in report.problems)
     spool.clock.advance(600)
     spool.settle()
     assert spool.counts()["completed"] == 4
@@ -316,7 +316,7 @@ def test_another_accounts_key_proves_nothing(spool: Spool) -> None:
     for _ in range(3):
         spool.clock.advance(QUARTER)
         report = spool.dispatch()
-    assert any("another account" in found.message for found in report.troubles)
+    assert any("another account" in found.message for found in report.problems)
     assert spool.batches() == [(1, "submitting")]
     (spool.folder / "key").write_text("sk-test-1\n")
     spool.settle()
@@ -333,7 +333,7 @@ def test_a_list_that_cannot_be_read_to_its_end_proves_nothing(spool: Spool) -> N
     for _ in range(3):
         spool.clock.advance(QUARTER)
         report = spool.dispatch()
-    assert any("read to its end" in found.message for found in report.troubles)
+    assert any("read to its end" in found.message for found in report.problems)
     assert spool.batches() == [(1, "submitting")]
     spool.control.clear()
     spool.control.fault("status", "list", status=500, times=-1)
@@ -529,7 +529,7 @@ def test_a_clock_that_jumps_here_makes_no_batch_lost(spool: Spool) -> None:
     spool.control.fault("status", "retrieve", status=404)
     report = spool.poll()
     assert report.exit_code == 3
-    assert "no longer knows it" in report.troubles[0].message
+    assert "no longer knows it" in report.problems[0].message
     assert spool.batches() == [(1, "submitted")]
     spool.control.advance(7200)
     spool.settle()
@@ -620,7 +620,7 @@ def test_a_batch_whose_provider_is_gone_for_good_is_given_up_by_a_person(spool: 
         spool.resolve("1")
     spool.clock.advance(30 * 3600)
     assert "nura resolve 1 --resend" in spool.status()["attention"][0]["hint"]
-    assert str(spool.poll().troubles[0].hint).endswith("nura resolve 1 --resend")
+    assert str(spool.poll().problems[0].hint).endswith("nura resolve 1 --resend")
     spool.resolve("1")
     spool.settle()
     assert spool.counts()["completed"] == 3
@@ -690,8 +690,8 @@ def test_a_restored_state_file_is_noticed_before_it_sends_again(openai_spool: Sp
     report = spool.dispatch()
     assert report.exit_code == 78
     (sent,) = [batch["id"] for batch in spool.control.batches()]
-    assert sent in report.troubles[0].message
-    assert f"nura resolve {sent} --resend" in str(report.troubles[0].hint)
+    assert sent in report.problems[0].message
+    assert f"nura resolve {sent} --resend" in str(report.problems[0].hint)
     assert creates(spool) == 1
     spool.resolve(sent)
     spool.settle()
@@ -711,7 +711,7 @@ def test_what_a_copy_sent_is_found_behind_the_batches_of_others(openai_spool: Sp
     restored(spool)
     report = spool.dispatch()
     assert report.exit_code == 78
-    assert "came from another copy" in report.troubles[0].message
+    assert "came from another copy" in report.problems[0].message
     assert creates(spool) == 2
 
 
@@ -771,7 +771,7 @@ def test_a_batch_whose_provider_moved_is_held_alone(spool: Spool) -> None:
     spool.write_config()
     report = spool.poll()
     spool.reconcile()
-    assert any("was sent to" in found.message for found in report.troubles)
+    assert any("was sent to" in found.message for found in report.problems)
     assert spool.counts()["completed"] == 2
     spool.providers["main"] = spool.provider(base_url=moved)
     spool.write_config()

@@ -31,7 +31,7 @@ def test_a_file_the_provider_cannot_find_at_once_is_no_tasks_fault(openai_spool:
     spool.control.fault("status", "create", status=400, code="invalid_request_error", message=words, times=3)
     for _ in range(3):
         report = spool.dispatch()
-        assert any(words in found.message for found in report.troubles)
+        assert any(words in found.message for found in report.problems)
         assert spool.counts()["pending"] == n
         assert words in spool.status()["paused"][0]["why"]
         spool.clock.advance(2 * 3600)

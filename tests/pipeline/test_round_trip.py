@@ -103,5 +103,5 @@ def test_an_edit_of_any_column_meanwhile_is_kept_and_told_of(
     database.run(f"UPDATE t SET {column} = {edits[column]} WHERE id = 1")
     report = spool.reconcile()
     assert report.result["rows"] == {"written": 2, "skipped": 1, "delayed": 0, "failed": 0}
-    assert "1 row was changed since, the first: key 1" in report.troubles[0].message
+    assert "1 row was changed since, the first: key 1" in report.problems[0].message
     assert database.run("SELECT summary FROM t WHERE id = 1") == [(None,)]

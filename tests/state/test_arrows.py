@@ -21,13 +21,13 @@ def state(tmp_path: Path) -> Iterator[State]:
     """A state file with two tasks, the first of them claimed by batch 1."""
     with State(tmp_path / "nura.db") as opened:
         with opened.transaction() as db:
-            lane = tasks.lane_id(db, tasks.workload_id(db, "w"), "", "", "")
-            tasks.insert(db, 1, [tasks.NewTask(lane, f'"{key}"', key, b"d", b"{}") for key in "ab"], NOW)
+            queue = tasks.queue_id(db, tasks.workload_id(db, "w"), "", "", "")
+            tasks.insert(db, 1, [tasks.NewTask(queue, f'"{key}"', key, b"d", b"{}") for key in "ab"], NOW)
             batches.add(
-                db, lane_id=lane, workload="w", provider="p", address="a", dialect="openai", endpoint="/v1", model="m",
+                db, queue_id=queue, workload="w", provider="p", address="a", dialect="openai", endpoint="/v1", model="m",
                 revision="r", spec="{}", tag="tag", at=NOW,
             )  # fmt: skip
-            tasks.claim(db, lane, 1, 1, NOW, NOW, 9)
+            tasks.claim(db, queue, 1, 1, NOW, NOW, 9)
         yield opened
 
 

@@ -33,13 +33,13 @@ def state(tmp_path: Path) -> Iterator[State]:
         yield opened
 
 
-def add(state: State, *keys: str, lane: tuple[str, str, str] = ("", "", "")) -> list[int]:
+def add(state: State, *keys: str, queue: tuple[str, str, str] = ("", "", "")) -> list[int]:
     """Insert pending tasks; return their ids."""
     with state.transaction() as db:
         workload = tasks.workload_id(db, "w")
-        lane_id = tasks.lane_id(db, workload, *lane)
+        queue_id = tasks.queue_id(db, workload, *queue)
         first = tasks.next_id(db)
-        tasks.insert(db, workload, [tasks.NewTask(lane_id, f'"{key}"', key, b"d", b"{}") for key in keys], NOW)
+        tasks.insert(db, workload, [tasks.NewTask(queue_id, f'"{key}"', key, b"d", b"{}") for key in keys], NOW)
         return list(range(first, first + len(keys)))
 
 
@@ -47,7 +47,7 @@ def batch(state: State, tag: str = "tag", limit: int = 100) -> batches.Batch:
     """Make a batch and claim what is due for it."""
     with state.transaction() as db:
         batch_id = batches.add(
-            db, lane_id=1, workload="w", provider="p", address="a", dialect="openai", endpoint="/v1", model="m",
+            db, queue_id=1, workload="w", provider="p", address="a", dialect="openai", endpoint="/v1", model="m",
             revision="r", spec="{}", tag=tag, at=NOW,
         )  # fmt: skip
         tasks.claim(db, 1, batch_id, limit, NOW, FAR, tasks.last_id(db))
@@ -62,7 +62,7 @@ def counted(state: State) -> None:
         "SELECT lane_id, status, superseded_by IS NOT NULL, count(*) FROM tasks GROUP BY 1, 2, 3"
     ).fetchall()
     kept = {key: n for key, n in tasks.counts(state.db).items() if n}
-    assert kept == {(lane, TaskStatus(status), bool(old)): n for lane, status, old, n in real}
+    assert kept == {(queue, TaskStatus(status), bool(old)): n for queue, status, old, n in real}
 
 
 # --- opening
@@ -351,7 +351,7 @@ def test_a_remote_batch_belongs_to_one_batch_only(state: State) -> None:
 
 def settle(state: State, found: batches.Batch, *settled: Settled) -> None:
     with state.transaction() as db:
-        answers.settle(db, found.lane_id, found.id, settled, NOW, "x")
+        answers.settle(db, found.queue_id, found.id, settled, NOW, "x")
 
 
 def test_settling_keeps_answers_attempts_and_totals(state: State) -> None:
@@ -403,7 +403,7 @@ def test_reading_pages_by_seq(state: State) -> None:
 
 def test_a_lasting_trouble_is_said_at_its_onset_and_at_intervals(state: State) -> None:
     def say(at: int, stage: str = "poll") -> bool:
-        return runs.trouble(state.db, stage, "outage:p", "down", NOW + at, 100)
+        return runs.problem(state.db, stage, "outage:p", "down", NOW + at, 100)
 
     assert [say(0), say(50), say(99), say(100), say(150)] == [True, False, False, True, False]
     assert say(151, "dispatch") is False  # another stage met the same outage

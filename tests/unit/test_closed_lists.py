@@ -1,4 +1,4 @@
-"""The words that programs read, of events and of troubles: closed lists, whose strings stay as they are."""
+"""The words that programs read, of events and of problems: closed lists, whose strings stay as they are."""
 
 import json
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import pytest
 import nura_cli
 from nura_cli import errors
 from nura_cli.config import EventConfig
-from nura_cli.errors import EX_PARTIAL, NuraError, TroubleKind
-from nura_cli.pipeline.report import Trouble
+from nura_cli.errors import EX_PARTIAL, NuraError, ProblemKind
+from nura_cli.pipeline.report import Problem
 from nura_cli.state.outbox import Plan
 from nura_cli.states import EventType, TaskStatus
 
@@ -33,23 +33,23 @@ def test_the_words_of_events_stay() -> None:
 
 
 def test_the_words_of_troubles_stay() -> None:
-    assert " ".join(TroubleKind) == (
+    assert " ".join(ProblemKind) == (
         "unexpected usage input config key_refused busy state state_corrupt state_newer database provider unreachable"
         " incomplete held refused rate_limited not_found unconfirmed task cancelled results spool row event receiver timeout"
     )
 
 
-@pytest.mark.parametrize("kind", TroubleKind)
-def test_each_kind_of_trouble_is_one_that_nura_has(kind: TroubleKind) -> None:
-    assert f"TroubleKind.{kind.name}" in SOURCE
-    entry = Trouble(kind, "m", EX_PARTIAL).as_dict()
+@pytest.mark.parametrize("kind", ProblemKind)
+def test_each_kind_of_trouble_is_one_that_nura_has(kind: ProblemKind) -> None:
+    assert f"ProblemKind.{kind.name}" in SOURCE
+    entry = Problem(kind, "m", EX_PARTIAL).as_dict()
     assert type(entry["kind"]) is str
     assert entry["kind"] == kind
 
 
 @pytest.mark.parametrize("error", [error for error in types(NuraError) if error.__module__ == errors.__name__])
 def test_each_type_of_error_has_a_kind(error: type[NuraError]) -> None:
-    assert isinstance(error.kind, TroubleKind)
+    assert isinstance(error.kind, ProblemKind)
 
 
 def test_what_a_task_ends_as_has_an_event() -> None:

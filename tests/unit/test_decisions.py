@@ -16,11 +16,11 @@ from nura_cli import clock
 from nura_cli.config import WorkloadConfig
 from nura_cli.dialects.base import Frame, Limits, Rejection, ResultLine, Spec
 from nura_cli.dialects.vendors import dialect
-from nura_cli.errors import ConfigError, InputError, TroubleKind
+from nura_cli.errors import ConfigError, InputError, ProblemKind
 from nura_cli.pipeline import backoff, lines, packing, poll
 from nura_cli.pipeline.classify import Classifier, shorten
 from nura_cli.pipeline.render import Prompt, revision, spec_of
-from nura_cli.pipeline.report import Trouble, exit_code
+from nura_cli.pipeline.report import Problem, exit_code
 from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.state import schema
 from nura_cli.state.answers import Failure
@@ -377,7 +377,7 @@ def test_dollars_are_plain_decimals(pico: int) -> None:
 
 def test_exit_codes() -> None:
     def codes(*found: int, worked: bool = False) -> int:
-        return exit_code([Trouble(TroubleKind.TASK, "m", code) for code in found], worked)
+        return exit_code([Problem(ProblemKind.TASK, "m", code) for code in found], worked)
 
     assert codes() == 0
     assert codes(75) == 75

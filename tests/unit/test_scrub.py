@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from nura_cli import scrub
 from nura_cli.delivery.database import open_engine, speaking, transaction
 from nura_cli.delivery.database import plain as delivered
-from nura_cli.errors import ConfigError, NuraError, TroubleKind
+from nura_cli.errors import ConfigError, NuraError, ProblemKind
 from nura_cli.pipeline.classify import Verdict, scrubbed
-from nura_cli.pipeline.report import Trouble, bug
+from nura_cli.pipeline.report import Problem, bug
 from nura_cli.state.answers import Charge, Failure
 from nura_cli.states import ErrorKind
 
@@ -93,7 +93,7 @@ def test_the_password_in_a_url_is_known_and_so_is_the_rest_not(url: str) -> None
 def test_no_error_and_no_trouble_holds_a_secret() -> None:
     error = NuraError(f"the provider said {PLAIN}", hint=f"look at {PLAIN}")
     assert PLAIN not in str(error) + error.message + str(error.hint) + repr(error)
-    assert PLAIN not in Trouble(TroubleKind.ROW, f"refused: {PLAIN}", 3).line
+    assert PLAIN not in Problem(ProblemKind.ROW, f"refused: {PLAIN}", 3).line
     assert PLAIN not in bug(ValueError(PLAIN), "batch 1").line
     assert delivered(f"said {PLAIN}", 12) == "said [secre…"
 

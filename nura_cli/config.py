@@ -563,15 +563,15 @@ def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) ->
             yield (option,), "give set, set_failed, or both"
     yield from _record_rules(options)
     events = options.get("events")
-    told: list[Any] = []
+    notified: list[Any] = []
     for n, event in enumerate(events if isinstance(events, list) else ()):
         if isinstance(event, dict):
             for where, why in _event_rules({option: value for option, value in event.items() if value is not None}):
                 yield ("events", n, *where), why
             receiver = event.get("command"), event.get("webhook")
-            if receiver in told and receiver != (None, None):
+            if receiver in notified and receiver != (None, None):
                 yield ("events", n), "is a receiver that stands above already: give it all its types there"
-            told.append(receiver)
+            notified.append(receiver)
 
 
 def _record_rules(options: Mapping[str, Any]) -> Found:

@@ -93,17 +93,17 @@ def _forms(secret: str) -> Iterator[str]:
 
 def _without_beginning(text: str, secret: str, sure: int) -> str:
     """Take out the beginning of a secret that ends a text, be it that whoever cut it there says so with dots."""
-    said = text.rstrip(".…")
+    shown = text.rstrip(".…")
     for n in range(len(secret) - 1, sure - 1, -1):
-        if said.endswith(secret[:n]):
-            return said[:-n] + MARK + text[len(said) :]
+        if shown.endswith(secret[:n]):
+            return shown[:-n] + MARK + text[len(shown) :]
     return text
 
 
 def _without_end(text: str, secret: str, sure: int) -> str:
     """Take out the end of a secret that begins a text, likewise."""
-    said = text.lstrip(".…")
+    shown = text.lstrip(".…")
     for n in range(len(secret) - 1, sure - 1, -1):
-        if said.startswith(secret[-n:]):
-            return text[: len(text) - len(said)] + MARK + said[n:]
+        if shown.startswith(secret[-n:]):
+            return text[: len(text) - len(shown)] + MARK + shown[n:]
     return text

@@ -6,7 +6,7 @@ import typer
 
 from nura_cli import clock
 from nura_cli.cli.session import Session, output, plain, stage, with_session
-from nura_cli.pipeline.report import Report, count
+from nura_cli.pipeline.report import Report, counted
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -52,7 +52,7 @@ def _summary(report: Report) -> str:
     rest = "".join(f", {n:,} wait ({name})" for name, n in waits.items())
     unconfirmed = report.result["unconfirmed"]
     doubt = f", {unconfirmed} unconfirmed" if unconfirmed else ""
-    return f"{count(report.result['requests'], 'request')} sent in {count(len(report.result['batches']), 'batch', 'batches')}{rest}{doubt}"
+    return f"{counted(report.result['requests'], 'request')} sent in {counted(len(report.result['batches']), 'batch', 'batches')}{rest}{doubt}"
 
 
 def _preview(session: Session, names: list[str], now: bool) -> None:
@@ -76,7 +76,7 @@ def _show(report: Report) -> None:
     for batch in report.result["batches"]:
         cost = f", about ${batch['estimated_cost']} for its input" if batch["estimated_cost"] else ""
         print(
-            f"{batch['workload']}: {count(batch['requests'], 'request')}, {batch['bytes']:,} bytes,"
+            f"{batch['workload']}: {counted(batch['requests'], 'request')}, {batch['bytes']:,} bytes,"
             f" about {batch['estimated_tokens']:,} tokens{cost}, to {batch['provider']}"
             f" ({batch['model'] or 'their own models'})"
         )

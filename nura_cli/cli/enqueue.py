@@ -12,7 +12,7 @@ from nura_cli import clock
 from nura_cli.cli.rejects import Rejects
 from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.errors import EX_PARTIAL, InputError, UsageError
-from nura_cli.pipeline.report import count
+from nura_cli.pipeline.report import counted
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -68,7 +68,7 @@ def command(
 
 def _counted(name: str, n: int) -> str:
     """Return one of the report's figures as it is said: ``1 duplicate``, ``2 duplicates``, ``3 enqueued``."""
-    return count(n, name.removesuffix("s")) if name.endswith("s") else f"{n:,} {name}"
+    return counted(n, name.removesuffix("s")) if name.endswith("s") else f"{n:,} {name}"
 
 
 def _sources(

@@ -8,7 +8,7 @@ from nura_cli import clock
 from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, stage, with_session
 from nura_cli.errors import UsageError
-from nura_cli.pipeline.report import Report, count
+from nura_cli.pipeline.report import Report, counted
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -47,4 +47,4 @@ def _seconds(wait: str | None) -> int | None:
 
 def _summary(report: Report) -> str:
     home = sum(batch["status"] == "completed" for batch in report.result["batches"])
-    return f"{count(report.result['checked'], 'batch', 'batches')} checked, {home} downloaded"
+    return f"{counted(report.result['checked'], 'batch', 'batches')} checked, {home} downloaded"

@@ -114,11 +114,11 @@ class Session:
         except OSError:
             _silence(sys.stderr)
 
-    def finish(self, report: Report, *, skipped: str | None = None, said: list[Problem] | None = None) -> None:
+    def finish(self, report: Report, *, skipped: str | None = None, printed: list[Problem] | None = None) -> None:
         """Print a report, and exit with its code.
 
         Args:
-            said: the problems to print; None for all of the report's.
+            printed: the problems to print; None for all of the report's.
         """
         if self.json:
             head = {"command": self.command, "exit_code": report.exit_code, "skipped": skipped}
@@ -126,7 +126,7 @@ class Session:
             with output():
                 print(one_line({**head, "errors": errors, **report.result}))
         else:
-            for found in report.problems if said is None else said:
+            for found in report.problems if printed is None else printed:
                 self.tell(found.line)
         if report.exit_code:
             raise typer.Exit(report.exit_code)
@@ -295,7 +295,7 @@ def stage(
                     runs.started(db, session.command, clock.now(), os.getpid())
                 with Accounts(config, state.path, state.state_id) as accounts:
                     report = _done(session, state, lambda: work(state, config, accounts))
-                said = _recorded(session, state, report, config.remind)
+                printed = _recorded(session, state, report, config.remind)
         except locks.Held as held:
             if lock is not None:
                 since = clock.rfc3339(held.holder.since) if held.holder else "just now"
@@ -305,7 +305,7 @@ def stage(
             _skipped(session, state, held, empty, config.remind)
             return
     session.say(summary(report))
-    session.finish(report, said=said)
+    session.finish(report, printed=printed)
 
 
 def _done(session: Session, state: State, work: Callable[[], Report]) -> Report:
@@ -335,9 +335,9 @@ def _end_of(error: BaseException) -> tuple[int, str]:
 def _recorded(session: Session, state: State, report: Report, remind: int) -> list[Problem]:
     """Write down how a run ended; return the problems to say now.
 
-    On a terminal these are all; under cron a lasting one is said at its onset and at intervals.
+    On a terminal these are all; under cron a lasting one is printed at its onset and at intervals.
     """
-    said = []
+    printed = []
     now = clock.now()
     with state.transaction() as db:
         first = report.problems[0].message if report.problems else None
@@ -346,8 +346,8 @@ def _recorded(session: Session, state: State, report: Report, remind: int) -> li
         for found in report.problems:
             new = not found.lasting or runs.problem(db, session.command, found.scope, found.message, now, remind)
             if new or session.terminal or session.verbose:
-                said.append(found)
-    return said
+                printed.append(found)
+    return printed
 
 
 def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[str, Any], remind: int) -> None:
@@ -362,7 +362,7 @@ def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[st
         found = problem(error, about=session.command)
         with state.transaction() as db:
             say = runs.problem(db, session.command, found.scope, found.message, clock.now(), remind)
-        said = [found] if say or session.terminal else []
-        session.finish(Report(dict(empty), [found]), skipped="locked", said=said)
+        printed = [found] if say or session.terminal else []
+        session.finish(Report(dict(empty), [found]), skipped="locked", printed=printed)
     session.say(f"already running (pid {pid}, since {since})")
     session.finish(Report(dict(empty)), skipped="locked")

@@ -225,10 +225,10 @@ def refusal(error: Exception) -> str:
     Raises:
         DatabaseDown: it is not about the values: the database cannot be used now.
     """
-    said = getattr(error, "orig", None) or error
-    if refuses_row(said):
-        return wording(said)
-    raise DatabaseDown(f"the database cannot be used now: {wording(said)}") from error
+    cause = getattr(error, "orig", None) or error
+    if refuses_row(cause):
+        return wording(cause)
+    raise DatabaseDown(f"the database cannot be used now: {wording(cause)}") from error
 
 
 @contextmanager
@@ -293,13 +293,13 @@ def read_only(engine: "Engine") -> Iterator["Connection"]:
 
 def names_wrong(error: BaseException) -> bool:
     """Whether a driver's error is about names, types or rights: a person must act, time alone will not help."""
-    said = getattr(error, "orig", None) or error
-    state = str(getattr(said, "sqlstate", None) or "")
-    if said.args and said.args[0] in _MYSQL_WRONG:
+    cause = getattr(error, "orig", None) or error
+    state = str(getattr(cause, "sqlstate", None) or "")
+    if cause.args and cause.args[0] in _MYSQL_WRONG:
         return True
     if state:
         return state.startswith("42") or state in _PG_WRONG
-    return type(said).__name__ == "ProgrammingError" or getattr(said, "sqlite_errorcode", None) in _SQLITE_WRONG
+    return type(cause).__name__ == "ProgrammingError" or getattr(cause, "sqlite_errorcode", None) in _SQLITE_WRONG
 
 
 def refuses_row(error: BaseException) -> bool:
@@ -320,7 +320,7 @@ def _checked_by(error: BaseException) -> str | None:
     return getattr(getattr(error, "diag", None), "source_function", None)
 
 
-class Verdict(Enum):
+class DatabaseFailure(Enum):
     """What a driver's error says of the one row that its statement was about."""
 
     REFUSED = "refused"  # its values will not do
@@ -329,26 +329,34 @@ class Verdict(Enum):
     DOWN = "down"  # the connection is gone, or the whole database cannot be used
 
 
-def verdict(error: BaseException) -> Verdict:
+def failure_of(error: BaseException) -> DatabaseFailure:
     """Tell what a driver's error, or SQLAlchemy's around it, is about."""
-    said = getattr(error, "orig", None) or error
-    module, code = type(said).__module__, said.args[0] if said.args else None
-    state = str(getattr(said, "sqlstate", None) or "")
-    if refuses_row(said):
-        return Verdict.REFUSED
+    cause = getattr(error, "orig", None) or error
+    module, code = type(cause).__module__, cause.args[0] if cause.args else None
+    state = str(getattr(cause, "sqlstate", None) or "")
+    if refuses_row(cause):
+        return DatabaseFailure.REFUSED
     if module.startswith("psycopg"):
         down = not state or state.startswith(("08", "57P"))
-        return Verdict.DOWN if down else Verdict.WAITED if state in _PG_WAITED else Verdict.DOUBT
+        return (
+            DatabaseFailure.DOWN if down else DatabaseFailure.WAITED if state in _PG_WAITED else DatabaseFailure.DOUBT
+        )
     if module.startswith("pymysql"):
         down = not isinstance(code, int) or 2000 <= code < 3000
-        return Verdict.DOWN if down else Verdict.WAITED if code in _MYSQL_WAITED else Verdict.DOUBT
-    return Verdict.DOUBT if getattr(said, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR else Verdict.DOWN
+        return (
+            DatabaseFailure.DOWN if down else DatabaseFailure.WAITED if code in _MYSQL_WAITED else DatabaseFailure.DOUBT
+        )
+    return (
+        DatabaseFailure.DOUBT
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+        else DatabaseFailure.DOWN
+    )
 
 
 def transaction_ended(error: BaseException, connection: Any) -> bool:
     """Whether an error has ended the transaction that a driver's connection was in: SQLite's RAISE(ROLLBACK), MySQL's deadlock."""
-    said = getattr(error, "orig", None) or error
-    return said.args[:1] == (_MYSQL_DEADLOCK,) or not getattr(connection, "in_transaction", True)
+    cause = getattr(error, "orig", None) or error
+    return cause.args[:1] == (_MYSQL_DEADLOCK,) or not getattr(connection, "in_transaction", True)
 
 
 def wording(error: BaseException) -> str:

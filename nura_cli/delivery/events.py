@@ -37,7 +37,7 @@ COMMAND_EVENTS = 100
 WEBHOOK_EVENTS = 64
 """Events of one call to a webhook's :meth:`Webhook.send`, at most."""
 _AT_ONCE = 8
-_SAID = 2000
+_MESSAGE_CHARS = 2000
 _ANSWER_BYTES = 500
 _BODY_SECONDS = 1.0
 _GRACE_SECONDS = 2.0
@@ -136,18 +136,18 @@ class Command:
             return Outcome("later", f"cannot be started: {getattr(error, 'strerror', None) or error}")
         with child.stderr as pipe:  # type: ignore[union-attr]  # it is a pipe
             try:
-                said = _heard(child, pipe, time.monotonic() + self._timeout)
+                output = _heard(child, pipe, time.monotonic() + self._timeout)
             except BaseException:  # we are told to stop: so is what we started
                 _kill(child)
                 raise
             if child.returncode is None:
                 _kill(child)
-                return Outcome("refused", _with_words(f"did not end within {self._timeout} seconds", said))
+                return Outcome("refused", _with_words(f"did not end within {self._timeout} seconds", output))
         code = child.returncode
         if code == 0:
             return SENT
         ended = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
-        return Outcome("later" if code == EX_TEMPFAIL else "refused", _with_words(ended, said))
+        return Outcome("later" if code == EX_TEMPFAIL else "refused", _with_words(ended, output))
 
     def close(self) -> None:
         """Nothing stays open between calls."""
@@ -167,7 +167,7 @@ def _heard(child: "subprocess.Popen[bytes]", pipe: IO[bytes], deadline: float) -
                 if not chunk:
                     break
                 kept += chunk
-                del kept[: -4 * _SAID]
+                del kept[: -4 * _MESSAGE_CHARS]
         if selector.select(0):
             kept += os.read(pipe.fileno(), _PIPE_BYTES)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -175,10 +175,10 @@ def _heard(child: "subprocess.Popen[bytes]", pipe: IO[bytes], deadline: float) -
     return bytes(kept)
 
 
-def _with_words(first: str, said: bytes) -> str:
-    """Return a message with the end of what a child said."""
-    text = " ".join(scrub.clean(said[-4 * _SAID :].decode("utf-8", "replace")).split())
-    return plain(f"{first}: {text[-(_SAID - len(first) - 2) :]}" if text else first, _SAID)
+def _with_words(first: str, output: bytes) -> str:
+    """Return a message with the end of what a child output."""
+    text = " ".join(scrub.clean(output[-4 * _MESSAGE_CHARS :].decode("utf-8", "replace")).split())
+    return plain(f"{first}: {text[-(_MESSAGE_CHARS - len(first) - 2) :]}" if text else first, _MESSAGE_CHARS)
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:
@@ -238,11 +238,11 @@ class Webhook:
             async with asyncio.timeout(self._timeout):
                 answer = await client.send(request, stream=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, UnicodeError) as error:
-            return Outcome("later", plain(f"cannot be reached: {_why(error)}", _SAID))
+            return Outcome("later", plain(f"cannot be reached: {_why(error)}", _MESSAGE_CHARS))
         except (TimeoutError, httpx2.TimeoutException):
             return Outcome("refused", f"gave no answer within {self._timeout} seconds")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return Outcome("refused", plain(f"gave no answer: {_why(error)}", _SAID))
+            return Outcome("refused", plain(f"gave no answer: {_why(error)}", _MESSAGE_CHARS))
         return _outcome(answer, await _beginning(answer))
 
     def _headers(self, event: Event) -> dict[str, str]:
@@ -319,8 +319,8 @@ def _outcome(answer: "httpx2.Response", body: bytes) -> Outcome:
         return SENT
     if 300 <= status < 400:
         return Outcome("refused", f"answered with status {status}, and redirects are not followed")
-    said = " ".join(body.decode("utf-8", "replace").split())
-    message = plain(f"answered with status {status}{': ' if said else ''}{said}", _SAID)
+    words = " ".join(body.decode("utf-8", "replace").split())
+    message = plain(f"answered with status {status}{': ' if words else ''}{words}", _MESSAGE_CHARS)
     if status in (429, 503):
         return Outcome("later", message, retry_after(answer.headers, time.time()))
     return Outcome("refused", message)

@@ -122,11 +122,11 @@ _FORMS: dict[type, Callable[[str, Any], Any]] = {
 
 def writes(error: BaseException) -> bool:
     """Whether a statement was refused because it would have changed something."""
-    said = getattr(error, "orig", None) or error
+    cause = getattr(error, "orig", None) or error
     return (
-        getattr(said, "sqlstate", None) == "25006"
-        or getattr(said, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY
-        or said.args[:1] == (1792,)  # MySQL
+        getattr(cause, "sqlstate", None) == "25006"
+        or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY
+        or cause.args[:1] == (1792,)  # MySQL
     )
 
 
@@ -136,11 +136,11 @@ def _as_ours(engine: "Engine") -> Iterator[None]:
     try:
         yield
     except errors_of(engine) as error:
-        said = wording(getattr(error, "orig", None) or error)
+        message = wording(getattr(error, "orig", None) or error)
         if names_wrong(error) or writes(error):
-            raise ConfigError(f"the query cannot be run: {said}") from error
+            raise ConfigError(f"the query cannot be run: {message}") from error
         if refuses_row(getattr(error, "orig", None) or error):
             raise ConfigError(
-                f"the query gives a value that cannot be read: {said}", hint="cast it in the query"
+                f"the query gives a value that cannot be read: {message}", hint="cast it in the query"
             ) from error
-        raise DatabaseDown(f"the database cannot be read now: {said}") from error
+        raise DatabaseDown(f"the database cannot be read now: {message}") from error

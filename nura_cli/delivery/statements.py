@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from nura_cli.delivery.database import RowRefused, Verdict, errors_of, transaction_ended, verdict, wording
+from nura_cli.delivery.database import DatabaseFailure, RowRefused, errors_of, failure_of, transaction_ended, wording
 from nura_cli.errors import DatabaseDown
 
 if TYPE_CHECKING:
@@ -94,15 +94,15 @@ class Tally:
         Raises:
             DatabaseDown: the database cannot be used now.
         """
-        found = verdict(error)
-        said = wording(getattr(error, "orig", None) or error)
-        if found is Verdict.REFUSED:
+        found = failure_of(error)
+        message = wording(getattr(error, "orig", None) or error)
+        if found is DatabaseFailure.REFUSED:
             self.works = True
-        elif found is Verdict.DOWN or (not self.works and len(self.doubts) >= _MOST_IN_VAIN):
-            raise DatabaseDown(f"the database cannot be used now: {said}") from error
+        elif found is DatabaseFailure.DOWN or (not self.works and len(self.doubts) >= _MOST_IN_VAIN):
+            raise DatabaseDown(f"the database cannot be used now: {message}") from error
         else:
-            self.doubts.append(said)
-        return RowOutcome("refused", said)
+            self.doubts.append(message)
+        return RowOutcome("refused", message)
 
     def end(self) -> None:
         """Look back, once the last row was tried.
@@ -283,11 +283,11 @@ class InPackets(EachRow):
             cursor.close()
 
     def _written(self, cursor: Any, rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
-        said = self._asked(cursor, self._update, self._update_values, rows, lambda: bool(cursor.rowcount), tally)
-        looked = [row for row, hit in zip(rows, said, strict=True) if hit is False or (hit is True and self._looks)]
+        replies = self._asked(cursor, self._update, self._update_values, rows, lambda: bool(cursor.rowcount), tally)
+        looked = [row for row, hit in zip(rows, replies, strict=True) if hit is False or (hit is True and self._looks)]
         look = self._asked(cursor, self._look, self._look_values, looked, lambda: _found(cursor.fetchone()), tally)
         found = dict(zip([row.position for row in looked], look, strict=True))
-        for row, hit in zip(rows, said, strict=True):
+        for row, hit in zip(rows, replies, strict=True):
             seen = found.get(row.position)
             refused = next((one for one in (hit, seen) if isinstance(one, RowOutcome)), None)
             yield row, refused or outcome(hit, seen, self._alone)
@@ -305,21 +305,21 @@ class InPackets(EachRow):
 
         A packet ends at a statement that is refused: the rest goes into another.
         """
-        said: list[Any] = []
-        while len(said) < len(rows):
+        replies: list[Any] = []
+        while len(replies) < len(rows):
             if tally.enough:
-                return said + [LATER] * (len(rows) - len(said))
+                return replies + [LATER] * (len(rows) - len(replies))
             try:
-                left = rows[len(said) :]
+                left = rows[len(replies) :]
                 cursor.execute(";".join([cursor.mogrify(statement, values(row.values)) for row in left]))
-                said.append(read())
+                replies.append(read())
                 while cursor.nextset():
-                    said.append(read())
+                    replies.append(read())
                 tally.works = True
             except self._errors as error:
-                tally.waits += verdict(error) is Verdict.WAITED
-                said.append(self._refused(error, cursor.connection, tally))
-        return said
+                tally.waits += failure_of(error) is DatabaseFailure.WAITED
+                replies.append(self._refused(error, cursor.connection, tally))
+        return replies
 
 
 _PACKET_ROWS = 250
@@ -396,10 +396,10 @@ class Together(Writer):
             with connection.begin_nested():
                 hits, found = self._written(connection, rows)
         except self._errors as error:
-            if verdict(error) is Verdict.WAITED:
+            if failure_of(error) is DatabaseFailure.WAITED:
                 tally.waits += 1
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT_AGAIN}'")
-            if len(rows) == 1 or verdict(error) is Verdict.DOWN:
+            if len(rows) == 1 or failure_of(error) is DatabaseFailure.DOWN:
                 yield rows[0], tally.refused(error)
                 return
             middle = len(rows) // 2

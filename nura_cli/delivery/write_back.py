@@ -371,12 +371,12 @@ class WriteBack:
         return ConfigError("\n".join(f"{one.where}: {one.message}" for one in found), problems=found, hint=hint)
 
     def _as_ours(self, error: Exception) -> ConfigError | DatabaseDown:
-        """Return the error to raise for what the database said when it was only asked."""
+        """Return the error to raise for what the database message when it was only asked."""
         if names_wrong(error):
             return self._config_error([("table", wording(getattr(error, "orig", None) or error))])
         self._engine.dispose()
-        said = wording(getattr(error, "orig", None) or error)
-        return DatabaseDown(f"the database cannot be asked now: {said}")
+        message = wording(getattr(error, "orig", None) or error)
+        return DatabaseDown(f"the database cannot be asked now: {message}")
 
 
 def _ledger_rules(ledger: "Table", dialect: str) -> Iterator[str]:

@@ -190,11 +190,11 @@ class AnthropicDialect:
             return ResultLine(found.custom_id, message, None, 200)
         outer = ending.error if isinstance(ending.error, dict) else {}
         inner = outer.get("error")
-        told = inner if isinstance(inner, dict) else outer
-        code = reading.text(told.get("type"))
+        failure = inner if isinstance(inner, dict) else outer
+        code = reading.text(failure.get("type"))
         status = _STATUSES.get(code or "")
         kind = _ENDINGS.get(ending.type) or _kind(code, status)
-        return ResultLine(found.custom_id, None, kind, status, code, reading.text(told.get("message")))
+        return ResultLine(found.custom_id, None, kind, status, code, reading.text(failure.get("message")))
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
         """Read a message: its text blocks together."""
@@ -233,7 +233,7 @@ class AnthropicDialect:
         """Yield what structured output refuses (its guide, JSON schema limitations; the SDK's ``lib._parse``)."""
         for place, part in schema_parts.parts(schema):
             yield from schema_parts.closed(place, part, self.title)
-            yield from schema_parts.told(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
+            yield from schema_parts.findings(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
             for name in sorted(part.keys() & _SCHEMA_NO):
                 yield (*place, name), f"Anthropic's structured output has no {name}; say it in the description"
             if part.get("minItems", 0) not in (0, 1):
@@ -267,12 +267,12 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     status = reading.line(reading.text(found.get("processing_status")) or "") or "unknown"
     counts = found.get("request_counts")
     counts = counts if isinstance(counts, dict) else {}
-    told = {
+    counts = {
         name: reading.whole(counts.get(name)) for name in ("processing", "succeeded", "errored", "canceled", "expired")
     }
-    known = [n for n in told.values() if n is not None]
+    known = [n for n in counts.values() if n is not None]
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
-    cancelled = found.get("cancel_initiated_at") is not None or bool(told["canceled"])
+    cancelled = found.get("cancel_initiated_at") is not None or bool(counts["canceled"])
     ending = (Ending.CANCELLED if cancelled else Ending.COMPLETED) if phase is Phase.ENDED else None
     return RemoteBatch(
         id=remote_id,
@@ -282,8 +282,8 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         expires_at=reading.moment(found.get("expires_at")),
         ended_at=reading.moment(found.get("ended_at")),
         total=sum(known) if known else None,
-        completed=told["succeeded"],
-        failed=sum(told[name] or 0 for name in ("errored", "canceled", "expired")) if known else None,
+        completed=counts["succeeded"],
+        failed=sum(counts[name] or 0 for name in ("errored", "canceled", "expired")) if known else None,
         # Results are kept for 29 days; after that the batch has ended and has none.
         parts={"results": remote_id} if phase is Phase.ENDED and reading.text(found.get("results_url")) else {},
         ending=ending,

@@ -279,10 +279,10 @@ class OpenAIDialect:
         """Return a line as the vendor's output or error file has it: a refused request has its error in the body."""
         status = (error or {}).get("http_status") or 200
         response = None if body is None else {"status_code": status, "request_id": "", "body": msgspec.Raw(body)}
-        told = None
+        shown = None
         if error is not None and (body is None or status < 400):
-            told = {"code": error.get("code") or error["kind"], "message": error.get("message")}
-        return _encode({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": told})
+            shown = {"code": error.get("code") or error["kind"], "message": error.get("message")}
+        return _encode({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": shown})
 
     def reason(self, fault: Rejection) -> Reason:
         """Return what a fault comes down to; a code that is not known is taken to be about the content."""
@@ -295,7 +295,7 @@ class OpenAIDialect:
         every = list(schema_parts.parts(schema))
         for place, part in every:
             yield from schema_parts.closed(place, part, self.title)
-            yield from schema_parts.told(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
+            yield from schema_parts.findings(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
             yield from _not_strict(place, part)
         yield from _too_large(every)
 
@@ -352,11 +352,11 @@ def _bounded(usage: Usage) -> Usage | None:
 def _from_chat(found: _Chat) -> Answer:
     choice = found.choices[0] if found.choices else _Choice()
     message = choice.message or _Message()
-    said = message.content if message.content is not None else choice.text
-    if isinstance(said, list):
-        said = "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
+    content = message.content if message.content is not None else choice.text
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     refusal = bool(message.refusal) or choice.finish_reason == "content_filter"
-    words = said if isinstance(said, str) else None
+    words = content if isinstance(content, str) else None
     return Answer(
         message.refusal if message.refusal else words,
         None,
@@ -450,7 +450,7 @@ def _faults(errors: Any, depth: int = 0) -> tuple[Rejection, ...]:
         return tuple(fault for item in errors[:_MOST_FAULTS] for fault in _faults(item, depth + 1))[:_MOST_FAULTS]
     if not isinstance(errors, dict) or depth >= _DEEPEST_FAULT:
         return _in_words(errors)
-    message = next((told for name in _MESSAGES if (told := _words(errors.get(name)))), None)
+    message = next((text for name in _MESSAGES if (text := _words(errors.get(name)))), None)
     within = [errors[name] for name in _LISTS if name in errors]
     if within and message is None:
         return next((found for inner in within if (found := _faults(inner, depth + 1))), ())
@@ -462,8 +462,8 @@ def _in_words(errors: Any) -> tuple[Rejection, ...]:
     """Return anything else as a fault that says just that; nothing at all is none."""
     if not errors or errors is True:
         return ()
-    said = errors if isinstance(errors, str) else json.dumps(errors, ensure_ascii=False)
-    return (Rejection(None, _words(said), None),)
+    text = errors if isinstance(errors, str) else json.dumps(errors, ensure_ascii=False)
+    return (Rejection(None, _words(text), None),)
 
 
 def _words(value: Any) -> str | None:

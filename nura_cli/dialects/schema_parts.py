@@ -16,7 +16,9 @@ def closed(place: Place, part: Mapping[str, Any], vendor: str) -> Found:
         yield place, f"an object needs additionalProperties: false for {vendor}"
 
 
-def told(place: Place, part: Mapping[str, Any], vendor: str, kinds: Collection[str], formats: Collection[str]) -> Found:
+def findings(
+    place: Place, part: Mapping[str, Any], vendor: str, kinds: Collection[str], formats: Collection[str]
+) -> Found:
     """Find a part that does not say what it is, or says it in a format that is not known."""
     if not part.keys() & kinds:
         yield place, f"{vendor} wants to be told a type here"

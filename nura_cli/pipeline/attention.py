@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nura_cli.clock import span
 from nura_cli.pipeline import plans, waiting
-from nura_cli.pipeline.report import count
+from nura_cli.pipeline.report import counted
 from nura_cli.state import State, disk, outbox
 from nura_cli.state.batches import Batch, Orphan, Sighting
 from nura_cli.states import BatchStatus
@@ -52,8 +52,8 @@ def about(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
             note(batch, f"batch {batch.id} is held: {batch.held}{end}", f"{resend}; {_PAYS}")
         elif batch.status is BatchStatus.SUBMITTED and waiting.overdue(batch, now):
             end = f"; its results {going}" if going else ""
-            said = f"was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
-            note(batch, f"batch {batch.id} {said}{end}", f"nura poll -v; if it is gone for good: {resend}; {_PAYS}")
+            why = f"was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
+            note(batch, f"batch {batch.id} {why}{end}", f"nura poll -v; if it is gone for good: {resend}; {_PAYS}")
         elif batch.status is BatchStatus.COMPLETED and now - (batch.ended_at or now) > _LATE and not going:
             message = f"batch {batch.id} came home {span(now - (batch.ended_at or now))} ago, and is not settled"
             note(batch, message, f"nura reconcile -v; if it cannot be: {resend}; {_PAYS}")
@@ -69,7 +69,7 @@ def cancelled(decided_nowhere: Iterable[Batch]) -> list[dict[str, Any]]:
     """Return the batches that somebody cancelled at the provider, as what needs a person: their tasks are not sent again."""
     return [
         _need(
-            f"batch {batch.id} was cancelled at {batch.provider}: {count(batch.cancelled, 'task')} of {batch.workload}"
+            f"batch {batch.id} was cancelled at {batch.provider}: {counted(batch.cancelled, 'task')} of {batch.workload}"
             f" {'is' if batch.cancelled == 1 else 'are'} cancelled, and not sent again",
             f"nura resolve {batch.id} --resend sends what is left of it; nura resolve {batch.id} --give-up leaves it",
             batch.id,
@@ -113,7 +113,7 @@ def orphaned(by_workload: Mapping[str, Mapping[str, Any]], configured: Sequence[
     """Return the workloads that have left the configuration with tasks still waiting, as what needs a person."""
     return [
         _need(
-            f"{name}: {count(found['tasks']['pending'], 'task waits', 'tasks wait')}, and it is no longer in"
+            f"{name}: {counted(found['tasks']['pending'], 'task waits', 'tasks wait')}, and it is no longer in"
             " the configuration: nothing sends them",
             f"put workloads.{name} back; what it holds can then be sent with: nura dispatch {name}",
         )
@@ -141,7 +141,7 @@ def given_up(left: Iterable[outbox.Left]) -> list[dict[str, Any]]:
     end = {"row": "", "event": " given up"}
     return [
         _need(
-            f"{one.workload}: {count(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
+            f"{one.workload}: {counted(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
             f"nura results {one.workload}",
         )
         for one in left
@@ -159,7 +159,7 @@ def foreign_owners(state: State) -> list[dict[str, Any]]:
     names = " ".join(shlex.quote(str(top)) for top in tops)
     return [
         _need(
-            f"{count(len(found), 'file')} beside {state.path} {'belongs' if len(found) == 1 else 'belong'} to"
+            f"{counted(len(found), 'file')} beside {state.path} {'belongs' if len(found) == 1 else 'belong'} to"
             f" {disk.owner_of(found[0])}, and that one to {owner}, whose stages stop at them",
             f"sudo chown -R '{owner.removeprefix('#')}' {names}",
         )

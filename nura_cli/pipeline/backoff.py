@@ -29,7 +29,7 @@ def backoff(first: int, failures_in_a_row: int, longest: int, jitter: float) -> 
     return round(plain * (1 - jitter / 4))
 
 
-class Fate(NamedTuple):
+class NextStatus(NamedTuple):
     """What becomes of a task after an attempt: where to, and not before which unix second."""
 
     to: TaskStatus
@@ -38,19 +38,19 @@ class Fate(NamedTuple):
 
 def next_status(
     failure: Failure | None, attempts: int, max_attempts: int, superseded: bool, now: int, jitter: float
-) -> Fate:
+) -> NextStatus:
     """Decide what becomes of a task whose attempt number ``attempts`` ended so.
 
     A superseded task is never sent again. What the vendor refused for good, or what would come out the same, fails at
     once; the rest goes back to wait until its attempts are used up.
     """
     if failure is None:
-        return Fate(TaskStatus.COMPLETED, 0)
+        return NextStatus(TaskStatus.COMPLETED, 0)
     if failure.kind is ErrorKind.CANCELLED:  # somebody decided so
-        return Fate(TaskStatus.CANCELLED, 0)
+        return NextStatus(TaskStatus.CANCELLED, 0)
     if failure.kind in RETRYABLE and attempts < max_attempts and not superseded:
-        return Fate(TaskStatus.PENDING, now + backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter))
-    return Fate(TaskStatus.FAILED, 0)
+        return NextStatus(TaskStatus.PENDING, now + backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter))
+    return NextStatus(TaskStatus.FAILED, 0)
 
 
 def until(paused_until: int, now: int) -> int:
@@ -74,7 +74,7 @@ class Remedy(NamedTuple):
     fail_all: bool = False
 
 
-def refused(
+def remedy_for(
     faults: "Sequence[Rejection]",
     reasons: Collection[Reason],
     requests: int,
@@ -108,16 +108,16 @@ def refused(
     return Remedy(smaller=True)
 
 
-def after_refusal(route: Route, verdict: Remedy, requests: int, why: str, now: int, jitter: float) -> Route:
+def after_refusal(route: Route, remedy: Remedy, requests: int, why: str, now: int, jitter: float) -> Route:
     """Return what is known of a route after a batch of ``requests`` requests on it was refused.
 
     One refused while the route rests was sent before it did: it makes the rest no longer.
     """
     failures_in_a_row, pause, cap = route.failures_in_a_row, route.paused_until, route.cap
-    if verdict.pause and not until(pause, now):
+    if remedy.pause and not until(pause, now):
         failures_in_a_row += 1
         pause = now + backoff(ROUTE_BACKOFF, failures_in_a_row, ROUTE_LONGEST, jitter)
-    if verdict.smaller:
+    if remedy.smaller:
         half = max(1, requests // 2)
         cap = min(cap, half) if cap else half
     return route._replace(paused_until=pause, failures_in_a_row=failures_in_a_row, cap=cap, why=why)

@@ -25,7 +25,7 @@ from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, Dat
 from nura_cli.pipeline import backoff
 from nura_cli.pipeline.documents import Documents
 from nura_cli.pipeline.plans import plan_of, target_of, unowned, written
-from nura_cli.pipeline.report import Problem, bug, count, problem
+from nura_cli.pipeline.report import Problem, bug, counted, problem
 from nura_cli.pipeline.targets import label_of, write_back_of
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.file import unforeseen
@@ -139,18 +139,18 @@ def _guarded(job: Deliveries, workload: WorkloadConfig, about: str, deliver: Cal
         job.problems.append(bug(error, about, workload=workload.name))
 
 
-class Refused(NamedTuple):
+class Refusals(NamedTuple):
     """What becomes of deliveries that were refused: those given up, each with why, and those tried again, and when."""
 
     dead: list[tuple[int, str]]
     again: list[tuple[int, str, int]]
 
 
-def refused(said: Sequence[tuple[Delivery, str]], now: int) -> Refused:
+def after_refusals(refused: Sequence[tuple[Delivery, str]], now: int) -> Refusals:
     """Decide what becomes of deliveries that were refused once more, each with what was said."""
-    dead = [(one.id, why) for one, why in said if one.tries + 1 >= MOST_TRIES]
-    again = [(one.id, why, now + _backoff(one.tries + 1)) for one, why in said if one.tries + 1 < MOST_TRIES]
-    return Refused(dead, again)
+    dead = [(one.id, why) for one, why in refused if one.tries + 1 >= MOST_TRIES]
+    again = [(one.id, why, now + _backoff(one.tries + 1)) for one, why in refused if one.tries + 1 < MOST_TRIES]
+    return Refusals(dead, again)
 
 
 class _Bugs:
@@ -169,7 +169,7 @@ class _Bugs:
         self._found.append((one, error))
         why = f"unexpected {type(error).__name__}: {error}"
         with self._job.state.transaction() as db:
-            found = refused([(one, why)], self._job.clock())
+            found = after_refusals([(one, why)], self._job.clock())
             outbox.dead(db, found.dead, self._job.clock())
             outbox.put_off(db, found.again)
 
@@ -237,7 +237,7 @@ class _Rows:
         return sum(outbox.waiting(db, self._workload.name, "row", target) for target in self._targets)
 
     def _delay(self, why: str) -> None:
-        text = f"{self._workload.name}: {count(self._waiting, 'row waits', 'rows wait')} for {why}"
+        text = f"{self._workload.name}: {counted(self._waiting, 'row waits', 'rows wait')} for {why}"
         hint = "they are written once it is back"
         self._job.problems.append(
             Problem(ProblemKind.DATABASE, text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._database)
@@ -294,7 +294,9 @@ class _Rows:
     ) -> None:
         now = self._job.clock()
         pairs = list(zip(due, outcomes, strict=True))
-        found = refused([(one, outcome.reason or "") for one, outcome in pairs if outcome.kind == "refused"], now)
+        found = after_refusals(
+            [(one, outcome.reason or "") for one, outcome in pairs if outcome.kind == "refused"], now
+        )
         lost = [(one.id, outcome.reason or "") for one, outcome in pairs if outcome.kind == "failed"]
         made = [(one.id, outcome.kind) for one, outcome in pairs if outcome.kind in _COUNTED]
         final = {delivery for delivery, _ in (*made, *lost, *found.dead)}
@@ -313,7 +315,7 @@ class _Rows:
         counter = _COUNTED.get(kind, "failed" if kind in ("failed", "given up") else None)
         if counter is not None:  # else it waits
             self._job.rows[counter] += 1
-        if kind in _SAID:
+        if kind in _NOTICES:
             reason = f": {outcome.reason}" if outcome.reason else ""
             key = msgspec.json.encode(document["key"]).decode()
             self._left.setdefault(kind, []).append(f"key {key}{reason}")
@@ -321,13 +323,13 @@ class _Rows:
     def _report(self) -> None:
         name = self._workload.name
         for kind, keys in self._left.items():
-            what, hint = _SAID[kind]
-            text = f"{name}: {count(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
+            what, hint = _NOTICES[kind]
+            text = f"{name}: {counted(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
             self._job.problems.append(Problem(ProblemKind.ROW, text, EX_PARTIAL, hint.format(name), workload=name))
         self._bugs.report()
 
 
-_SAID = {
+_NOTICES = {
     "gone": ("no longer there", "nothing is invented for a row that the application deleted"),
     "changed": ("changed since", "only_if left them as they are"),
     "failed": ("not written", "the answers are kept: nura results {}"),
@@ -348,7 +350,7 @@ class _Events:
         self._label = label_of(options)
         self._bugs = _Bugs(job, workload.name, "event")
         self._refused = 0
-        self._said = ""
+        self._last_error = ""
 
     def deliver(self) -> None:
         """Send all that is due, call by call; a receiver that can take nothing now delays all of it."""
@@ -448,8 +450,8 @@ class _Events:
         now = job.clock()
         pairs = list(zip(due, outcomes, strict=True))
         sent = [(one.id, "sent") for one, outcome in pairs if outcome.kind == "sent"]
-        said = [(one, outcome.message) for one, outcome in pairs if outcome.kind == "refused"]
-        found = refused(said, now)
+        refused = [(one, outcome.message) for one, outcome in pairs if outcome.kind == "refused"]
+        found = after_refusals(refused, now)
         with job.state.transaction() as db:
             outbox.done(db, [*sent, *((one.id, "superseded") for one in page if one.overtaken)], now)
             outbox.dead(db, found.dead, now)
@@ -458,12 +460,12 @@ class _Events:
                 outbox.resume(db, self._target)
         job.events["sent"] += len(sent)
         job.events["dead"] += len(found.dead)
-        self._refused += len(said)
-        self._said = said[-1][1] if said else self._said
+        self._refused += len(refused)
+        self._last_error = refused[-1][1] if refused else self._last_error
         if found.dead:
             text = (
-                f"{self._workload.name}: {count(len(found.dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
-                f" {self._label}: {self._said}"
+                f"{self._workload.name}: {counted(len(found.dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
+                f" {self._label}: {self._last_error}"
             )
             job.problems.append(
                 Problem(ProblemKind.EVENT, text, EX_PARTIAL, "see nura status", workload=self._workload.name)
@@ -472,7 +474,7 @@ class _Events:
     def _later(self, why: str) -> None:
         n = self._waiting
         self._job.events["delayed"] += n
-        text = f"{self._workload.name}: {count(n, 'event waits', 'events wait')} for {why}"
+        text = f"{self._workload.name}: {counted(n, 'event waits', 'events wait')} for {why}"
         self._job.problems.append(
             Problem(ProblemKind.RECEIVER, text, EX_TEMPFAIL, workload=self._workload.name, about=self._target)
         )
@@ -483,8 +485,8 @@ class _Events:
         self._job.events["delayed"] += n
         if self._refused and n:
             text = (
-                f"{self._workload.name}: {self._label} refused {count(self._refused, 'event')}, {n:,} will be tried again:"
-                f" {self._said}"
+                f"{self._workload.name}: {self._label} refused {counted(self._refused, 'event')}, {n:,} will be tried again:"
+                f" {self._last_error}"
             )
             self._job.problems.append(
                 Problem(ProblemKind.RECEIVER, text, EX_PARTIAL, workload=self._workload.name, about=self._target)

@@ -40,7 +40,7 @@ from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import revision
-from nura_cli.pipeline.report import Report, batch_dicts, count
+from nura_cli.pipeline.report import Report, batch_dicts, counted
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
@@ -93,7 +93,7 @@ class Dispatch(Walk):
         sealed = _write(self, batch, visit, room)
         if sealed is None:
             return Sent.EMPTY
-        self.progress(f"{batch.workload}: sending batch {batch.id}, {count(sealed.requests, 'request')}")
+        self.progress(f"{batch.workload}: sending batch {batch.id}, {counted(sealed.requests, 'request')}")
         return _send(self, sealed, provider)
 
 

@@ -29,7 +29,7 @@ from nura_cli.state.disk import on_disk
 
 CHUNK_LINES = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
-SAID_AT_MOST = 20
+MOST_PRINTED = 20
 """Rejected lines that are reported one by one; ``--rejects`` gets them all."""
 
 
@@ -274,7 +274,7 @@ class _Intake:
         self._bytes = 0
         self._queue_ids: dict[tuple[str, str, str], int] = {}
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
-        self._said: list[str] = []
+        self._printed: list[str] = []
 
     def take(self, line: Numbered) -> None:
         self._chunk.append(line)
@@ -286,8 +286,8 @@ class _Intake:
     def refuse(self, kind: str, source: str, number: int, line: bytes, why: str) -> None:
         self._counts[kind] += 1
         place = f"{_UNNAMED[source]} {number}" if source in _UNNAMED else f"{source}, line {number}"
-        if len(self._said) < SAID_AT_MOST:
-            self._said.append(f"{place}: {why}")
+        if len(self._printed) < MOST_PRINTED:
+            self._printed.append(f"{place}: {why}")
         if self._rejects:
             self._rejects(source, number, line, why)
 
@@ -342,10 +342,10 @@ class _Intake:
         return conflicts
 
     def report(self) -> Report:
-        problems = [Problem(ProblemKind.INPUT, text, EX_PARTIAL, workload=self._workload) for text in self._said]
-        unsaid = self._counts["rejected"] + self._counts["conflicts"] - len(self._said)
-        if unsaid > 0:
-            more = f"and {unsaid} more lines were not taken; --rejects FILE keeps them all"
+        problems = [Problem(ProblemKind.INPUT, text, EX_PARTIAL, workload=self._workload) for text in self._printed]
+        unprinted = self._counts["rejected"] + self._counts["conflicts"] - len(self._printed)
+        if unprinted > 0:
+            more = f"and {unprinted} more lines were not taken; --rejects FILE keeps them all"
             problems.append(Problem(ProblemKind.INPUT, more, EX_PARTIAL, workload=self._workload))
         return Report(result=dict(self._counts), problems=problems, worked=True)
 

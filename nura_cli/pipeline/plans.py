@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from nura_cli.pipeline.report import count
+from nura_cli.pipeline.report import counted
 from nura_cli.state.outbox import Left, Plan, row_target
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def unowned(left: Iterable[Left], workloads: "Mapping[str, WorkloadConfig]") -> 
     for one in left:
         workload = workloads.get(one.workload)
         if one.status == "pending" and (workload is None or one.target not in _targets(workload, one.kind)):
-            n = count(one.n, f"{one.kind} waits", f"{one.kind}s wait")
+            n = counted(one.n, f"{one.kind} waits", f"{one.kind}s wait")
             whom, option = _missing(one, workload)
             text = f"{one.workload}: {n} for {whom} that is no longer in the configuration"
             yield Unowned(one, text, f"put workloads.{one.workload}{option} back until they are delivered")

@@ -42,7 +42,7 @@ from nura_cli.errors import (
 )
 from nura_cli.pipeline import backoff, copies, plans, recovery, settle, spool, waiting
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.report import Problem, Report, batch_dicts, bug, count, problem
+from nura_cli.pipeline.report import Problem, Report, batch_dicts, bug, counted, problem
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.answers import Failure
@@ -289,7 +289,7 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
     """
     job.checked += 1
     running = remote.phase is Phase.RUNNING
-    told: dict[str, str | int | None] = {
+    seen: dict[str, str | int | None] = {
         "remote_status": remote.status,
         "completed": _most(remote, batch) if running or waiting.amiss(batch) else remote.completed,
         "failed": remote.failed if remote.failed is not None else batch.failed,
@@ -300,9 +300,9 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
         "missed": None if running else batch.missed,
         "asked_at": job.clock() if alone and waiting.asked_alone(batch, job.clock()) else batch.asked_at,
     }
-    if any(getattr(batch, name) != value for name, value in told.items()):
+    if any(getattr(batch, name) != value for name, value in seen.items()):
         with job.state.transaction() as db:
-            batch = batches.note(db, batch, **told)
+            batch = batches.note(db, batch, **seen)
         job.moved[batch.id] = batch
     if not running:
         job.moved[batch.id] = _bring_home(job, provider, batch, remote)
@@ -375,10 +375,10 @@ def _counted(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, h
     claimed = spool.claimed(remote.completed, home.lines, batch.requests)
     if claimed:
         return _short(job, provider, batch, remote, home, claimed)
-    told = f"{batch.provider} does not count, and {count(home.missing(batch), 'request')} came without a result"
+    why = f"{batch.provider} does not count, and {counted(home.missing(batch), 'request')} came without a result"
     untold = remote.completed is None and home.missing(batch)
-    if untold and _missed_for(job, provider, batch, told) > 0:
-        raise NotFound(f"batch {batch.id}: {told}", hint="it is looked for again in 15 minutes")
+    if untold and _missed_for(job, provider, batch, why) > 0:
+        raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
     return _completed(job, batch, remote, home)
 
 
@@ -389,14 +389,14 @@ def _asked_otherwise(
 
     The larger of two counts is believed: it may have been paid for.
     """
-    told = _told_otherwise(provider, remote)
-    known = [one.completed for one in (remote, *told)] + ([batch.completed] if waiting.amiss(batch) else [])
+    others = _told_otherwise(provider, remote)
+    known = [one.completed for one in (remote, *others)] + ([batch.completed] if waiting.amiss(batch) else [])
     most = max((n for n in known if n is not None), default=None)
-    for other in told:
+    for other in others:
         if home.lacks and other.parts and other.parts != remote.parts:
             again = _fetched(job, provider, batch, other)
             remote, home = (remote, home) if again.lacks else (other, again)
-    by_itself = next((one for one in told if one.ending is not None), remote)
+    by_itself = next((one for one in others if one.ending is not None), remote)
     return remote._replace(completed=most, ending=by_itself.ending), home
 
 
@@ -456,16 +456,16 @@ def _told_otherwise(provider: Provider, remote: RemoteBatch) -> list[RemoteBatch
         ProviderError: it cannot be asked after by itself now, or is said to be running then: nothing is believed missing.
     """
     try:
-        told = [provider.retrieve(remote.id)]
+        alone = [provider.retrieve(remote.id)]
     except NotFound:
-        told = []  # what the list still shows
-    if any(one.phase is Phase.RUNNING for one in told):
+        alone = []  # what the list still shows
+    if any(one.phase is Phase.RUNNING for one in alone):
         raise Unreachable(
-            f"{remote.id}: the list says {remote.status}, and {told[0].status} when it is asked after by itself"
+            f"{remote.id}: the list says {remote.status}, and {alone[0].status} when it is asked after by itself"
         )
     with suppress(ProviderError):
-        told += [one for one in provider.page().batches if one.id == remote.id]
-    return [one for one in told if one.phase is Phase.ENDED]
+        alone += [one for one in provider.page().batches if one.id == remote.id]
+    return [one for one in alone if one.phase is Phase.ENDED]
 
 
 def _lacking(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home) -> Batch:
@@ -512,8 +512,8 @@ def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = Non
     if job.accounts.resends_lost(batch.provider) and batch.held != _TWICE and ending is not Ending.CANCELLED:
         plan = plans.plan_of(job.config, batch.workload)
         done = settle.lose(job.state, batch, failure, plan, job.clock, resend=True, once=True)
-        told = f"batch {batch.id}: {failure.message}; its tasks are sent again (on_lost: resend), at an unknown cost"
-        job.failed(ProviderError(told, hint="nothing to do: they are sent by the next batch"), batch)
+        message = f"batch {batch.id}: {failure.message}; its tasks are sent again (on_lost: resend), at an unknown cost"
+        job.failed(ProviderError(message, hint="nothing to do: they are sent by the next batch"), batch)
         if done:
             return batches.get(job.state.db, batch.id) or batch
         raise _hold(job, batch, _TWICE)
@@ -527,19 +527,19 @@ def _short(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, hom
     """Take what came of a batch that counts more answers than its files hold; the rest is looked for again, for a day."""
     now = job.clock()
     began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
-    told = f"{batch.provider} counts {count(claimed, 'answer')} more than its results hold"
+    why = f"{batch.provider} counts {counted(claimed, 'answer')} more than its results hold"
     new = tasks.outstanding(job.state.db, batch.id) > home.missing(batch)
     if new and batch.spooled != json.dumps(
         home.spooled
     ):  # a file that came before holds what reconcile could not apply
-        job.failed(_still_short(batch, told), batch)
+        job.failed(_still_short(batch, why), batch)
         return _completed(job, batch, remote, home, short_at=began)
     date, batch = _looked_again(job, provider, batch, began)
     if not waiting.short_over(batch, date, now):
-        raise _still_short(batch, told)
+        raise _still_short(batch, why)
     if remote.ending is Ending.CANCELLED:  # what has no line is cancelled with the rest, at an unknown cost
         return _completed(job, batch, remote, home)
-    return _lost(job, batch, Failure(ErrorKind.MISSING, told))
+    return _lost(job, batch, Failure(ErrorKind.MISSING, why))
 
 
 def _looked_again(job: Poll, provider: Provider, batch: Batch, began: int) -> tuple[int, Batch]:
@@ -558,8 +558,8 @@ def _looked_again(job: Poll, provider: Provider, batch: Batch, began: int) -> tu
 _REST = "the rest of its answers"
 
 
-def _still_short(batch: Batch, told: str) -> Incomplete:
-    return Incomplete(f"batch {batch.id}: {told}", hint="the rest is looked for again, for a day")
+def _still_short(batch: Batch, why: str) -> Incomplete:
+    return Incomplete(f"batch {batch.id}: {why}", hint="the rest is looked for again, for a day")
 
 
 def _completed(

@@ -32,7 +32,7 @@ from nura_cli.pipeline import backoff, packing
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Room, Wait, Waiting, Why
 from nura_cli.pipeline.render import Rendering, rendering
-from nura_cli.pipeline.report import Problem, bug, count, problem
+from nura_cli.pipeline.report import Problem, bug, counted, problem
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
 from nura_cli.state.file import unforeseen
@@ -152,20 +152,20 @@ class Walk(ABC):
         self.blocked.add(provider)
         self.fail(error, provider=provider)
 
-    def unrendered(self, workload: WorkloadConfig, failed: Sequence[tuple[int, str]], said: str, hint: str) -> None:
+    def unrendered(self, workload: WorkloadConfig, failed: Sequence[tuple[int, str]], outcome: str, hint: str) -> None:
         """Note that tasks could not become requests.
 
         Args:
-            said: what became of them, in words: ``failed``.
+            outcome: what became of them, in words: ``failed``.
         """
         if not failed:
             return
         self.worked = True
         first = f"task {failed[0][0]}: {failed[0][1]}"
-        what = f"{count(len(failed), 'task')} {said}, since no prompt can be rendered"
+        what = f"{counted(len(failed), 'task')} {outcome}, since no prompt can be rendered"
         self.fail(InputError(f"{workload.name}: {what}; {first}", hint=hint), workload=workload.name)
 
-    def hold(self, workload: WorkloadConfig, n: int, wait: Wait, model: str | None = None) -> None:
+    def note_waits(self, workload: WorkloadConfig, n: int, wait: Wait, model: str | None = None) -> None:
         """Note that ``n`` tasks wait."""
         if n:
             logs.decided("%s: %s tasks wait (%s): %s", workload.name, n, wait.why, wait.words)
@@ -206,7 +206,7 @@ def _visit(walk: Walk, workload: WorkloadConfig) -> None:
     queues = [queue for queue in tasks.queues(walk.state.db) if queue.workload == workload.name]
     wait = _waits(walk, workload, queues)
     if wait is not None:
-        walk.hold(workload, sum(walk.pending(queue.id) for queue in queues), wait)
+        walk.note_waits(workload, sum(walk.pending(queue.id) for queue in queues), wait)
         return
     try:
         walk.check_targets(workload)
@@ -256,13 +256,13 @@ def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_
     while workload.provider not in walk.blocked and refusals < _MOST_REFUSALS:
         room = packing.room(_facts(walk, visit))
         if isinstance(room, Wait):
-            walk.hold(workload, walk.pending(queue.id), room, model)
+            walk.note_waits(workload, walk.pending(queue.id), room, model)
             return
         sent = walk.next_batch(visit, room)
         if sent is Sent.DONE:
             now = walk.clock()
             n, next_at = tasks.not_yet(walk.state.db, queue.id, now, walk.horizon(now))
-            walk.hold(workload, n, packing.later(next_at), model)
+            walk.note_waits(workload, n, packing.later(next_at), model)
         if sent in (Sent.DONE, Sent.STOP):
             return
         refusals += sent is Sent.REFUSED

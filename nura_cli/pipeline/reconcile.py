@@ -31,7 +31,7 @@ from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError, ProblemKind
 from nura_cli.pipeline import attention, backoff, deliver, plans, settle, spool
 from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
-from nura_cli.pipeline.report import Problem, Report, bug, count, problem
+from nura_cli.pipeline.report import Problem, Report, bug, counted, problem
 from nura_cli.pricing import Prices
 from nura_cli.state import State, answers, batches, outbox, snapshots
 from nura_cli.state.answers import Charge, Failure, Open, Settled
@@ -125,14 +125,14 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
     names = ("completed", "failed", "retried", "missing", "late", "cancelled")
     for workload, kinds in job.failures.items():
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
-        text = f"{workload}: {count(kinds.total(), 'task')} failed: {listed}"
+        text = f"{workload}: {counted(kinds.total(), 'task')} failed: {listed}"
         hint = f"see nura results {workload} --status failed"
         job.problems.append(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
     for what, n in (+job.ignored).items():
         job.problems.append(
             Problem(
                 ProblemKind.RESULTS,
-                f"{count(n, 'result line was', 'result lines were')} {what}, and not applied",
+                f"{counted(n, 'result line was', 'result lines were')} {what}, and not applied",
                 EX_PARTIAL,
             )
         )
@@ -391,7 +391,7 @@ class Settling:
         batch = batches.get(db, self._batch.id) or self._batch
         counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
         batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
-        outbox.ended(db, batch.queue_id, batch.id, EventType.BATCH_COMPLETED, self._plan, now)
+        outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_COMPLETED, self._plan, now)
 
 
 def _answered_more(batch: Batch, answers: int) -> bool:

@@ -30,7 +30,7 @@ from nura_cli.errors import (
 )
 from nura_cli.pipeline import settle
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.report import count
+from nura_cli.pipeline.report import counted
 from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, tasks
@@ -172,7 +172,7 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
             _set_aside(state, provider, batch, [remote], clock())
     if strangers:
         raise ConfigError(
-            f"{provider.name}: {count(len(strangers), 'batch', 'batches')} there came from another copy of this state"
+            f"{provider.name}: {counted(len(strangers), 'batch', 'batches')} there came from another copy of this state"
             f" file ({', '.join(strangers[:3])}{' …' if len(strangers) > 3 else ''}); sending from this one could pay twice",
             hint="restore that copy; or accept that their tasks are sent again: nura resolve "
             + " ".join(strangers)
@@ -270,7 +270,9 @@ def _why_held(scan: "Scan", found: "Found", shown: bool) -> str | None:
     if found.changed:
         return f"its tag stands in results under changed custom_ids: {_named(found.changed)}"
     if found.undecided:
-        n = count(len(found.undecided), "batch there may be it; its results", "batches there may be it; their results")
+        n = counted(
+            len(found.undecided), "batch there may be it; its results", "batches there may be it; their results"
+        )
         return f"{n} will tell once {'it ends' if len(found.undecided) == 1 else 'they end'}: {_named(found.undecided)}"
     if found.deleted:
         return f"the results of what may be it were deleted, and would have told: {_named(found.deleted)}"
@@ -283,7 +285,7 @@ def _named(remotes: Sequence[RemoteBatch]) -> str:
     """Return batches in words by which a person recognises them in the provider's console."""
     words = [
         f"{one.id} ({f'made {rfc3339(one.created_at)}' if one.created_at is not None else 'of unknown age'},"
-        f" {count(one.total, 'request') if one.total else 'of unknown size'})"
+        f" {counted(one.total, 'request') if one.total else 'of unknown size'})"
         for one in remotes[:_NAMED_AT_MOST]
     ]
     more = len(remotes) - len(words)
@@ -569,18 +571,18 @@ def tags_of(provider: Provider, remote: RemoteBatch) -> Tags:
     why = "empty"
     for part in remote.parts.values():
         try:
-            told = _tags_in(provider, part)
+            in_part = _tags_in(provider, part)
         except NotFound:
             why = "deleted"
             continue
         except (ProviderError, KeyRefused) as error:
             if isinstance(error, ProviderError) and not error.answered:
                 raise
-            told = None
-        if told is None:
+            in_part = None
+        if in_part is None:
             why = "running"
         else:
-            tags |= told
+            tags |= in_part
     return Tags(frozenset(tags), why)
 
 

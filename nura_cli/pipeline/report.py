@@ -147,7 +147,7 @@ def exit_code(problems: Iterable[Problem], worked: bool) -> int:
     return codes.pop()
 
 
-def count(n: int, one: str, many: str = "") -> str:
+def counted(n: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 batch``, ``2 batches``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 

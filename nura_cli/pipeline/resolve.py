@@ -16,7 +16,7 @@ from nura_cli.dialects.base import RemoteBatch
 from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, UsageError
 from nura_cli.pipeline import attention, plans, recovery, settle
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.report import Report, count
+from nura_cli.pipeline.report import Report, counted
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, answers, batches
 from nura_cli.state.answers import Failure
@@ -156,7 +156,7 @@ def _put_back(state: State, clock: Clock, batch: Batch) -> str:
                 batches.decided(db, batch)
         total += n
         if n < settle.CHUNK_TASKS:
-            return f"{count(total, 'task')} that its cancelling stopped {'waits' if total == 1 else 'wait'} again"
+            return f"{counted(total, 'task')} that its cancelling stopped {'waits' if total == 1 else 'wait'} again"
         state.yield_to_writers()
 
 

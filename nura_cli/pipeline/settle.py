@@ -19,8 +19,8 @@ from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, now: int, why: str) -> None:
     """Apply what became of tasks of a batch, and note whom the application is to be told; nobody of superseded ones."""
     answers.settle(db, batch.queue_id, batch.id, settled, now, why)
-    told = [(one.task_id, one.to) for one in settled if one.to is not TaskStatus.PENDING and not one.superseded]
-    outbox.settled(db, batch.queue_id, batch.id, told, plan, now)
+    notified = [(one.task_id, one.to) for one in settled if one.to is not TaskStatus.PENDING and not one.superseded]
+    outbox.add_for_tasks(db, batch.queue_id, batch.id, notified, plan, now)
 
 
 def fail_tasks(
@@ -134,7 +134,7 @@ def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan, now: int) -> N
         absent_at=batch.absent_at if batch.remote_id is not None else batch.absent_at or now,
         cleaned_at=now,  # what cannot be told to be ours is not ours to delete
     )
-    outbox.ended(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan, now)
+    outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan, now)
 
 
 def let_go(db: Connection, orphan: Orphan, now: int) -> None:
@@ -170,7 +170,7 @@ def refused_batch(
     beside = batches.under_way(db, BatchStatus.SUBMITTED)
     alone = not any((other.provider, other.model) == (batch.provider, batch.model) for other in beside)
     reasons = {vendors.reason(batch.dialect, fault) for fault in faults}
-    verdict = backoff.refused(faults, reasons, batch.requests, alone=alone, content=content)
+    verdict = backoff.remedy_for(faults, reasons, batch.requests, alone=alone, content=content)
     why = describe(faults)
     line = 1 if verdict.fail_all else verdict.line
     culprit = tasks.nth(db, batch.id, line) if line is not None else None
@@ -186,7 +186,7 @@ def refused_batch(
     batches.move(
         db, batch, BatchStatus.FAILED, now, f"refused: {why}", reason=why, faults=msgspec.json.encode(faults).decode()
     )
-    outbox.ended(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan, now)
+    outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan, now)
     return Refusal(settled, verdict.pause)
 
 

@@ -23,14 +23,14 @@ SHORT_SECONDS = 24 * 3600
 
 def sent(batch: Batch) -> int:
     """Return the unix second at which a batch was taken by the provider; by our clock, where the two are days apart."""
-    told = batch.submitted_at or batch.created_at
-    return told if abs(told - batch.created_at) < WINDOW_SECONDS else batch.created_at
+    at = batch.submitted_at or batch.created_at
+    return at if abs(at - batch.created_at) < WINDOW_SECONDS else batch.created_at
 
 
 def deadline(batch: Batch) -> int:
     """Return the unix second at which the provider's time for a batch is over; a time that cannot be is not believed."""
-    told, begun = batch.expires_at, sent(batch)
-    return told if told is not None and begun < told <= begun + LONGEST_WINDOW else begun + WINDOW_SECONDS
+    deadline, begun = batch.expires_at, sent(batch)
+    return deadline if deadline is not None and begun < deadline <= begun + LONGEST_WINDOW else begun + WINDOW_SECONDS
 
 
 def overdue(batch: Batch, now: int) -> bool:

@@ -134,7 +134,7 @@ class AnthropicProvider:
     def cancel(self, remote_id: str) -> None:
         """Ask for a batch to be cancelled; one that has ended already is fine."""
         what = f"cancelling {remote_id}"
-        wire.settled(self._caller, what, lambda: self._client.messages.batches.with_raw_response.cancel(remote_id))
+        wire.idempotent(self._caller, what, lambda: self._client.messages.batches.with_raw_response.cancel(remote_id))
 
     def files(self, cursor: str | None = None) -> tuple[Sequence[Upload], str | None]:
         """Return nothing: there are no uploaded files."""

@@ -122,7 +122,7 @@ class OpenAIProvider:
 
     def cancel(self, remote_id: str) -> None:
         """Ask for a batch to be cancelled; one that has ended already answers 400 or 409, which is fine."""
-        wire.settled(
+        wire.idempotent(
             self._caller, f"cancelling {remote_id}", lambda: self._client.batches.with_raw_response.cancel(remote_id)
         )
 

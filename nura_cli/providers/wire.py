@@ -131,8 +131,8 @@ class Caller:
                 hint="check base_url; a list that cannot be read is never taken for an empty one",
                 provider=self._name,
             )
-        told = None if more is None else more is True
-        return Listing(rows, told, isinstance(found, list) and len(rows) == len(found))
+        says = None if more is None else more is True
+        return Listing(rows, says, isinstance(found, list) and len(rows) == len(found))
 
     @staticmethod
     def _json(response: Any) -> Any:
@@ -306,7 +306,7 @@ def page(
     return Page(found, onward, http_date(headers.get("date", "")), text(headers.get(account)), stuck, sound)
 
 
-def settled(caller: Caller, what: str, call: Callable[[], Any]) -> None:
+def idempotent(caller: Caller, what: str, call: Callable[[], Any]) -> None:
     """Make a request whose refusal means that there is nothing left to do: already ended, already gone."""
     try:
         caller.read(what, call)

@@ -110,7 +110,7 @@ def settle(db: sqlite3.Connection, queue: int, batch_id: int, settled: Sequence[
         (answered, cancelled, batch_id),
     )
     for (to, superseded), n in moved.items():
-        tasks.count(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
+        tasks.add_to_counts(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
         log.task(db, at, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
     add_totals(db, queue, [s.charge for s in settled])
 
@@ -215,7 +215,7 @@ def put_back(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, at: 
     move = tasks.moving(TaskStatus.CANCELLED, TaskStatus.PENDING, "attempts = 0", "not_before = 0")
     n = db.execute(f"{move} AND id IN (SELECT value FROM json_each(?))", (ids,)).rowcount
     db.execute("DELETE FROM answers WHERE task_id IN (SELECT value FROM json_each(?))", (ids,))
-    tasks.count(db, {(queue, TaskStatus.CANCELLED, False): -n, (queue, TaskStatus.PENDING, False): n})
+    tasks.add_to_counts(db, {(queue, TaskStatus.CANCELLED, False): -n, (queue, TaskStatus.PENDING, False): n})
     if n:
         log.task(db, at, queue, batch_id, TaskStatus.CANCELLED, TaskStatus.PENDING, n, why)
     return n

@@ -92,7 +92,7 @@ class Delivery(NamedTuple):
     bytes: int
 
 
-def settled(
+def add_for_tasks(
     db: sqlite3.Connection, queue: int, batch_id: int, tasks: Iterable[tuple[int, TaskStatus]], plan: Plan, at: int
 ) -> None:
     """Add what the settling of tasks of one queue sets off: their rows, or at once their events.
@@ -117,7 +117,7 @@ def settled(
     )
 
 
-def ended(
+def add_for_batch(
     db: sqlite3.Connection,
     queue: int,
     batch_id: int,
@@ -195,7 +195,7 @@ def dead(db: sqlite3.Connection, refused: Sequence[tuple[int, str]], at: int) ->
     """Note deliveries that are given up, each with what the receiver said last."""
     db.executemany(
         "UPDATE deliveries SET status = 'dead', tries = tries + 1, said = ?, done_at = ? WHERE id = ? AND status = 'pending'",
-        [(said, at, delivery) for delivery, said in refused],
+        [(error, at, delivery) for delivery, error in refused],
     )
 
 
@@ -203,7 +203,7 @@ def put_off(db: sqlite3.Connection, refused: Sequence[tuple[int, str, int]]) -> 
     """Note deliveries that were refused once more, each with what the receiver said and when to try again."""
     db.executemany(
         "UPDATE deliveries SET tries = tries + 1, said = ?, not_before = ? WHERE id = ? AND status = 'pending'",
-        [(said, not_before, delivery) for delivery, said, not_before in refused],
+        [(error, not_before, delivery) for delivery, error, not_before in refused],
     )
 
 

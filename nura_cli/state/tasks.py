@@ -148,8 +148,8 @@ def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: 
         "UPDATE deliveries SET status = 'done', outcome = 'superseded', done_at = ? WHERE task_id = ? AND status = 'pending'",
         (at, old),
     )
-    count(db, {(queue, TaskStatus(status), gone is not None): -1})
-    count(db, {(queue, after, True): 1})
+    add_to_counts(db, {(queue, TaskStatus(status), gone is not None): -1})
+    add_to_counts(db, {(queue, after, True): 1})
     log.task(db, at, queue, None, status, after, 1, f"superseded by task {new}")
 
 
@@ -169,11 +169,11 @@ def _insert_rows(db: sqlite3.Connection, first: int, tasks: Sequence[NewTask], a
         [(first + n, at, task.key_json, task.line) for n, task in enumerate(tasks)],
     )
     for queue, n in Counter(task.queue_id for task in tasks).items():
-        count(db, {(queue, TaskStatus.PENDING, False): n})
+        add_to_counts(db, {(queue, TaskStatus.PENDING, False): n})
         log.task(db, at, queue, None, None, TaskStatus.PENDING, n, "enqueued")
 
 
-def count(db: sqlite3.Connection, changes: Mapping[tuple[int, TaskStatus, bool], int]) -> None:
+def add_to_counts(db: sqlite3.Connection, changes: Mapping[tuple[int, TaskStatus, bool], int]) -> None:
     """Add to the counts of (queue, status, superseded)."""
     db.executemany(
         "INSERT INTO counts (lane_id, status, superseded, n) VALUES (?, ?, ?, max(?, 0))"
@@ -250,7 +250,7 @@ def claim(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, now: in
         total += db.execute(query, values).rowcount
         if total >= limit:
             break
-    count(db, {(queue, TaskStatus.PENDING, False): -total, (queue, TaskStatus.SUBMITTED, False): total})
+    add_to_counts(db, {(queue, TaskStatus.PENDING, False): -total, (queue, TaskStatus.SUBMITTED, False): total})
     if total:
         log.task(db, now, queue, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
     return total
@@ -322,7 +322,7 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
         query = f"{move} AND batch_id = ? AND id > ? AND {which}"
         n = db.execute(query, (not_before, batch_id, after)).rowcount
         if n:
-            count(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
+            add_to_counts(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
             log.task(db, at, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
         total += n
     return total

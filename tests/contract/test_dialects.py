@@ -404,7 +404,7 @@ def test_why_a_batch_was_refused_is_read_in_any_shape(errors: Any, faults: tuple
     found = openai.remote_batch({"id": "b", "status": "failed", "errors": errors})
     assert found is not None
     assert (found.phase, found.faults) == (Phase.REFUSED, faults)
-    assert backoff.refused(found.faults, {OPENAI.reason(fault) for fault in found.faults}, 1)
+    assert backoff.remedy_for(found.faults, {OPENAI.reason(fault) for fault in found.faults}, 1)
     assert settle.describe(found.faults)
 
 

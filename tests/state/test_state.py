@@ -160,7 +160,7 @@ def test_a_file_of_each_earlier_version_is_brought_up_to_date(tmp_path: Path) ->
                 found = [batches.get(state.db, number) for number in range(1, 8)]
                 assert {batch.status for batch in found if batch} == set(BatchStatus)
             with state.transaction() as db:
-                outbox.settled(db, 1, 1, [(1, TaskStatus.COMPLETED)], outbox.Plan(frozenset({"completed"})), NOW)
+                outbox.add_for_tasks(db, 1, 1, [(1, TaskStatus.COMPLETED)], outbox.Plan(frozenset({"completed"})), NOW)
             assert outbox.waiting(state.db, "echo", "row", "set") == 1
 
 

@@ -258,12 +258,12 @@ def test_a_pause_further_away_than_any_backoff_is_over() -> None:
 )
 def test_what_a_refused_batch_tells(code: str | None, line: int | None, n: int, verdict: backoff.Remedy) -> None:
     fault = Rejection(code, "m", line)
-    assert backoff.refused([fault], {dialect("openai").reason(fault)}, n) == verdict
+    assert backoff.remedy_for([fault], {dialect("openai").reason(fault)}, n) == verdict
 
 
 def test_a_limit_on_what_is_enqueued_says_nothing_about_the_size_of_a_batch_that_was_not_alone() -> None:
     fault = Rejection("token_limit_exceeded", "m", None)
-    assert backoff.refused([fault], {dialect("openai").reason(fault)}, 3, alone=False) == backoff.Remedy(pause=True)
+    assert backoff.remedy_for([fault], {dialect("openai").reason(fault)}, 3, alone=False) == backoff.Remedy(pause=True)
 
 
 def test_routes_pause_longer_and_recover() -> None:

@@ -62,9 +62,13 @@ def keyed(spool: Spool, **source: Any) -> None:
     spool.fill(4)
 
 
-@pytest.mark.parametrize("source", [{"api_key_file": "secret"}, {"api_key_command": COMMAND}], ids=["file", "command"])
+@pytest.mark.parametrize(
+    "source",
+    [{"api_key_file": "secret"}, pytest.param({"api_key_command": COMMAND}, marks=pytest.mark.long)],
+    ids=["file", "command"],
+)
 @pytest.mark.parametrize("shape", ["body", "error"])
-@pytest.mark.parametrize("options", [(), ("--json", "-v")], ids=["", "json"])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.long), ("--json", "-v")], ids=["", "json"])
 def test_a_key_in_a_rows_error_is_kept_nowhere(
     spool: Spool, source: dict[str, Any], shape: str, options: tuple[str, ...]
 ) -> None:
@@ -157,8 +161,8 @@ def written(spool: Spool, url: str) -> None:
     "url",
     [
         "postgresql://u:p@ss:w/rd@127.0.0.1/db",
-        "postgresql://u:p%40ss%3Aw%2Frd@127.0.0.1:9/db",
-        "mysql://u:p@ss:w/rd@127.0.0.1/db",
+        pytest.param("postgresql://u:p%40ss%3Aw%2Frd@127.0.0.1:9/db", marks=pytest.mark.long),
+        pytest.param("mysql://u:p@ss:w/rd@127.0.0.1/db", marks=pytest.mark.long),
         "mysql://u:p%40ss%3Aw%2Frd@127.0.0.1:9/db",
         "postgresql://127.0.0.1:9/db?user=u&password=p%40ss%3Aw%2Frd",
         "sqlite:///p@ss:w/rd",

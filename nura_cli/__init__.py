@@ -121,7 +121,6 @@ def enqueue(
         ConfigError: the configuration cannot be used.
         StateError: the state file cannot be written now.
     """
-    from nura_cli import clock
     from nura_cli.dialects.vendors import dialect
     from nura_cli.pipeline import enqueue as stage
     from nura_cli.state import State
@@ -135,7 +134,6 @@ def enqueue(
                 chosen,
                 dialect(loaded.providers[chosen.provider].dialect),
                 [stage.Objects("records", records)],
-                clock.now,
                 replace=replace,
                 key_prefix=key_prefix,
             )

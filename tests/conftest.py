@@ -126,7 +126,7 @@ class Spool:
     def show(self) -> None:
         """Let the provider's list have shown a batch of this state file before, so that absence from it counts."""
         address = f"{self.protocol} {self.providers['main']['base_url']}"
-        with State(self.state_path) as state, state.transaction() as db:
+        with State(self.state_path, self.clock) as state, state.transaction() as db:
             batches.note_shown(db, address, "an earlier batch")
 
     def provider(self, **options: Any) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Spool:
 
     def _run(self, work: Callable[[State, configuration.Config, Accounts], Report]) -> Report:
         config = configuration.load(self.path)
-        with State(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
+        with State(config.state, self.clock) as state, Accounts(config, state.path, state.state_id) as accounts:
             return work(state, config, accounts)
 
     def enqueue(self, *records: Mapping[str, Any] | bytes, workload: str = "echo", **options: Any) -> Report:
@@ -176,7 +176,7 @@ class Spool:
 
         def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
             chosen = config.workloads[workload]
-            return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [source], self.clock, **options)
+            return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [source], **options)
 
         return self._run(work)
 
@@ -186,7 +186,7 @@ class Spool:
         def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
             chosen = config.workloads[workload]
             rows = enqueue.from_source(chosen, config)
-            return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [rows], self.clock)
+            return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [rows])
 
         return self._run(work)
 
@@ -196,26 +196,24 @@ class Spool:
 
     def dispatch(self, **options: Any) -> Report:
         """Run dispatch."""
-        return self._run(lambda state, config, accounts: dispatch.run(state, config, accounts, self.clock, **options))
+        return self._run(lambda state, config, accounts: dispatch.run(state, config, accounts, **options))
 
     def preview(self, **options: Any) -> Report:
         """Run a dry run of dispatch."""
-        return self._run(lambda state, config, accounts: preview.run(state, config, accounts, self.clock, **options))
+        return self._run(lambda state, config, accounts: preview.run(state, config, accounts, **options))
 
     def poll(self, **options: Any) -> Report:
         """Run poll."""
-        return self._run(lambda state, config, accounts: poll.run(state, config, accounts, self.clock, **options))
+        return self._run(lambda state, config, accounts: poll.run(state, config, accounts, **options))
 
     def reconcile(self) -> Report:
         """Run reconcile."""
-        return self._run(lambda state, config, accounts: reconcile.run(state, config, self.clock))
+        return self._run(lambda state, config, accounts: reconcile.run(state, config))
 
     def resolve(self, *names: str, adopt: str | None = None, give_up: bool = False) -> Report:
         """Run resolve: with ``--resend``, unless told otherwise."""
         decision = adopt or (resolve.Decision.GIVE_UP if give_up else resolve.Decision.RESEND)
-        return self._run(
-            lambda state, config, accounts: resolve.run(state, config, accounts, self.clock, names, decision)
-        )
+        return self._run(lambda state, config, accounts: resolve.run(state, config, accounts, names, decision))
 
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""
@@ -234,7 +232,7 @@ class Spool:
         """Return what status says."""
 
         def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
-            return status.run(state, config.workloads, self.clock(), options=lambda: config.workloads)
+            return status.run(state, config.workloads, options=lambda: config.workloads)
 
         return self._run(work).result
 

@@ -7,7 +7,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from nura_cli import clock
 from nura_cli.cli.session import Session, plain, with_session
 
 CONFIG = """\
@@ -55,22 +54,22 @@ def _run(session: Session, folder: Path) -> None:
         say = _Steps(session)
         say("enqueue", "support tickets, piped in as JSON Lines")
         source = enqueue.Source("-", io.BytesIO(tickets))
-        report = enqueue.run(state, workload, accounts.dialect(workload.provider), [source], clock.now)
+        report = enqueue.run(state, workload, accounts.dialect(workload.provider), [source])
         say.done(f"{report.result['enqueued']} tasks wait in {config.state.name}")
         say("dispatch", "renders their prompts, packs them into a batch, sends it")
-        report = dispatch.run(state, config, accounts, clock.now)
+        report = dispatch.run(state, config, accounts)
         say.done(f"{report.result['requests']} requests in batch {report.result['batches'][0]['remote_id']}")
         say("poll", "asks whether the batch has ended, downloads its results")
-        poll.run(state, config, accounts, clock.now, wait=60)
+        poll.run(state, config, accounts, wait=60)
         say.done("results are home")
         say("reconcile", "maps each answer back to its record")
-        report = reconcile.run(state, config, clock.now)
+        report = reconcile.run(state, config)
         say.done(f"{report.result['tasks']['completed']} tasks completed")
         documents = list(results.stream(state, config))
         if not session.json:
             _answers(documents)
         say("status", "adds it all up")
-        report = status.run(state, config.workloads, clock.now())
+        report = status.run(state, config.workloads)
         cost = report.result["cost"]
         say.done(f"paid ${cost['paid']}, synchronously it would have been ${cost['list']} (the sandbox bills nothing)")
         if session.json:

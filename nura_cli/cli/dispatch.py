@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nura_cli import clock
 from nura_cli.cli.session import Session, output, plain, stage, with_session
 from nura_cli.pipeline.report import Report, counted
 
@@ -42,7 +41,7 @@ def command(
     def work(state: "State", config: "Config", accounts: "Accounts") -> Report:
         from nura_cli.pipeline import dispatch
 
-        return dispatch.run(state, config, accounts, clock.now, workloads=names, ignore_waits=now, progress=session.say)
+        return dispatch.run(state, config, accounts, workloads=names, ignore_waits=now, progress=session.say)
 
     stage(session, work, _summary, _EMPTY)
 
@@ -65,7 +64,7 @@ def _preview(session: Session, names: list[str], now: bool) -> None:
         session.finish(Report(dict(_EMPTY)))
         return
     with session.state(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
-        report = preview.run(state, config, accounts, clock.now, workloads=names, ignore_waits=now)
+        report = preview.run(state, config, accounts, workloads=names, ignore_waits=now)
     if not session.json:
         with output():
             _show(report)

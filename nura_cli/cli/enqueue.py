@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nura_cli import clock
 from nura_cli.cli.rejects import Rejects
 from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.errors import EX_PARTIAL, InputError, UsageError
@@ -58,9 +57,7 @@ def command(
             return
         keep = Rejects(stack, rejects, config, sources) if rejects else None
         with session.state(config.state, newer=True) as state:
-            report = enqueue.run(
-                state, chosen, dialect, sources, clock.now, replace=replace, key_prefix=key_prefix, rejects=keep
-            )
+            report = enqueue.run(state, chosen, dialect, sources, replace=replace, key_prefix=key_prefix, rejects=keep)
     counts = report.result
     session.say(", ".join(_counted(name, n) for name, n in counts.items() if n or name == "enqueued"))
     session.finish(report)

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nura_cli import clock
 from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, stage, with_session
 from nura_cli.errors import UsageError
@@ -31,7 +30,7 @@ def command(
         from nura_cli.pipeline import poll
 
         with bar(session, "batches ended", only=wait is not None) as advance:
-            return poll.run(state, config, accounts, clock.now, wait=_seconds(wait), progress=advance)
+            return poll.run(state, config, accounts, wait=_seconds(wait), progress=advance)
 
     stage(session, work, _summary, _EMPTY)
 

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from nura_cli import clock
 from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, stage, with_session
 from nura_cli.pipeline.report import Report
@@ -27,7 +26,7 @@ def command(session: Session) -> None:
         from nura_cli.pipeline import reconcile
 
         with bar(session, "tasks accounted for") as advance:
-            return reconcile.run(state, config, clock.now, progress=advance)
+            return reconcile.run(state, config, progress=advance)
 
     stage(session, work, _summary, _EMPTY)
 

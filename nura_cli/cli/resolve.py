@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nura_cli import clock
 from nura_cli.cli.session import Session, stage, with_session
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Report
@@ -37,7 +36,7 @@ def command(
         from nura_cli.pipeline import resolve
 
         decision = adopt if adopt is not None else resolve.Decision.RESEND if resend else resolve.Decision.GIVE_UP
-        return resolve.run(state, config, accounts, clock.now, batch, decision)
+        return resolve.run(state, config, accounts, batch, decision)
 
     def summary(report: Report) -> str:
         return f"batch {', '.join(batch)}: {report.result['done']}"

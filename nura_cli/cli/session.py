@@ -292,7 +292,7 @@ def stage(
         try:
             with locks.lock(state.lock_path(lock or session.command), clock.now()):
                 with state.transaction() as db:
-                    runs.started(db, session.command, clock.now(), os.getpid())
+                    runs.started(db, session.command, os.getpid())
                 with Accounts(config, state.path, state.state_id) as accounts:
                     report = _done(session, state, lambda: work(state, config, accounts))
                 printed = _recorded(session, state, report, config.remind)
@@ -317,7 +317,7 @@ def _done(session: Session, state: State, work: Callable[[], Report]) -> Report:
         code, message = _end_of(error)
         try:
             with state.transaction() as db:
-                runs.ended(db, session.command, clock.now(), code, message)
+                runs.ended(db, session.command, code, message)
         except Exception:  # noqa: BLE001 - the failure of the work itself is the one to tell
             session.say("how this run ended could not be written down")
         raise
@@ -338,13 +338,12 @@ def _recorded(session: Session, state: State, report: Report, remind: int) -> li
     On a terminal these are all; under cron a lasting one is printed at its onset and at intervals.
     """
     printed = []
-    now = clock.now()
     with state.transaction() as db:
         first = report.problems[0].message if report.problems else None
-        runs.ended(db, session.command, now, report.exit_code, first)
+        runs.ended(db, session.command, report.exit_code, first)
         runs.over(db, session.command, {found.scope for found in report.problems if found.lasting})
         for found in report.problems:
-            new = not found.lasting or runs.problem(db, session.command, found.scope, found.message, now, remind)
+            new = not found.lasting or runs.problem(db, session.command, found.scope, found.message, remind)
             if new or session.terminal or session.verbose:
                 printed.append(found)
     return printed
@@ -361,7 +360,7 @@ def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[st
         )
         found = problem(error, about=session.command)
         with state.transaction() as db:
-            say = runs.problem(db, session.command, found.scope, found.message, clock.now(), remind)
+            say = runs.problem(db, session.command, found.scope, found.message, remind)
         printed = [found] if say or session.terminal else []
         session.finish(Report(dict(empty), [found]), skipped="locked", printed=printed)
     session.say(f"already running (pid {pid}, since {since})")

@@ -26,7 +26,7 @@ def command(session: Session) -> None:
         listed = document.get("workloads")
         workloads = [str(name) for name in listed] if isinstance(listed, dict) else []
     with session.state(path, newer=True) as state:
-        report = status.run(state, workloads, clock.now(), options=lambda: _options(config))
+        report = status.run(state, workloads, options=lambda: _options(config))
     if not session.json:
         with output():
             _show(report.result)

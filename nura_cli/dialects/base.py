@@ -60,6 +60,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     params: dict[str, Any] = {}
     answer_schema: dict[str, Any] | None = None
 
+    @classmethod
+    def stored(cls, text: str) -> "Spec":
+        """Return a spec that a batch was rendered with, from the JSON in which it is kept."""
+        return msgspec.json.decode(text, type=cls)
+
 
 class Ready(NamedTuple):
     """A ready line taken apart: its key, where it goes, its model, the bytes to send, its embedding inputs."""
@@ -141,6 +146,16 @@ class Rejection(NamedTuple):
     code: str | None
     message: str | None
     line: int | None
+
+
+def stored_rejections(found: Sequence[Rejection]) -> str:
+    """Return rejections as JSON, in which a batch keeps them."""
+    return msgspec.json.encode(found).decode()
+
+
+def rejections(stored: str | None) -> tuple[Rejection, ...]:
+    """Return what a batch keeps of why it was refused; nothing where it was not."""
+    return tuple(msgspec.json.decode(stored or "[]", type=list[Rejection]))
 
 
 class Dialect(Protocol):

@@ -3,12 +3,12 @@
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nura_cli.clock import span
 from nura_cli.pipeline import plans, waiting
 from nura_cli.pipeline.report import counted
-from nura_cli.state import State, disk, outbox
+from nura_cli.state import State, batches, disk, outbox, tasks
 from nura_cli.state.batches import Batch, Orphan, Sighting
 from nura_cli.states import BatchStatus
 
@@ -28,15 +28,53 @@ _WAITS_FOR = {
 _PAYS = "the first pays for its tasks again"
 
 
-def about(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
+class Need(NamedTuple):
+    """One thing that needs a person: what it is, what to type, and what it concerns, where that is one batch."""
+
+    message: str
+    hint: str
+    batch_id: int | None = None
+    provider: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry of ``attention`` in ``--json``."""
+        return {"batch_id": self.batch_id, "provider": self.provider, "message": self.message, "hint": self.hint}
+
+
+def everything(
+    state: State,
+    configured: Sequence[str],
+    options: "Callable[[], Mapping[str, WorkloadConfig] | None]",
+) -> list[Need]:
+    """Return all that needs a person now.
+
+    Args:
+        configured: the names of the configured workloads; empty where the configuration is not known.
+        options: gives the configured workloads themselves, None where they are not known; asked only when deliveries wait.
+    """
+    db, now = state.db, state.clock()
+    left = outbox.left(db)
+    return [
+        *about(batches.under_way(db), now),
+        *cancelled(batches.cancelled(db)),
+        *extra_batches(batches.orphans(db), now),
+        *possible_copies(batches.sightings(db), now),
+        *(orphaned(tasks.pending(db), configured) if configured else ()),
+        *given_up(left),
+        *foreign_owners(state),
+        *nobodys(left, options),
+    ]
+
+
+def about(under_way: Iterable[Batch], now: int) -> list[Need]:
     """Return what needs a person, and what to type: held batches, batches past their time, results about to expire.
 
     ``nura resolve`` takes every batch that is named here.
     """
-    found: list[dict[str, Any]] = []
+    found: list[Need] = []
 
     def note(batch: Batch, message: str, hint: str) -> None:
-        found.append(_need(message, hint, batch.id, batch.provider))
+        found.append(Need(message, hint, batch.id, batch.provider))
 
     for batch in under_way:
         sent = batch.submitted_at or batch.created_at
@@ -65,10 +103,10 @@ def about(under_way: Iterable[Batch], now: int) -> list[dict[str, Any]]:
     return found
 
 
-def cancelled(decided_nowhere: Iterable[Batch]) -> list[dict[str, Any]]:
+def cancelled(decided_nowhere: Iterable[Batch]) -> list[Need]:
     """Return the batches that somebody cancelled at the provider, as what needs a person: their tasks are not sent again."""
     return [
-        _need(
+        Need(
             f"batch {batch.id} was cancelled at {batch.provider}: {counted(batch.cancelled, 'task')} of {batch.workload}"
             f" {'is' if batch.cancelled == 1 else 'are'} cancelled, and not sent again",
             f"nura resolve {batch.id} --resend sends what is left of it; nura resolve {batch.id} --give-up leaves it",
@@ -79,10 +117,10 @@ def cancelled(decided_nowhere: Iterable[Batch]) -> list[dict[str, Any]]:
     ]
 
 
-def possible_copies(seen: Iterable[Sighting], now: int) -> list[dict[str, Any]]:
+def possible_copies(seen: Iterable[Sighting], now: int) -> list[Need]:
     """Return the batches at a provider that may be second sendings of ours, as what needs a person: they may cost money."""
     return [
-        _need(
+        Need(
             f"{one.remote_id} at {one.provider} may be a second sending of batch {one.batch_id}: it is like it by time and"
             f" size, was first seen {span(now - one.first_at)} ago, and its results will tell",
             "nura poll -v; it is counted once it has ended; if you know it for a copy, cancel it in the provider's console",
@@ -94,10 +132,10 @@ def possible_copies(seen: Iterable[Sighting], now: int) -> list[dict[str, Any]]:
     ]
 
 
-def extra_batches(orphans: Iterable[Orphan], now: int) -> list[dict[str, Any]]:
+def extra_batches(orphans: Iterable[Orphan], now: int) -> list[Need]:
     """Return the extra batches that should long have ended, as what needs a person: they may cost money."""
     return [
-        _need(
+        Need(
             f"{orphan.remote_id}, an extra batch beside batch {orphan.batch_id} at {orphan.provider}, was cancelled"
             f" {span(now - orphan.found_at)} ago and is not known to have ended",
             f"nura poll -v; or, to let go of it: nura resolve {shlex.quote(orphan.remote_id)} --give-up",
@@ -109,16 +147,16 @@ def extra_batches(orphans: Iterable[Orphan], now: int) -> list[dict[str, Any]]:
     ]
 
 
-def orphaned(by_workload: Mapping[str, Mapping[str, Any]], configured: Sequence[str]) -> list[dict[str, Any]]:
+def orphaned(pending: Mapping[str, int], configured: Sequence[str]) -> list[Need]:
     """Return the workloads that have left the configuration with tasks still waiting, as what needs a person."""
     return [
-        _need(
-            f"{name}: {counted(found['tasks']['pending'], 'task waits', 'tasks wait')}, and it is no longer in"
+        Need(
+            f"{name}: {counted(n, 'task waits', 'tasks wait')}, and it is no longer in"
             " the configuration: nothing sends them",
             f"put workloads.{name} back; what it holds can then be sent with: nura dispatch {name}",
         )
-        for name, found in by_workload.items()
-        if name not in configured and found["tasks"]["pending"]
+        for name, n in pending.items()
+        if name not in configured and n
     ]
 
 
@@ -135,12 +173,12 @@ def _marker_account(batch: Batch) -> str:
     return f" (sent as {account})" if account else ""
 
 
-def given_up(left: Iterable[outbox.Left]) -> list[dict[str, Any]]:
+def given_up(left: Iterable[outbox.Left]) -> list[Need]:
     """Return the deliveries that were refused for good, as what needs a person."""
     what = {"row": ("row was not written", "rows were not written"), "event": ("event was", "events were")}
     end = {"row": "", "event": " given up"}
     return [
-        _need(
+        Need(
             f"{one.workload}: {counted(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
             f"nura results {one.workload}",
         )
@@ -149,7 +187,7 @@ def given_up(left: Iterable[outbox.Left]) -> list[dict[str, Any]]:
     ]
 
 
-def foreign_owners(state: State) -> list[dict[str, Any]]:
+def foreign_owners(state: State) -> list[Need]:
     """Return the files beside the state file that belong to somebody else, as what needs a person: stages stop at them."""
     found = state.foreign()
     if not found:
@@ -158,7 +196,7 @@ def foreign_owners(state: State) -> list[dict[str, Any]]:
     tops = dict.fromkeys(state.path.parent / path.relative_to(state.path.parent).parts[0] for path in found)
     names = " ".join(shlex.quote(str(top)) for top in tops)
     return [
-        _need(
+        Need(
             f"{counted(len(found), 'file')} beside {state.path} {'belongs' if len(found) == 1 else 'belong'} to"
             f" {disk.owner_of(found[0])}, and that one to {owner}, whose stages stop at them",
             f"sudo chown -R '{owner.removeprefix('#')}' {names}",
@@ -166,14 +204,7 @@ def foreign_owners(state: State) -> list[dict[str, Any]]:
     ]
 
 
-def nobodys(
-    left: Sequence[outbox.Left], options: "Callable[[], Mapping[str, WorkloadConfig] | None]"
-) -> list[dict[str, Any]]:
+def nobodys(left: Sequence[outbox.Left], options: "Callable[[], Mapping[str, WorkloadConfig] | None]") -> list[Need]:
     """Return the deliveries that wait for what is no longer in the configuration, as what needs a person."""
     workloads = options() if any(one.status == "pending" for one in left) else None
-    return [] if workloads is None else [_need(text, hint) for _, text, hint in plans.unowned(left, workloads)]
-
-
-def _need(message: str, hint: str, batch_id: int | None = None, provider: str | None = None) -> dict[str, Any]:
-    """Return one thing that needs a person: what it is, what to type, and what it concerns, where that is one batch."""
-    return {"batch_id": batch_id, "provider": provider, "message": message, "hint": hint}
+    return [] if workloads is None else [Need(text, hint) for _, text, hint in plans.unowned(left, workloads)]

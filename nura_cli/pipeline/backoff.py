@@ -1,9 +1,11 @@
 """Pure decisions after a failure: who is tried again, when, and what a refused batch tells about its tasks."""
 
+import random
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nura_cli.state.answers import Failure
+from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.outbox import Pause
 from nura_cli.state.runs import Route
 from nura_cli.states import RETRYABLE, ErrorKind, Reason, TaskStatus
@@ -13,14 +15,17 @@ if TYPE_CHECKING:
 
 TASK_BACKOFF = 5 * 60
 """Seconds before a failed task's second attempt; doubled for each one after."""
-LONGEST_BACKOFF = 6 * 3600
-"""No ``not_before`` and no pause reaches further: one that does comes from a wrong clock, and is due now."""
 OUTAGE_BACKOFF = 60
 """Seconds dispatch leaves a provider alone after it could not be reached; doubled with each strike."""
 OUTAGE_LONGEST = 3600
 ROUTE_BACKOFF = 5 * 60
 """Seconds a route pauses after a refused batch: 5, 10, 20, 40, 80 minutes."""
 ROUTE_LONGEST = 80 * 60
+
+
+def jitter() -> float:
+    """Return a random share, from 0 to 1, of what :func:`backoff` may be shorter by: many that failed at once do not return at once."""
+    return random.random()  # noqa: S311 - chance, and no secret
 
 
 def backoff(first: int, failures_in_a_row: int, longest: int, jitter: float) -> int:

@@ -11,13 +11,10 @@ used, nothing on it is taken for a second one.
 """
 
 from collections.abc import Mapping, Sequence, Set
-from contextlib import AbstractContextManager
-from typing import Protocol
 
-from nura_cli.clock import Clock
 from nura_cli.dialects.base import Phase, RemoteBatch
 from nura_cli.pipeline import recovery
-from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.run import ProviderRun
 from nura_cli.pipeline.waiting import SETTLING_SECONDS
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches
@@ -31,25 +28,20 @@ _DISPATCHS = frozenset({BatchStatus.PROCESSING, BatchStatus.UPLOADED, BatchStatu
 """Where dispatch alone finds out what is at the provider."""
 
 
-class Job(Protocol):
-    """What of the running stage this needs: that one provider's problem is its own."""
-
-    def own_problem(self, provider: str) -> AbstractContextManager[None]:
-        """Note what goes wrong in the block; the run goes on."""
-        ...
-
-
-def look_through(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
+def look_through(run: ProviderRun) -> None:
     """Look for copies of what was sent lately, at each provider that something was sent to."""
+    state, accounts = run.state, run.accounts
     if batches.sightings(state.db):
-        _forget_decided(state, clock())
+        _forget_decided(state, state.clock())
     for name in accounts.names():
         address = accounts.address(name)
-        sent = [one for one in batches.sent_since(state.db, name, clock() - WATCHED_SECONDS) if one.address == address]
+        sent = [
+            one for one in batches.sent_since(state.db, name, state.clock() - WATCHED_SECONDS) if one.address == address
+        ]
         if not sent:
             continue
-        with job.own_problem(name):
-            _look(state, accounts.provider(name), sent, clock)
+        with run.provider_apart(name):
+            _look(state, accounts.provider(name), sent)
 
 
 def _forget_decided(state: State, now: int) -> None:
@@ -62,16 +54,16 @@ def _forget_decided(state: State, now: int) -> None:
                 batches.forget(db, seen)
 
 
-def _look(state: State, provider: Provider, sent: Sequence[Batch], clock: Clock) -> None:
+def _look(state: State, provider: Provider, sent: Sequence[Batch]) -> None:
     listed, whole = _listed(provider, sent)
     if whole:
         _forget_vanished(state, provider.name, {one.id for one in listed})
     marked = {one.id: one for one in listed if provider.dialect.keeps_marks}
     files = {one.input_file_id: one for one in sent if one.input_file_id is not None}
-    _note_copies(state, provider.name, marked, files, clock())
+    _note_copies(state, provider.name, marked, files, state.clock())
     for remote in listed:
         if remote.id not in marked or (remote.tag is None and remote.input_file_id is None):
-            _identify(state, provider, remote, [one.id for one in listed], sent, clock())
+            _identify(state, provider, remote, [one.id for one in listed], sent, state.clock())
 
 
 def _forget_vanished(state: State, provider: str, listed: Set[str]) -> None:

@@ -10,7 +10,6 @@ so that the next ones get through. What nobody foresaw is narrowed down to the r
 reported; the others go on.
 """
 
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +18,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from nura_cli.clock import Clock, rfc3339
+from nura_cli.clock import rfc3339
 from nura_cli.config import Config, EventConfig, WorkloadConfig, WriteBackConfig
 from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError, ProblemKind
 from nura_cli.pipeline import backoff
 from nura_cli.pipeline.documents import Documents
 from nura_cli.pipeline.plans import plan_of, target_of, unowned, written
-from nura_cli.pipeline.report import Problem, bug, counted, problem
+from nura_cli.pipeline.report import Problem, counted
+from nura_cli.pipeline.run import Run
 from nura_cli.pipeline.targets import label_of, write_back_of
 from nura_cli.state import State, answers, batches, outbox
+from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.file import unforeseen
 from nura_cli.state.outbox import Delivery, row_target
 from nura_cli.states import EventType
@@ -49,28 +50,21 @@ _GIVE_UP_CALLS = 3
 """Calls in a row in which a receiver refused everything: the rest waits for the next run."""
 
 
-@dataclass(slots=True)
-class Deliveries:
-    """One run: what it works with, and what it counted."""
+@dataclass(kw_only=True)
+class Deliveries(Run):
+    """One run, and what it counted."""
 
-    state: State
-    config: Config
-    clock: Clock
     documents: Documents
     rows: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
-    problems: list[Problem] = field(default_factory=list)
 
     def due(self, workload: str, kind: outbox.Kind, target: str, after: int, limit: int) -> list[Delivery]:
         """Return the next deliveries that are due, as many as one page takes."""
-        now = self.clock()
         found = outbox.due(
             self.state.db,
             workload,
             kind,
             target,
-            now=now,
-            horizon=now + backoff.LONGEST_BACKOFF,
             after=after,
             limit=limit,
         )
@@ -93,18 +87,18 @@ class Deliveries:
                 why,
                 retry_after,
                 self.clock(),
-                random.random(),  # noqa: S311 - jitter
+                backoff.jitter(),
             )
             outbox.pause(db, rest)
 
 
-def run(state: State, config: Config, clock: Clock) -> Deliveries:
+def run(state: State, config: Config) -> Deliveries:
     """Deliver what is due: all rows first, then the events.
 
     Returns:
         What was counted: ``rows`` written, skipped, delayed and failed; ``events`` sent, delayed and dead.
     """
-    job = Deliveries(state, config, clock, Documents(state, config))
+    job = Deliveries(state=state, config=config, documents=Documents(state, config))
     for workload in config.workloads.values():
         if workload.write_back is not None:
             rows = _Rows(job, workload, workload.write_back)
@@ -129,14 +123,14 @@ def _follow(job: Deliveries) -> None:
                     outbox.readdress(db, one, heir)
 
 
-def _guarded(job: Deliveries, workload: WorkloadConfig, about: str, deliver: Callable[[], None]) -> None:
+def _guarded(job: Deliveries, workload: WorkloadConfig, doing: str, deliver: Callable[[], None]) -> None:
     """Make one workload's deliveries to one target; what nobody foresaw about them stops no others."""
     try:
         deliver()
     except Exception as error:
         if not unforeseen(error):
             raise
-        job.problems.append(bug(error, about, workload=workload.name))
+        job.bug(error, doing, workload=workload.name)
 
 
 class Refusals(NamedTuple):
@@ -170,7 +164,7 @@ class _Bugs:
         why = f"unexpected {type(error).__name__}: {error}"
         with self._job.state.transaction() as db:
             found = after_refusals([(one, why)], self._job.clock())
-            outbox.dead(db, found.dead, self._job.clock())
+            outbox.dead(db, found.dead)
             outbox.put_off(db, found.again)
 
     def report(self) -> None:
@@ -179,8 +173,8 @@ class _Bugs:
             one, error = self._found[0]
             task = f"of task {one.task_id}" if one.task_id is not None else f"about batch {one.batch_id}"
             more = f" (and {len(self._found) - 1} more)" if len(self._found) > 1 else ""
-            about = f"{self._workload}: the {self._kind} {task}{more}"
-            self._job.problems.append(bug(error, about, workload=self._workload, batch=one.batch_id))
+            doing = f"{self._workload}: the {self._kind} {task}{more}"
+            self._job.bug(error, doing, workload=self._workload, batch=one.batch_id)
 
 
 def _nobodys(job: Deliveries) -> Iterator[Problem]:
@@ -229,7 +223,7 @@ class _Rows:
             job.pause(self._database, f"{self._database}: {error.message}")
             self._delay(f"{self._database}: {error.message}")
         except ConfigError as error:
-            job.problems.append(problem(error, workload=self._workload.name))
+            job.fail(error, workload=self._workload.name)
 
     @property
     def _waiting(self) -> int:
@@ -239,7 +233,7 @@ class _Rows:
     def _delay(self, why: str) -> None:
         text = f"{self._workload.name}: {counted(self._waiting, 'row waits', 'rows wait')} for {why}"
         hint = "they are written once it is back"
-        self._job.problems.append(
+        self._job.note(
             Problem(ProblemKind.DATABASE, text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._database)
         )
 
@@ -256,7 +250,7 @@ class _Rows:
     def _page(self, table: "WriteBack", page: Sequence[Delivery]) -> None:
         """Deliver a page: what was refused before apart from the rest, which would have to wait for it again."""
         with self._job.state.transaction() as db:
-            outbox.done(db, [(one.id, "superseded") for one in page if one.overtaken], self._job.clock())
+            outbox.done(db, [(one.id, "superseded") for one in page if one.overtaken])
         due = [one for one in page if not one.overtaken]
         self._deliver(table, [one for one in due if not one.tries])
         self._deliver(table, [one for one in due if one.tries], suspects=True)
@@ -302,10 +296,10 @@ class _Rows:
         final = {delivery for delivery, _ in (*made, *lost, *found.dead)}
         words = [(one, _WORDS.get(outcome.kind), outcome.reason) for one, outcome in pairs if one.id in final]
         with self._job.state.transaction() as db:
-            outbox.done(db, made, now)
-            outbox.dead(db, [*lost, *found.dead], now)
+            outbox.done(db, made)
+            outbox.dead(db, [*lost, *found.dead])
             outbox.put_off(db, found.again)
-            outbox.after_rows(db, words, self._plan, now)
+            outbox.after_rows(db, words, self._plan)
         for (one, outcome), document in zip(pairs, documents, strict=True):
             self._count(
                 "given up" if one.id in final and outcome.kind == "refused" else outcome.kind, outcome, document
@@ -325,7 +319,7 @@ class _Rows:
         for kind, keys in self._left.items():
             what, hint = _NOTICES[kind]
             text = f"{name}: {counted(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
-            self._job.problems.append(Problem(ProblemKind.ROW, text, EX_PARTIAL, hint.format(name), workload=name))
+            self._job.note(Problem(ProblemKind.ROW, text, EX_PARTIAL, hint.format(name), workload=name))
         self._bugs.report()
 
 
@@ -364,7 +358,7 @@ class _Events:
             receiver = self._receiver
         except NuraError as error:
             job.events["delayed"] += self._waiting
-            job.problems.append(problem(error, workload=self._workload.name))
+            job.fail(error, workload=self._workload.name)
             return
         try:
             self._send(receiver)
@@ -453,8 +447,8 @@ class _Events:
         refused = [(one, outcome.message) for one, outcome in pairs if outcome.kind == "refused"]
         found = after_refusals(refused, now)
         with job.state.transaction() as db:
-            outbox.done(db, [*sent, *((one.id, "superseded") for one in page if one.overtaken)], now)
-            outbox.dead(db, found.dead, now)
+            outbox.done(db, [*sent, *((one.id, "superseded") for one in page if one.overtaken)])
+            outbox.dead(db, found.dead)
             outbox.put_off(db, found.again)
             if sent:
                 outbox.resume(db, self._target)
@@ -467,15 +461,13 @@ class _Events:
                 f"{self._workload.name}: {counted(len(found.dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
                 f" {self._label}: {self._last_error}"
             )
-            job.problems.append(
-                Problem(ProblemKind.EVENT, text, EX_PARTIAL, "see nura status", workload=self._workload.name)
-            )
+            job.note(Problem(ProblemKind.EVENT, text, EX_PARTIAL, "see nura status", workload=self._workload.name))
 
     def _later(self, why: str) -> None:
         n = self._waiting
         self._job.events["delayed"] += n
         text = f"{self._workload.name}: {counted(n, 'event waits', 'events wait')} for {why}"
-        self._job.problems.append(
+        self._job.note(
             Problem(ProblemKind.RECEIVER, text, EX_TEMPFAIL, workload=self._workload.name, about=self._target)
         )
 
@@ -488,7 +480,7 @@ class _Events:
                 f"{self._workload.name}: {self._label} refused {counted(self._refused, 'event')}, {n:,} will be tried again:"
                 f" {self._last_error}"
             )
-            self._job.problems.append(
+            self._job.note(
                 Problem(ProblemKind.RECEIVER, text, EX_PARTIAL, workload=self._workload.name, about=self._target)
             )
 
@@ -504,7 +496,7 @@ def call_of(due: Sequence[Delivery], most: int) -> Sequence[Delivery]:
 
 
 def _backoff(tries: int) -> int:
-    return backoff.backoff(_FIRST_TRY_AGAIN, tries, backoff.LONGEST_BACKOFF, random.random())  # noqa: S311 - jitter
+    return backoff.backoff(_FIRST_TRY_AGAIN, tries, LONGEST_BACKOFF, backoff.jitter())
 
 
 def task_data(one: Delivery, document: dict[str, Any], with_answer: bool) -> dict[str, Any]:

@@ -11,8 +11,6 @@ certain gives its tasks back; a create without an answer stays ``submitting`` un
 It holds the dispatch lock, and is the only stage that writes and sweeps ``requests/``.
 """
 
-import json
-import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.dialects.base import Rejection
 from nura_cli.errors import (
@@ -45,7 +42,6 @@ from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
-from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus
 
 _PAGE = 1000
@@ -54,7 +50,7 @@ _TOO_LARGE = 413
 """HTTP: the request, a request file or what is made of it, is larger than the provider takes."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Dispatch(Walk):
     """One run of the stage.
 
@@ -66,10 +62,6 @@ class Dispatch(Walk):
     sent: list[int] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
-    def plan(self, batch: Batch) -> Plan:
-        """Return what the answers of a batch set off."""
-        return plans.plan_of(self.config, batch.workload)
-
     def check_targets(self, workload: WorkloadConfig) -> None:
         """See that a workload's answers will have somewhere to go, and remember it."""
         targets.checked(self.state, workload, self.config)
@@ -80,7 +72,7 @@ class Dispatch(Walk):
         if not isinstance(error, KeyRefused):
             with self.state.transaction() as db:
                 route = runs.route(db, provider)
-                rest = backoff.after_outage(route, error.message, error.retry_after, self.clock(), random.random())  # noqa: S311 - jitter
+                rest = backoff.after_outage(route, error.message, error.retry_after, self.clock(), backoff.jitter())
                 runs.learn(db, rest)
 
     def next_batch(self, visit: Visit, room: Room) -> Sent:
@@ -101,7 +93,6 @@ def run(
     state: State,
     config: Config,
     accounts: Accounts,
-    clock: Clock,
     *,
     workloads: Sequence[str] = (),
     ignore_waits: bool = False,
@@ -122,11 +113,11 @@ def run(
         UsageError: a workload is not configured; nothing was done.
     """
     chosen = queues.chosen(config, workloads)
-    job = Dispatch(state, config, accounts, clock, ignore_waits, progress)
+    job = Dispatch(state=state, config=config, accounts=accounts, ignore_waits=ignore_waits, progress=progress)
     spool.sweep(state.requests, set())
     _undo_claims(job)
-    recovery.resolve(state, accounts, clock, job)
-    job.blocked |= recovery.unproven(state, accounts)
+    recovery.resolve(job)
+    job.blocked |= recovery.unproven(job)
     for batch in batches.under_way(state.db, BatchStatus.UPLOADED):
         if batch.provider not in job.blocked:
             progress(f"batch {batch.id}: going on from its uploaded file")
@@ -150,17 +141,14 @@ def _undo_claims(job: Dispatch) -> None:
     """Give back what a crash left claimed and unsent: harmless, since nothing of it reached a create."""
     for batch in batches.under_way(job.state.db, BatchStatus.PROCESSING):
         with job.state.transaction() as db:
-            tasks.release(db, batch.id, job.clock(), "an earlier run was interrupted")
-            batches.move(
-                db, batch, BatchStatus.FAILED, job.clock(), "interrupted before it was sent", reason="interrupted"
-            )
+            tasks.release(db, batch.id, "an earlier run was interrupted")
+            batches.move(db, batch, BatchStatus.FAILED, "interrupted before it was sent", reason="interrupted")
 
 
 def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch | None:
     """Claim what is due for a new batch, once the provider has shown itself reachable and the key good."""
-    now, queue = job.clock(), visit.queue.id
-    horizon = job.horizon(now)
-    if not tasks.due_count(job.state.db, queue, now, horizon, 1):
+    queue = visit.queue.id
+    if not tasks.due_count(job.state.db, queue, 1):
         return None
     _surveyed(job, provider)
     workload, spec = visit.workload, visit.rendering.spec
@@ -178,10 +166,9 @@ def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch 
             revision=name,
             spec=text,
             tag=new_tag(),
-            at=now,
             plan=plans.plan_of(job.config, workload.name).text,
         )
-        if not tasks.claim(db, queue, batch_id, room.limits.requests, now, horizon, visit.last_id):
+        if not tasks.claim(db, queue, batch_id, room.limits.requests, visit.last_id):
             batches.drop(db, batch_id)
             return None
         return batches.get(db, batch_id)
@@ -190,7 +177,7 @@ def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch 
 def _surveyed(job: Dispatch, provider: Provider) -> None:
     """See, once a run, that no other copy of this state file has sent anything to a provider. Raises ConfigError."""
     if provider.name not in job.seen:
-        recovery.survey(job.state, job.accounts, provider, job.clock)
+        recovery.survey(job, provider)
         job.seen.add(provider.name)
 
 
@@ -205,12 +192,11 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Non
     pieces = load.pieces(_rows(job.state, batch), visit.rendering.maker(batch.tag, room.limits))
     sealed = spool.write(request_file(job.state, batch), pieces)
     with job.state.transaction() as db:
-        now = job.clock()
-        settle.fail_unrendered(db, batch, load.failed, job.plan(batch), now)
+        settle.fail_unrendered(db, batch, load.failed, plans.plan_of(job.config, batch.workload))
         if load.last_id:
-            tasks.release(db, batch.id, now, "did not fit into the batch", after=load.last_id)
+            tasks.release(db, batch.id, "did not fit into the batch", after=load.last_id)
         if not load.requests:
-            batches.move(db, batch, BatchStatus.FAILED, now, "none of its tasks could be rendered", reason="empty")
+            batches.move(db, batch, BatchStatus.FAILED, "none of its tasks could be rendered", reason="empty")
             written = None
         else:
             written = batches.note(db, batch, requests=load.requests, bytes=sealed.bytes, sha256=sealed.sha256)
@@ -239,9 +225,7 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
             with on_disk(path):
                 file_id = provider.upload(path, path.name)
             with job.state.transaction() as db:
-                batch = batches.move(
-                    db, batch, BatchStatus.UPLOADED, job.clock(), "request file uploaded", input_file_id=file_id
-                )
+                batch = batches.move(db, batch, BatchStatus.UPLOADED, "request file uploaded", input_file_id=file_id)
         return _create(job, batch, provider, batch.input_file_id or path)
     except (ProviderError, KeyRefused, ConfigError) as error:
         if isinstance(error, Refused) and error.http_status == _TOO_LARGE:
@@ -266,15 +250,14 @@ def _resume(job: Dispatch, batch: Batch) -> None:
 
 def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str) -> Sent:
     """Commit the intent with a marker of the provider's list, send the create once, commit what was answered."""
-    seen = recovery.look(job.state, provider, job.accounts, job.clock)
+    seen = recovery.look(job, provider)
     with job.state.transaction() as db:
         batch = batches.move(
             db,
             batch,
             BatchStatus.SUBMITTING,
-            job.clock(),
             "create is being sent",
-            marker=json.dumps(seen._asdict()),
+            marker=seen.in_json(),
             sent_at=seen.date or job.clock(),
         )
     job.sent.append(batch.id)
@@ -283,7 +266,7 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
             remote = provider.create(source, endpoint=batch.endpoint, tag=batch.tag, state_id=job.state.state_id)
         recovery.check_ours(remote, batch)
     except Unconfirmed as error:  # the one doubtful outcome: recovery finds out, in a later run
-        job.blocked |= {batch.provider, *recovery.unproven(job.state, job.accounts)}
+        job.blocked |= {batch.provider, *recovery.unproven(job)}
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
         return Sent.STOP
     except (Refused, KeyRefused, Unreachable) as error:
@@ -306,9 +289,8 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
 def _give_back(job: Dispatch, batch: Batch, error: NuraError) -> None:
     """Undo a batch that was surely not created: its tasks wait again, no attempt counted."""
     with job.state.transaction() as db:
-        now = job.clock()
-        tasks.release(db, batch.id, now, error.message)
-        batches.move(db, batch, BatchStatus.FAILED, now, error.message, reason=error.message)
+        tasks.release(db, batch.id, error.message)
+        batches.move(db, batch, BatchStatus.FAILED, error.message, reason=error.message)
 
 
 def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreachable, *, content: bool) -> Sent:
@@ -332,9 +314,8 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
             db,
             batch,
             faults,
-            job.plan(batch),
-            job.clock(),
-            random.random(),  # noqa: S311 - jitter
+            plans.plan_of(job.config, batch.workload),
+            backoff.jitter(),
             content=content,
         )
     return Sent.STOP if refusal.pause else Sent.REFUSED

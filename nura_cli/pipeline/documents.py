@@ -71,7 +71,7 @@ class Documents:
         if row.revision is None or answer.text is None:
             return None
         if row.revision not in self._specs:
-            self._specs[row.revision] = msgspec.json.decode(batches.spec(self._state.db, row.revision), type=Spec)
+            self._specs[row.revision] = Spec.stored(batches.spec(self._state.db, row.revision))
         return one_line(answer.text.encode()) if self._specs[row.revision].answer_schema is not None else None
 
     def _record(self, row: Row) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
 from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind
@@ -205,7 +204,6 @@ def run(
     workload: WorkloadConfig,
     dialect: Dialect,
     sources: Iterable[Input],
-    clock: Clock,
     *,
     replace: bool = False,
     key_prefix: str = "",
@@ -227,7 +225,7 @@ def run(
         StateError: the state file cannot be written; run it again.
     """
     reader = Reader(workload, dialect, key_prefix)
-    intake = _Intake(state, workload.name, clock, replace, rejects, progress)
+    intake = _Intake(state, workload.name, replace, rejects, progress)
     for source in sources:
         with closing(_kept(source.lines(reader.limit), intake.flush)) as given:
             for line in given:
@@ -259,14 +257,12 @@ class _Intake:
         self,
         state: State,
         workload: str,
-        clock: Clock,
         replace: bool,
         rejects: Rejects | None,
         progress: Callable[[int], None],
     ) -> None:
         self._state = state
         self._workload = workload
-        self._clock = clock
         self._replace = replace
         self._rejects = rejects
         self._progress = progress
@@ -293,15 +289,14 @@ class _Intake:
 
     def flush(self) -> None:
         if self._chunk:
-            at = self._clock()
             with self._state.transaction() as db:
                 workload = tasks.workload_id(db, self._workload)
                 rows = [self._row(db, workload, line.read) for line in self._chunk]
-                if tasks.insert_all(db, workload, rows, at):  # the common case, without looking each key up
+                if tasks.insert_all(db, workload, rows):  # the common case, without looking each key up
                     self._counts["enqueued"] += len(rows)
                     conflicts = []
                 else:
-                    conflicts = self._one_by_one(db, workload, rows, at)
+                    conflicts = self._one_by_one(db, workload, rows)
             for line in conflicts:
                 why = f"key {line.read.key.json} was enqueued with other content; --replace sends the new one"
                 self.refuse("conflicts", line.source, line.number, line.read.line, why)
@@ -315,7 +310,7 @@ class _Intake:
             self._queue_ids[read.queue] = queue
         return tasks.NewTask(queue, read.key.json, read.key.identity, read.digest, read.keep)
 
-    def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask], at: int) -> list[Numbered]:
+    def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask]) -> list[Numbered]:
         known = tasks.current(db, workload, [row.key for row in rows])
         fresh: dict[str, tasks.NewTask] = {}
         conflicts = []
@@ -330,13 +325,13 @@ class _Intake:
             elif not self._replace:
                 conflicts.append(line)
             else:
-                tasks.insert(db, workload, list(fresh.values()), at)
+                tasks.insert(db, workload, list(fresh.values()))
                 known.update(tasks.current(db, workload, [*fresh, row.key]))
                 fresh.clear()
-                tasks.replace(db, workload, row, known[row.key].task_id, at)
+                tasks.replace(db, workload, row, known[row.key].task_id)
                 known.update(tasks.current(db, workload, [row.key]))
                 done["replaced"] += 1
-        tasks.insert(db, workload, list(fresh.values()), at)
+        tasks.insert(db, workload, list(fresh.values()))
         for name, n in done.items():
             self._counts[name] += n
         return conflicts

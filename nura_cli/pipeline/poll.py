@@ -15,17 +15,14 @@ Nothing that ended is sent again by itself. It holds the poll lock, and is the o
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-import msgspec
-
-from nura_cli.clock import Clock
 from nura_cli.config import Config
-from nura_cli.dialects.base import Ending, Phase, RemoteBatch
+from nura_cli.dialects.base import Ending, Phase, RemoteBatch, stored_rejections
 from nura_cli.errors import (
     EX_TEMPFAIL,
     ConfigError,
@@ -42,11 +39,12 @@ from nura_cli.errors import (
 )
 from nura_cli.pipeline import backoff, copies, plans, recovery, settle, spool, waiting
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.report import Problem, Report, batch_dicts, bug, counted, problem
+from nura_cli.pipeline.report import Problem, Report, batch_dicts, counted
+from nura_cli.pipeline.run import ProviderRun, about
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.answers import Failure
-from nura_cli.state.batches import Batch, Orphan
+from nura_cli.state.batches import Batch, File, Orphan
 from nura_cli.state.file import unforeseen
 from nura_cli.states import BatchStatus, ErrorKind
 
@@ -58,65 +56,27 @@ ORPHAN_KEPT = 30 * 86400
 """Seconds after which no provider keeps anything of an orphan."""
 
 
-@dataclass(slots=True)
-class Poll:
-    """One run of the stage: what it works with, and what it has seen so far."""
+@dataclass(kw_only=True)
+class Poll(ProviderRun):
+    """One run of the stage, and what it has seen so far."""
 
-    state: State
-    config: Config
-    accounts: Accounts
-    clock: Clock
     checked: int = 0
     moved: dict[int, Batch] = field(default_factory=dict)
-    problems: dict[str, Problem] = field(default_factory=dict)
     looked: set[int] = field(default_factory=set)
-    worked: bool = False
 
     def begin_round(self) -> None:
         """Forget the problems of the round before, except about batches that are looked for once a run."""
-        self.problems = {scope: one for scope, one in self.problems.items() if one.batch_id in self.looked}
+        self.problems = [one for one in self.problems if one.batch_id in self.looked]
 
-    def fail(
-        self,
-        error: NuraError,
-        *,
-        provider: str | None = None,
-        workload: str | None = None,
-        batch: int | None = None,
-        about: str | None = None,
-    ) -> None:
+    def note(self, found: Problem) -> None:
         """Note a problem; the run goes on. Said once, however many rounds it lasts."""
-        found = problem(error, provider=provider, workload=workload, batch=batch, about=about)
-        self.problems[found.scope] = found
-
-    @contextmanager
-    def own_problem(self, provider: str) -> Iterator[None]:
-        """Do what is to be done at one provider: its problem, an unforeseen one too, is its own."""
-        try:
-            yield
-        except (ProviderError, KeyRefused, ConfigError) as error:
-            self.fail(error, provider=provider)
-        except Exception as error:
-            if not unforeseen(error):
-                raise
-            self.bug(error, provider, provider=provider)
-
-    def failed(self, error: NuraError, batch: Batch) -> None:
-        """Note a problem of one batch."""
-        self.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
-
-    def bug(self, error: Exception, about: str, *, provider: str | None = None, batch: Batch | None = None) -> None:
-        """Note what nobody foresaw about one part of the run."""
-        name, workload = (batch.provider, batch.workload) if batch else (provider, None)
-        found = bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None)
-        self.problems[found.scope] = found
+        self.problems = [one for one in self.problems if one.scope != found.scope] + [found]
 
 
 def run(
     state: State,
     config: Config,
     accounts: Accounts,
-    clock: Clock,
     *,
     wait: int | None = None,
     progress: Callable[[int, int], None] = lambda ended, total: None,
@@ -131,7 +91,7 @@ def run(
     Returns:
         ``checked``, and the ``batches`` that changed. With ``wait``, exit code 75 when time runs out first.
     """
-    job = Poll(state, config, accounts, clock)
+    job = Poll(state=state, config=config, accounts=accounts)
     _sweep(state)
     total = len(_awaited(state))
     deadline = time.monotonic() + (wait or 0)
@@ -145,14 +105,13 @@ def run(
             break
         sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.5, longest)
-    copies.look_through(state, accounts, clock, job)
+    copies.look_through(job)
     _follow_orphans(job)
     _clean_up(job)
-    problems = list(job.problems.values())
     if wait is not None and left:
         late = f"{left} of {total} batches have not ended within {wait} seconds"
-        return Report(_result(job), [*problems, Problem(ProblemKind.TIMEOUT, late, EX_TEMPFAIL)], worked=False)
-    return Report(_result(job), problems, job.worked)
+        return Report(_result(job), [*job.problems, Problem(ProblemKind.TIMEOUT, late, EX_TEMPFAIL)], worked=False)
+    return Report(_result(job), job.problems, job.worked)
 
 
 def _awaited(state: State) -> list[Batch]:
@@ -172,9 +131,9 @@ def _round(job: Poll) -> None:
             if _looked_for(job, batch):
                 by_provider.setdefault(batch.provider, []).append(batch)
         except NuraError as error:
-            job.failed(error, batch)
+            job.fail(error, **about(batch))
     for name, group in by_provider.items():
-        with job.own_problem(name):
+        with job.provider_apart(name):
             _ask(job, job.accounts.provider(name), group)
 
 
@@ -219,7 +178,7 @@ def _ask_by_list(job: Poll, provider: Provider, unseen: dict[str, Batch], alone:
     while listing_pays(len(unseen), provider.page_size, pages, total):
         page = provider.page(cursor)
         pages += 1
-        recovery.note_shown(job.state, job.accounts, provider, page.batches)
+        recovery.note_shown(job, provider, page.batches)
         for remote in page.batches:
             batch = unseen.pop(remote.id, None)
             if batch is None or remote.phase is Phase.REFUSED:
@@ -248,11 +207,11 @@ def _guarded(job: Poll, batch: Batch, work: Callable[[], None]) -> None:
     except _Down as down:
         raise down.error from None
     except NuraError as error:
-        job.failed(error, batch)
+        job.fail(error, **about(batch))
     except Exception as error:
         if not unforeseen(error):
             raise
-        job.bug(error, f"batch {batch.id}", batch=batch)
+        job.bug(error, f"batch {batch.id}", **about(batch))
 
 
 def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
@@ -344,7 +303,7 @@ class Home(NamedTuple):
     """
 
     parts: dict[str, str]
-    spooled: dict[str, dict[str, object]]
+    spooled: dict[str, File]
     lines: spool.Lines
     lacks: str | None = None
     answers: bool = False
@@ -360,8 +319,7 @@ _NOTHING = Home({}, {}, spool.Lines(frozenset(), frozenset(), 0))
 def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Batch:
     """Download what an ended batch has; note it ``completed`` once all of it is whole."""
     if remote.phase is Phase.REFUSED and not waiting.amiss(batch) and not batch.completed and not batch.answered:
-        faults = msgspec.json.encode(remote.faults).decode()
-        return _completed(job, batch, remote, _NOTHING, faults=faults)
+        return _completed(job, batch, remote, _NOTHING, faults=stored_rejections(remote.faults))
     home = _fetched(job, provider, batch, remote)
     if home.lacks or home.missing(batch):
         remote, home = _asked_otherwise(job, provider, batch, remote, home)
@@ -402,7 +360,7 @@ def _asked_otherwise(
 
 def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Home:
     """Download the parts that a batch names, and look into them."""
-    spooled: dict[str, dict[str, object]] = {}
+    spooled: dict[str, File] = {}
     lines = _NOTHING.lines
     lacks = _unnamed(remote)
     answers = lacks is not None
@@ -417,7 +375,7 @@ def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -
         if part != "error" and found.others and not found.tasks:
             lacks, answers = f"gives other requests' results for its {part} file", True
             continue
-        spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
+        spooled[part] = File(got.bytes, got.sha256)
         lines = lines.plus(found, all_answers=part == "output")
     if (
         remote.completed is None
@@ -511,9 +469,9 @@ def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = Non
     """
     if job.accounts.resends_lost(batch.provider) and batch.held != _TWICE and ending is not Ending.CANCELLED:
         plan = plans.plan_of(job.config, batch.workload)
-        done = settle.lose(job.state, batch, failure, plan, job.clock, resend=True, once=True)
+        done = settle.lose(job.state, batch, failure, plan, resend=True, once=True)
         message = f"batch {batch.id}: {failure.message}; its tasks are sent again (on_lost: resend), at an unknown cost"
-        job.failed(ProviderError(message, hint="nothing to do: they are sent by the next batch"), batch)
+        job.fail(ProviderError(message, hint="nothing to do: they are sent by the next batch"), **about(batch))
         if done:
             return batches.get(job.state.db, batch.id) or batch
         raise _hold(job, batch, _TWICE)
@@ -529,10 +487,8 @@ def _short(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, hom
     began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
     why = f"{batch.provider} counts {counted(claimed, 'answer')} more than its results hold"
     new = tasks.outstanding(job.state.db, batch.id) > home.missing(batch)
-    if new and batch.spooled != json.dumps(
-        home.spooled
-    ):  # a file that came before holds what reconcile could not apply
-        job.failed(_still_short(batch, why), batch)
+    if new and batch.files != home.spooled:  # a file that came before holds what reconcile could not apply
+        job.fail(_still_short(batch, why), **about(batch))
         return _completed(job, batch, remote, home, short_at=began)
     date, batch = _looked_again(job, provider, batch, began)
     if not waiting.short_over(batch, date, now):
@@ -575,10 +531,9 @@ def _completed(
             db,
             batch,
             BatchStatus.COMPLETED,
-            now,
             f"the provider says {remote.status}",
             parts=json.dumps(home.parts),
-            spooled=json.dumps(home.spooled),
+            spooled=batches.in_json(home.spooled),
             faults=faults,
             ending=remote.ending,
             held=None,
@@ -647,10 +602,10 @@ def _sweep(state: State) -> None:
     owned = {
         spool.result_file(state, batch, part).name
         for batch in batches.under_way(state.db, BatchStatus.COMPLETED)
-        for part in json.loads(batch.spooled or "{}")
+        for part in batch.files
     }
     for orphan in batches.orphans(state.db):
-        owned |= {spool.orphan_file(state, orphan, part).name for part in json.loads(orphan.spooled or "{}")}
+        owned |= {spool.orphan_file(state, orphan, part).name for part in orphan.files}
     spool.sweep(state.results, owned)
 
 
@@ -689,7 +644,7 @@ def _not_followed(job: Poll, orphan: Orphan, error: NuraError) -> None:
     known_lost = missed and batch is not None and batch.remote_id == orphan.remote_id
     if age >= (ORPHAN_MISSED if missed else ORPHAN_KEPT):
         with job.state.transaction() as db:
-            settle.let_go(db, orphan, job.clock())
+            settle.let_go(db, orphan)
     elif not known_lost and (not missed or age > waiting.SETTLING_SECONDS):
         job.fail(error, provider=orphan.provider, batch=orphan.batch_id, about=orphan.remote_id)
 
@@ -715,9 +670,9 @@ def _follow(job: Poll, orphan: Orphan) -> None:
     for part, part_id in remote.parts.items():
         with suppress(*([NotFound] if part == "error" else [])):  # requests that failed cost nothing
             got = spool.fetch(provider, part_id, spool.orphan_file(job.state, orphan, part))
-            spooled[part] = {"bytes": got.bytes, "sha256": got.sha256}
+            spooled[part] = File(got.bytes, got.sha256)
     with job.state.transaction() as db:
-        batches.orphan_spooled(db, orphan, json.dumps(spooled))
+        batches.orphan_spooled(db, orphan, batches.in_json(spooled))
 
 
 def _clean_up(job: Poll) -> None:
@@ -747,18 +702,19 @@ def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
         except ProviderError as error:
             if not error.answered:
                 raise
-            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
+            job.fail(error, **about(batch))
             if not isinstance(error, Refused):
                 continue  # a certain no would be said by every run: what is left there stays
         with job.state.transaction() as db:
-            batches.clean(db, batch, job.clock())
+            batches.clean(db, batch)
 
 
 def _delete_one(provider: Provider, batch: Batch, file_id: str | None) -> None:
     if batch.remote_id is not None:
-        parts = json.loads(batch.parts or "{}")
         provider.delete(
-            RemoteBatch(batch.remote_id, batch.remote_status or "", Phase.ENDED, input_file_id=file_id, parts=parts)
+            RemoteBatch(
+                batch.remote_id, batch.remote_status or "", Phase.ENDED, input_file_id=file_id, parts=batch.offered
+            )
         )
     elif file_id is not None:
         provider.delete_file(file_id)

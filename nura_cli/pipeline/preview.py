@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from nura_cli.clock import Clock
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.pipeline import backoff, packing, queues, recovery, targets
 from nura_cli.pipeline.accounts import Accounts
@@ -47,7 +46,7 @@ class _Claims:
         self._back = [task_id for task_id in taken if task_id > last_id] + self._back
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DryRun(Walk):
     """A walk that sends nothing.
 
@@ -93,9 +92,9 @@ class DryRun(Walk):
         return Sent.TAKEN
 
     def _claims_of(self, visit: Visit) -> _Claims:
-        queue, now = visit.queue.id, self.clock()
+        queue = visit.queue.id
         if queue not in self._claims:
-            ids = tasks.due_ids(self.state.db, queue, now, self.horizon(now), visit.last_id)
+            ids = tasks.due_ids(self.state.db, queue, visit.last_id)
             self._claims[queue] = _Claims(ids)
         return self._claims[queue]
 
@@ -142,7 +141,6 @@ def run(
     state: State,
     config: Config,
     accounts: Accounts,
-    clock: Clock,
     *,
     workloads: Sequence[str] = (),
     ignore_waits: bool = False,
@@ -158,8 +156,8 @@ def run(
     Raises:
         UsageError: a workload is not configured.
     """
-    walk = DryRun(state, config, accounts, clock, ignore_waits)
-    walk.blocked |= recovery.unproven(state, accounts)
+    walk = DryRun(state=state, config=config, accounts=accounts, ignore_waits=ignore_waits)
+    walk.blocked |= recovery.unproven(walk)
     queues.go(walk, queues.chosen(config, workloads))
     result: dict[str, Any] = {
         "batches": walk.planned,

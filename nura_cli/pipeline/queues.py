@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from nura_cli import logs
-from nura_cli.clock import Clock, rfc3339
+from nura_cli.clock import rfc3339
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.dialects.base import Dialect
 from nura_cli.errors import (
@@ -22,20 +22,17 @@ from nura_cli.errors import (
     DatabaseDown,
     InputError,
     KeyRefused,
-    NuraError,
     ProblemKind,
     ProviderError,
     RateLimited,
     Unreachable,
 )
 from nura_cli.pipeline import backoff, packing
-from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Room, Wait, Waiting, Why
 from nura_cli.pipeline.render import Rendering, rendering
-from nura_cli.pipeline.report import Problem, bug, counted, problem
-from nura_cli.state import State, batches, runs, tasks
-from nura_cli.state.batches import Batch
-from nura_cli.state.file import unforeseen
+from nura_cli.pipeline.report import Problem, counted
+from nura_cli.pipeline.run import ProviderRun
+from nura_cli.state import batches, runs, tasks
 from nura_cli.states import BatchStatus
 
 _MOST_REFUSALS = 40
@@ -89,27 +86,23 @@ class Waits(NamedTuple):
         }
 
 
-@dataclass
-class Walk(ABC):
-    """One run over the queues: what it works with, and what came of it so far.
+@dataclass(kw_only=True)
+class Walk(ProviderRun, ABC):
+    """One run over the queues.
 
     Attributes:
         ignore_waits: no thresholds, no backoff and no pauses (``--now``).
         progress: told in words what is going on.
         blocked: providers to which nothing more goes in this run.
-        worked: whether any part of the work was done.
     """
 
-    state: State
-    config: Config
-    accounts: Accounts
-    clock: Clock
     ignore_waits: bool = False
     progress: Callable[[str], None] = lambda text: None
-    problems: list[Problem] = field(default_factory=list)
     blocked: set[str] = field(default_factory=set)
     waits: list[Waits] = field(default_factory=list)
-    worked: bool = False
+
+    def __post_init__(self) -> None:
+        self.state.db.all_due = self.ignore_waits
 
     @abstractmethod
     def next_batch(self, visit: Visit, room: Room) -> Sent:
@@ -131,21 +124,6 @@ class Walk(ABC):
     def pending(self, queue: int) -> int:
         """Return how many tasks of a queue are pending now."""
         return tasks.pending_count(self.state.db, queue)
-
-    def horizon(self, now: int) -> int:
-        """Return after which ``not_before`` a task is due because no backoff reaches so far."""
-        return -1 if self.ignore_waits else now + backoff.LONGEST_BACKOFF
-
-    def fail(
-        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
-    ) -> None:
-        """Note a problem; the run goes on."""
-        self.problems.append(problem(error, provider=provider, workload=workload, batch=batch))
-
-    def bug(self, error: Exception, about: str, batch: Batch | None = None, *, workload: str | None = None) -> None:
-        """Note what nobody foresaw about one part of the run; the others go on."""
-        name, workload = (batch.provider, batch.workload) if batch else (None, workload)
-        self.problems.append(bug(error, about, provider=name, workload=workload, batch=batch.id if batch else None))
 
     def block(self, provider: str, error: ProviderError | KeyRefused) -> None:
         """Leave a provider alone for the rest of the run."""
@@ -179,16 +157,11 @@ class Walk(ABC):
 
 def guarded(walk: Walk, provider: str, workload: str, work: Callable[[], None]) -> None:
     """Do one provider's or workload's work; its failure is noted and concerns no other."""
-    try:
-        work()
-    except (KeyRefused, RateLimited, Unreachable) as error:
-        walk.block(provider, error)
-    except (ProviderError, ConfigError) as error:
-        walk.fail(error, provider=provider, workload=workload)
-    except Exception as error:
-        if not unforeseen(error):
-            raise
-        walk.bug(error, f"workload {workload}", workload=workload)
+    with walk.apart(f"workload {workload}", ProviderError, ConfigError, provider=provider, workload=workload):
+        try:
+            work()
+        except (KeyRefused, RateLimited, Unreachable) as error:
+            walk.block(provider, error)
 
 
 def chosen(config: Config, names: Sequence[str]) -> list[WorkloadConfig]:
@@ -222,7 +195,7 @@ def _waits(walk: Walk, workload: WorkloadConfig, queues: Sequence[tasks.Queue]) 
     """Return why nothing of a workload goes now, or None where it is due and its provider may be spoken to."""
     now, provider, rule = walk.clock(), workload.provider, workload.dispatch
     least = 1 if walk.ignore_waits else rule.min_requests
-    if wait := packing.unripe(_waiting(walk, queues, least, now), least, rule.max_wait, now):
+    if wait := packing.unripe(_waiting(walk, queues, least), least, rule.max_wait, now):
         return wait
     if provider in walk.blocked:
         return Wait(Why.PAUSED, "nothing more goes to its provider in this run")
@@ -234,13 +207,13 @@ def _waits(walk: Walk, workload: WorkloadConfig, queues: Sequence[tasks.Queue]) 
     return Wait(Why.BACKOFF, rest.why or "its provider could not be reached", rest.paused_until)
 
 
-def _waiting(walk: Walk, queues: Sequence[tasks.Queue], least: int, now: int) -> Waiting:
+def _waiting(walk: Walk, queues: Sequence[tasks.Queue], least: int) -> Waiting:
     """Return what waits in these queues, counted no further than ``least``."""
-    db, horizon = walk.state.db, walk.horizon(now)
-    ages = [tasks.oldest_due(db, queue.id, now, horizon) for queue in queues]
-    times = [tasks.not_yet(db, queue.id, now, horizon)[1] for queue in queues]
+    db = walk.state.db
+    ages = [tasks.oldest_due(db, queue.id) for queue in queues]
+    times = [tasks.not_yet(db, queue.id)[1] for queue in queues]
     return Waiting(
-        sum(tasks.due_count(db, queue.id, now, horizon, least) for queue in queues),
+        sum(tasks.due_count(db, queue.id, least) for queue in queues),
         min((at for at in ages if at is not None), default=None),
         min((at for at in times if at is not None), default=None),
     )
@@ -260,8 +233,7 @@ def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_
             return
         sent = walk.next_batch(visit, room)
         if sent is Sent.DONE:
-            now = walk.clock()
-            n, next_at = tasks.not_yet(walk.state.db, queue.id, now, walk.horizon(now))
+            n, next_at = tasks.not_yet(walk.state.db, queue.id)
             walk.note_waits(workload, n, packing.later(next_at), model)
         if sent in (Sent.DONE, Sent.STOP):
             return

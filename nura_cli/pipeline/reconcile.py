@@ -13,25 +13,20 @@ reconcile lock and never talks to a provider; it reads the providers' keys only 
 """
 
 import contextlib
-import json
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
-
-from nura_cli.clock import Clock
 from nura_cli.config import Config
-from nura_cli.dialects.base import Dialect, Ending, Rejection, ResultLine, Spec
+from nura_cli.dialects.base import Dialect, Ending, ResultLine, Spec, rejections
 from nura_cli.dialects.vendors import dialect as dialect_of
-from nura_cli.errors import EX_PARTIAL, ConfigError, NuraError, ProblemKind
+from nura_cli.errors import EX_PARTIAL, ConfigError, ProblemKind
 from nura_cli.pipeline import attention, backoff, deliver, plans, settle, spool
 from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
-from nura_cli.pipeline.report import Problem, Report, bug, counted, problem
+from nura_cli.pipeline.report import Problem, Report, counted
+from nura_cli.pipeline.run import Run, about
 from nura_cli.pricing import Prices
 from nura_cli.state import State, answers, batches, outbox, snapshots
 from nura_cli.state.answers import Charge, Failure, Open, Settled
@@ -46,17 +41,13 @@ _LINE_BYTES = 256 * 1024 * 1024
 _DEFAULT_ATTEMPTS = 3
 
 
-@dataclass(slots=True)
-class Reconcile:
-    """One run of the stage: what it works with, and what it counted."""
+@dataclass(kw_only=True)
+class Reconcile(Run):
+    """One run of the stage, and what it counted."""
 
-    state: State
-    config: Config
-    clock: Clock
     tasks: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     failures: dict[str, Counter[str]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
     prices: dict[str, Prices] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 
@@ -80,22 +71,8 @@ class Reconcile:
             with contextlib.suppress(ConfigError):
                 account.secret()
 
-    @contextmanager
-    def apart(self, about: str, *, provider: str, batch: int, workload: str | None = None) -> Iterator[None]:
-        """Keep what goes wrong with one batch to itself: a problem of the run, which goes on."""
-        try:
-            yield
-        except NuraError as error:
-            self.problems.append(problem(error, provider=provider, workload=workload, batch=batch))
-        except Exception as error:
-            if not unforeseen(error):
-                raise
-            self.problems.append(bug(error, about, provider=provider, workload=workload, batch=batch))
 
-
-def run(
-    state: State, config: Config, clock: Clock, *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Report:
+def run(state: State, config: Config, *, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
     """Settle every finished batch.
 
     Args:
@@ -105,20 +82,20 @@ def run(
         ``tasks`` by what became of them.
     """
     config.know_secrets()
-    snapshots.sweep(state.path, clock())
-    job = Reconcile(state, config, clock)
+    snapshots.sweep(state.path, state.clock())
+    job = Reconcile(state=state, config=config)
     waiting = batches.under_way(state.db, BatchStatus.COMPLETED)
     total = sum(batch.requests for batch in waiting)
     for batch in waiting:
-        with job.apart(f"batch {batch.id}", provider=batch.provider, batch=batch.id, workload=batch.workload):
+        with job.apart(f"batch {batch.id}", **about(batch)):
             _reconcile(job, batch)
         progress(sum(job.tasks[name] for name in ("completed", "failed", "retried", "cancelled")), total)
     for orphan in batches.orphans(state.db):
-        about = f"an extra batch beside batch {orphan.batch_id}"
-        with job.apart(about, provider=orphan.provider, batch=orphan.batch_id):
+        doing = f"an extra batch beside batch {orphan.batch_id}"
+        with job.apart(doing, provider=orphan.provider, batch=orphan.batch_id):
             if orphan.spooled is not None:
                 _count_orphan(job, orphan)
-    return _report(job, deliver.run(state, config, clock))
+    return _report(job, deliver.run(state, config))
 
 
 def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
@@ -127,9 +104,9 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
         text = f"{workload}: {counted(kinds.total(), 'task')} failed: {listed}"
         hint = f"see nura results {workload} --status failed"
-        job.problems.append(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
+        job.note(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
     for what, n in (+job.ignored).items():
-        job.problems.append(
+        job.note(
             Problem(
                 ProblemKind.RESULTS,
                 f"{counted(n, 'result line was', 'result lines were')} {what}, and not applied",
@@ -152,17 +129,14 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
     if batch.reason is not None:  # an earlier release took its results for lost: they are looked for again first
         with job.state.transaction() as db:
             why = "its results are looked for again"
-            batches.move(db, batch, BatchStatus.SUBMITTED, job.clock(), why, reason=None, spooled=None)
+            batches.move(db, batch, BatchStatus.SUBMITTED, why, reason=None, spooled=None)
         return
-    spooled = json.loads(batch.spooled or "{}")
+    spooled = batch.files
     paths = {part: spool.result_file(job.state, batch, part) for part in spooled}
     if not all(spool.intact(path, spooled[part]) for part, path in paths.items()):
         with job.state.transaction() as db:
-            now = job.clock()
-            batches.move(
-                db, batch, BatchStatus.SUBMITTED, now, "its results in the spool are gone or damaged", spooled=None
-            )
-        job.problems.append(
+            batches.move(db, batch, BatchStatus.SUBMITTED, "its results in the spool are gone or damaged", spooled=None)
+        job.note(
             Problem(
                 ProblemKind.SPOOL,
                 f"batch {batch.id}: its results in the spool are gone or damaged",
@@ -182,7 +156,7 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
         settling.report()
         with job.state.transaction() as db:
             why = "the answers that came are applied, the rest is looked for again"
-            batches.move(db, batch, BatchStatus.SUBMITTED, job.clock(), why)
+            batches.move(db, batch, BatchStatus.SUBMITTED, why)
         return
     settling.finish()
     _say_cancelled(job, batch)
@@ -192,12 +166,12 @@ def _say_cancelled(job: Reconcile, batch: Batch) -> None:
     found = batches.get(job.state.db, batch.id)
     if found is not None and found.cancelled:
         (need,) = attention.cancelled([found])
-        job.problems.append(
+        job.note(
             Problem(
                 ProblemKind.CANCELLED,
-                need["message"],
+                need.message,
                 EX_PARTIAL,
-                need["hint"],
+                need.hint,
                 batch.provider,
                 batch.workload,
                 batch.id,
@@ -206,14 +180,14 @@ def _say_cancelled(job: Reconcile, batch: Batch) -> None:
 
 
 def _refused(job: Reconcile, batch: Batch) -> None:
-    faults = tuple(msgspec.json.decode(batch.faults or "[]", type=list[Rejection]))
+    faults = rejections(batch.faults)
     with job.state.transaction() as db:
         plan = plans.plan_of(job.config, batch.workload)
-        settled = settle.refused_batch(db, batch, faults, plan, job.clock(), random.random()).settled  # noqa: S311 - jitter
+        settled = settle.refused_batch(db, batch, faults, plan, backoff.jitter()).settled
     _tally(job, batch, settled)
     text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
     hint = "its other tasks wait again" if settled else "its tasks wait again"
-    job.problems.append(
+    job.note(
         Problem(
             ProblemKind.REFUSED,
             text,
@@ -247,7 +221,7 @@ class Settling:
         self._job = job
         self._batch = batch
         self._dialect = dialect_of(batch.dialect)
-        spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
+        spec = Spec.stored(batches.spec(job.state.db, batch.revision))
         self._classifier = Classifier(self._dialect, spec, job.prices_of(batch))
         workload = job.config.workloads.get(batch.workload)
         self._plan = plans.plan_of(job.config, batch.workload)
@@ -294,9 +268,9 @@ class Settling:
         with job.state.transaction() as db:
             found = answers.open_tasks(db, batch.id, list(lines))
             settled = [self._settled(task_id, task, verdicts[task_id], now) for task_id, task in found.items()]
-            settle.settle_tasks(db, batch, settled, self._plan, now, "its result came")
+            settle.settle_tasks(db, batch, settled, self._plan, "its result came")
             others = {task_id: verdict.charge for task_id, verdict in verdicts.items() if task_id not in found}
-            late, unknown = self._late(db, others, now) if others else (0, 0)
+            late, unknown = self._late(db, others) if others else (0, 0)
         _tally(job, batch, settled)
         job.tasks["late"] += late
         job.ignored["about tasks nobody knows"] += unknown
@@ -327,7 +301,7 @@ class Settling:
             return 0, None
         return int(number), result
 
-    def _late(self, db: Any, charge: Mapping[int, Charge], now: int) -> tuple[int, int]:
+    def _late(self, db: Any, charge: Mapping[int, Charge]) -> tuple[int, int]:
         """Bill lines for tasks that are no longer this batch's; those it accounted for before are repeats.
 
         Returns:
@@ -335,7 +309,7 @@ class Settling:
         """
         known = answers.existing(db, list(charge))
         billed = [(task_id, used) for task_id, used in charge.items() if task_id in known]
-        return answers.late(db, self._batch.queue_id, self._batch.id, billed, now), len(charge) - len(known)
+        return answers.late(db, self._batch.queue_id, self._batch.id, billed), len(charge) - len(known)
 
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int) -> Settled:
         attempts = task.attempts + 1
@@ -345,7 +319,7 @@ class Settling:
             self._max_attempts,
             task.superseded,
             now,
-            random.random(),  # noqa: S311 - jitter
+            backoff.jitter(),
         )
         return Settled(
             task_id, task.superseded, to, attempts, not_before, verdict.failure, verdict.body, verdict.charge
@@ -367,9 +341,9 @@ class Settling:
                 open_ones = answers.unaccounted(db, batch.id, CHUNK_LINES + len(self._left))
                 left = {task_id: task for task_id, task in open_ones.items() if task_id not in self._left}
                 settled = [self._settled(task_id, task, nothing, now) for task_id, task in left.items()]
-                settle.settle_tasks(db, batch, settled, self._plan, now, failure.message)
+                settle.settle_tasks(db, batch, settled, self._plan, failure.message)
                 if len(left) < CHUNK_LINES and not self._left:
-                    self._final(db, now)
+                    self._final(db)
             _tally(job, batch, settled)
             job.tasks["missing"] += len(settled) if failure.kind is ErrorKind.MISSING else 0
             if len(left) < CHUNK_LINES:
@@ -380,26 +354,25 @@ class Settling:
         batch = self._batch
         where: dict[str, Any] = {"provider": batch.provider, "workload": batch.workload, "batch": batch.id}
         if self._unread is not None:
-            self._job.problems.append(bug(self._unread, f"batch {batch.id}, reading a result line", **where))
+            self._job.bug(self._unread, f"batch {batch.id}, reading a result line", **where)
         if self._left:
             task_id, error = next(iter(self._left.items()))
             more = f" and of {len(self._left) - 1:,} more" if len(self._left) > 1 else ""
-            self._job.problems.append(bug(error, f"batch {batch.id}, the result of task {task_id}{more}", **where))
+            self._job.bug(error, f"batch {batch.id}, the result of task {task_id}{more}", **where)
 
-    def _final(self, db: Any, now: int) -> None:
+    def _final(self, db: Any) -> None:
         batches.still(db, self._batch)
         batch = batches.get(db, self._batch.id) or self._batch
         counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
-        batches.move(db, batch, BatchStatus.RECONCILED, now, "every task is accounted for", **counted)
-        outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_COMPLETED, self._plan, now)
+        batches.move(db, batch, BatchStatus.RECONCILED, "every task is accounted for", **counted)
+        outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_COMPLETED, self._plan)
 
 
 def _answered_more(batch: Batch, answers: int) -> bool:
     """Return whether a cancelled batch may have answered more than the lines that came: then their cost is not known."""
     if batch.completed is not None:
         return batch.completed > answers
-    spooled = json.loads(batch.spooled or "{}")
-    return not spooled or spooled.keys() != json.loads(batch.parts or "{}").keys()
+    return not batch.files or batch.files.keys() != batch.offered.keys()
 
 
 _WITHOUT_LINE = {
@@ -431,7 +404,7 @@ def _count_orphan(job: Reconcile, orphan: Orphan) -> None:
     batch = batches.get(job.state.db, orphan.batch_id)
     if batch is None:
         return
-    spooled = json.loads(orphan.spooled or "{}")
+    spooled = orphan.files
     paths = {part: spool.orphan_file(job.state, orphan, part) for part in spooled}
     if not all(spool.intact(path, spooled[part]) for part, path in paths.items()):
         with job.state.transaction() as db:
@@ -441,7 +414,7 @@ def _count_orphan(job: Reconcile, orphan: Orphan) -> None:
     for path in paths.values():
         settling.bill(path)
     with job.state.transaction() as db:
-        batches.counted(db, orphan, job.clock())
+        batches.counted(db, orphan)
 
 
 class OrphanBill:
@@ -454,7 +427,7 @@ class OrphanBill:
         self._of = "" if own else orphan.remote_id
         self._same = own or batch.remote_id is None
         self._dialect: Dialect = dialect_of(batch.dialect)
-        spec = msgspec.json.decode(batches.spec(job.state.db, batch.revision), type=Spec)
+        spec = Spec.stored(batches.spec(job.state.db, batch.revision))
         self._classifier = Classifier(self._dialect, spec, job.prices_of(batch))
 
     def bill(self, path: Path) -> None:
@@ -463,8 +436,7 @@ class OrphanBill:
             for chunk in chunks(file):
                 billed = [line for raw in chunk if (line := self._line(raw))]
                 with self._job.state.transaction() as db:
-                    now = self._job.clock()
-                    n = answers.late(db, self._batch.queue_id, self._batch.id, billed, now, self._of, same=self._same)
+                    n = answers.late(db, self._batch.queue_id, self._batch.id, billed, self._of, same=self._same)
                 self._job.tasks["late"] += n
 
     def _line(self, raw: bytes) -> tuple[int, Charge] | None:

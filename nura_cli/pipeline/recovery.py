@@ -12,15 +12,14 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from nura_cli.clock import Clock, rfc3339
+from nura_cli.clock import rfc3339
 from nura_cli.dialects.base import Dialect, Page, Phase, RemoteBatch
 from nura_cli.errors import (
     ConfigError,
     KeyRefused,
     NotFound,
-    NuraError,
     OnHold,
     ProviderError,
     RateLimited,
@@ -29,14 +28,14 @@ from nura_cli.errors import (
     Unreachable,
 )
 from nura_cli.pipeline import settle
-from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.plans import plan_of
 from nura_cli.pipeline.report import counted
+from nura_cli.pipeline.run import ProviderRun, about
 from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Orphan
-from nura_cli.state.file import unforeseen
 from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus, ErrorKind
 
@@ -63,23 +62,14 @@ class Marker(NamedTuple):
     fingerprint: str
     over: int | None = None
 
+    @classmethod
+    def stored(cls, text: str) -> "Marker":
+        """Return the marker that a batch keeps as JSON."""
+        return cls(**json.loads(text))
 
-class Job(Protocol):
-    """What of the running stage recovery needs: a place for problems, and what the answers of a batch set off."""
-
-    def plan(self, batch: Batch) -> Plan:
-        """Return what the answers of a batch set off."""
-        ...
-
-    def bug(self, error: Exception, about: str, batch: Batch) -> None:
-        """Note what nobody foresaw about one batch; the run goes on."""
-        ...
-
-    def fail(
-        self, error: NuraError, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
-    ) -> None:
-        """Note a problem; the run goes on."""
-        ...
+    def in_json(self) -> str:
+        """Return it as a batch keeps it."""
+        return json.dumps(self._asdict())
 
 
 def marker(page: Page, fingerprint: str) -> Marker:
@@ -90,7 +80,7 @@ def marker(page: Page, fingerprint: str) -> Marker:
     )
 
 
-def look(state: State, provider: Provider, accounts: Accounts, clock: Clock) -> Marker:
+def look(run: ProviderRun, provider: Provider) -> Marker:
     """Read the newest page of a provider's list: it proves the provider reachable and the key good, and gives a marker.
 
     On the way it notices batches that carry this state file's id and that it does not know as sent.
@@ -100,9 +90,9 @@ def look(state: State, provider: Provider, accounts: Accounts, clock: Clock) -> 
         ProviderError, KeyRefused: the list cannot be read.
     """
     page = provider.page()
-    note_shown(state, accounts, provider, page.batches)
-    _refuse_copies(state, provider, page.batches, clock)
-    return marker(page, accounts.fingerprint(provider.name))
+    note_shown(run, provider, page.batches)
+    _refuse_copies(run.state, provider, page.batches)
+    return marker(page, run.accounts.fingerprint(provider.name))
 
 
 def shows(state: State, provider: Provider, address: str) -> bool:
@@ -110,9 +100,9 @@ def shows(state: State, provider: Provider, address: str) -> bool:
     return provider.own or batches.shows_ours(state.db, address)
 
 
-def note_shown(state: State, accounts: Accounts, provider: Provider, listed: Sequence[RemoteBatch]) -> None:
+def note_shown(run: ProviderRun, provider: Provider, listed: Sequence[RemoteBatch]) -> None:
     """Note it where a list shows a batch of ours for the first time: from then on it is known to show what is there."""
-    address = accounts.address(provider.name)
+    state, address = run.state, run.accounts.address(provider.name)
     if shows(state, provider, address):
         return
     known = batches.known(state.db, [remote.id for remote in listed], address)
@@ -123,17 +113,18 @@ def note_shown(state: State, accounts: Accounts, provider: Provider, listed: Seq
             batches.note_shown(db, address, ours)
 
 
-def unproven(state: State, accounts: Accounts) -> set[str]:
+def unproven(run: ProviderRun) -> set[str]:
     """Return the providers to which nothing more may go: an unconfirmed create is held at their address, and its list has
     never shown a batch of ours, so that nobody can tell what became of anything sent there.
     """
-    doubtful = {batch.address for batch in batches.under_way(state.db, BatchStatus.SUBMITTING)}
-    silent = [address for address in doubtful if not batches.shows_ours(state.db, address)]
+    accounts, db = run.accounts, run.state.db
+    doubtful = {batch.address for batch in batches.under_way(db, BatchStatus.SUBMITTING)}
+    silent = [address for address in doubtful if not batches.shows_ours(db, address)]
     names = {name for address in silent for name in accounts.at(address)}
     return {name for name in names if not accounts.own(name)}
 
 
-def survey(state: State, accounts: Accounts, provider: Provider, clock: Clock) -> None:
+def survey(run: ProviderRun, provider: Provider) -> None:
     """Look for batches of another copy of this state file, down to where the list stood when this one last sent.
 
     In an account that others use too, what a copy sent may no longer be on the newest page. A state file that never sent
@@ -142,17 +133,18 @@ def survey(state: State, accounts: Accounts, provider: Provider, clock: Clock) -
     Raises:
         ConfigError, ProviderError, KeyRefused: as :func:`look`.
     """
+    state, accounts = run.state, run.accounts
     seen = batches.last_marker(state.db, provider.name, accounts.address(provider.name))
     here = accounts.fingerprint(provider.name)
     born = tasks.first_at(state.db) - SETTLING_SECONDS
-    since = Marker(None, born, None, None, here) if seen is None else Marker(**json.loads(seen))
+    since = Marker(None, born, None, None, here) if seen is None else Marker.stored(seen)
     # Whoever asked then: a key that was changed since does not make the copies unseen.
     scan = read_list(provider, since._replace(account=None, fingerprint=here), here)
-    note_shown(state, accounts, provider, scan.batches)
-    _refuse_copies(state, provider, scan.batches, clock)
+    note_shown(run, provider, scan.batches)
+    _refuse_copies(state, provider, scan.batches)
 
 
-def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatch], clock: Clock) -> None:
+def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatch]) -> None:
     """Raise ConfigError where a listed batch was sent by another copy of this state file.
 
     One of ours that was taken for absent, or whose create was refused, is set aside; that a batch which is in use has a
@@ -169,7 +161,7 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
         if batch is None or batch.marker is None:  # this file never got as far as sending it
             strangers.append(remote.id)
         elif batch.status is BatchStatus.FAILED and batch.remote_id is None:
-            _set_aside(state, provider, batch, [remote], clock())
+            _set_aside(state, provider, batch, [remote], state.clock())
     if strangers:
         raise ConfigError(
             f"{provider.name}: {counted(len(strangers), 'batch', 'batches')} there came from another copy of this state"
@@ -192,40 +184,39 @@ def _set_aside(state: State, provider: Provider, batch: Batch, remotes: Sequence
                 provider.cancel(remote.id)
 
 
-def resolve(state: State, accounts: Accounts, clock: Clock, job: Job) -> None:
+def resolve(run: ProviderRun) -> None:
     """Find out what became of every unconfirmed create, and of those that were given up lately.
 
     One batch's problem is its own; of a provider that does not answer, or refuses the key, nothing more is asked.
     """
+    state = run.state
     doubtful = [(batch, _resolve) for batch in batches.under_way(state.db, BatchStatus.SUBMITTING)]
-    absent = [(batch, _watch) for batch in batches.given_up(state.db, clock() - GIVEN_UP_WATCH)]
+    absent = [(batch, _watch) for batch in batches.given_up(state.db, state.clock() - GIVEN_UP_WATCH)]
     down = set()
     for batch, find_out in [*doubtful, *absent]:
         if batch.provider in down:
             continue
-        try:
-            find_out(state, accounts, clock, batch, job)
-        except (ProviderError, KeyRefused, ConfigError, StateError) as error:
-            job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
-            silent = isinstance(error, Unreachable | RateLimited) and not error.answered
-            if silent or isinstance(error, KeyRefused):
-                down.add(batch.provider)
-        except Exception as error:
-            if not unforeseen(error):
+        own = (ProviderError, KeyRefused, ConfigError, StateError)
+        with run.apart(f"batch {batch.id}", *own, **about(batch)):
+            try:
+                find_out(run, batch)
+            except (Unreachable, RateLimited, KeyRefused) as error:
+                if isinstance(error, KeyRefused) or not error.answered:
+                    down.add(batch.provider)
                 raise
-            job.bug(error, f"batch {batch.id}", batch)
 
 
-def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: Job) -> None:
+def _resolve(run: ProviderRun, batch: Batch) -> None:
+    state, accounts = run.state, run.accounts
     accounts.check(batch)
     provider = accounts.provider(batch.provider)
     seen = marker_of(batch)
     deleted = seen.id is not None and provider.dialect.cleanup_unlists and batches.cleaned(state.db, seen.id)
     scan = read_list(provider, seen, accounts.fingerprint(batch.provider), deleted=deleted)
-    note_shown(state, accounts, provider, scan.batches)
+    note_shown(run, provider, scan.batches)
     if seen.over is None and scan.date is not None:
         with state.transaction() as db:
-            batch = batches.note(db, batch, marker=json.dumps(seen._replace(over=scan.date)._asdict()))
+            batch = batches.note(db, batch, marker=seen._replace(over=scan.date).in_json())
     found = identify(state, provider, batch, scan.batches)
     if not accounts.adopts(batch.provider):
         may_be = [*found.ours, *found.undecided]
@@ -234,16 +225,16 @@ def _resolve(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: 
     if found.ours:
         oldest_first = [*reversed(found.ours)]
         chosen, *extra_batches = sorted(oldest_first, key=_worth)
-        _set_aside(state, provider, batch, extra_batches, clock())
-        adopt(state, batch, chosen, clock(), "found at the provider after its create was not confirmed")
+        _set_aside(state, provider, batch, extra_batches, state.clock())
+        adopt(state, batch, chosen, state.clock(), "found at the provider after its create was not confirmed")
     elif why := _why_held(scan, found, shows(state, provider, batch.address)):
         raise _hold(state, batch, why)
     elif provider.dialect.cleanup_unlists and _too_late(
-        batch, accounts.cleanup_after(batch.provider), scan.date or clock()
+        batch, accounts.cleanup_after(batch.provider), scan.date or state.clock()
     ):
         raise _hold(state, batch, "it was looked for too late: it may have ended, and been deleted since")
     else:
-        _absent(state, batch, scan.date or clock(), clock, found.empty, job.plan(batch))
+        _absent(state, batch, scan.date or state.clock(), found.empty, plan_of(run.config, batch.workload))
 
 
 def _too_late(batch: Batch, cleanup_after: int | None, date: int) -> bool:
@@ -299,7 +290,7 @@ def _worth(remote: RemoteBatch) -> tuple[bool, int, int]:
 
 def marker_of(batch: Batch) -> Marker:
     """Return the marker that was stored with a batch's intent."""
-    return Marker(**json.loads(batch.marker or "{}"))
+    return Marker.stored(batch.marker or "{}")
 
 
 def _hold(state: State, batch: Batch, why: str) -> OnHold:
@@ -315,11 +306,11 @@ def _hold(state: State, batch: Batch, why: str) -> OnHold:
     )
 
 
-def _absent(state: State, batch: Batch, date: int, clock: Clock, empty: Sequence[RemoteBatch], plan: Plan) -> None:
+def _absent(state: State, batch: Batch, date: int, empty: Sequence[RemoteBatch], plan: Plan) -> None:
     """Note that the list does not have it, or that what may be it holds nothing; the second time, long enough after the
     first, believe it.
     """
-    now = clock()
+    now = state.clock()
     what = f"what may be it holds nothing: {_named(empty)}" if empty else f"{batch.provider} does not list it"
     left = believed_in(batch, what, date, now)
     if left is None:
@@ -331,7 +322,7 @@ def _absent(state: State, batch: Batch, date: int, clock: Clock, empty: Sequence
             hint=f"it is asked again in {SETTLING_SECONDS if left is None else left} seconds before anything is sent anew",
         )
     if empty:
-        _hollow(state, batch, empty, clock, plan)
+        _hollow(state, batch, empty, plan)
         return
     give_up(
         state, batch, now, "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it"
@@ -342,11 +333,11 @@ def _absent(state: State, batch: Batch, date: int, clock: Clock, empty: Sequence
     )
 
 
-def _hollow(state: State, batch: Batch, empty: Sequence[RemoteBatch], clock: Clock, plan: Plan) -> None:
+def _hollow(state: State, batch: Batch, empty: Sequence[RemoteBatch], plan: Plan) -> None:
     """Let the tasks of a batch wait again that may well have run, and holds no line of anybody's: none can be applied."""
     why = f"its create was not confirmed, and what may be it has ended without a result: {_named(empty)}"
     suspects = [remote.id for remote in empty]
-    settle.lose(state, batch, Failure(ErrorKind.MISSING, why), plan, clock, resend=True, followed=suspects)
+    settle.lose(state, batch, Failure(ErrorKind.MISSING, why), plan, resend=True, followed=suspects)
     raise ProviderError(
         f"batch {batch.id}: {why}; its tasks wait again",
         hint="nothing to do: they are sent by the next batch; what the first one cost is not known",
@@ -356,8 +347,8 @@ def _hollow(state: State, batch: Batch, empty: Sequence[RemoteBatch], clock: Clo
 def give_up(state: State, batch: Batch, now: int, why: str) -> None:
     """Take an unconfirmed batch for absent: its tasks wait again, no attempt counted."""
     with state.transaction() as db:
-        tasks.release(db, batch.id, now, why)
-        batches.move(db, batch, BatchStatus.FAILED, now, why, reason=why, absent_at=batch.absent_at or now, held=None)
+        tasks.release(db, batch.id, why)
+        batches.move(db, batch, BatchStatus.FAILED, why, reason=why, absent_at=batch.absent_at or now, held=None)
 
 
 def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -> Batch:
@@ -373,7 +364,6 @@ def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -
             db,
             batch,
             BatchStatus.SUBMITTED,
-            now,
             why,
             remote_id=remote.id,
             remote_status=remote.status,
@@ -634,12 +624,13 @@ def top_level(line: bytes, name: str) -> str | None:
     return None
 
 
-def _watch(state: State, accounts: Accounts, clock: Clock, batch: Batch, job: Job) -> None:
+def _watch(run: ProviderRun, batch: Batch) -> None:
     """Look out for a batch that was taken for absent: one that turns up after all is cancelled and followed."""
+    state, accounts = run.state, run.accounts
     if batch.provider not in accounts.names() or batch.address != accounts.address(batch.provider):
         return
     provider = accounts.provider(batch.provider)
     scan = read_list(provider, marker_of(batch), accounts.fingerprint(provider.name))
     if batch.remote_id is not None and all(one.id != batch.remote_id for one in scan.batches):
         return  # what bears its tag may be this very batch, under the list's own name for it, and is followed already
-    _set_aside(state, provider, batch, identify(state, provider, batch, scan.batches).ours, clock())
+    _set_aside(state, provider, batch, identify(state, provider, batch, scan.batches).ours, state.clock())

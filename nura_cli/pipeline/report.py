@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from nura_cli import scrub
 from nura_cli.clock import rfc3339
@@ -72,44 +72,44 @@ class Problem:
         return {"kind": str(self.kind), **{name: getattr(self, name) for name in names}}
 
 
-def problem(
-    error: NuraError,
-    *,
-    provider: str | None = None,
-    workload: str | None = None,
-    batch: int | None = None,
-    about: str | None = None,
-) -> Problem:
+class Concerns(TypedDict, total=False):
+    """What a problem concerns; ``about`` as :class:`Problem` has it."""
+
+    provider: str | None
+    workload: str | None
+    batch: int | None
+    about: str | None
+
+
+def problem(error: NuraError, **concerns: Unpack[Concerns]) -> Problem:
     """Return an error as a problem of the run; what the error does not say of itself is given here."""
     return Problem(
         kind=error.kind,
         message=error.message,
         exit_code=error.exit_code,
         hint=error.hint,
-        provider=error.provider or provider,
-        workload=error.workload or workload,
-        batch_id=error.batch_id or batch,
-        about=about,
+        provider=error.provider or concerns.get("provider"),
+        workload=error.workload or concerns.get("workload"),
+        batch_id=error.batch_id or concerns.get("batch"),
+        about=concerns.get("about"),
     )
 
 
-def bug(
-    error: Exception, about: str, *, provider: str | None = None, workload: str | None = None, batch: int | None = None
-) -> Problem:
+def bug(error: Exception, doing: str, **concerns: Unpack[Concerns]) -> Problem:
     """Return what nobody foresaw as a problem of one part of a run (exit code 1); the other parts go on.
 
     Args:
-        about: what was being done, in words: ``batch 3``, ``the row of key 7``.
+        doing: what was being done, in words: ``batch 3``, ``the row of key 7``.
     """
     return Problem(
         kind=NuraError.kind,
-        message=f"{about}: unexpected {type(error).__name__}: {error}",
+        message=f"{doing}: unexpected {type(error).__name__}: {error}",
         exit_code=EX_UNEXPECTED,
         hint="this is a bug of nura's: please report it with this line; the others went on, and it is tried again",
-        provider=provider,
-        workload=workload,
-        batch_id=batch,
-        about=about,
+        provider=concerns.get("provider"),
+        workload=concerns.get("workload"),
+        batch_id=concerns.get("batch"),
+        about=doing,
     )
 
 

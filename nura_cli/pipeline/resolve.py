@@ -10,7 +10,6 @@ under dispatch's lock, works in chunks, and when it is killed half-way is simply
 from collections.abc import Sequence
 from enum import StrEnum
 
-from nura_cli.clock import Clock
 from nura_cli.config import Config
 from nura_cli.dialects.base import RemoteBatch
 from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, UsageError
@@ -35,7 +34,6 @@ def run(
     state: State,
     config: Config,
     accounts: Accounts,
-    clock: Clock,
     names: Sequence[str],
     decision: Decision | str,
 ) -> Report:
@@ -55,7 +53,7 @@ def run(
     if not isinstance(decision, Decision):
         if len(names) != 1:
             raise UsageError("--adopt goes with one batch")
-        batch = _named(state, clock(), names[0])
+        batch = _named(state, state.clock(), names[0])
         if batch.status is BatchStatus.SUBMITTED and batch.held is not None:
             _rename(state, accounts, batch, decision)
         elif batch.status is not BatchStatus.SUBMITTING:
@@ -63,30 +61,30 @@ def run(
                 f"batch {batch.id} is {batch.status}; only an unconfirmed (submitting) batch can be adopted"
             )
         else:
-            _adopt(state, accounts, clock, batch, decision)
+            _adopt(state, accounts, batch, decision)
         return Report({"done": f"adopted {decision}"}, worked=True)
-    done = [_decide(state, config, accounts, clock, name, decision) for name in names]
+    done = [_decide(state, config, accounts, name, decision) for name in names]
     return Report({"done": "; ".join(dict.fromkeys(done))}, worked=True)
 
 
-def _decide(state: State, config: Config, accounts: Accounts, clock: Clock, name: str, decision: Decision) -> str:
+def _decide(state: State, config: Config, accounts: Accounts, name: str, decision: Decision) -> str:
     """Do what was decided about one batch; return what was done, in words."""
     resend = decision is Decision.RESEND
     if _at_provider(state, name):
         if not resend:
-            return _let_go(state, clock, name)
-        _disown(state, accounts, clock, name)
+            return _let_go(state, name)
+        _disown(state, accounts, name)
         return "its tasks are sent again by the next dispatch"
-    batch = _named(state, clock(), name)
+    batch = _named(state, state.clock(), name)
     if batch.cancelled:
-        return _put_back(state, clock, batch) if resend else _leave(state, batch)
+        return _put_back(state, batch) if resend else _leave(state, batch)
     if batch.status is BatchStatus.SUBMITTING and resend and not _may_have_run(batch):
-        recovery.give_up(state, batch, clock(), "given up by a person: its tasks are sent again")
+        recovery.give_up(state, batch, state.clock(), "given up by a person: its tasks are sent again")
         return "its tasks are sent again by the next dispatch"
     what = "sent again" if resend else "not sent again"
     kind = ErrorKind.MISSING if batch.short_at is not None else ErrorKind.LOST
     failure = Failure(kind, f"given up by a person, its tasks are {what}: {batch.held or 'its time is over'}")
-    settle.lose(state, batch, failure, plans.plan_of(config, batch.workload), clock, resend=resend)
+    settle.lose(state, batch, failure, plans.plan_of(config, batch.workload), resend=resend)
     return "its tasks are sent again by the next dispatch" if resend else f"its tasks are {kind}, and not sent again"
 
 
@@ -113,7 +111,7 @@ def _here(state: State, name: str) -> Batch | None:
     return batches.get(state.db, int(name)) if _is_number(name) and len(name) < 19 else None
 
 
-def _let_go(state: State, clock: Clock, name: str) -> str:
+def _let_go(state: State, name: str) -> str:
     """Stop following an extra batch, whose answers nobody needs; what it cost stays unknown. Raises UsageError: none is followed."""
     found = _followed(state, name)
     if not found:
@@ -122,7 +120,7 @@ def _let_go(state: State, clock: Clock, name: str) -> str:
         )
     with state.transaction() as db:
         for orphan in found:
-            settle.let_go(db, orphan, clock())
+            settle.let_go(db, orphan)
     return f"{name} is no longer followed, and what it cost stays unknown"
 
 
@@ -145,13 +143,11 @@ def _named(state: State, now: int, name: str) -> Batch:
     )
 
 
-def _put_back(state: State, clock: Clock, batch: Batch) -> str:
+def _put_back(state: State, batch: Batch) -> str:
     total = 0
     while True:
         with state.transaction() as db:
-            n = answers.put_back(
-                db, batch.queue_id, batch.id, settle.CHUNK_TASKS, clock(), "sent again, as a person decided"
-            )
+            n = answers.put_back(db, batch.queue_id, batch.id, settle.CHUNK_TASKS, "sent again, as a person decided")
             if n < settle.CHUNK_TASKS:
                 batches.decided(db, batch)
         total += n
@@ -173,8 +169,8 @@ def _rename(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> N
         batches.note(db, batch, remote_id=remote_id, held=None, absent_at=None, absent_here=None, missed=None)
 
 
-def _adopt(state: State, accounts: Accounts, clock: Clock, batch: Batch, remote_id: str) -> None:
-    recovery.adopt(state, batch, _check_ours(state, accounts, batch, remote_id), clock(), "adopted by a person")
+def _adopt(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> None:
+    recovery.adopt(state, batch, _check_ours(state, accounts, batch, remote_id), state.clock(), "adopted by a person")
 
 
 def _check_ours(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> RemoteBatch:
@@ -206,7 +202,7 @@ def _check_unknown(state: State, remote_id: str) -> None:
         raise UsageError(f"{remote_id} already belongs to a batch here; nura status names it while it is under way")
 
 
-def _disown(state: State, accounts: Accounts, clock: Clock, remote_id: str) -> None:
+def _disown(state: State, accounts: Accounts, remote_id: str) -> None:
     """Accept that a batch another copy of this state file sent is not followed, and may be paid for twice."""
     if not batches.disowned(state.db, remote_id):
         _check_unknown(state, remote_id)
@@ -215,7 +211,7 @@ def _disown(state: State, accounts: Accounts, clock: Clock, remote_id: str) -> N
     if remote.state_id != state.state_id and remote.input_file_id not in uploads:
         raise UsageError(f"{remote_id} at {provider.name} was not sent by this state file or a copy of it")
     with state.transaction() as db:
-        batches.add_orphan(db, Orphan(provider.name, remote_id, 0, clock()))
+        batches.add_orphan(db, Orphan(provider.name, remote_id, 0, state.clock()))
     provider.cancel(remote_id)
 
 

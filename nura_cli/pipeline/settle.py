@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
-
-from nura_cli.clock import Clock
 from nura_cli.dialects import vendors
-from nura_cli.dialects.base import Rejection
+from nura_cli.dialects.base import Rejection, stored_rejections
 from nura_cli.pipeline import backoff
 from nura_cli.state import Connection, State, answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Charge, Failure, Open, Settled
@@ -16,11 +13,11 @@ from nura_cli.state.outbox import Plan
 from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 
 
-def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, now: int, why: str) -> None:
+def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, why: str) -> None:
     """Apply what became of tasks of a batch, and note whom the application is to be told; nobody of superseded ones."""
-    answers.settle(db, batch.queue_id, batch.id, settled, now, why)
+    answers.settle(db, batch.queue_id, batch.id, settled, why)
     notified = [(one.task_id, one.to) for one in settled if one.to is not TaskStatus.PENDING and not one.superseded]
-    outbox.add_for_tasks(db, batch.queue_id, batch.id, notified, plan, now)
+    outbox.add_for_tasks(db, batch.queue_id, batch.id, notified, plan)
 
 
 def fail_tasks(
@@ -28,7 +25,6 @@ def fail_tasks(
     batch: Batch,
     failures: Sequence[tuple[int, Failure]],
     plan: Plan,
-    now: int,
     why: str,
     *,
     attempt: bool,
@@ -49,16 +45,19 @@ def fail_tasks(
         for task_id, failure in failures
         if task_id in found
     ]
-    settle_tasks(db, batch, settled, plan, now, why)
+    settle_tasks(db, batch, settled, plan, why)
     return settled
 
 
 def fail_unrendered(
-    db: Connection, batch: Batch, failed: Sequence[tuple[int, str]], plan: Plan, now: int
+    db: Connection,
+    batch: Batch,
+    failed: Sequence[tuple[int, str]],
+    plan: Plan,
 ) -> list[Settled]:
     """Fail the tasks whose prompts could not be rendered. They were never sent: no attempt counts."""
     failures = [(task_id, Failure(ErrorKind.RENDER, why)) for task_id, why in failed]
-    return fail_tasks(db, batch, failures, plan, now, "could not be rendered", attempt=False) if failures else []
+    return fail_tasks(db, batch, failures, plan, "could not be rendered", attempt=False) if failures else []
 
 
 CHUNK_TASKS = 2000
@@ -71,7 +70,6 @@ def lose(
     batch: Batch,
     failure: Failure,
     plan: Plan,
-    clock: Clock,
     *,
     resend: bool,
     once: bool = False,
@@ -95,16 +93,16 @@ def lose(
     after = left = 0
     while True:
         with state.transaction() as db:
-            now = clock()
+            now = state.clock()
             batches.still(db, batch)
             found = answers.unaccounted(db, batch.id, CHUNK_TASKS, after)
             before = answers.lost_before(db, batch.id, list(found)) if once else set()
             left += len(before)
             settled = [_lost(one, task, failure, resend) for one, task in found.items() if one not in before]
-            settle_tasks(db, batch, settled, plan, now, failure.message)
+            settle_tasks(db, batch, settled, plan, failure.message)
             if len(found) < CHUNK_TASKS:
                 if not left:
-                    _end_lost(db, batch, failure.message, plan, now)
+                    _end_lost(db, batch, failure.message, plan)
                     for remote_id in followed:
                         batches.add_orphan(db, Orphan(batch.provider, remote_id, batch.id, now))
                 return not left
@@ -117,32 +115,31 @@ def _lost(task_id: int, task: Open, failure: Failure, resend: bool) -> Settled:
     return Settled(task_id, task.superseded, to, task.attempts + 1, 0, failure, None, UNKNOWN)
 
 
-def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan, now: int) -> None:
+def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan) -> None:
     if batch.remote_id is not None:
-        batches.add_orphan(db, Orphan(batch.provider, batch.remote_id, batch.id, now))
+        batches.add_orphan(db, Orphan(batch.provider, batch.remote_id, batch.id, db.now))
     found = batches.get(db, batch.id) or batch
     batches.move(
         db,
         batch,
         BatchStatus.FAILED,
-        now,
         why,
         reason=why,
         held=None,
         completed=found.answered,
         failed=found.requests - found.answered,
-        absent_at=batch.absent_at if batch.remote_id is not None else batch.absent_at or now,
-        cleaned_at=now,  # what cannot be told to be ours is not ours to delete
+        absent_at=batch.absent_at if batch.remote_id is not None else batch.absent_at or db.now,
+        cleaned_at=db.now,  # what cannot be told to be ours is not ours to delete
     )
-    outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan, now)
+    outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan)
 
 
-def let_go(db: Connection, orphan: Orphan, now: int) -> None:
+def let_go(db: Connection, orphan: Orphan) -> None:
     """Stop following an orphan whose answers cannot be had: it may have been paid for, and nobody says how much."""
     batch = batches.get(db, orphan.batch_id)
     if batch is not None and batch.remote_id != orphan.remote_id:  # its own were billed so when they were given up
-        answers.unknown(db, batch.queue_id, batch.id, now, orphan.remote_id, same=batch.remote_id is None)
-    batches.counted(db, orphan, now)
+        answers.unknown(db, batch.queue_id, batch.id, orphan.remote_id, same=batch.remote_id is None)
+    batches.counted(db, orphan)
 
 
 class Refusal(NamedTuple):
@@ -157,7 +154,6 @@ def refused_batch(
     batch: Batch,
     faults: tuple[Rejection, ...],
     plan: Plan,
-    now: int,
     jitter: float,
     *,
     content: bool = True,
@@ -179,14 +175,12 @@ def refused_batch(
         named = [fault for fault in faults if fault.line == verdict.line]
         fault = next(iter([*named, *faults]), Rejection(None, None, None))
         failure = Failure(ErrorKind.REFUSED, fault.message or why, fault.code)
-        settled = fail_tasks(db, batch, [(culprit, failure)], plan, now, f"refused: {why}", attempt=True)
-    tasks.release(db, batch.id, now, f"its batch was refused: {why}")
+        settled = fail_tasks(db, batch, [(culprit, failure)], plan, f"refused: {why}", attempt=True)
+    tasks.release(db, batch.id, f"its batch was refused: {why}")
     route = runs.route(db, batch.provider, batch.endpoint, batch.model)
-    runs.learn(db, backoff.after_refusal(route, verdict, batch.requests, why, now, jitter))
-    batches.move(
-        db, batch, BatchStatus.FAILED, now, f"refused: {why}", reason=why, faults=msgspec.json.encode(faults).decode()
-    )
-    outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan, now)
+    runs.learn(db, backoff.after_refusal(route, verdict, batch.requests, why, db.now, jitter))
+    batches.move(db, batch, BatchStatus.FAILED, f"refused: {why}", reason=why, faults=stored_rejections(faults))
+    outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan)
     return Refusal(settled, verdict.pause)
 
 

@@ -19,7 +19,7 @@ from nura_cli.dialects.base import Dialect
 from nura_cli.errors import Unreachable
 from nura_cli.providers.base import Download, Provider
 from nura_cli.state import State
-from nura_cli.state.batches import Batch, Orphan
+from nura_cli.state.batches import Batch, File, Orphan
 from nura_cli.state.disk import on_disk, part_of, publish
 
 _PIECE_BYTES = 1 << 20
@@ -27,14 +27,7 @@ _AHEAD = 16
 _SYNC_BYTES = 32 * 1024 * 1024
 
 
-class Sealed(NamedTuple):
-    """A written request file: its size in bytes, and its sha256."""
-
-    bytes: int
-    sha256: str
-
-
-def write(target: Path, pieces: Iterable[bytes]) -> Sealed:
+def write(target: Path, pieces: Iterable[bytes]) -> File:
     """Write a request file, piece by piece as they come, to ``target``.
 
     The file is written beside itself as ``.part``, synced and renamed, and its folder synced. Where there is no piece, or it
@@ -49,7 +42,7 @@ def write(target: Path, pieces: Iterable[bytes]) -> Sealed:
                 writer.put(piece)
         if writer.size:
             publish(part, target)
-    return Sealed(writer.size, writer.sha.hexdigest())
+    return File(writer.size, writer.sha.hexdigest())
 
 
 class _Writer:
@@ -173,18 +166,18 @@ def ends_whole(path: Path) -> bool:
     return True
 
 
-def intact(path: Path, expected: dict[str, object]) -> bool:
+def intact(path: Path, expected: File) -> bool:
     """Return whether a spool file is still what was downloaded: its length and sha256. One the disk cannot read is not.
 
     Raises:
         StateError: it may not be read, or the disk does not say.
     """
     with on_disk(path):
-        if not path.is_file() or path.stat().st_size != expected["bytes"]:
+        if not path.is_file() or path.stat().st_size != expected.bytes:
             return False
         try:
             with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == expected["sha256"]
+                return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
         except OSError as error:
             if error.errno != errno.EIO:
                 raise

@@ -26,7 +26,6 @@ _NOTHING = Totals(0, 0, 0, 0, 0, 0)
 def run(
     state: State,
     workloads: Iterable[str],
-    now: int,
     *,
     options: "Callable[[], Mapping[str, WorkloadConfig] | None]" = lambda: None,
 ) -> Report:
@@ -34,10 +33,9 @@ def run(
 
     Args:
         workloads: the configured names, so that idle ones are shown too; empty where the configuration is not known.
-        now: unix seconds.
         options: gives the configured workloads themselves, None where they are not known; asked only when deliveries wait.
     """
-    configured = list(workloads)
+    now, configured = state.clock(), list(workloads)
     queues = tasks.queues(state.db)
     counts = tasks.counts(state.db)
     totals = answers.totals(state.db)
@@ -62,16 +60,7 @@ def run(
         "paused": _paused(state, now),
         "snapshots": _snapshots(state),
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
-        "attention": [
-            *attention.about(under_way, now),
-            *attention.cancelled(batches.cancelled(state.db)),
-            *attention.extra_batches(batches.orphans(state.db), now),
-            *attention.possible_copies(batches.sightings(state.db), now),
-            *(attention.orphaned(by_workload, configured) if configured else ()),
-            *attention.given_up(left),
-            *attention.foreign_owners(state),
-            *attention.nobodys(left, options),
-        ],
+        "attention": [need.as_dict() for need in attention.everything(state, configured, options)],
         **_spent(list(totals.values()), unknown.total()),
     }
     return Report(result, worked=True)

@@ -4,12 +4,12 @@ Every writing function runs inside the caller's transaction.
 """
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from nura_cli.state import log, tasks
+from nura_cli.state.connection import Connection
 from nura_cli.states import ErrorKind, TaskStatus
 
 _LARGEST = 2**63 - 1
@@ -61,7 +61,7 @@ class Settled(NamedTuple):
     charge: Charge
 
 
-def open_tasks(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> dict[int, Open]:
+def open_tasks(db: Connection, batch_id: int, ids: Sequence[int]) -> dict[int, Open]:
     """Return which of these tasks belong to the batch now, unsettled."""
     rows = db.execute(
         "SELECT id, attempts, superseded_by IS NOT NULL FROM tasks"
@@ -71,7 +71,7 @@ def open_tasks(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> dic
     return {task_id: Open(attempts, bool(superseded)) for task_id, attempts, superseded in rows}
 
 
-def unaccounted(db: sqlite3.Connection, batch_id: int, limit: int, after: int = 0) -> dict[int, Open]:
+def unaccounted(db: Connection, batch_id: int, limit: int, after: int = 0) -> dict[int, Open]:
     """Return up to ``limit`` tasks the batch has not accounted for, by id, after ``after``."""
     rows = db.execute(
         "SELECT id, attempts, superseded_by IS NOT NULL FROM tasks WHERE batch_id = ? AND status = 'submitted'"
@@ -81,13 +81,13 @@ def unaccounted(db: sqlite3.Connection, batch_id: int, limit: int, after: int = 
     return {task_id: Open(attempts, bool(superseded)) for task_id, attempts, superseded in rows}
 
 
-def existing(db: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
+def existing(db: Connection, ids: Sequence[int]) -> set[int]:
     """Return which of these ids are tasks at all."""
     rows = db.execute("SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
     return {row[0] for row in rows}
 
 
-def settle(db: sqlite3.Connection, queue: int, batch_id: int, settled: Sequence[Settled], at: int, why: str) -> None:
+def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled], why: str) -> None:
     """Apply what became of a chunk of a batch's tasks: status, attempt, answer, counts, totals, one log row a kind.
 
     The tasks were seen by :func:`open_tasks` in this very transaction, so each update hits its row.
@@ -99,9 +99,9 @@ def settle(db: sqlite3.Connection, queue: int, batch_id: int, settled: Sequence[
     db.executemany(
         "INSERT INTO attempts (task_id, batch_id, at, outcome, input_tokens, cached_input_tokens, output_tokens, cost,"
         " list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(s.task_id, batch_id, at, s.failure.kind if s.failure else "answered", *s.charge) for s in settled],
+        [(s.task_id, batch_id, db.now, s.failure.kind if s.failure else "answered", *s.charge) for s in settled],
     )
-    db.executemany(_ANSWER, [_answer(batch_id, at, s) for s in settled if s.to is not TaskStatus.PENDING])
+    db.executemany(_ANSWER, [_answer(batch_id, db.now, s) for s in settled if s.to is not TaskStatus.PENDING])
     moved = Counter((s.to, s.superseded) for s in settled)
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
     cancelled = moved[TaskStatus.CANCELLED, False]
@@ -111,7 +111,7 @@ def settle(db: sqlite3.Connection, queue: int, batch_id: int, settled: Sequence[
     )
     for (to, superseded), n in moved.items():
         tasks.add_to_counts(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
-        log.task(db, at, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
+        log.task(db, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
     add_totals(db, queue, [s.charge for s in settled])
 
 
@@ -127,11 +127,10 @@ def _answer(batch_id: int, at: int, s: Settled) -> tuple[object, ...]:
 
 
 def late(
-    db: sqlite3.Connection,
+    db: Connection,
     queue: int,
     batch_id: int,
     lines: Iterable[tuple[int, Charge]],
-    at: int,
     orphan: str = "",
     *,
     same: bool = True,
@@ -152,14 +151,14 @@ def late(
         added = db.execute(
             "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, input_tokens, cached_input_tokens,"
             " output_tokens, cost, list_cost, stray) VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?, ?)",
-            (task_id, batch_id, at, *charge, orphan),
+            (task_id, batch_id, db.now, *charge, orphan),
         ).rowcount
         billed += [charge] * added
     add_totals(db, queue, billed)
     return len(billed)
 
 
-def _found_again(db: sqlite3.Connection, queue: int, batch_id: int, task_id: int, charge: Charge) -> bool:
+def _found_again(db: Connection, queue: int, batch_id: int, task_id: int, charge: Charge) -> bool:
     """Put what an attempt cost that was taken for lost into its place in the ledger; return whether there is one."""
     found = db.execute(
         "UPDATE attempts SET late = 1, input_tokens = ?, cached_input_tokens = ?, output_tokens = ?, cost = ?,"
@@ -172,7 +171,7 @@ def _found_again(db: sqlite3.Connection, queue: int, batch_id: int, task_id: int
     return bool(found)
 
 
-def unknown(db: sqlite3.Connection, queue: int, batch_id: int, at: int, orphan: str, *, same: bool) -> int:
+def unknown(db: Connection, queue: int, batch_id: int, orphan: str, *, same: bool) -> int:
     """Bill a stray whose answers cannot be had: an attempt of unknown cost for each task its batch accounted for; return how many.
 
     It reads the whole ledger, since nothing else says whose tasks they were: for what hardly ever happens.
@@ -184,13 +183,13 @@ def unknown(db: sqlite3.Connection, queue: int, batch_id: int, at: int, orphan: 
         "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, cost, list_cost, stray)"
         " SELECT task_id, batch_id, :at, 'late', 1, NULL, NULL, :stray FROM attempts"
         " WHERE batch_id = :batch AND stray = '' AND NOT (:same AND cost IS NULL AND outcome IN ('lost', 'missing'))",
-        {"at": at, "stray": orphan, "batch": batch_id, "same": same},
+        {"at": db.now, "stray": orphan, "batch": batch_id, "same": same},
     ).rowcount
     add_totals(db, queue, [Charge(cost=None, list_cost=None)] * added)
     return added
 
 
-def lost_before(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> set[int]:
+def lost_before(db: Connection, batch_id: int, ids: Sequence[int]) -> set[int]:
     """Return which of these tasks have had answers lost in another batch than this one."""
     rows = db.execute(
         "SELECT DISTINCT task_id FROM attempts WHERE task_id IN (SELECT value FROM json_each(?)) AND batch_id <> ?"
@@ -200,7 +199,7 @@ def lost_before(db: sqlite3.Connection, batch_id: int, ids: Sequence[int]) -> se
     return {row[0] for row in rows}
 
 
-def put_back(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, at: int, why: str) -> int:
+def put_back(db: Connection, queue: int, batch_id: int, limit: int, why: str) -> int:
     """Make up to ``limit`` tasks that a batch left cancelled pending again, with fresh attempts; return how many."""
     ids = json.dumps(
         [
@@ -217,7 +216,7 @@ def put_back(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, at: 
     db.execute("DELETE FROM answers WHERE task_id IN (SELECT value FROM json_each(?))", (ids,))
     tasks.add_to_counts(db, {(queue, TaskStatus.CANCELLED, False): -n, (queue, TaskStatus.PENDING, False): n})
     if n:
-        log.task(db, at, queue, batch_id, TaskStatus.CANCELLED, TaskStatus.PENDING, n, why)
+        log.task(db, queue, batch_id, TaskStatus.CANCELLED, TaskStatus.PENDING, n, why)
     return n
 
 
@@ -235,7 +234,7 @@ class Totals(NamedTuple):
 _TOTALS = ", ".join(Totals._fields)
 
 
-def add_totals(db: sqlite3.Connection, queue: int, charge: Sequence[Charge]) -> None:
+def add_totals(db: Connection, queue: int, charge: Sequence[Charge]) -> None:
     """Add what attempts used and cost to the queue's totals; an attempt without a price counts as unpriced.
 
     Added up here: SQLite would make a sum past 64 bits a fraction, which its column refuses. There the total stays.
@@ -257,7 +256,7 @@ def add_totals(db: sqlite3.Connection, queue: int, charge: Sequence[Charge]) -> 
     )
 
 
-def totals(db: sqlite3.Connection) -> dict[int, Totals]:
+def totals(db: Connection) -> dict[int, Totals]:
     """Return each queue's totals."""
     return {row[0]: Totals(*row[1:]) for row in db.execute(f"SELECT lane_id, {_TOTALS} FROM totals")}
 
@@ -298,7 +297,7 @@ _ROWS = (
 
 
 def pages(
-    db: sqlite3.Connection,
+    db: Connection,
     *,
     workloads: Sequence[str] = (),
     statuses: Sequence[str] = (),
@@ -340,7 +339,7 @@ def pages(
         after = rows[-1].seq
 
 
-def dialects(db: sqlite3.Connection, workloads: Sequence[str] = ()) -> set[str]:
+def dialects(db: Connection, workloads: Sequence[str] = ()) -> set[str]:
     """Return the dialects that batches of these workloads (all, when empty) were sent in."""
     rows = db.execute(
         "SELECT DISTINCT dialect FROM batches WHERE :all OR workload IN (SELECT value FROM json_each(:workloads))",
@@ -349,13 +348,13 @@ def dialects(db: sqlite3.Connection, workloads: Sequence[str] = ()) -> set[str]:
     return {row[0] for row in rows}
 
 
-def of_tasks(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Row]:
+def of_tasks(db: Connection, ids: Sequence[int]) -> dict[int, Row]:
     """Return the answers of these tasks, superseded or not; a task without one is left out."""
     rows = db.execute(f"{_ROWS} WHERE a.task_id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),))
     return {row[1]: Row(*row) for row in rows}
 
 
-def of_key(db: sqlite3.Connection, workloads: Sequence[str], key: str) -> list[int]:
+def of_key(db: Connection, workloads: Sequence[str], key: str) -> list[int]:
     """Return the ids of the tasks that stand for a key (its text form) now, one of each workload (of all, when empty)."""
     rows = db.execute(
         "SELECT k.task_id FROM workloads w JOIN keys k ON k.workload_id = w.id AND k.key = :key"
@@ -375,7 +374,7 @@ class Spending(NamedTuple):
     list_cost: int | None
 
 
-def spending(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Spending]:
+def spending(db: Connection, ids: Sequence[int]) -> dict[int, Spending]:
     """Return what these tasks' attempts used and cost."""
     rows = db.execute(
         "SELECT task_id, sum(input_tokens), sum(cached_input_tokens), sum(output_tokens),"

@@ -1,13 +1,29 @@
 """Batches: made, moved by guarded updates, looked up by what they still need."""
 
 import json
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nura_cli.errors import StateError
 from nura_cli.state import log
+from nura_cli.state.connection import Connection
 from nura_cli.states import BATCH_ARROWS, BatchStatus, check_arrow
+
+
+class File(NamedTuple):
+    """A file in the spool, as it was when it was whole: its size in bytes, and its sha256."""
+
+    bytes: int
+    sha256: str
+
+
+def in_json(files: Mapping[str, File]) -> str:
+    """Return files by part, as ``spooled`` keeps them."""
+    return json.dumps({part: file._asdict() for part, file in files.items()})
+
+
+def _files(spooled: str | None) -> dict[str, File]:
+    return {part: File(**file) for part, file in json.loads(spooled or "{}").items()}
 
 
 class Batch(NamedTuple):
@@ -77,6 +93,16 @@ class Batch(NamedTuple):
     ending: str | None
     cancelled: int
 
+    @property
+    def offered(self) -> dict[str, str]:
+        """What the provider offers for download: the ids of its parts."""
+        return dict(json.loads(self.parts or "{}"))
+
+    @property
+    def files(self) -> dict[str, File]:
+        """What lies in the spool of its results, by part."""
+        return _files(self.spooled)
+
 
 _COLUMNS = tuple({"queue_id": "lane_id"}.get(name, name) for name in Batch._fields)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM batches"
@@ -89,7 +115,7 @@ def _batch(row: Sequence[Any]) -> Batch:
 
 
 def add(
-    db: sqlite3.Connection,
+    db: Connection,
     *,
     queue_id: int,
     workload: str,
@@ -101,7 +127,6 @@ def add(
     revision: str,
     spec: str,
     tag: str,
-    at: int,
     plan: str | None = None,
 ) -> int:
     """Add a batch in ``processing`` with the spec it will be rendered with, and what its answers set off; return its id."""
@@ -109,36 +134,36 @@ def add(
     row = db.execute(
         "INSERT INTO batches (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, status,"
         " created_at, plan) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?, ?) RETURNING id",
-        (queue_id, workload, provider, address, dialect, endpoint, model, revision, tag, at, plan),
+        (queue_id, workload, provider, address, dialect, endpoint, model, revision, tag, db.now, plan),
     ).fetchone()
-    log.batch(db, at, row[0], None, BatchStatus.PROCESSING, "claimed")
+    log.batch(db, row[0], None, BatchStatus.PROCESSING, "claimed")
     return int(row[0])
 
 
-def drop(db: sqlite3.Connection, batch_id: int) -> None:
+def drop(db: Connection, batch_id: int) -> None:
     """Take back a batch that got no task: nothing was due after all."""
     db.execute("DELETE FROM transitions WHERE batch_id = ?", (batch_id,))
     db.execute("DELETE FROM batches WHERE id = ? AND status = 'processing'", (batch_id,))
 
 
-def get(db: sqlite3.Connection, batch_id: int) -> Batch | None:
+def get(db: Connection, batch_id: int) -> Batch | None:
     """Return a batch, or None."""
     row = db.execute(f"{_SELECT} WHERE id = ?", (batch_id,)).fetchone()
     return _batch(row) if row else None
 
 
-def spec(db: sqlite3.Connection, revision: str) -> str:
+def spec(db: Connection, revision: str) -> str:
     """Return the JSON of a spec."""
     return str(db.execute("SELECT spec FROM specs WHERE revision = ?", (revision,)).fetchone()[0])
 
 
-def under_way(db: sqlite3.Connection, *statuses: BatchStatus) -> list[Batch]:
+def under_way(db: Connection, *statuses: BatchStatus) -> list[Batch]:
     """Return the batches that are not final, in these statuses (any, when none is named), oldest first."""
     rows = [_batch(row) for row in db.execute(f"{_SELECT} WHERE final_at IS NULL ORDER BY id")]
     return [batch for batch in rows if not statuses or batch.status in statuses]
 
 
-def unclean(db: sqlite3.Connection, provider: str, before: int) -> list[Batch]:
+def unclean(db: Connection, provider: str, before: int) -> list[Batch]:
     """Return a provider's batches that were final at ``before``, and of which it may still keep something."""
     query = (
         f"{_SELECT} WHERE provider = ? AND final_at IS NOT NULL AND cleaned_at IS NULL AND final_at <= ?"
@@ -147,24 +172,24 @@ def unclean(db: sqlite3.Connection, provider: str, before: int) -> list[Batch]:
     return [_batch(row) for row in db.execute(query, (provider, before))]
 
 
-def clean(db: sqlite3.Connection, batch: Batch, at: int) -> None:
+def clean(db: Connection, batch: Batch) -> None:
     """Note that the provider keeps nothing of a final batch any more."""
-    db.execute("UPDATE batches SET cleaned_at = ? WHERE id = ? AND final_at IS NOT NULL", (at, batch.id))
+    db.execute("UPDATE batches SET cleaned_at = ? WHERE id = ? AND final_at IS NOT NULL", (db.now, batch.id))
 
 
-def cleaned(db: sqlite3.Connection, remote_id: str) -> bool:
+def cleaned(db: Connection, remote_id: str) -> bool:
     """Return whether what a provider kept of a batch was deleted there by this file's clean-up."""
     query = "SELECT 1 FROM batches WHERE remote_id = ? AND cleaned_at IS NOT NULL"
     return db.execute(query, (remote_id,)).fetchone() is not None
 
 
-def by_tag(db: sqlite3.Connection, tag: str) -> Batch | None:
+def by_tag(db: Connection, tag: str) -> Batch | None:
     """Return the batch that carries a tag, or None."""
     row = db.execute(f"{_SELECT} WHERE tag = ?", (tag,)).fetchone()
     return _batch(row) if row else None
 
 
-def last_marker(db: sqlite3.Connection, provider: str, address: str) -> str | None:
+def last_marker(db: Connection, provider: str, address: str) -> str | None:
     """Return the marker (JSON) of the newest batch whose create was sent to a provider, or None."""
     row = db.execute(
         "SELECT marker FROM batches WHERE provider = ? AND address = ? AND marker IS NOT NULL ORDER BY id DESC LIMIT 1",
@@ -173,17 +198,17 @@ def last_marker(db: sqlite3.Connection, provider: str, address: str) -> str | No
     return str(row[0]) if row else None
 
 
-def shows_ours(db: sqlite3.Connection, address: str) -> bool:
+def shows_ours(db: Connection, address: str) -> bool:
     """Return whether the list at an address has ever shown a batch of ours: what is not on it is then not there."""
     return db.execute("SELECT 1 FROM meta WHERE name = ?", (f"listed:{address}",)).fetchone() is not None
 
 
-def note_shown(db: sqlite3.Connection, address: str, remote_id: str) -> None:
+def note_shown(db: Connection, address: str, remote_id: str) -> None:
     """Note that the list at an address has shown a batch of ours."""
     db.execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?)", (f"listed:{address}", remote_id))
 
 
-def still(db: sqlite3.Connection, batch: Batch) -> None:
+def still(db: Connection, batch: Batch) -> None:
     """Check, before something is done to a batch's tasks, that it stands where ``batch`` says.
 
     Raises:
@@ -193,29 +218,29 @@ def still(db: sqlite3.Connection, batch: Batch) -> None:
         raise _moved(batch)
 
 
-def sent_since(db: sqlite3.Connection, provider: str, since: int) -> list[Batch]:
+def sent_since(db: Connection, provider: str, since: int) -> list[Batch]:
     """Return the batches whose create was sent to a provider, and that were made at ``since`` or later, oldest first."""
     query = f"{_SELECT} WHERE provider = ? AND created_at >= ? AND marker IS NOT NULL ORDER BY id"
     return [_batch(row) for row in db.execute(query, (provider, since))]
 
 
-def cancelled(db: sqlite3.Connection) -> list[Batch]:
+def cancelled(db: Connection) -> list[Batch]:
     """Return the batches that somebody cancelled, and about whose cancelled tasks nobody has decided yet."""
     return [_batch(row) for row in db.execute(f"{_SELECT} WHERE cancelled > 0 ORDER BY id")]
 
 
-def decided(db: sqlite3.Connection, batch: Batch) -> None:
+def decided(db: Connection, batch: Batch) -> None:
     """Note that a person has decided about a batch's cancelled tasks."""
     db.execute("UPDATE batches SET cancelled = 0 WHERE id = ?", (batch.id,))
 
 
-def given_up(db: sqlite3.Connection, since: int) -> list[Batch]:
+def given_up(db: Connection, since: int) -> list[Batch]:
     """Return batches taken for absent at ``since`` or later: a create of theirs may still turn up."""
     query = f"{_SELECT} WHERE status = 'failed' AND absent_at IS NOT NULL AND final_at >= ? ORDER BY id"
     return [_batch(row) for row in db.execute(query, (since,))]
 
 
-def known(db: sqlite3.Connection, remote_ids: Iterable[str], address: str | None = None) -> set[str]:
+def known(db: Connection, remote_ids: Iterable[str], address: str | None = None) -> set[str]:
     """Return which of these remote ids already belong to a batch, or are strays.
 
     Whatever the provider is called: one account may stand in the configuration under two names, or under a new one.
@@ -231,7 +256,7 @@ def known(db: sqlite3.Connection, remote_ids: Iterable[str], address: str | None
     return {row[0] for row in db.execute(query, {"ids": json.dumps(list(remote_ids)), "address": address})}
 
 
-def disowned(db: sqlite3.Connection, remote_id: str) -> bool:
+def disowned(db: Connection, remote_id: str) -> bool:
     """Return whether a remote id is a stray whose tasks no batch of this file has."""
     query = "SELECT 1 FROM strays WHERE remote_id = ? AND batch_id = 0"
     return db.execute(query, (remote_id,)).fetchone() is not None
@@ -250,13 +275,18 @@ class Orphan(NamedTuple):
     found_at: int
     spooled: str | None = None
 
+    @property
+    def files(self) -> dict[str, File]:
+        """What lies in the spool of its results, by part."""
+        return _files(self.spooled)
 
-def take_orphan(db: sqlite3.Connection, batch: Batch, remote_id: str) -> None:
+
+def take_orphan(db: Connection, batch: Batch, remote_id: str) -> None:
     """Stop following a batch's own stray that is not counted yet: it is to be used in its place."""
     db.execute("DELETE FROM strays WHERE remote_id = ? AND batch_id = ? AND counted_at IS NULL", (remote_id, batch.id))
 
 
-def add_orphan(db: sqlite3.Connection, orphan: Orphan) -> None:
+def add_orphan(db: Connection, orphan: Orphan) -> None:
     """Note a stray; a known one changes nothing."""
     at = orphan.found_at
     db.execute(
@@ -264,16 +294,16 @@ def add_orphan(db: sqlite3.Connection, orphan: Orphan) -> None:
         (orphan.provider, orphan.remote_id, orphan.batch_id, at, None if orphan.batch_id else at),
     )
     if orphan.batch_id:
-        log.batch(db, at, orphan.batch_id, None, "stray", f"{orphan.remote_id} carries its tasks too, and is not used")
+        log.batch(db, orphan.batch_id, None, "stray", f"{orphan.remote_id} carries its tasks too, and is not used")
 
 
-def orphans(db: sqlite3.Connection) -> list[Orphan]:
+def orphans(db: Connection) -> list[Orphan]:
     """Return the strays whose cost is not counted yet, the longest known first."""
     query = f"SELECT {', '.join(Orphan._fields)} FROM strays WHERE counted_at IS NULL ORDER BY found_at"
     return [Orphan(*row) for row in db.execute(query)]
 
 
-def orphan_spooled(db: sqlite3.Connection, orphan: Orphan, spooled: str | None) -> None:
+def orphan_spooled(db: Connection, orphan: Orphan, spooled: str | None) -> None:
     """Note that a stray's results lie in the spool (``spooled``: as a batch's), or are to be fetched again (None)."""
     db.execute(
         "UPDATE strays SET spooled = ? WHERE provider = ? AND remote_id = ?",
@@ -281,10 +311,11 @@ def orphan_spooled(db: sqlite3.Connection, orphan: Orphan, spooled: str | None) 
     )
 
 
-def counted(db: sqlite3.Connection, orphan: Orphan, at: int) -> None:
+def counted(db: Connection, orphan: Orphan) -> None:
     """Note that a stray has ended and what it cost stands in the ledger."""
     db.execute(
-        "UPDATE strays SET counted_at = ? WHERE provider = ? AND remote_id = ?", (at, orphan.provider, orphan.remote_id)
+        "UPDATE strays SET counted_at = ? WHERE provider = ? AND remote_id = ?",
+        (db.now, orphan.provider, orphan.remote_id),
     )
 
 
@@ -303,13 +334,13 @@ class Sighting(NamedTuple):
     verdict: str
 
 
-def sightings(db: sqlite3.Connection) -> list[Sighting]:
+def sightings(db: Connection) -> list[Sighting]:
     """Return what was seen on the lists and is not decided, or was found to be somebody else's."""
     query = f"SELECT {', '.join(Sighting._fields)} FROM sightings ORDER BY first_at, remote_id"
     return [Sighting(*row) for row in db.execute(query)]
 
 
-def sight(db: sqlite3.Connection, seen: Sighting) -> None:
+def sight(db: Connection, seen: Sighting) -> None:
     """Note a sighting; of a known one the verdict changes, and when it was first seen stays."""
     db.execute(
         "INSERT INTO sightings (provider, remote_id, batch_id, first_at, verdict) VALUES (?, ?, ?, ?, ?)"
@@ -318,14 +349,12 @@ def sight(db: sqlite3.Connection, seen: Sighting) -> None:
     )
 
 
-def forget(db: sqlite3.Connection, seen: Sighting) -> None:
+def forget(db: Connection, seen: Sighting) -> None:
     """Forget a sighting: it is decided, or too long ago to matter."""
     db.execute("DELETE FROM sightings WHERE provider = ? AND remote_id = ?", (seen.provider, seen.remote_id))
 
 
-def move(
-    db: sqlite3.Connection, batch: Batch, to: BatchStatus, at: int, why: str, **changes: str | int | None
-) -> Batch:
+def move(db: Connection, batch: Batch, to: BatchStatus, why: str, **changes: str | int | None) -> Batch:
     """Move a batch along an arrow of :data:`BATCH_ARROWS`, with changes to its other columns; return it as it is now.
 
     Raises:
@@ -333,13 +362,13 @@ def move(
     """
     check_arrow(BATCH_ARROWS, batch.status, to)
     if to in _FINAL:
-        changes["final_at"] = at
+        changes["final_at"] = db.now
     moved = _update(db, batch, {"status": to, **changes})
-    log.batch(db, at, batch.id, batch.status, to, why)
+    log.batch(db, batch.id, batch.status, to, why)
     return moved
 
 
-def note(db: sqlite3.Connection, batch: Batch, **changes: str | int | None) -> Batch:
+def note(db: Connection, batch: Batch, **changes: str | int | None) -> Batch:
     """Change columns of a batch that stays where it is; return it as it is now.
 
     Raises:
@@ -348,7 +377,7 @@ def note(db: sqlite3.Connection, batch: Batch, **changes: str | int | None) -> B
     return _update(db, batch, changes)
 
 
-def _update(db: sqlite3.Connection, batch: Batch, changes: dict[str, Any]) -> Batch:
+def _update(db: Connection, batch: Batch, changes: dict[str, Any]) -> Batch:
     unknown = changes.keys() - set(_COLUMNS)
     if unknown:
         raise AssertionError(f"no such columns: {unknown}")

@@ -16,9 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from nura_cli import clock as clocks
 from nura_cli import logs
+from nura_cli.clock import Clock
 from nura_cli.errors import ConfigError, NuraError, StateCorrupt, StateError, StateNewer
 from nura_cli.state import disk, locks, schema, snapshots
+from nura_cli.state.connection import Connection
 from nura_cli.state.disk import sync_folder
 
 BUSY_SECONDS = 30.0
@@ -33,9 +36,6 @@ _OWN = re.compile(
 )
 """How the names of the files and folders of nura's own go on after the state file's."""
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "smbfs", "afs", "ncpfs"})
-
-Connection = sqlite3.Connection
-"""What speaks to the state file, inside a transaction or outside of one. Other packages hand it on to this one's functions."""
 
 
 class State:
@@ -53,12 +53,13 @@ class State:
             was migrated.
     """
 
-    def __init__(self, path: Path, *, create: bool = True, newer: bool = False) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None, *, create: bool = True, newer: bool = False) -> None:
         """Open the state file, making or migrating it where that is due.
 
         Args:
             path: the file; its folder must exist. Links are followed once, here: under whatever name it is opened, it has one
                 set of locks and one spool.
+            clock: the time of all that is noted in it; the system's, where none is given.
             create: make it when it is not there (enqueue does; a stage that finds none has nothing to do).
             newer: take one that a newer nura has migrated, too, if it says that this version may: for enqueue, status and
                 results, which an application runs from an installation of its own.
@@ -83,6 +84,7 @@ class State:
             else:
                 raise StateError(f"{path}: no such state file", hint="nura enqueue makes it with the first record")
             self.db = _connect(path)
+            self.db.clock = clock or clocks.now
             try:
                 self.state_id = self._prepare(newer)
             except BaseException:
@@ -102,6 +104,11 @@ class State:
     def close(self) -> None:
         """Close the connection; the last one out checkpoints the WAL."""
         self.db.close()
+
+    @property
+    def clock(self) -> Clock:
+        """What gives the time, unix seconds."""
+        return self.db.clock
 
     @property
     def requests(self) -> Path:
@@ -160,6 +167,7 @@ class State:
             sqlite3.OperationalError: still locked after :data:`BUSY_SECONDS`.
         """
         _insist(self.db, "BEGIN IMMEDIATE")
+        self.db.began()
         try:
             yield self.db
             self.db.execute("COMMIT")
@@ -167,6 +175,8 @@ class State:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
             raise
+        finally:
+            self.db.ended()
 
     def yield_to_writers(self) -> None:
         """Between two commits of a long write: leave other writers a gap in which to take their turn."""
@@ -405,9 +415,9 @@ def _mode(path: Path) -> str:
     return "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> Connection:
     uri = f"{path.absolute().as_uri()}?{_mode(path)}"
-    db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, factory=Connection)
     try:
         if not db.execute("PRAGMA page_count").fetchone()[0]:
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")

@@ -5,10 +5,10 @@ with its settling where no row is to be. Every writing function runs inside the 
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from nura_cli.state.connection import Connection
 from nura_cli.states import EventType, TaskStatus
 
 Kind = Literal["row", "event"]
@@ -62,7 +62,7 @@ def row_target(status: str) -> str:
     return "set" if status == "completed" else f"set_{status}"
 
 
-def kept_plan(db: sqlite3.Connection, batch_id: int) -> Plan:
+def kept_plan(db: Connection, batch_id: int) -> Plan:
     """Return what was planned for a batch's answers when it was claimed; nothing, for one of an earlier release."""
     row = db.execute("SELECT plan FROM batches WHERE id = ?", (batch_id,)).fetchone()
     kept = json.loads(row[0]) if row and row[0] else {"rows": [], "events": {}}
@@ -93,7 +93,11 @@ class Delivery(NamedTuple):
 
 
 def add_for_tasks(
-    db: sqlite3.Connection, queue: int, batch_id: int, tasks: Iterable[tuple[int, TaskStatus]], plan: Plan, at: int
+    db: Connection,
+    queue: int,
+    batch_id: int,
+    tasks: Iterable[tuple[int, TaskStatus]],
+    plan: Plan,
 ) -> None:
     """Add what the settling of tasks of one queue sets off: their rows, or at once their events.
 
@@ -106,9 +110,11 @@ def add_for_tasks(
     for task_id, status in tasks:
         kind = EventType(f"task.{status}")
         if status in due.rows:
-            with_row.append(("row", row_target(status), kind, batch_id, at, queue, task_id))
+            with_row.append(("row", row_target(status), kind, batch_id, db.now, queue, task_id))
         else:
-            without += [("event", target, kind, batch_id, at, queue, task_id) for target in due.events.get(kind, ())]
+            without += [
+                ("event", target, kind, batch_id, db.now, queue, task_id) for target in due.events.get(kind, ())
+            ]
     db.executemany(
         "INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, created_at)"
         " SELECT ?1, l.workload_id, ?2, ?3, a.task_id, ?4, a.seq, ?5 FROM answers a JOIN lanes l ON l.id = ?6"
@@ -118,19 +124,18 @@ def add_for_tasks(
 
 
 def add_for_batch(
-    db: sqlite3.Connection,
+    db: Connection,
     queue: int,
     batch_id: int,
     kind: EventType,
     plan: Plan,
-    at: int,
 ) -> None:
     """Add the events about a batch that is final; ``plan`` as for :func:`settled`."""
     due = kept_plan(db, batch_id).joined(plan)
     db.executemany(
         "INSERT INTO deliveries (kind, workload_id, target, type, batch_id, created_at)"
         " SELECT 'event', workload_id, ?, ?, ?, ? FROM lanes WHERE id = ?",
-        [(target, kind, batch_id, at, queue) for target in due.events.get(kind, ())],
+        [(target, kind, batch_id, db.now, queue) for target in due.events.get(kind, ())],
     )
 
 
@@ -152,13 +157,11 @@ _DUE = (
 
 
 def due(
-    db: sqlite3.Connection,
+    db: Connection,
     workload: str,
     kind: Kind,
     target: str,
     *,
-    now: int,
-    horizon: int,
     after: int = 0,
     limit: int,
 ) -> list[Delivery]:
@@ -168,12 +171,12 @@ def due(
         horizon: a ``not_before`` beyond this unix second comes from a wrong clock, and is due now.
         after: only those with a higher id.
     """
-    values = {"workload": workload, "kind": kind, "target": target, "now": now, "horizon": horizon}
+    values = {"workload": workload, "kind": kind, "target": target, "now": db.now, "horizon": db.horizon}
     rows = db.execute(_DUE, {**values, "after": after, "limit": limit})
     return [Delivery(*row)._replace(type=EventType(row[1]), overtaken=bool(row[8])) for row in rows]
 
 
-def waiting(db: sqlite3.Connection, workload: str, kind: Kind, target: str) -> int:
+def waiting(db: Connection, workload: str, kind: Kind, target: str) -> int:
     """Return how many deliveries are still to be made to a target, due or not."""
     row = db.execute(
         "SELECT count(*) FROM deliveries d JOIN workloads w ON w.id = d.workload_id"
@@ -183,23 +186,23 @@ def waiting(db: sqlite3.Connection, workload: str, kind: Kind, target: str) -> i
     return int(row[0])
 
 
-def done(db: sqlite3.Connection, outcomes: Sequence[tuple[int, str]], at: int) -> None:
+def done(db: Connection, outcomes: Sequence[tuple[int, str]]) -> None:
     """Note deliveries that were made, each with its outcome."""
     db.executemany(
         "UPDATE deliveries SET status = 'done', outcome = ?, done_at = ? WHERE id = ? AND status = 'pending'",
-        [(outcome, at, delivery) for delivery, outcome in outcomes],
+        [(outcome, db.now, delivery) for delivery, outcome in outcomes],
     )
 
 
-def dead(db: sqlite3.Connection, refused: Sequence[tuple[int, str]], at: int) -> None:
+def dead(db: Connection, refused: Sequence[tuple[int, str]]) -> None:
     """Note deliveries that are given up, each with what the receiver said last."""
     db.executemany(
         "UPDATE deliveries SET status = 'dead', tries = tries + 1, said = ?, done_at = ? WHERE id = ? AND status = 'pending'",
-        [(error, at, delivery) for delivery, error in refused],
+        [(error, db.now, delivery) for delivery, error in refused],
     )
 
 
-def put_off(db: sqlite3.Connection, refused: Sequence[tuple[int, str, int]]) -> None:
+def put_off(db: Connection, refused: Sequence[tuple[int, str, int]]) -> None:
     """Note deliveries that were refused once more, each with what the receiver said and when to try again."""
     db.executemany(
         "UPDATE deliveries SET tries = tries + 1, said = ?, not_before = ? WHERE id = ? AND status = 'pending'",
@@ -208,7 +211,9 @@ def put_off(db: sqlite3.Connection, refused: Sequence[tuple[int, str, int]]) -> 
 
 
 def after_rows(
-    db: sqlite3.Connection, rows: Iterable[tuple[Delivery, str | None, str | None]], plan: Plan, at: int
+    db: Connection,
+    rows: Iterable[tuple[Delivery, str | None, str | None]],
+    plan: Plan,
 ) -> None:
     """Add the events that waited for rows: each row's delivery, what became of it, and why it was refused, if it was.
 
@@ -221,7 +226,7 @@ def after_rows(
         'INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, "row", row_error, created_at)'
         " SELECT 'event', workload_id, ?, type, task_id, batch_id, seq, ?, ?, ? FROM deliveries WHERE id = ?",
         [
-            (target, word, why, at, one.id)
+            (target, word, why, db.now, one.id)
             for one, word, why in rows
             for target in due[one.batch_id].events.get(one.type, ())
         ],
@@ -240,7 +245,7 @@ class Left(NamedTuple):
     said: str | None
 
 
-def left(db: sqlite3.Connection) -> list[Left]:
+def left(db: Connection) -> list[Left]:
     """Return what waits, and what was given up, by workload and target."""
     rows = [
         row
@@ -255,7 +260,7 @@ def left(db: sqlite3.Connection) -> list[Left]:
     return [Left(*row[:5], *db.execute(newest, (row[5],)).fetchone()) for row in rows]
 
 
-def readdress(db: sqlite3.Connection, waiting: Left, target: str) -> None:
+def readdress(db: Connection, waiting: Left, target: str) -> None:
     """Let the events of a workload that wait for a receiver go to another."""
     db.execute(
         "UPDATE deliveries SET target = ? WHERE status = 'pending' AND kind = 'event' AND target = ?"
@@ -276,18 +281,18 @@ class Pause(NamedTuple):
 _PAUSE = "target, paused_until, strikes, why"
 
 
-def pauses(db: sqlite3.Connection) -> list[Pause]:
+def pauses(db: Connection) -> list[Pause]:
     """Return every target that is paused."""
     return [Pause(*row) for row in db.execute(f"SELECT {_PAUSE} FROM receivers ORDER BY target")]
 
 
-def pause_of(db: sqlite3.Connection, target: str) -> Pause:
+def pause_of(db: Connection, target: str) -> Pause:
     """Return what is known of a target; one never heard of is not paused."""
     row = db.execute(f"SELECT {_PAUSE} FROM receivers WHERE target = ?", (target,)).fetchone()
     return Pause(*row) if row else Pause(target, 0, 0, "")
 
 
-def pause(db: sqlite3.Connection, found: Pause) -> None:
+def pause(db: Connection, found: Pause) -> None:
     """Leave a target alone until the pause is over."""
     db.execute(
         f"INSERT INTO receivers ({_PAUSE}) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
@@ -296,18 +301,18 @@ def pause(db: sqlite3.Connection, found: Pause) -> None:
     )
 
 
-def resume(db: sqlite3.Connection, target: str) -> None:
+def resume(db: Connection, target: str) -> None:
     """Forget that a target was paused."""
     db.execute("DELETE FROM receivers WHERE target = ?", (target,))
 
 
-def known_good(db: sqlite3.Connection, name: str) -> str | None:
+def known_good(db: Connection, name: str) -> str | None:
     """Return the digest of the options under a name that were last found right, or None."""
     row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return str(row[0]) if row else None
 
 
-def remember_good(db: sqlite3.Connection, name: str, digest: str) -> None:
+def remember_good(db: Connection, name: str, digest: str) -> None:
     """Note that options were found right."""
     db.execute(
         "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, digest)

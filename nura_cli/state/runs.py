@@ -1,10 +1,10 @@
 """Each stage's last run, the problems that last, and the routes that are paused."""
 
-import sqlite3
 from typing import NamedTuple
 
 from nura_cli import logs
 from nura_cli.clock import rfc3339
+from nura_cli.state.connection import Connection
 
 
 class Run(NamedTuple):
@@ -19,40 +19,40 @@ class Run(NamedTuple):
     message: str | None
 
 
-def started(db: sqlite3.Connection, stage: str, at: int, pid: int) -> None:
+def started(db: Connection, stage: str, pid: int) -> None:
     """Note that a stage begins; how the run before it ended well stays known."""
     db.execute(
         "INSERT INTO runs (stage, started_at, pid) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
         " started_at = excluded.started_at, pid = excluded.pid, ended_at = NULL, exit_code = NULL, message = NULL",
-        (stage, at, pid),
+        (stage, db.now, pid),
     )
 
 
-def ended(db: sqlite3.Connection, stage: str, at: int, exit_code: int, message: str | None) -> None:
+def ended(db: Connection, stage: str, exit_code: int, message: str | None) -> None:
     """Note how a stage ended."""
     db.execute(
         "UPDATE runs SET ended_at = ?, exit_code = ?, message = ?, ok_at = CASE WHEN ? = 0 THEN ? ELSE ok_at END"
         " WHERE stage = ?",
-        (at, exit_code, message, exit_code, at, stage),
+        (db.now, exit_code, message, exit_code, db.now, stage),
     )
 
 
-def runs(db: sqlite3.Connection) -> dict[str, Run]:
+def runs(db: Connection) -> dict[str, Run]:
     """Return each stage's last run."""
     rows = db.execute("SELECT stage, started_at, pid, ended_at, ok_at, exit_code, message FROM runs")
     return {row[0]: Run(*row) for row in rows}
 
 
-def problem(db: sqlite3.Connection, stage: str, scope: str, message: str, at: int, remind: int) -> bool:
+def problem(db: Connection, stage: str, scope: str, message: str, remind: int) -> bool:
     """Note a problem of a stage; return whether it is to be said now.
 
     It is said when it begins and every ``remind`` seconds while it lasts. A clock set back starts it anew.
     """
     # Another stage may have met the same outage, and said so.
     row = db.execute("SELECT min(since), max(said_at) FROM troubles WHERE scope = ?", (scope,)).fetchone()
-    since, said_at = row if row[0] is not None else (at, -remind)
-    say = not said_at <= at < said_at + remind
-    said_at = at if say else said_at
+    since, said_at = row if row[0] is not None else (db.now, -remind)
+    say = not said_at <= db.now < said_at + remind
+    said_at = db.now if say else said_at
     db.execute(
         "INSERT INTO troubles (stage, scope, since, said_at, message) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
         " since = excluded.since, said_at = excluded.said_at, message = excluded.message",
@@ -61,7 +61,7 @@ def problem(db: sqlite3.Connection, stage: str, scope: str, message: str, at: in
     return bool(say)
 
 
-def over(db: sqlite3.Connection, stage: str, but: set[str]) -> None:
+def over(db: Connection, stage: str, but: set[str]) -> None:
     """Forget a stage's problems, except those in these scopes: they are over, or will begin anew."""
     for (scope,) in db.execute("SELECT scope FROM troubles WHERE stage = ?", (stage,)).fetchall():
         if scope not in but:
@@ -91,12 +91,12 @@ _ROUTE = "provider, endpoint, model, paused_until, strikes, cap, why"
 _WHERE = "WHERE provider = ? AND endpoint = ? AND model = ?"
 
 
-def routes(db: sqlite3.Connection) -> list[Route]:
+def routes(db: Connection) -> list[Route]:
     """Return every route something was learned about."""
     return [Route(*row) for row in db.execute(f"SELECT {_ROUTE} FROM routes ORDER BY provider, endpoint, model")]
 
 
-def route(db: sqlite3.Connection, provider: str, endpoint: str = "", model: str = "") -> Route:
+def route(db: Connection, provider: str, endpoint: str = "", model: str = "") -> Route:
     """Return what is known of a route; one never heard of is open."""
     row = db.execute(f"SELECT {_ROUTE} FROM routes {_WHERE}", (provider, endpoint, model)).fetchone()
     return Route(*row) if row else Route(provider, endpoint, model, 0, 0, None, None)
@@ -113,7 +113,7 @@ def _tell(route: Route) -> None:
     )
 
 
-def learn(db: sqlite3.Connection, known: Route) -> None:
+def learn(db: Connection, known: Route) -> None:
     """Store what is known of a route now; an open one without a cap leaves no row."""
     if known != route(db, known.provider, known.endpoint, known.model):
         _tell(known)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from nura_cli.state import log
+from nura_cli.state.connection import Connection
 from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
 
@@ -40,7 +41,7 @@ class Current(NamedTuple):
     digest: bytes
 
 
-def workload_id(db: sqlite3.Connection, name: str) -> int:
+def workload_id(db: Connection, name: str) -> int:
     """Return the id of a workload, making its row when it is new."""
     row = db.execute("SELECT id FROM workloads WHERE name = ?", (name,)).fetchone()
     if row is None:
@@ -48,7 +49,7 @@ def workload_id(db: sqlite3.Connection, name: str) -> int:
     return int(row[0])
 
 
-def queue_id(db: sqlite3.Connection, workload: int, dialect: str, endpoint: str, model: str) -> int:
+def queue_id(db: Connection, workload: int, dialect: str, endpoint: str, model: str) -> int:
     """Return the id of a queue, making its row when it is new."""
     known = (workload, dialect, endpoint, model)
     row = db.execute(
@@ -61,7 +62,7 @@ def queue_id(db: sqlite3.Connection, workload: int, dialect: str, endpoint: str,
     return int(row[0])
 
 
-def queues(db: sqlite3.Connection) -> list[Queue]:
+def queues(db: Connection) -> list[Queue]:
     """Return every queue, by id."""
     rows = db.execute(
         "SELECT l.id, w.name, l.dialect, l.endpoint, l.model FROM lanes l JOIN workloads w ON w.id = l.workload_id"
@@ -70,7 +71,7 @@ def queues(db: sqlite3.Connection) -> list[Queue]:
     return [Queue(*row) for row in rows]
 
 
-def current(db: sqlite3.Connection, workload: int, keys: Iterable[str]) -> dict[str, Current]:
+def current(db: Connection, workload: int, keys: Iterable[str]) -> dict[str, Current]:
     """Return the tasks that stand for these keys now; keys nobody has used are left out."""
     found = {}
     query = "SELECT task_id, digest FROM keys WHERE workload_id = ? AND key = ?"
@@ -81,7 +82,7 @@ def current(db: sqlite3.Connection, workload: int, keys: Iterable[str]) -> dict[
     return found
 
 
-def insert(db: sqlite3.Connection, workload: int, tasks: Sequence[NewTask], at: int) -> None:
+def insert(db: Connection, workload: int, tasks: Sequence[NewTask]) -> None:
     """Insert pending tasks whose keys are new.
 
     Raises:
@@ -94,14 +95,14 @@ def insert(db: sqlite3.Connection, workload: int, tasks: Sequence[NewTask], at: 
         "INSERT INTO keys (workload_id, key, task_id, digest) VALUES (?, ?, ?, ?)",
         [(workload, task.key, first + n, task.digest) for n, task in enumerate(tasks)],
     )
-    _insert_rows(db, first, tasks, at)
+    _insert_rows(db, first, tasks)
 
 
-def insert_all(db: sqlite3.Connection, workload: int, tasks: Sequence[NewTask], at: int) -> bool:
+def insert_all(db: Connection, workload: int, tasks: Sequence[NewTask]) -> bool:
     """Insert pending tasks if all of their keys are new, else none of them; return whether they were."""
     db.execute("SAVEPOINT all_new")
     try:
-        insert(db, workload, tasks, at)
+        insert(db, workload, tasks)
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
             raise
@@ -128,7 +129,7 @@ def moving(old: TaskStatus, new: TaskStatus, *changes: str) -> str:
     return f"UPDATE tasks SET {assignments} WHERE status = '{old}'"
 
 
-def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: int) -> None:
+def replace(db: Connection, workload: int, task: NewTask, old: int) -> None:
     """Insert a task for a key that another task stands for; the old one is superseded.
 
     A pending old task leaves (``cancelled``); a submitted one still settles. Neither is ever delivered.
@@ -138,7 +139,7 @@ def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: 
         "UPDATE keys SET task_id = ?, digest = ? WHERE workload_id = ? AND key = ?",
         (new, task.digest, workload, task.key),
     )
-    _insert_rows(db, new, [task], at)
+    _insert_rows(db, new, [task])
     queue, status, gone = db.execute("SELECT lane_id, status, superseded_by FROM tasks WHERE id = ?", (old,)).fetchone()
     after = TaskStatus.CANCELLED if status == TaskStatus.PENDING else TaskStatus(status)
     db.execute("UPDATE tasks SET superseded_by = ? WHERE id = ?", (new, old))
@@ -146,34 +147,34 @@ def replace(db: sqlite3.Connection, workload: int, task: NewTask, old: int, at: 
         db.execute(f"{moving(TaskStatus.PENDING, after)} AND id = ?", (old,))
     db.execute(
         "UPDATE deliveries SET status = 'done', outcome = 'superseded', done_at = ? WHERE task_id = ? AND status = 'pending'",
-        (at, old),
+        (db.now, old),
     )
     add_to_counts(db, {(queue, TaskStatus(status), gone is not None): -1})
     add_to_counts(db, {(queue, after, True): 1})
-    log.task(db, at, queue, None, status, after, 1, f"superseded by task {new}")
+    log.task(db, queue, None, status, after, 1, f"superseded by task {new}")
 
 
-def next_id(db: sqlite3.Connection) -> int:
+def next_id(db: Connection) -> int:
     """Return the id the next task will get (ids are never used twice). Holds for the length of the transaction."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'").fetchone()
     return int(row[0]) + 1 if row else 1
 
 
-def _insert_rows(db: sqlite3.Connection, first: int, tasks: Sequence[NewTask], at: int) -> None:
+def _insert_rows(db: Connection, first: int, tasks: Sequence[NewTask]) -> None:
     db.executemany(
         "INSERT INTO tasks (id, lane_id, status) VALUES (?, ?, 'pending')",
         [(first + n, task.queue_id) for n, task in enumerate(tasks)],
     )
     db.executemany(
         "INSERT INTO records (task_id, enqueued_at, key, line) VALUES (?, ?, ?, ?)",
-        [(first + n, at, task.key_json, task.line) for n, task in enumerate(tasks)],
+        [(first + n, db.now, task.key_json, task.line) for n, task in enumerate(tasks)],
     )
     for queue, n in Counter(task.queue_id for task in tasks).items():
         add_to_counts(db, {(queue, TaskStatus.PENDING, False): n})
-        log.task(db, at, queue, None, None, TaskStatus.PENDING, n, "enqueued")
+        log.task(db, queue, None, None, TaskStatus.PENDING, n, "enqueued")
 
 
-def add_to_counts(db: sqlite3.Connection, changes: Mapping[tuple[int, TaskStatus, bool], int]) -> None:
+def add_to_counts(db: Connection, changes: Mapping[tuple[int, TaskStatus, bool], int]) -> None:
     """Add to the counts of (queue, status, superseded)."""
     db.executemany(
         "INSERT INTO counts (lane_id, status, superseded, n) VALUES (?, ?, ?, max(?, 0))"
@@ -182,13 +183,22 @@ def add_to_counts(db: sqlite3.Connection, changes: Mapping[tuple[int, TaskStatus
     )
 
 
-def counts(db: sqlite3.Connection) -> dict[tuple[int, TaskStatus, bool], int]:
+def counts(db: Connection) -> dict[tuple[int, TaskStatus, bool], int]:
     """Return how many tasks each (queue, status, superseded) has, without looking at a task."""
     rows = db.execute("SELECT lane_id, status, superseded, n FROM counts")
     return {(queue, TaskStatus(status), bool(superseded)): n for queue, status, superseded, n in rows}
 
 
-def pending_count(db: sqlite3.Connection, queue: int) -> int:
+def pending(db: Connection) -> dict[str, int]:
+    """Return how many tasks of each workload are pending, from the counts."""
+    rows = db.execute(
+        "SELECT w.name, sum(c.n) FROM counts c JOIN lanes l ON l.id = c.lane_id JOIN workloads w ON w.id = l.workload_id"
+        " WHERE c.status = 'pending' AND NOT c.superseded GROUP BY w.id"
+    )
+    return dict(rows.fetchall())
+
+
+def pending_count(db: Connection, queue: int) -> int:
     """Return how many tasks of a queue are pending, from the counts."""
     row = db.execute("SELECT sum(n) FROM counts WHERE lane_id = ? AND status = 'pending'", (queue,)).fetchone()
     return int(row[0] or 0)
@@ -199,39 +209,46 @@ def pending_count(db: sqlite3.Connection, queue: int) -> int:
 _DUE = ("t.not_before BETWEEN 1 AND :now", "t.not_before > :horizon", "t.not_before = 0")
 
 
-def due_count(db: sqlite3.Connection, queue: int, now: int, horizon: int, limit: int) -> int:
+def due_count(db: Connection, queue: int, limit: int) -> int:
     """Return how many pending tasks of a queue are due, counting no further than ``limit``."""
     total = 0
     for due in _DUE:
         query = f"SELECT count(*) FROM (SELECT 1 FROM tasks t WHERE lane_id = :queue AND status = 'pending' AND {due} LIMIT :n)"
-        total += db.execute(query, {"queue": queue, "now": now, "horizon": horizon, "n": limit - total}).fetchone()[0]
+        total += db.execute(
+            query, {"queue": queue, "now": db.now, "horizon": db.horizon, "n": limit - total}
+        ).fetchone()[0]
         if total >= limit:
             break
     return total
 
 
-def oldest_due(db: sqlite3.Connection, queue: int, now: int, horizon: int) -> int | None:
+def oldest_due(db: Connection, queue: int) -> int | None:
     """Return when the oldest due task of a queue was enqueued (unix seconds), or None when nothing is due."""
-    ages = []
+    return _oldest(db, queue, db.now, db.horizon)
+
+
+def oldest_pending(db: Connection, queue: int) -> int | None:
+    """Return about when the oldest pending task of a queue was enqueued (exact among those never tried), or None."""
+    return _oldest(db, queue, 2**62 - 1, 2**62)
+
+
+def _oldest(db: Connection, queue: int, now: int, horizon: int) -> int | None:
+    found = []
     for due in _DUE:
         query = (
             "SELECT r.enqueued_at FROM tasks t JOIN records r ON r.task_id = t.id"
             f" WHERE t.lane_id = :queue AND t.status = 'pending' AND {due} ORDER BY t.not_before, t.id LIMIT 1"
         )
         row = db.execute(query, {"queue": queue, "now": now, "horizon": horizon}).fetchone()
-        ages += [row[0]] if row else []
-    return min(ages, default=None)
+        if row:
+            found.append(row[0])
+    return min(found, default=None)
 
 
-def oldest_pending(db: sqlite3.Connection, queue: int) -> int | None:
-    """Return about when the oldest pending task of a queue was enqueued (exact among those never tried), or None."""
-    return oldest_due(db, queue, 2**62 - 1, 2**62)
-
-
-def claim(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, now: int, horizon: int, last_id: int) -> int:
+def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -> int:
     """Move up to ``limit`` due tasks of a queue into a batch, retried ones first, then oldest first; return how many.
 
-    ``upto`` is the last task id to take: what comes in meanwhile waits for the next run.
+    ``last_id`` is the last one to take: what comes in meanwhile waits for the next run.
     """
     total = 0
     for due in _DUE:
@@ -242,8 +259,8 @@ def claim(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, now: in
         values = {
             "batch": batch_id,
             "queue": queue,
-            "now": now,
-            "horizon": horizon,
+            "now": db.now,
+            "horizon": db.horizon,
             "n": limit - total,
             "upto": last_id,
         }
@@ -252,11 +269,11 @@ def claim(db: sqlite3.Connection, queue: int, batch_id: int, limit: int, now: in
             break
     add_to_counts(db, {(queue, TaskStatus.PENDING, False): -total, (queue, TaskStatus.SUBMITTED, False): total})
     if total:
-        log.task(db, now, queue, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
+        log.task(db, queue, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
     return total
 
 
-def page(db: sqlite3.Connection, batch_id: int, after: int, limit: int) -> list[tuple[int, bytes]]:
+def page(db: Connection, batch_id: int, after: int, limit: int) -> list[tuple[int, bytes]]:
     """Return (task id, line) of a batch's tasks, by id, after ``after``."""
     return db.execute(
         "SELECT t.id, r.line FROM tasks t JOIN records r ON r.task_id = t.id WHERE t.batch_id = ? AND t.id > ?"
@@ -265,8 +282,8 @@ def page(db: sqlite3.Connection, batch_id: int, after: int, limit: int) -> list[
     ).fetchall()
 
 
-def due_ids(db: sqlite3.Connection, queue: int, now: int, horizon: int, last_id: int) -> Iterator[int]:
-    """Yield the ids of a queue's due tasks up to ``upto``, in the order in which :func:`claim` takes them.
+def due_ids(db: Connection, queue: int, last_id: int) -> Iterator[int]:
+    """Yield the ids of a queue's due tasks up to ``last_id``, in the order in which :func:`claim` takes them.
 
     They are read in pages, and no read is open in between. What is due in two ways (where all is) comes once.
     """
@@ -276,29 +293,29 @@ def due_ids(db: sqlite3.Connection, queue: int, now: int, horizon: int, last_id:
             f"SELECT not_before, id FROM tasks t WHERE lane_id = :queue AND status = 'pending' AND {due}{once}"
             " AND id <= :upto AND (not_before, id) > (:not_before, :id) ORDER BY not_before, id LIMIT 1000"
         )
-        values = {"queue": queue, "now": now, "horizon": horizon, "upto": last_id, "not_before": -1, "id": 0}
+        values = {"queue": queue, "now": db.now, "horizon": db.horizon, "upto": last_id, "not_before": -1, "id": 0}
         while rows := db.execute(query, values).fetchall():
             yield from (task_id for _, task_id in rows)
             values["not_before"], values["id"] = rows[-1]
 
 
-def lines(db: sqlite3.Connection, ids: Sequence[int]) -> list[tuple[int, bytes]]:
+def lines(db: Connection, ids: Sequence[int]) -> list[tuple[int, bytes]]:
     """Return (task id, line) of these tasks, by id."""
     query = "SELECT task_id, line FROM records WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY task_id"
     return db.execute(query, (json.dumps(list(ids)),)).fetchall()
 
 
-def not_yet(db: sqlite3.Connection, queue: int, now: int, horizon: int) -> tuple[int, int | None]:
+def not_yet(db: Connection, queue: int) -> tuple[int, int | None]:
     """Return how many pending tasks of a queue wait for their next attempt, and when the first one's time comes, or None."""
     row = db.execute(
         "SELECT count(*), min(not_before) FROM tasks WHERE lane_id = ? AND status = 'pending'"
         " AND not_before > ? AND not_before <= ?",
-        (queue, max(now, 0), horizon),
+        (queue, max(db.now, 0), db.horizon),
     ).fetchone()
     return int(row[0]), row[1]
 
 
-def nth(db: sqlite3.Connection, batch_id: int, n: int) -> int | None:
+def nth(db: Connection, batch_id: int, n: int) -> int | None:
     """Return the id of the n-th (1-based) task of a batch, in the order of its request file, or None."""
     row = db.execute(
         "SELECT id FROM tasks WHERE batch_id = ? ORDER BY id LIMIT 1 OFFSET ?", (batch_id, n - 1)
@@ -306,7 +323,7 @@ def nth(db: sqlite3.Connection, batch_id: int, n: int) -> int | None:
     return int(row[0]) if row else None
 
 
-def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: int = 0, not_before: int = 0) -> int:
+def release(db: Connection, batch_id: int, why: str, *, after: int = 0, not_before: int = 0) -> int:
     """Give a batch's tasks (those with ids above ``after``) back: pending, no attempt counted. Return how many.
 
     A superseded task is not sent again: it becomes ``cancelled``.
@@ -323,17 +340,17 @@ def release(db: sqlite3.Connection, batch_id: int, at: int, why: str, *, after: 
         n = db.execute(query, (not_before, batch_id, after)).rowcount
         if n:
             add_to_counts(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
-            log.task(db, at, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
+            log.task(db, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
         total += n
     return total
 
 
-def outstanding(db: sqlite3.Connection, batch_id: int) -> int:
+def outstanding(db: Connection, batch_id: int) -> int:
     """Return how many tasks a batch has still to account for."""
     return int(db.execute("SELECT count(*) FROM tasks WHERE batch_id = ?", (batch_id,)).fetchone()[0])
 
 
-def ever_of(db: sqlite3.Connection, batch_id: int, ids: Iterable[int]) -> frozenset[int]:
+def ever_of(db: Connection, batch_id: int, ids: Iterable[int]) -> frozenset[int]:
     """Return which of these ids are tasks that a batch has, or has accounted for."""
     rows = db.execute(
         "SELECT t.id FROM tasks t WHERE t.id IN (SELECT value FROM json_each(?1)) AND (t.batch_id = ?2 OR EXISTS"
@@ -343,12 +360,12 @@ def ever_of(db: sqlite3.Connection, batch_id: int, ids: Iterable[int]) -> frozen
     return frozenset(row[0] for row in rows)
 
 
-def first_at(db: sqlite3.Connection) -> int:
+def first_at(db: Connection) -> int:
     """Return when the first task came in, unix seconds; 0 when none ever did."""
     row = db.execute("SELECT enqueued_at FROM records ORDER BY task_id LIMIT 1").fetchone()
     return int(row[0]) if row else 0
 
 
-def last_id(db: sqlite3.Connection) -> int:
+def last_id(db: Connection) -> int:
     """Return the highest task id ever given."""
     return next_id(db) - 1

@@ -100,9 +100,9 @@ def claim(folder: Path, size: int, n: int) -> float:
             with state.transaction() as db:
                 batch = batches.add(
                     db, queue_id=1, workload="records", provider="box", address="x", dialect="openai", endpoint="/v1",
-                    model="m", revision="r", spec="{}", tag=f"tag{turn}", at=1,
+                    model="m", revision="r", spec="{}", tag=f"tag{turn}",
                 )  # fmt: skip
-                assert tasks.claim(db, 1, batch, n, 1, 10**10, size) == n
+                assert tasks.claim(db, 1, batch, n, size) == n
             times.append(time.perf_counter() - start)
     return min(times)
 
@@ -233,8 +233,8 @@ def test_reconcile(tmp_path: Path) -> None:
             file.write(json.dumps({"id": i, "text": "x " * 5}) + "\n")
     nura("enqueue", "records", "in.jsonl", cwd=tmp_path)
     with State(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
-        dispatch.run(state, config, accounts, lambda: int(time.time()))
-        poll.run(state, config, accounts, lambda: int(time.time()), wait=300)
+        dispatch.run(state, config, accounts)
+        poll.run(state, config, accounts, wait=300)
         found = batches.under_way(state.db)
         files = []
         for batch in found:  # make each answer 1.5 KB, as real ones are
@@ -283,7 +283,7 @@ def fill_answers(state: State, n: int) -> None:
         batches.add(
             db, queue_id=1, workload="records", provider="box", address="x", dialect="openai",
             endpoint="/v1/chat/completions", model="gpt-4.1-mini", revision="r", spec='{"dialect":"openai","endpoint":""}',
-            tag="tag", at=1,
+            tag="tag",
         )  # fmt: skip
         db.execute(f"{series} INSERT INTO records SELECT i, 1, i, x'7b7d' FROM s")
         db.execute(

@@ -16,6 +16,7 @@ from nura_cli.pipeline import spool as spooled
 from nura_cli.pipeline.classify import Classifier, Verdict
 from nura_cli.state import State
 from nura_cli.state.answers import Charge
+from nura_cli.state.connection import LONGEST_BACKOFF
 from tests.conftest import OPENAI_FIRST, START, Spool
 from tests.pipeline.forks import Command, Ended
 
@@ -166,7 +167,7 @@ def test_a_provider_cannot_ask_for_a_longer_rest_than_the_longest_backoff(spool:
     code, said = Command(spool.folder, spool.clock(), "dispatch", "--json").end()
     assert code == 75
     assert [error["kind"] for error in json.loads(said)["errors"]] == ["rate_limited"]
-    spool.clock.advance(backoff.LONGEST_BACKOFF - 60)
+    spool.clock.advance(LONGEST_BACKOFF - 60)
     assert spool.dispatch().result["not_due"]["backoff"] == 1
     spool.clock.advance(60)
     assert spool.dispatch().result["requests"] == 1

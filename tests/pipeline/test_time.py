@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nura_cli.pipeline import backoff
+from nura_cli.state.connection import LONGEST_BACKOFF
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
@@ -39,7 +39,7 @@ def no_nonsense(spool: Spool) -> dict[str, Any]:
     for workload in found["workloads"].values():
         assert (workload["oldest_pending_seconds"] or 0) >= 0
     for pause in found["paused"]:
-        assert 0 < seconds(pause["until"]) - spool.clock() <= backoff.LONGEST_BACKOFF
+        assert 0 < seconds(pause["until"]) - spool.clock() <= LONGEST_BACKOFF
     shown = Command(spool.folder, spool.clock(), "status").end()
     assert shown.code == 0
     assert not re.search(r"-\d+[smhd]", shown.out)

@@ -19,32 +19,32 @@ PENDING, SUBMITTED, COMPLETED, FAILED, CANCELLED = TaskStatus
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
     """A state file with two tasks, the first of them claimed by batch 1."""
-    with State(tmp_path / "nura.db") as opened:
+    with State(tmp_path / "nura.db", lambda: NOW) as opened:
         with opened.transaction() as db:
             queue = tasks.queue_id(db, tasks.workload_id(db, "w"), "", "", "")
-            tasks.insert(db, 1, [tasks.NewTask(queue, f'"{key}"', key, b"d", b"{}") for key in "ab"], NOW)
+            tasks.insert(db, 1, [tasks.NewTask(queue, f'"{key}"', key, b"d", b"{}") for key in "ab"])
             batches.add(
                 db, queue_id=queue, workload="w", provider="p", address="a", dialect="openai", endpoint="/v1", model="m",
-                revision="r", spec="{}", tag="tag", at=NOW,
+                revision="r", spec="{}", tag="tag",
             )  # fmt: skip
-            tasks.claim(db, queue, 1, 1, NOW, NOW, 9)
+            tasks.claim(db, queue, 1, 1, 9)
         yield opened
 
 
 def replace(key: str, old: int) -> Callable[[Connection], object]:
     """Return what puts another task in the place of one."""
-    return lambda db: tasks.replace(db, 1, tasks.NewTask(1, f'"{key}"', key, b"new", b"{}"), old, NOW)
+    return lambda db: tasks.replace(db, 1, tasks.NewTask(1, f'"{key}"', key, b"new", b"{}"), old)
 
 
 def settle(to: TaskStatus) -> Callable[[Connection], object]:
     """Return what settles the claimed task."""
     failure = None if to is COMPLETED else Failure(ErrorKind.PROVIDER_ERROR, "m")
-    return lambda db: answers.settle(db, 1, 1, [Settled(1, False, to, 1, 0, failure, None, Charge())], NOW, "x")
+    return lambda db: answers.settle(db, 1, 1, [Settled(1, False, to, 1, 0, failure, None, Charge())], "x")
 
 
 def release(db: Connection) -> object:
     """Give the claimed task back."""
-    return tasks.release(db, 1, NOW, "x")
+    return tasks.release(db, 1, "x")
 
 
 def release_replaced(db: Connection) -> None:
@@ -56,11 +56,11 @@ def release_replaced(db: Connection) -> None:
 def put_back(db: Connection) -> None:
     """Cancel the claimed task, and resend it."""
     settle(CANCELLED)(db)
-    answers.put_back(db, 1, 1, 9, NOW, "x")
+    answers.put_back(db, 1, 1, 9, "x")
 
 
 MOVES: list[tuple[TaskStatus, TaskStatus, int, Callable[[Connection], object]]] = [
-    (PENDING, SUBMITTED, 2, lambda db: tasks.claim(db, 1, 1, 1, NOW, NOW, 9)),
+    (PENDING, SUBMITTED, 2, lambda db: tasks.claim(db, 1, 1, 1, 9)),
     (PENDING, CANCELLED, 2, replace("b", 2)),
     (SUBMITTED, PENDING, 1, release),
     (SUBMITTED, PENDING, 1, settle(PENDING)),
@@ -142,12 +142,12 @@ def test_a_batch_moves_where_the_stages_move_it_and_nowhere_else(
     assert batch is not None
     if new in BATCH_MOVES[old].split():
         with state.transaction() as db:
-            assert batches.move(db, batch, new, NOW, "x").status is new
+            assert batches.move(db, batch, new, "x").status is new
         with pytest.raises(StateError, match=f"no longer {old}"), state.transaction() as db:
-            batches.move(db, batch, new, NOW, "x")
+            batches.move(db, batch, new, "x")
     else:
         with pytest.raises(AssertionError, match="no arrow"), state.transaction() as db:
-            batches.move(db, batch, new, NOW, "x")
+            batches.move(db, batch, new, "x")
         assert batches.get(state.db, 1) == batch
 
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from nura_cli.cli import build
 from nura_cli.errors import StateCorrupt, StateError
-from nura_cli.state import State, file, runs
+from nura_cli.state import State, runs
+from nura_cli.state.connection import Connection
 from nura_cli.state.file import explained, unforeseen
 from tests.conftest import Spool
 
@@ -147,7 +148,7 @@ def test_a_failure_of_the_file_or_the_disk_is_said_as_what_it_is(
 def test_a_command_that_meets_a_mistake_ends_with_1_and_says_what_to_report(
     openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mistaken(db: file.Connection) -> Any:
+    def mistaken(db: Connection) -> Any:
         return db.execute("SELECT steige FROM runs").fetchall()
 
     monkeypatch.setattr(runs, "runs", mistaken)

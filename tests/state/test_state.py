@@ -20,16 +20,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from nura_cli.errors import StateCorrupt, StateError, StateNewer
 from nura_cli.state import State, answers, batches, file, locks, outbox, runs, schema, tasks
 from nura_cli.state.answers import Charge, Failure, Settled
+from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
 NOW = 1_800_000_000
-FAR = 10**12
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
     """A new state file."""
-    with State(tmp_path / "nura.db") as opened:
+    with State(tmp_path / "nura.db", lambda: NOW) as opened:
         yield opened
 
 
@@ -39,7 +39,7 @@ def add(state: State, *keys: str, queue: tuple[str, str, str] = ("", "", "")) ->
         workload = tasks.workload_id(db, "w")
         queue_id = tasks.queue_id(db, workload, *queue)
         first = tasks.next_id(db)
-        tasks.insert(db, workload, [tasks.NewTask(queue_id, f'"{key}"', key, b"d", b"{}") for key in keys], NOW)
+        tasks.insert(db, workload, [tasks.NewTask(queue_id, f'"{key}"', key, b"d", b"{}") for key in keys])
         return list(range(first, first + len(keys)))
 
 
@@ -48,9 +48,9 @@ def batch(state: State, tag: str = "tag", limit: int = 100) -> batches.Batch:
     with state.transaction() as db:
         batch_id = batches.add(
             db, queue_id=1, workload="w", provider="p", address="a", dialect="openai", endpoint="/v1", model="m",
-            revision="r", spec="{}", tag=tag, at=NOW,
+            revision="r", spec="{}", tag=tag,
         )  # fmt: skip
-        tasks.claim(db, 1, batch_id, limit, NOW, FAR, tasks.last_id(db))
+        tasks.claim(db, 1, batch_id, limit, tasks.last_id(db))
         found = batches.get(db, batch_id)
     assert found is not None
     return found
@@ -160,7 +160,7 @@ def test_a_file_of_each_earlier_version_is_brought_up_to_date(tmp_path: Path) ->
                 found = [batches.get(state.db, number) for number in range(1, 8)]
                 assert {batch.status for batch in found if batch} == set(BatchStatus)
             with state.transaction() as db:
-                outbox.add_for_tasks(db, 1, 1, [(1, TaskStatus.COMPLETED)], outbox.Plan(frozenset({"completed"})), NOW)
+                outbox.add_for_tasks(db, 1, 1, [(1, TaskStatus.COMPLETED)], outbox.Plan(frozenset({"completed"})))
             assert outbox.waiting(state.db, "echo", "row", "set") == 1
 
 
@@ -292,8 +292,9 @@ def test_claiming_takes_retried_tasks_first_then_the_oldest(state: State) -> Non
     assert [row[0] for row in tasks.page(state.db, taken.id, 0, 9)] == [first, third]
     again = batch(state, "tag2")
     assert [row[0] for row in tasks.page(state.db, again.id, 0, 9)] == [fourth]
-    assert tasks.due_count(state.db, 1, NOW, FAR, 9) == 0
-    assert tasks.due_count(state.db, 1, NOW, NOW + 30, 9) == 1  # further away than any backoff: a wrong clock's
+    assert tasks.due_count(state.db, 1, 9) == 0
+    state.db.clock = lambda: NOW + 59 - LONGEST_BACKOFF
+    assert tasks.due_count(state.db, 1, 9) == 1  # further away than any backoff: a wrong clock's
     assert tasks.oldest_pending(state.db, 1) == NOW
     counted(state)
 
@@ -302,8 +303,8 @@ def test_what_is_released_waits_again_and_what_is_superseded_does_not(state: Sta
     old, _ = add(state, "a", "b")
     claimed = batch(state)
     with state.transaction() as db:
-        tasks.replace(db, 1, tasks.NewTask(1, '"a"', "a", b"new", b"{}"), old, NOW)
-        assert tasks.release(db, claimed.id, NOW, "test") == 2
+        tasks.replace(db, 1, tasks.NewTask(1, '"a"', "a", b"new", b"{}"), old)
+        assert tasks.release(db, claimed.id, "test") == 2
     assert tasks.counts(state.db)[(1, TaskStatus.PENDING, False)] == 2
     assert tasks.counts(state.db)[(1, TaskStatus.CANCELLED, True)] == 1
     counted(state)
@@ -316,16 +317,16 @@ def test_a_batch_moves_along_its_arrows_and_only_from_where_it_stands(state: Sta
     add(state, "a")
     first = batch(state)
     with state.transaction() as db:
-        uploaded = batches.move(db, first, BatchStatus.UPLOADED, NOW, "x", input_file_id="f")
+        uploaded = batches.move(db, first, BatchStatus.UPLOADED, "x", input_file_id="f")
     assert uploaded.status is BatchStatus.UPLOADED
     with pytest.raises(StateError, match="no longer processing"), state.transaction() as db:
-        batches.move(db, first, BatchStatus.FAILED, NOW, "x")
+        batches.move(db, first, BatchStatus.FAILED, "x")
     with pytest.raises(AssertionError, match="no arrow"), state.transaction() as db:
-        batches.move(db, uploaded, BatchStatus.RECONCILED, NOW, "x")
+        batches.move(db, uploaded, BatchStatus.RECONCILED, "x")
     with pytest.raises(sqlite3.IntegrityError), state.transaction() as db:  # submitting without a marker
-        batches.move(db, uploaded, BatchStatus.SUBMITTING, NOW, "x")
+        batches.move(db, uploaded, BatchStatus.SUBMITTING, "x")
     with state.transaction() as db:
-        failed = batches.move(db, uploaded, BatchStatus.FAILED, NOW, "x")
+        failed = batches.move(db, uploaded, BatchStatus.FAILED, "x")
     assert failed.final_at == NOW
     moves = state.db.execute("SELECT from_status, to_status FROM transitions WHERE what = 'batch'").fetchall()
     assert moves == [(None, "processing"), ("processing", "uploaded"), ("uploaded", "failed")]
@@ -336,13 +337,13 @@ def test_a_remote_batch_belongs_to_one_batch_only(state: State) -> None:
     for tag in ("one", "two"):
         claimed = batch(state, tag, limit=1)
         with state.transaction() as db:
-            claimed = batches.move(db, claimed, BatchStatus.SUBMITTING, NOW, "x", marker="{}")
+            claimed = batches.move(db, claimed, BatchStatus.SUBMITTING, "x", marker="{}")
         if tag == "one":
             with state.transaction() as db:
-                batches.move(db, claimed, BatchStatus.SUBMITTED, NOW, "x", remote_id="r")
+                batches.move(db, claimed, BatchStatus.SUBMITTED, "x", remote_id="r")
         else:
             with pytest.raises(sqlite3.IntegrityError), state.transaction() as db:
-                batches.move(db, claimed, BatchStatus.SUBMITTED, NOW, "x", remote_id="r")
+                batches.move(db, claimed, BatchStatus.SUBMITTED, "x", remote_id="r")
     assert batches.known(state.db, ["r", "s"]) == {"r"}
 
 
@@ -351,7 +352,7 @@ def test_a_remote_batch_belongs_to_one_batch_only(state: State) -> None:
 
 def settle(state: State, found: batches.Batch, *settled: Settled) -> None:
     with state.transaction() as db:
-        answers.settle(db, found.queue_id, found.id, settled, NOW, "x")
+        answers.settle(db, found.queue_id, found.id, settled, "x")
 
 
 def test_settling_keeps_answers_attempts_and_totals(state: State) -> None:
@@ -378,10 +379,10 @@ def test_late_lines_are_billed_once(state: State) -> None:
     claimed = batch(state)
     for _ in range(2):
         with state.transaction() as db:
-            answers.late(db, 1, claimed.id, [(one, Charge(7, 0, 1, 5, 10))], NOW)
+            answers.late(db, 1, claimed.id, [(one, Charge(7, 0, 1, 5, 10))])
     assert answers.totals(state.db)[1].input_tokens == 7
     with state.transaction() as db:
-        assert answers.late(db, 1, claimed.id, [(one, Charge(7, 0, 1, 5, 10))], NOW, "stray") == 1
+        assert answers.late(db, 1, claimed.id, [(one, Charge(7, 0, 1, 5, 10))], "stray") == 1
 
 
 def test_reading_pages_by_seq(state: State) -> None:
@@ -403,7 +404,8 @@ def test_reading_pages_by_seq(state: State) -> None:
 
 def test_a_lasting_trouble_is_said_at_its_onset_and_at_intervals(state: State) -> None:
     def say(at: int, stage: str = "poll") -> bool:
-        return runs.problem(state.db, stage, "outage:p", "down", NOW + at, 100)
+        state.db.clock = lambda: NOW + at
+        return runs.problem(state.db, stage, "outage:p", "down", 100)
 
     assert [say(0), say(50), say(99), say(100), say(150)] == [True, False, False, True, False]
     assert say(151, "dispatch") is False  # another stage met the same outage
@@ -414,11 +416,17 @@ def test_a_lasting_trouble_is_said_at_its_onset_and_at_intervals(state: State) -
 
 
 def test_a_run_keeps_when_it_last_ended_well(state: State) -> None:
-    runs.started(state.db, "poll", NOW, 1)
-    runs.ended(state.db, "poll", NOW + 1, 0, None)
-    runs.started(state.db, "poll", NOW + 5, 2)
+    def later(seconds: int) -> None:
+        state.db.clock = lambda: NOW + seconds
+
+    runs.started(state.db, "poll", 1)
+    later(1)
+    runs.ended(state.db, "poll", 0, None)
+    later(5)
+    runs.started(state.db, "poll", 2)
     assert runs.runs(state.db)["poll"] == ("poll", NOW + 5, 2, None, NOW + 1, None, None)
-    runs.ended(state.db, "poll", NOW + 6, 75, "down")
+    later(6)
+    runs.ended(state.db, "poll", 75, "down")
     assert runs.runs(state.db)["poll"][3:] == (NOW + 6, NOW + 1, 75, "down")
 
 
@@ -438,7 +446,7 @@ class Moves(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state = State(Path(f"/dev/shm/nura-test-{os.getpid()}-{id(self)}.db"))
+        self.state = State(Path(f"/dev/shm/nura-test-{os.getpid()}-{id(self)}.db"), lambda: NOW)
         self.keys = 0
         self.tags = 0
         self.inserted = 0
@@ -466,7 +474,7 @@ class Moves(RuleBasedStateMachine):
             key = f"k{pick % self.keys}"
             with self.state.transaction() as db:
                 old = tasks.current(db, 1, [key])[key].task_id
-                tasks.replace(db, 1, tasks.NewTask(1, f'"{key}"', key, b"new", b"{}"), old, NOW)
+                tasks.replace(db, 1, tasks.NewTask(1, f'"{key}"', key, b"new", b"{}"), old)
             self.inserted += 1
 
     @rule(to=st.sampled_from([TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.PENDING]), n=st.integers(1, 3))
@@ -484,8 +492,8 @@ class Moves(RuleBasedStateMachine):
     def release(self) -> None:
         for found in batches.under_way(self.state.db)[:1]:
             with self.state.transaction() as db:
-                tasks.release(db, found.id, NOW, "x")
-                batches.move(db, found, BatchStatus.FAILED, NOW, "x")
+                tasks.release(db, found.id, "x")
+                batches.move(db, found, BatchStatus.FAILED, "x")
 
     @invariant()
     def nothing_is_lost(self) -> None:

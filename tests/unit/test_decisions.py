@@ -24,6 +24,7 @@ from nura_cli.pipeline.report import Problem, exit_code
 from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.state import schema
 from nura_cli.state.answers import Failure
+from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.runs import Route
 from nura_cli.states import BATCH_ARROWS, RETRYABLE, TASK_ARROWS, BatchStatus, ErrorKind, TaskStatus
 
@@ -240,7 +241,7 @@ def test_the_fate_of_each_kind_of_failure(kind: ErrorKind) -> None:
 def test_a_pause_further_away_than_any_backoff_is_over() -> None:
     assert backoff.until(1500, 1000) == 1500
     assert backoff.until(900, 1000) == 0
-    assert backoff.until(1000 + backoff.LONGEST_BACKOFF + 1, 1000) == 0
+    assert backoff.until(1000 + LONGEST_BACKOFF + 1, 1000) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""The connection to the state file, which knows its time: one moment for all that a transaction writes."""
+
+import sqlite3
+
+from nura_cli.clock import Clock, now
+
+LONGEST_BACKOFF = 6 * 3600
+"""Seconds: nothing is put off for longer. What is due later than that was put off by a clock that has been set back since."""
+
+
+class Connection(sqlite3.Connection):
+    """What speaks to the state file, inside a transaction or outside of one. Other packages hand it on to this one's functions.
+
+    Attributes:
+        clock: gives the time, unix seconds.
+        all_due: nothing waits for its time (``--now``).
+    """
+
+    clock: Clock = staticmethod(now)
+    all_due = False
+    _began: int | None = None
+
+    @property
+    def now(self) -> int:
+        """The time, unix seconds: inside a transaction the moment at which it had the write lock."""
+        return self.clock() if self._began is None else self._began
+
+    @property
+    def horizon(self) -> int:
+        """After which ``not_before`` (unix seconds) a task or delivery is due because nothing is put off so far."""
+        return -1 if self.all_due else self.now + LONGEST_BACKOFF
+
+    def began(self) -> None:
+        """Stop the time: a transaction has begun."""
+        self._began = self.clock()
+
+    def ended(self) -> None:
+        """Let the time go on: it was committed, or rolled back."""
+        self._began = None

@@ -61,6 +61,7 @@ def duration(value: Any) -> Any:
 
 
 def _size(value: Any) -> Any:
+    """Return bytes, given as a number or with a unit. Raises ValueError: it is neither."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     match = re.fullmatch(r"([0-9]{1,15}) *([A-Za-z]*)", str(value).strip())
@@ -121,6 +122,7 @@ def _receiver(value: str) -> str:
 
 
 def _field_names(value: Any) -> Any:
+    """Check that an option names fields: one, or a list of them. Raises ValueError."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError("must be the name of a field, or a list of names")
@@ -474,6 +476,7 @@ def _rules(document: Mapping[str, Any]) -> Found:
 
 
 def _entries(document: Mapping[str, Any], section: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the named entries of a section, without options that say nothing; what is no mapping is told elsewhere."""
     named = document.get(section)
     for name, options in named.items() if isinstance(named, dict) else ():
         if isinstance(options, dict):
@@ -481,6 +484,7 @@ def _entries(document: Mapping[str, Any], section: str) -> Iterator[tuple[str, d
 
 
 def _provider_rules(options: Mapping[str, Any]) -> Found:
+    """Find what options of one provider contradict each other, or its kind."""
     kind = options.get("kind")
     if kind == "sandbox":
         for option in sorted(options.keys() & {*_KEYS, "base_url"}):
@@ -503,6 +507,7 @@ def _dialect(name: Any) -> "Dialect | None":
 
 
 def _workload_rules(options: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]]) -> Found:
+    """Find what options of one workload contradict each other, or its provider's vendor."""
     for option in ("prompt", "system"):
         if option in options and f"{option}_file" in options:
             yield (f"{option}_file",), f"give one of {option} and {option}_file"
@@ -554,6 +559,7 @@ def _vendor_rules(options: Mapping[str, Any], dialect: "Dialect") -> Found:
 
 
 def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) -> Found:
+    """Find what is wrong between a workload's source, write-back and events, and the databases there are."""
     for option in ("source", "write_back"):
         given = options.get(option)
         name = given.get("database") if isinstance(given, dict) else None
@@ -588,6 +594,7 @@ def _record_rules(options: Mapping[str, Any]) -> Found:
 
 
 def _event_rules(event: Mapping[str, Any]) -> Found:
+    """Find what options of one receiver contradict each other: it is a command or a webhook."""
     if ("command" in event) == ("webhook" in event):
         yield (), "give one of command and webhook"
     elif "webhook" in event:
@@ -638,6 +645,7 @@ _SECRETS = {"api_key", "key", "secret", "token", "password"}
 
 
 def _suggestion(where: tuple[Any, ...]) -> str:
+    """Return what to do about an option that is not known: the one that was meant, or where secrets go."""
     option = str(where[-1])
     if option in _SECRETS and where[0] == "providers":
         return f"; secrets are never in this file: use {' or '.join(_KEYS)}"
@@ -683,6 +691,7 @@ def system_text(workload: WorkloadConfig) -> str | None:
 
 
 def _text(workload: WorkloadConfig, option: str, inline: str | None, file: Path | None) -> str | None:
+    """Return a prompt's text, from the option or from its file. Raises ConfigError: the file cannot be read."""
     if file is None:
         return inline
     try:
@@ -719,6 +728,7 @@ def _secret(option: str, env: str | None, file: Path | None, command: list[str] 
 
 
 def _printed(option: str, command: list[str]) -> str:
+    """Return what a secret's command prints. Raises ConfigError: it does not end well, and soon; its output is in no message."""
     place = f"{option}_command: {command[0]}"
     try:
         done = subprocess.run(command, capture_output=True, timeout=30, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - the operator's own command, without a shell

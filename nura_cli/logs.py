@@ -33,6 +33,7 @@ def exchanged(words: str, *values: object) -> None:
 
 
 def _tell(name: str, level: str, words: str, values: tuple[object, ...]) -> None:
+    """Hand a message to the standard library's logging, if anybody has loaded it; secrets are taken out."""
     logging = sys.modules.get("logging")
     if logging is None:
         return

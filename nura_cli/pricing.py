@@ -119,6 +119,7 @@ class Prices:
 
 
 def _tier(above: int, batch: Any, listed: Any, *, own: bool) -> _Tier:
+    """Return the rates above a size: a vendor's own address halves those that its list does not give for batches."""
     full, paid = _rates(listed, above), _rates(batch, above)
     if own:
         paid = _Rates(*(_whole(f * BATCH_SHARE) if p == f else p for p, f in zip(paid, full, strict=True)))

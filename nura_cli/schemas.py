@@ -34,6 +34,7 @@ def problems(schema: dict[str, Any], dialect: Dialect) -> Found:
 
 
 def _as_json_schema(schema: dict[str, Any]) -> Found:
+    """Find what makes a document no JSON Schema at all."""
     import jsonschema_rs
 
     for place, part in parts(schema):

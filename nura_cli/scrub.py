@@ -72,6 +72,7 @@ def body(document: bytes) -> bytes:
 
 
 def _within(value: Any) -> Any:
+    """Return a value with the known secrets taken out of every string in it."""
     if isinstance(value, str):
         return words(value)
     if isinstance(value, list):

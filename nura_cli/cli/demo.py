@@ -40,6 +40,7 @@ def command(session: Session) -> None:
 
 
 def _run(session: Session, folder: Path) -> None:
+    """Take the sample tickets through each stage in turn, saying what it does and what came of it."""
     from nura_cli import config as configuration
     from nura_cli.pipeline import dispatch, enqueue, poll, reconcile, results, status
     from nura_cli.pipeline.accounts import Accounts

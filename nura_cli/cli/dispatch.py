@@ -55,6 +55,7 @@ def _summary(report: Report) -> str:
 
 
 def _preview(session: Session, names: list[str], now: bool) -> None:
+    """Print what dispatch would send now, and what would wait."""
     from nura_cli.pipeline import preview, queues
     from nura_cli.pipeline.accounts import Accounts
 
@@ -72,6 +73,7 @@ def _preview(session: Session, names: list[str], now: bool) -> None:
 
 
 def _show(report: Report) -> None:
+    """Print a line for each batch that would go, and one for each reason to wait."""
     for batch in report.result["batches"]:
         cost = f", about ${batch['estimated_cost']} for its input" if batch["estimated_cost"] else ""
         print(

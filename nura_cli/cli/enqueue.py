@@ -79,6 +79,7 @@ def _sources(
 
 
 def _source(stack: contextlib.ExitStack, file: Path) -> Any:
+    """Return what a file, or standard input, has to give. Raises UsageError: it cannot be opened."""
     from nura_cli.pipeline.enqueue import Source
 
     if str(file) == "-":
@@ -92,6 +93,7 @@ def _source(stack: contextlib.ExitStack, file: Path) -> Any:
 
 
 def _preview(session: Session, workload: Any, dialect: Any, sources: list[Any], limit: int, prefix: str) -> None:
+    """Print the requests that lines would become; those that would be refused are said, and make the exit code 3."""
     from nura_cli.pipeline import enqueue
     from nura_cli.pipeline.render import spec_of
 

@@ -60,6 +60,7 @@ class Rejects:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
+        """Give the block the file: one of our own outputs by its descriptor, a pipe as it is, any other by one beside it."""
         with on_disk(self._path):  # what is left to write is written when it is closed
             if self._ours is not None:
                 sys.stdout.flush()

@@ -259,6 +259,7 @@ def run(session: Session, work: Callable[[], None]) -> None:
 
 
 def _end(session: Session, error: NuraError) -> None:
+    """Say an error that ends a command, also as JSON where that was asked for, and leave with its code."""
     if session.json and not isinstance(error, OutputLost):
         with contextlib.suppress(OutputLost):  # then standard error has to do
             session.finish(Report(problems=[problem(error)]))
@@ -350,6 +351,7 @@ def _recorded(session: Session, state: State, report: Report, remind: int) -> li
 
 
 def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[str, Any], remind: int) -> None:
+    """Say that another run has the lock: silence under cron, unless it has had it for longer than a run can take."""
     holder = held.holder
     since = clock.rfc3339(holder.since) if holder else "just now"
     pid = holder.pid if holder else "unknown"

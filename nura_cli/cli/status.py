@@ -78,6 +78,7 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _workloads(found: dict[str, Any]) -> "Table":
+    """Return the table of workloads: tasks by state, the oldest that waits, what was paid and saved."""
     from rich.table import Table
 
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
@@ -99,6 +100,7 @@ def _workloads(found: dict[str, Any]) -> "Table":
 
 
 def _batches(found: dict[str, Any]) -> "Table":
+    """Return the table of batches under way, with their age and what is left of their time."""
     from rich.table import Table
 
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")

@@ -56,6 +56,7 @@ class Classifier:
         return Verdict(Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong), None, line.http_status), body, charge)
 
     def _spent(self, model: str, usage: Any) -> Charge:
+        """Return what an answer cost: by the model that it names, else by the one that was asked for, else unknown."""
         if usage is None:
             return Charge(cost=None, list_cost=None)
         cost = self._prices.cost(model, usage)

@@ -55,6 +55,7 @@ def _forget_decided(state: State, now: int) -> None:
 
 
 def _look(state: State, provider: Provider, sent: Sequence[Batch]) -> None:
+    """Look through one provider's list: note what bears our tag, and find out about what may be ours without one."""
     listed, whole = _listed(provider, sent)
     if whole:
         _forget_vanished(state, provider.name, {one.id for one in listed})

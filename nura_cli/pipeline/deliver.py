@@ -212,6 +212,7 @@ class _Rows:
             self._report()
 
     def _attempt(self) -> None:
+        """Write the rows, unless the database rests; where it can take nothing now, let it."""
         job = self._job
         if job.is_paused(self._database):
             self._delay(outbox.pause_of(job.state.db, self._database).why)
@@ -238,6 +239,7 @@ class _Rows:
         )
 
     def _write(self, table: "WriteBack") -> None:
+        """Write all that is due, page by page, and forget that the database ever rested."""
         job = self._job
         for target in self._targets:
             after = 0
@@ -381,6 +383,7 @@ class _Events:
         return Command(options.command or [], options.env, options.timeout, folder)
 
     def _send(self, receiver: "Receiver") -> None:
+        """Send call after call until nothing is due, the receiver can take no more now, or refuses everything."""
         job, after, in_a_row = self._job, 0, 0
         while in_a_row < _GIVE_UP_CALLS:
             page = call_of(job.due(self._workload.name, "event", self._target, after, receiver.most), receiver.most)
@@ -412,6 +415,7 @@ class _Events:
         return [one for part, _ in made for one in part], [event for _, part in made for event in part]
 
     def _bodies(self, due: Sequence[Delivery]) -> "list[Event]":
+        """Return the events to send: the document of each task, the figures of each batch, under ids that stay."""
         from nura_cli.delivery.events import Event
 
         job = self._job

@@ -88,6 +88,7 @@ def one_line(document: bytes) -> msgspec.Raw:
 
 
 def _usage(charge: Spending | None) -> dict[str, int]:
+    """Return what all attempts of a task used, nothing where none did."""
     return {
         "input_tokens": charge.input_tokens if charge else 0,
         "cached_input_tokens": charge.cached_input_tokens if charge else 0,

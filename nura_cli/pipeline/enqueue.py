@@ -161,6 +161,7 @@ class Reader:
         return Read(_RECORD_LANE, key, line, line)
 
     def _key(self, record: dict[str, Any]) -> lines.Key:
+        """Return a record's key, of one field or several. Raises InputError: one is missing, or is no key."""
         absent = [name for name in self._fields if name not in record]
         if absent:
             raise InputError(f"its key field {', '.join(absent)} is missing")
@@ -311,6 +312,7 @@ class _Intake:
         return tasks.NewTask(queue, read.key.json, read.key.identity, read.digest, read.keep)
 
     def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask]) -> list[Numbered]:
+        """Take a chunk line by line, some keys of which are known: duplicates, conflicts and replacements; return the conflicts."""
         known = tasks.current(db, workload, [row.key for row in rows])
         fresh: dict[str, tasks.NewTask] = {}
         conflicts = []

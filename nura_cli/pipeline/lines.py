@@ -86,6 +86,7 @@ def document(line: bytes) -> Any:
 
 
 def _check_numbers(value: Any) -> None:
+    """Refuse integers past 64 bits, anywhere in a value: not every reader keeps them. Raises InputError."""
     if type(value) is int:
         if not _SMALLEST <= value <= _LARGEST:
             raise InputError("a number past 64 bits; send it as a string")
@@ -98,6 +99,7 @@ def _check_numbers(value: Any) -> None:
 
 
 def _any_string(value: Any, test: Callable[[str], bool]) -> bool:
+    """Return whether a test holds for any string in a value, names of members included."""
     if isinstance(value, str):
         return test(value)
     if isinstance(value, dict):
@@ -106,6 +108,7 @@ def _any_string(value: Any, test: Callable[[str], bool]) -> bool:
 
 
 def _why(line: bytes, error: Exception) -> str:
+    """Say why a line is no JSON, in words that name what people have done rather than what the parser met."""
     if isinstance(error, UnicodeDecodeError):
         return "not valid UTF-8"
     if line.startswith(codecs.BOM_UTF8):
@@ -160,6 +163,7 @@ def key_of(value: Any, prefix: str = "") -> Key:
 
 
 def _part(value: Any) -> str:
+    """Return one part of a key as text. Raises InputError: it is no string or integer, is empty, or has control characters."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(f"its key is {_kind(value)}; a key is a string, an integer, or an array of these")
     text = str(value)

@@ -69,6 +69,7 @@ class Needs:
 
 
 def _needs(workload: WorkloadConfig) -> Iterator[_Need]:
+    """Yield the expressions of a write-back that a record may leave without a value."""
     options = workload.write_back
     if options is None:
         return

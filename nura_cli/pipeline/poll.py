@@ -124,6 +124,7 @@ def _result(job: Poll) -> dict[str, object]:
 
 
 def _round(job: Poll) -> None:
+    """Ask after every batch under way once, provider by provider."""
     by_provider: dict[str, list[Batch]] = {}
     for batch in batches.under_way(job.state.db, BatchStatus.SUBMITTED):
         try:
@@ -215,6 +216,7 @@ def _guarded(job: Poll, batch: Batch, work: Callable[[], None]) -> None:
 
 
 def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
+    """Ask after one batch by itself. Raises _Down: its provider does not answer."""
     try:
         remote = provider.retrieve(str(batch.remote_id))
     except NotFound:
@@ -694,6 +696,7 @@ def _clean_up(job: Poll) -> None:
 
 
 def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
+    """Delete at a provider what it keeps of batches, uploads without an answer included; note each that is gone."""
     nameless = [batch for batch in due if batch.remote_id is None and batch.input_file_id is None and batch.requests]
     orphans = find_uploads(provider, nameless) if nameless and provider.dialect.uploads else {}
     for batch in due:
@@ -710,6 +713,7 @@ def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
 
 
 def _delete_one(provider: Provider, batch: Batch, file_id: str | None) -> None:
+    """Delete one batch at its provider, or only its file where no batch was made of it."""
     if batch.remote_id is not None:
         provider.delete(
             RemoteBatch(

@@ -176,6 +176,7 @@ def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
 
 
 def _visit(walk: Walk, workload: WorkloadConfig) -> None:
+    """Visit one workload: say why it waits, or see that its answers have somewhere to go and visit its queues."""
     queues = [queue for queue in tasks.queues(walk.state.db) if queue.workload == workload.name]
     wait = _waits(walk, workload, queues)
     if wait is not None:

@@ -99,6 +99,7 @@ def run(state: State, config: Config, *, progress: Callable[[int, int], None] = 
 
 
 def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
+    """Return the report: what was settled and delivered, a problem for each workload with failures and each kind of odd line."""
     names = ("completed", "failed", "retried", "missing", "late", "cancelled")
     for workload, kinds in job.failures.items():
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
@@ -123,6 +124,7 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
 
 
 def _reconcile(job: Reconcile, batch: Batch) -> None:
+    """Settle one finished batch; back to poll with one whose results are gone, damaged or too few."""
     if batch.faults is not None:
         _refused(job, batch)
         return
@@ -384,6 +386,7 @@ _WITHOUT_LINE = {
 
 
 def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
+    """Count what became of a batch's tasks, for the report."""
     for one in settled:
         name = _TALLIED[one.to]
         job.tasks[name] += 1

@@ -207,6 +207,7 @@ def resolve(run: ProviderRun) -> None:
 
 
 def _resolve(run: ProviderRun, batch: Batch) -> None:
+    """Find out what became of one create: adopt what is surely it, hold what is doubtful, give up what is surely absent."""
     state, accounts = run.state, run.accounts
     accounts.check(batch)
     provider = accounts.provider(batch.provider)

@@ -131,6 +131,7 @@ def rendering(workload: WorkloadConfig, dialect: Dialect, endpoint: str = "", mo
 
 
 def _body_maker(workload: str, spec: Spec, dialect: Dialect) -> Callable[[bytes], bytes]:
+    """Return the function that makes a kept line the body of a request: a ready line is one, a record is rendered."""
     if spec.prompt is None:
         return lambda line: line
     prompt = Prompt(spec.prompt, workload)

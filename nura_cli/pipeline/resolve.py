@@ -144,6 +144,7 @@ def _named(state: State, now: int, name: str) -> Batch:
 
 
 def _put_back(state: State, batch: Batch) -> str:
+    """Let all that a cancelled batch left wait again, chunk by chunk; return how much that was, in words."""
     total = 0
     while True:
         with state.transaction() as db:

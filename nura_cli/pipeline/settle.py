@@ -116,6 +116,7 @@ def _lost(task_id: int, task: Open, failure: Failure, resend: bool) -> Settled:
 
 
 def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan) -> None:
+    """End a batch whose answers are lost, once all its tasks are accounted for; what is at the provider is followed."""
     if batch.remote_id is not None:
         batches.add_orphan(db, Orphan(batch.provider, batch.remote_id, batch.id, db.now))
     found = batches.get(db, batch.id) or batch

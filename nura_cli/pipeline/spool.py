@@ -90,6 +90,7 @@ class _Writer:
             self._waiting.popleft().result()
 
     def _write(self, data: bytes) -> None:
+        """Write bytes and take them into the hash; now and then have them on the disk, so that the last sync is short."""
         self.sha.update(data)
         left = memoryview(data)
         while left:

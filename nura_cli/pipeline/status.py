@@ -76,6 +76,7 @@ def deliveries(left: Iterable[outbox.Left]) -> dict[str, dict[str, int]]:
 
 
 def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> dict[str, int]:
+    """Add counts up by state; what is superseded counts as that alone."""
     found = {str(status): 0 for status in TaskStatus} | {"superseded": 0}
     for (_, status, superseded), n in counts.items():
         found["superseded" if superseded else str(status)] += n

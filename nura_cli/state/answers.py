@@ -137,7 +137,7 @@ def late(
 ) -> int:
     """Bill answers that are applied to nothing, in the ledger; return how many were not there yet.
 
-    Their task no longer belongs to the batch, or they are those of a stray (its remote id). An attempt of the batch that
+    Their task no longer belongs to the batch, or they are those of an orphan (its remote id). An attempt of the batch that
     was taken for lost, at unknown cost, is known to have cost this much now.
 
     Args:
@@ -172,7 +172,7 @@ def _found_again(db: Connection, queue: int, batch_id: int, task_id: int, charge
 
 
 def unknown(db: Connection, queue: int, batch_id: int, orphan: str, *, same: bool) -> int:
-    """Bill a stray whose answers cannot be had: an attempt of unknown cost for each task its batch accounted for; return how many.
+    """Bill an orphan whose answers cannot be had: an attempt of unknown cost for each task its batch accounted for; return how many.
 
     It reads the whole ledger, since nothing else says whose tasks they were: for what hardly ever happens.
 

@@ -241,12 +241,12 @@ def given_up(db: Connection, since: int) -> list[Batch]:
 
 
 def known(db: Connection, remote_ids: Iterable[str], address: str | None = None) -> set[str]:
-    """Return which of these remote ids already belong to a batch, or are strays.
+    """Return which of these remote ids already belong to a batch, or are orphans.
 
     Whatever the provider is called: one account may stand in the configuration under two names, or under a new one.
 
     Args:
-        address: count only batches that were sent there, and no strays.
+        address: count only batches that were sent there, and no orphans.
     """
     query = (
         "SELECT remote_id FROM batches WHERE remote_id IN (SELECT value FROM json_each(:ids))"
@@ -257,7 +257,7 @@ def known(db: Connection, remote_ids: Iterable[str], address: str | None = None)
 
 
 def disowned(db: Connection, remote_id: str) -> bool:
-    """Return whether a remote id is a stray whose tasks no batch of this file has."""
+    """Return whether a remote id is an orphan whose tasks no batch of this file has."""
     query = "SELECT 1 FROM strays WHERE remote_id = ? AND batch_id = 0"
     return db.execute(query, (remote_id,)).fetchone() is not None
 
@@ -282,12 +282,12 @@ class Orphan(NamedTuple):
 
 
 def take_orphan(db: Connection, batch: Batch, remote_id: str) -> None:
-    """Stop following a batch's own stray that is not counted yet: it is to be used in its place."""
+    """Stop following a batch's own orphan that is not counted yet: it is to be used in its place."""
     db.execute("DELETE FROM strays WHERE remote_id = ? AND batch_id = ? AND counted_at IS NULL", (remote_id, batch.id))
 
 
 def add_orphan(db: Connection, orphan: Orphan) -> None:
-    """Note a stray; a known one changes nothing."""
+    """Note an orphan; a known one changes nothing."""
     at = orphan.found_at
     db.execute(
         "INSERT OR IGNORE INTO strays (provider, remote_id, batch_id, found_at, counted_at) VALUES (?, ?, ?, ?, ?)",
@@ -298,13 +298,13 @@ def add_orphan(db: Connection, orphan: Orphan) -> None:
 
 
 def orphans(db: Connection) -> list[Orphan]:
-    """Return the strays whose cost is not counted yet, the longest known first."""
+    """Return the orphans whose cost is not counted yet, the longest known first."""
     query = f"SELECT {', '.join(Orphan._fields)} FROM strays WHERE counted_at IS NULL ORDER BY found_at"
     return [Orphan(*row) for row in db.execute(query)]
 
 
 def orphan_spooled(db: Connection, orphan: Orphan, spooled: str | None) -> None:
-    """Note that a stray's results lie in the spool (``spooled``: as a batch's), or are to be fetched again (None)."""
+    """Note that an orphan's results lie in the spool (``spooled``: as a batch's), or are to be fetched again (None)."""
     db.execute(
         "UPDATE strays SET spooled = ? WHERE provider = ? AND remote_id = ?",
         (spooled, orphan.provider, orphan.remote_id),
@@ -312,7 +312,7 @@ def orphan_spooled(db: Connection, orphan: Orphan, spooled: str | None) -> None:
 
 
 def counted(db: Connection, orphan: Orphan) -> None:
-    """Note that a stray has ended and what it cost stands in the ledger."""
+    """Note that an orphan has ended and what it cost stands in the ledger."""
     db.execute(
         "UPDATE strays SET counted_at = ? WHERE provider = ? AND remote_id = ?",
         (db.now, orphan.provider, orphan.remote_id),
@@ -378,6 +378,7 @@ def note(db: Connection, batch: Batch, **changes: str | int | None) -> Batch:
 
 
 def _update(db: Connection, batch: Batch, changes: dict[str, Any]) -> Batch:
+    """Change columns of a batch that is still in the state it was read in. Raises StateError: another process moved it."""
     unknown = changes.keys() - set(_COLUMNS)
     if unknown:
         raise AssertionError(f"no such columns: {unknown}")

@@ -121,6 +121,7 @@ class State:
         return self._spool("results")
 
     def _spool(self, name: str) -> Path:
+        """Return a folder of the spool, made (0700) where it is not there. Raises StateError: a link stands in its place."""
         folder = self.path.with_name(self.path.name + ".spool") / name
         for part in (folder.parent, folder):
             disk.refuse_link(part)
@@ -212,6 +213,7 @@ class State:
             )
 
     def _prepare(self, newer: bool) -> str:
+        """See that the file is nura's and of this version, migrated where it is older; return its id."""
         version = self._version()
         self._refuse_others_database(version)
         if version > schema.VERSION:
@@ -357,6 +359,7 @@ def _cause(error: sqlite3.Error) -> _Cause | None:
 
 
 def _explain(path: Path, error: sqlite3.Error | OSError) -> StateError | None:
+    """Return a failure of the file or the disk as words with the next step; None where it is a mistake of nura's own."""
     if isinstance(error, OSError):
         return disk.problem(error)
     cause = _cause(error)
@@ -416,6 +419,7 @@ def _mode(path: Path) -> str:
 
 
 def _connect(path: Path) -> Connection:
+    """Open a connection as every process must have it: WAL, each commit on the disk, no more cache than it needs."""
     uri = f"{path.absolute().as_uri()}?{_mode(path)}"
     db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, factory=Connection)
     try:

@@ -53,6 +53,7 @@ def lock(path: Path, now: int, *, wait: bool = False) -> Iterator[None]:
 
 
 def _take(fd: int, now: int, wait: bool) -> None:
+    """Lock an open file and write down who has it. Raises Held: another process has."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:

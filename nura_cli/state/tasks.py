@@ -233,6 +233,7 @@ def oldest_pending(db: Connection, queue: int) -> int | None:
 
 
 def _oldest(db: Connection, queue: int, now: int, horizon: int) -> int | None:
+    """Return when the oldest task that is due at a time was enqueued; each way to be due has an index of its own."""
     found = []
     for due in _DUE:
         query = (

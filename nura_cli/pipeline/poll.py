@@ -504,13 +504,11 @@ def _looked_again(job: Poll, provider: Provider, batch: Batch, began: int) -> tu
     """Note that the rest of a short batch was looked for; return the server's clock, and the batch."""
     now = job.clock()
     date = _date(provider) or now
-    first, here = batch.absent_at, batch.absent_here
-    if batch.missed != _REST or first is None or here is None or date < first or now < here:
-        first, here = date, now
+    first: dict[str, str | int | None] = {"absent_at": date, "absent_here": now, "missed": _REST}
+    if waiting.believed_in(batch, _REST, date, now) is not None:
+        first = {}
     with job.state.transaction() as db:
-        return date, batches.note(
-            db, batch, short_at=began, asked_at=now, absent_at=first, absent_here=here, missed=_REST
-        )
+        return date, batches.note(db, batch, short_at=began, asked_at=now, **first)
 
 
 _REST = "the rest of its answers"

@@ -4,7 +4,6 @@ It takes a file that is uploaded, and a create that looks into it; it keeps no m
 and its results name their requests ``ref``. One line in the table of vendors makes nura speak to it.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from nura_cli.config import ProviderConfig
 from nura_cli.dialects.base import (
     Answer,
     Dialect,
@@ -33,7 +31,8 @@ from nura_cli.dialects.schema_parts import parts
 from nura_cli.dialects.vendors import Vendor
 from nura_cli.errors import InputError, NotFound, Refused, Unconfirmed
 from nura_cli.pricing import Usage
-from nura_cli.providers.base import Download
+from nura_cli.providers import wire
+from nura_cli.providers.base import Account, Download
 from nura_cli.states import ErrorKind, Reason
 
 VENDOR = Vendor("tests.acme:AcmeDialect", "tests.acme:AcmeProvider")
@@ -121,22 +120,13 @@ class AcmeProvider:
     looked_at: ClassVar[list[int]] = []
     """How many bytes of results were asked for, each time that only their beginning was."""
 
-    def __init__(
-        self,
-        name: str,
-        config: ProviderConfig,
-        base_url: str | None,
-        on_close: Callable[[], None] | None,
-        *,
-        own: bool,
-    ) -> None:
+    def __init__(self, account: Account) -> None:
         """Open the folder."""
-        assert base_url is None
-        assert config.api_key_file is not None
-        assert config.secret()
-        self.name = name
-        self.own = own
-        self.folder = config.api_key_file.parent / "acme"
+        assert account.address == self.dialect.base_url
+        assert account.config.api_key_file is not None
+        assert account.config.secret()
+        self.name, self.own = account.name, account.own
+        self.folder = account.config.api_key_file.parent / "acme"
         self.folder.mkdir(exist_ok=True)
 
     def close(self) -> None:
@@ -210,9 +200,7 @@ class AcmeProvider:
     def download(self, part_id: str, target: Path) -> Download:
         """Write the results."""
         found = self._results(part_id)
-        target.touch(0o600)
-        target.write_bytes(found)
-        return Download(len(found), len(found), hashlib.sha256(found).hexdigest())
+        return wire.save([found], target, len(found))
 
     def head(self, part_id: str, size: int) -> bytes:
         """Return their beginning."""

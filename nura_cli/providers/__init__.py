@@ -1,6 +1,5 @@
 """Connections to providers; each vendor's file, and its SDK, is imported when it is first needed."""
 
-from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import cast
@@ -8,7 +7,7 @@ from urllib.parse import urlsplit
 
 from nura_cli.config import ProviderConfig
 from nura_cli.dialects import vendors
-from nura_cli.providers.base import Provider
+from nura_cli.providers.base import Account, Provider
 
 
 def connect(name: str, config: ProviderConfig, state: Path) -> Provider:
@@ -25,8 +24,9 @@ def connect(name: str, config: ProviderConfig, state: Path) -> Provider:
 
         server = Sandbox(state.with_name(f"{state.name}.{name}.sandbox"))
         server.start()
-        return _client(name, config, server.base_url(config.dialect), server.stop)
-    return _client(name, config, config.base_url, None)
+        return _opened(Account(name, config, server.base_url(config.dialect), True, server.stop))
+    address = config.base_url or vendors.dialect(config.dialect).base_url
+    return _opened(Account(name, config, address, at_home(config)))
 
 
 def at_home(config: ProviderConfig) -> bool:
@@ -38,6 +38,6 @@ def at_home(config: ProviderConfig) -> bool:
     return host == domain or host.endswith(f".{domain}")
 
 
-def _client(name: str, config: ProviderConfig, base_url: str | None, on_close: Callable[[], None] | None) -> Provider:
-    connection = resolve_name(vendors.vendor(config.dialect).connection)
-    return cast(Provider, connection(name, config, base_url, on_close, own=at_home(config)))
+def _opened(account: Account) -> Provider:
+    connection = resolve_name(vendors.vendor(account.config.dialect).connection)
+    return cast(Provider, connection(account))

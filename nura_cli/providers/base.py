@@ -9,11 +9,30 @@ read or delete had no usable answer), and, from :meth:`Provider.create` alone, `
 answer says what became of it).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from nura_cli.config import ProviderConfig
 from nura_cli.dialects.base import Dialect, Page, RemoteBatch, Upload
+
+
+class Account(NamedTuple):
+    """What a connection is made from. Whose account it is and where comes from the configuration alone.
+
+    Attributes:
+        name: the provider's, in the configuration.
+        config: its options; they hold the key, or where it is.
+        address: the base URL that is spoken to.
+        own: whether that is the vendor's own, whose list is known to show what was created there.
+        on_close: what is to be done when the connection is closed: it stops the embedded server, if there is one.
+    """
+
+    name: str
+    config: ProviderConfig
+    address: str
+    own: bool
+    on_close: Callable[[], None] = lambda: None
 
 
 class Download(NamedTuple):
@@ -25,7 +44,7 @@ class Download(NamedTuple):
 
 
 class Provider(Protocol):
-    """One account at one provider, over the vendor's SDK. Close it when done."""
+    """One account at one provider, over the vendor's SDK; made from an :class:`Account`. Close it when done."""
 
     name: str
     dialect: Dialect

@@ -1,8 +1,8 @@
-"""What both vendors' SDKs need alike: a client that obeys the configuration alone, and their failures put into words.
+"""What all SDKs need alike: a client that obeys the configuration alone, answers read, and failures put into words.
 
-Neither SDK retries here: a create must be sent exactly once, and for the rest the next run of cron is the retry. No
-redirect is followed, and no connection is kept for a later request: one that the server has closed in the meantime would
-make a create doubtful for nothing.
+A vendor's connection has the SDK's calls made by a :class:`Caller`. No SDK retries here: a create must be sent exactly
+once, and for the rest the next run of cron is the retry. No redirect is followed, and no connection is kept for a later
+request: one that the server has closed in the meantime would make a create doubtful for nothing.
 """
 
 import hashlib
@@ -10,10 +10,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
@@ -21,7 +21,7 @@ from nura_cli import logs
 from nura_cli.dialects.base import Page, RemoteBatch
 from nura_cli.dialects.reading import http_date, line, text
 from nura_cli.errors import KeyRefused, NotFound, RateLimited, Refused, StateError, Unconfirmed, Unreachable
-from nura_cli.providers.base import Download
+from nura_cli.providers.base import Account, Download
 
 READ_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
@@ -30,6 +30,10 @@ SEND_SECONDS = 900.0
 _CHUNK_BYTES = 1 << 17
 _SPARE_BYTES = 16 * 1024 * 1024
 _NO_LIST = object()
+
+Made = TypeVar("Made")
+Opened = Callable[[], AbstractContextManager[Any]]
+"""Opens the stream of a body, as an SDK gives it."""
 
 
 @contextmanager
@@ -42,7 +46,27 @@ def without_environment(*prefixes: str) -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def http_client(base_url: str) -> Any:
+def sdk_options(account: Account) -> dict[str, Any]:
+    """Return what any vendor's SDK client is made with: the account's key and address; each request is sent once.
+
+    Raises:
+        ConfigError: the key cannot be read.
+    """
+    return {
+        "api_key": account.config.secret(),
+        "base_url": account.address,
+        "max_retries": 0,
+        "http_client": _http_client(account.address),
+        "timeout": READ_SECONDS,
+    }
+
+
+def given(**options: str | None) -> dict[str, Any]:
+    """Return the options that are not None: an SDK has a value of its own for one that is left out."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _http_client(base_url: str) -> Any:
     """Return an HTTP client for an SDK: no redirects, no connection kept, bodies not compressed, bounded waits."""
     import httpx2
 
@@ -72,35 +96,124 @@ class Listing(NamedTuple):
     Attributes:
         more: None where it does not say.
         sound: False where it is null, or has members that are no objects.
+        headers: of the response that it came in.
     """
 
     rows: list[dict[str, Any]]
     more: bool | None
     sound: bool
+    headers: Mapping[str, str]
 
 
 class Caller:
-    """Calls one provider's SDK and turns what goes wrong into nura's errors."""
+    """Has one provider's calls made: reads their answers, and turns what goes wrong into nura's errors.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: the provider's, for the errors.
+        read: makes a batch of the vendor's object; None for one without an id.
+
+    A ``call`` sends one request and returns the SDK's raw response.
+    """
+
+    def __init__(self, name: str, read: Callable[[Mapping[str, Any]], RemoteBatch | None]) -> None:
         self._name = name
+        self._read = read
 
-    def read(self, what: str, call: Callable[[], Any]) -> Any:
-        """Return what ``call`` returns; it may be repeated, so no outcome of it is doubtful."""
+    def create(self, call: Callable[[], Any]) -> RemoteBatch:
+        """Return the batch that ``call`` creates.
+
+        Raises:
+            Unconfirmed: it is not certain that nothing happened.
+        """
+        what = "creating a batch"
+        remote = self._read(self.document(what, call, effect=True))
+        if remote is None:
+            raise Unconfirmed(f"{self._name}: {what}: the answer names no batch", provider=self._name)
+        return remote
+
+    def retrieve(self, remote_id: str, call: Callable[[], Any]) -> RemoteBatch:
+        """Return the batch that was asked for; an answer about anything else is no answer."""
+        what = f"asking after {remote_id}"
+        remote = self._read(self.document(what, call))
+        if remote is None or remote.id != remote_id:
+            named = "no" if remote is None else "another"
+            raise Unreachable(
+                f"{self._name}: {what}: the answer names {named} batch", http_status=200, provider=self._name
+            )
+        return remote
+
+    def page(self, call: Callable[[], Any], *, size: int, cursor: str | None, account: str) -> Page:
+        """Return one page of batches: where the list goes on, whether it is stuck, whose it is and when it was read.
+
+        Args:
+            size: how many were asked for: where the list does not say whether there is more, a full page may have a
+                next one.
+            cursor: what this page was asked for with; a page that holds it, or ends with it, has not advanced.
+            account: the header in which the vendor names the account that asks.
+        """
+        listing = self.listing("listing batches", call)
+        read_rows = [self._read(row) for row in listing.rows]
+        found = [remote for remote in read_rows if remote is not None]
+        more = len(listing.rows) >= size if listing.more is None else listing.more
+        last = found[-1].id if found else None
+        stuck = more and (last is None or cursor in [remote.id for remote in found])
+        onward = last if more and not stuck else None
+        sound = listing.sound and len(found) == len(read_rows)
+        date = http_date(listing.headers.get("date", ""))
+        return Page(found, onward, date, text(listing.headers.get(account)), stuck, sound)
+
+    def cancel(self, remote_id: str, call: Callable[[], Any]) -> None:
+        """Ask for a batch to be cancelled. Being refused, with a 409 too, means that it has ended already: fine."""
         try:
-            return call()
-        except Exception as error:  # noqa: BLE001 - the SDKs have no common base; what is not theirs is raised again
-            self._raise(what, error, effect=False)
+            self._made(f"cancelling {remote_id}", call)
+        except (NotFound, Refused) as error:
+            if isinstance(error, RateLimited):
+                raise
+        except Unreachable as error:
+            if error.http_status != 409:
+                raise
 
-    def create(self, what: str, call: Callable[[], Any]) -> Any:
-        """Return what ``call`` returns; when it is not certain that nothing happened, raise ``Unconfirmed``."""
-        try:
-            return call()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._raise(what, error, effect=True)
+    def delete(self, name: str, call: Callable[[], Any]) -> None:
+        """Delete a batch or a file. Gone is fine."""
+        with suppress(NotFound):
+            self._made(f"deleting {name}", call)
 
-    def document(self, what: str, response: Any, *, effect: bool = False) -> dict[str, Any]:
-        """Return the JSON object of a raw response. HTML with a 200, or anything else, is no answer."""
+    def download(self, name: str, opened: Opened, target: Path) -> Download:
+        """Write a streamed body to ``target``, as :func:`save` does.
+
+        Raises:
+            Unreachable: the body was cut.
+            NotFound, KeyRefused, RateLimited: as for any read.
+        """
+
+        def run() -> Download:
+            with opened() as response:
+                return save(response.iter_bytes(_CHUNK_BYTES), target, _announced(response.headers))
+
+        return self._made(f"downloading {name}", run)
+
+    def head(self, name: str, opened: Opened, size: int) -> bytes:
+        """Return at most the first ``size`` bytes of a streamed body."""
+
+        def run() -> bytes:
+            got = b""
+            with opened() as response:
+                for chunk in response.iter_bytes(min(size, _CHUNK_BYTES)):
+                    got += chunk
+                    if len(got) >= size:
+                        break
+            return got[:size]
+
+        return self._made(f"reading {name}", run)
+
+    def document(self, what: str, call: Callable[[], Any], *, effect: bool = False) -> dict[str, Any]:
+        """Return the JSON object that a call answers. HTML with a 200, or anything else, is no answer.
+
+        Args:
+            what: what the call does, in words.
+            effect: whether it may have had its effect when no answer says so: then ``Unconfirmed`` is raised.
+        """
+        response = self._made(what, call, effect=effect)
         document = self._json(response)
         if not isinstance(document, dict):
             kind = Unconfirmed if effect else Unreachable
@@ -111,12 +224,13 @@ class Caller:
             )
         return document
 
-    def listing(self, what: str, response: Any) -> Listing:
-        """Return the rows of a raw response that is a list: an object with ``data``, or a bare array (Together).
+    def listing(self, what: str, call: Callable[[], Any]) -> Listing:
+        """Return the rows that a call lists: in an object, as its ``data``, or in a bare array (Together).
 
         Raises:
             Unreachable: it is neither, or none of its rows can be a batch: that is no empty list.
         """
+        response = self._made(what, call)
         document = self._json(response)
         found, more = document, None
         if isinstance(document, dict):
@@ -132,7 +246,8 @@ class Caller:
                 provider=self._name,
             )
         says = None if more is None else more is True
-        return Listing(rows, says, isinstance(found, list) and len(rows) == len(found))
+        sound = isinstance(found, list) and len(rows) == len(found)
+        return Listing(rows, says, sound, response.http_response.headers)
 
     @staticmethod
     def _json(response: Any) -> Any:
@@ -142,13 +257,11 @@ class Caller:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
-    def asked_for(self, what: str, remote_id: str, remote: RemoteBatch | None) -> RemoteBatch:
-        """Return the batch that an answer is about, once it is the one that was asked for; anything else is no answer."""
-        if remote is None or remote.id != remote_id:
-            named = "no" if remote is None else "another"
-            text = f"{self._name}: {what}: the answer names {named} batch"
-            raise Unreachable(text, http_status=200, provider=self._name)
-        return remote
+    def _made(self, what: str, call: Callable[[], Made], *, effect: bool = False) -> Made:
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - the SDKs have no common base; what is not theirs is raised again
+            self._raise(what, error, effect=effect)
 
     def _raise(self, what: str, error: Exception, *, effect: bool) -> NoReturn:
         import httpx2
@@ -194,50 +307,30 @@ class Caller:
             return Unconfirmed(text, hint=hint, **fields)
         return Unreachable(text, retry_after=_retry_after(error.response.headers), **fields)
 
-    def stream(self, what: str, opened: Callable[[], Any], target: Path) -> Download:
-        """Write a streamed body to ``target`` (0600); hash and count it on the way.
 
-        Raises:
-            StateError: there is less room on the disk than was announced; nothing was written.
-            Unreachable: the body was cut.
-            NotFound, KeyRefused, RateLimited: as for any read.
-        """
+def save(chunks: Iterable[bytes], target: Path, announced: int | None) -> Download:
+    """Write a body to ``target`` (made 0600, replaced if it exists; not synced); count and hash it on the way.
 
-        def run() -> Download:
-            with opened() as response:
-                announced = _announced(response.headers)
-                _check_room(target, announced)
-                sha, size = hashlib.sha256(), 0
-                fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                with open(fd, "wb", buffering=0) as file:
-                    for chunk in response.iter_bytes(_CHUNK_BYTES):
-                        sha.update(chunk)
-                        size += len(chunk)
-                        left = memoryview(chunk)
-                        while left:
-                            left = left[file.write(left) or 0 :]
-                return Download(size, announced, sha.hexdigest())
+    Args:
+        announced: how many bytes it is said to have, or None.
 
-        done: Download = self.read(what, run)
-        return done
-
-    def head(self, what: str, opened: Callable[[], Any], size: int) -> bytes:
-        """Return at most the first ``size`` bytes of a streamed body."""
-
-        def run() -> bytes:
-            got = b""
-            with opened() as response:
-                for chunk in response.iter_bytes(min(size, _CHUNK_BYTES)):
-                    got += chunk
-                    if len(got) >= size:
-                        break
-            return got[:size]
-
-        first: bytes = self.read(what, run)
-        return first
+    Raises:
+        StateError: there is less room on the disk than was announced; nothing was written.
+    """
+    _check_room(target, announced)
+    sha, size = hashlib.sha256(), 0
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb", buffering=0) as file:
+        for chunk in chunks:
+            sha.update(chunk)
+            size += len(chunk)
+            left = memoryview(chunk)
+            while left:
+                left = left[file.write(left) or 0 :]
+    return Download(size, announced, sha.hexdigest())
 
 
-def _announced(headers: Any) -> int | None:
+def _announced(headers: Mapping[str, str]) -> int | None:
     length = headers.get("content-length", "")
     encoded = headers.get("content-encoding", "identity") != "identity"
     return int(length) if length.isascii() and length.isdigit() and not encoded else None
@@ -269,50 +362,10 @@ def _vendor_words(body: Any) -> tuple[str | None, str]:
     return (line(code) if isinstance(code, str) else None), (message if isinstance(message, str) else "")
 
 
-def _retry_after(headers: Any) -> int | None:
+def _retry_after(headers: Mapping[str, str]) -> int | None:
     """Return the seconds that a Retry-After header asks for: a number, or a date against the reply's own Date."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
         return int(float(value)) + 1
     when, now = http_date(value), http_date(headers.get("date", ""))
     return max(0, when - now) if when is not None and now is not None else None
-
-
-def page(
-    listing: Listing,
-    read: Callable[[dict[str, Any]], RemoteBatch | None],
-    size: int,
-    cursor: str | None,
-    raw: Any,
-    account: str,
-) -> Page:
-    """Return one page of a list: where it goes on, whether its cursor is stuck, whose it is and when it was read.
-
-    Args:
-        read: makes a batch of a row; None for one without an id.
-        size: how many were asked for: where the list does not say whether there is more, a full page may have a next one.
-        cursor: what this page was asked for with; a page that holds it, or ends with it, has not advanced.
-        raw: the response.
-        account: the header in which the vendor names the account that asks.
-    """
-    headers = raw.http_response.headers
-    read_rows = [read(row) for row in listing.rows]
-    found = [remote for remote in read_rows if remote is not None]
-    more = len(listing.rows) >= size if listing.more is None else listing.more
-    last = found[-1].id if found else None
-    stuck = more and (last is None or cursor in [remote.id for remote in found])
-    onward = last if more and not stuck else None
-    sound = listing.sound and len(found) == len(read_rows)
-    return Page(found, onward, http_date(headers.get("date", "")), text(headers.get(account)), stuck, sound)
-
-
-def idempotent(caller: Caller, what: str, call: Callable[[], Any]) -> None:
-    """Make a request whose refusal means that there is nothing left to do: already ended, already gone."""
-    try:
-        caller.read(what, call)
-    except (NotFound, Refused) as error:
-        if isinstance(error, RateLimited):
-            raise
-    except Unreachable as error:
-        if error.http_status != 409:
-            raise

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from nura_cli.dialects import reading, schema_parts
+from nura_cli.dialects import reading, schema_parts, writing
 from nura_cli.dialects.base import (
     Answer,
     Ending,
@@ -28,6 +28,7 @@ from nura_cli.states import ErrorKind, Reason
 
 # The vendor's words. An unknown one is waited on.
 _PHASES = {"ended": Phase.ENDED}
+_COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 _ENDINGS = {"errored": None, "canceled": ErrorKind.CANCELLED, "expired": ErrorKind.EXPIRED}
 # Error types of single requests (API reference, errors), and the HTTP status each stands for.
 _STATUSES = {
@@ -42,7 +43,6 @@ _STATUSES = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-_RETRIED = {"rate_limit_error": ErrorKind.RATE_LIMITED}
 
 # Why a create is refused, by the same types.
 _REASONS = {
@@ -117,7 +117,6 @@ _decode_params = msgspec.json.Decoder(_Params).decode
 _decode_line = msgspec.json.Decoder(_ResultLine).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _encode = msgspec.json.encode
-_HOLE = "\x00nura\x00"
 
 
 class AnthropicDialect:
@@ -133,9 +132,8 @@ class AnthropicDialect:
     endpoints: tuple[str, ...] = ("/v1/messages",)
     embeddings = frozenset[str]()
     account_options = frozenset[str]()
-    # Words of other vendors are among them: given by habit, they would be refused request by request, hours later.
-    params_set = frozenset({"model", "messages", "input", "instructions", "system", "stream", "store"})
-    params_set_by_schema = frozenset({"response_format", "text", "output_config"})
+    params_set = writing.PARAMS_SET
+    params_set_by_schema = writing.PARAMS_SET_BY_SCHEMA
     params_required: tuple[str, ...] = ("max_tokens",)
     frame = Frame(b'{"requests":[', b",", b"]}")
     id_field = "custom_id"
@@ -164,15 +162,10 @@ class AnthropicDialect:
         params: dict[str, Any] = {"model": spec.model}
         if spec.system is not None:
             params["system"] = spec.system
-        params["messages"] = [{"role": "user", "content": _HOLE}]
+        params["messages"] = [{"role": "user", "content": writing.PROMPT}]
         if spec.answer_schema is not None:
             params["output_config"] = {"format": {"type": "json_schema", "schema": spec.answer_schema}}
-        before, after = _encode(params | spec.params).split(_encode(_HOLE))
-
-        def fill(prompt: str) -> bytes:
-            return b"".join((before, _encode(prompt), after))
-
-        return fill
+        return writing.around_prompt(params | spec.params)
 
     def request(self, custom_id: bytes, endpoint: str, body: bytes) -> bytes:
         """Return one element of the ``requests`` array."""
@@ -180,20 +173,17 @@ class AnthropicDialect:
 
     def result(self, line: bytes) -> ResultLine:
         """Decode a result line: succeeded, errored, canceled or expired; an unknown ending is tried again."""
-        try:
-            found = _decode_line(reading.utf8(line))
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise ValueError(f"not a result line: {error}") from error
+        found = reading.result_line(_decode_line, line)
         ending = found.result
         message = bytes(ending.message).strip()
         if ending.type == "succeeded" and message.startswith(b"{"):
             return ResultLine(found.custom_id, message, None, 200)
-        outer = ending.error if isinstance(ending.error, dict) else {}
+        outer = reading.members(ending.error)
         inner = outer.get("error")
         failure = inner if isinstance(inner, dict) else outer
         code = reading.text(failure.get("type"))
         status = _STATUSES.get(code or "")
-        kind = _ENDINGS.get(ending.type) or _kind(code, status)
+        kind = _ENDINGS.get(ending.type) or reading.error_kind(status)
         return ResultLine(found.custom_id, None, kind, status, code, reading.text(failure.get("message")))
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
@@ -201,16 +191,15 @@ class AnthropicDialect:
         try:
             found = _decode_message(body)
         except (msgspec.MsgspecError, RecursionError, ValueError):
-            return Answer(None, None, None, False, False, None, None)
+            return Answer()
         texts = [block.text for block in found.content if block.type == "text"]
         return Answer(
-            "".join(texts) if texts else None,
-            None,
-            found.stop_reason,
-            found.stop_reason in ("max_tokens", "model_context_window_exceeded"),
-            found.stop_reason == "refusal",
-            _usage(found.usage),
-            found.model,
+            text="".join(texts) if texts else None,
+            finish_reason=found.stop_reason,
+            truncated=found.stop_reason in ("max_tokens", "model_context_window_exceeded"),
+            refusal=found.stop_reason == "refusal",
+            usage=_usage(found.usage),
+            model=found.model,
         )
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
@@ -232,7 +221,6 @@ class AnthropicDialect:
     def schema_problems(self, schema: Mapping[str, Any]) -> Found:
         """Yield what structured output refuses (its guide, JSON schema limitations; the SDK's ``lib._parse``)."""
         for place, part in schema_parts.parts(schema):
-            yield from schema_parts.closed(place, part, self.title)
             yield from schema_parts.findings(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
             for name in sorted(part.keys() & _SCHEMA_NO):
                 yield (*place, name), f"Anthropic's structured output has no {name}; say it in the description"
@@ -244,19 +232,12 @@ class AnthropicDialect:
             yield (), "refers to itself, which Anthropic's structured output does not take"
 
 
-def _kind(code: str | None, status: int | None) -> ErrorKind:
-    if code in _RETRIED:
-        return _RETRIED[code]
-    return ErrorKind.REFUSED if status is not None and 400 <= status < 500 else ErrorKind.PROVIDER_ERROR
-
-
 def _usage(found: _Usage | None) -> Usage | None:
     """Return the tokens; the vendor's input_tokens leave out what was read from or written to the cache."""
     if found is None or found.input_tokens is None:
         return None
     cached, written = found.cache_read_input_tokens or 0, found.cache_creation_input_tokens or 0
-    usage = Usage(found.input_tokens + cached + written, cached, written, found.output_tokens or 0)
-    return usage if all(0 <= n < 2**40 for n in usage) else None
+    return reading.usage(found.input_tokens + cached + written, cached, written, found.output_tokens)
 
 
 def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
@@ -264,12 +245,9 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     remote_id = reading.text(found.get("id"))
     if remote_id is None:
         return None
-    status = reading.line(reading.text(found.get("processing_status")) or "") or "unknown"
-    counts = found.get("request_counts")
-    counts = counts if isinstance(counts, dict) else {}
-    counts = {
-        name: reading.whole(counts.get(name)) for name in ("processing", "succeeded", "errored", "canceled", "expired")
-    }
+    status = reading.status(found.get("processing_status"))
+    told = reading.members(found.get("request_counts"))
+    counts = {name: reading.whole(told.get(name)) for name in _COUNTS}
     known = [n for n in counts.values() if n is not None]
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
     cancelled = found.get("cancel_initiated_at") is not None or bool(counts["canceled"])

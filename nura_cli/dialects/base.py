@@ -107,13 +107,13 @@ class Answer(NamedTuple):
         model: the model that answered, or None.
     """
 
-    text: str | None
-    value: Any
-    finish_reason: str | None
-    truncated: bool
-    refusal: bool
-    usage: Usage | None
-    model: str | None
+    text: str | None = None
+    value: Any = None
+    finish_reason: str | None = None
+    truncated: bool = False
+    refusal: bool = False
+    usage: Usage | None = None
+    model: str | None = None
 
 
 class Frame(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from nura_cli.dialects import reading, schema_parts
+from nura_cli.dialects import reading, schema_parts, writing
 from nura_cli.dialects.base import (
     STATE_KEY,
     TAG_KEY,
@@ -146,7 +146,6 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_line = msgspec.json.Decoder(_ResultLine).decode
 _decode_chat = msgspec.json.Decoder(_Chat).decode
 _encode = msgspec.json.encode
-_HOLE = "\x00nura\x00"
 
 
 @functools.cache
@@ -167,9 +166,8 @@ class OpenAIDialect:
     endpoints: tuple[str, ...] = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
     embeddings = frozenset({"/v1/embeddings"})
     account_options = frozenset({"organization", "project"})
-    # Words of other vendors are among them: given by habit, they would be refused request by request, hours later.
-    params_set = frozenset({"model", "messages", "input", "instructions", "system", "stream", "store"})
-    params_set_by_schema = frozenset({"response_format", "text", "output_config"})
+    params_set = writing.PARAMS_SET
+    params_set_by_schema = writing.PARAMS_SET_BY_SCHEMA
     params_required: tuple[str, ...] = ()
     frame = Frame(b"", b"\n", b"\n")
     id_field = "custom_id"
@@ -203,27 +201,22 @@ class OpenAIDialect:
 
     def body(self, spec: Spec) -> Callable[[str], bytes]:
         """Return a function from a prompt to a request body; all but the prompt is encoded once."""
-        before, after = _encode(self._template(spec)).split(_encode(_HOLE))
-
-        def fill(prompt: str) -> bytes:
-            return b"".join((before, _encode(prompt), after))
-
-        return fill
+        return writing.around_prompt(self._template(spec))
 
     def _template(self, spec: Spec) -> dict[str, Any]:
         body: dict[str, Any] = {"model": spec.model}
         strict = {"name": "answer", "strict": True, "schema": spec.answer_schema}
         if spec.endpoint == "/v1/embeddings":
-            body["input"] = _HOLE
+            body["input"] = writing.PROMPT
         elif spec.endpoint == "/v1/responses":
-            body["input"] = _HOLE
+            body["input"] = writing.PROMPT
             if spec.system is not None:
                 body["instructions"] = spec.system
             if spec.answer_schema is not None:
                 body["text"] = {"format": {"type": "json_schema", **strict}}
         else:
             system = [] if spec.system is None else [{"role": "system", "content": spec.system}]
-            body["messages"] = [*system, {"role": "user", "content": _HOLE}]
+            body["messages"] = [*system, {"role": "user", "content": writing.PROMPT}]
             if spec.answer_schema is not None:
                 body["response_format"] = {"type": "json_schema", "json_schema": strict}
         return body | spec.params
@@ -236,10 +229,7 @@ class OpenAIDialect:
 
     def result(self, line: bytes) -> ResultLine:
         """Decode a line of the output or error file, in any of the shapes in which errors come (openai-openapi#302)."""
-        try:
-            found = _decode_line(reading.utf8(line))
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise ValueError(f"not a result line: {error}") from error
+        found = reading.result_line(_decode_line, line)
         response = found.response
         status = reading.whole(response.status_code) if response is not None else None
         body = _unwrapped(response.body) if response is not None else None
@@ -253,15 +243,9 @@ class OpenAIDialect:
         return ResultLine(found.custom_id, body, None, status)
 
     def _failed(self, custom_id: str, status: int | None, error: Any, body: bytes | None) -> ResultLine:
-        error = (
-            error
-            if isinstance(error, dict)
-            else {"message": error}
-            if isinstance(error, str)
-            else _error_in(body) or {}
-        )
+        error = _as_object(error) or _error_in(body) or {}
         code = reading.text(error.get("code")) or reading.text(error.get("type"))
-        kind = _ROW_ERRORS.get(code or "") or kind_of(status)
+        kind = _ROW_ERRORS.get(code or "") or reading.error_kind(status)
         return ResultLine(custom_id, body, kind, status or None, code, reading.text(error.get("message")))
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
@@ -273,7 +257,7 @@ class OpenAIDialect:
                 return _from_embeddings(msgspec.json.decode(body))
             return _from_chat(_decode_chat(body))
         except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
-            return Answer(None, None, None, False, False, None, None)
+            return Answer()
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
         """Return a line as the vendor's output or error file has it: a refused request has its error in the body."""
@@ -294,19 +278,9 @@ class OpenAIDialect:
             yield (), "OpenAI's strict mode wants type: object at the root, and no anyOf there"
         every = list(schema_parts.parts(schema))
         for place, part in every:
-            yield from schema_parts.closed(place, part, self.title)
             yield from schema_parts.findings(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
             yield from _not_strict(place, part)
         yield from _too_large(every)
-
-
-def kind_of(status: int | None) -> ErrorKind:
-    """Return the kind of error an HTTP status of a single request stands for."""
-    if status == 429:
-        return ErrorKind.RATE_LIMITED
-    if status is not None and 400 <= status < 500 and status not in (408, 409):
-        return ErrorKind.REFUSED
-    return ErrorKind.PROVIDER_ERROR
 
 
 def _unwrapped(raw: msgspec.Raw) -> bytes | None:
@@ -328,25 +302,23 @@ def _error_in(body: bytes | None) -> dict[str, Any] | None:
         error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
     except (msgspec.MsgspecError, RecursionError):
         return None
-    return (
-        error if isinstance(error, dict) and error else {"message": error} if isinstance(error, str) and error else None
-    )
+    return _as_object(error)
+
+
+def _as_object(error: Any) -> dict[str, Any] | None:
+    """Return an error as an object, bare words as its message; None where it says nothing."""
+    if isinstance(error, str):
+        error = {"message": error} if error else None
+    return error if isinstance(error, dict) and error else None
 
 
 def _usage(found: _Usage | None) -> Usage | None:
     if found is None:
         return None
     given = found.prompt_tokens if found.prompt_tokens is not None else found.input_tokens
-    if given is None:
-        return None
     details = found.prompt_tokens_details or found.input_tokens_details
-    cached = (details.cached_tokens if details else None) or 0
     output = found.completion_tokens if found.completion_tokens is not None else found.output_tokens
-    return _bounded(Usage(given, cached, 0, output or 0))
-
-
-def _bounded(usage: Usage) -> Usage | None:
-    return usage if all(0 <= n < 2**40 for n in usage) else None
+    return reading.usage(given, details.cached_tokens if details else None, None, output)
 
 
 def _from_chat(found: _Chat) -> Answer:
@@ -358,13 +330,12 @@ def _from_chat(found: _Chat) -> Answer:
     refusal = bool(message.refusal) or choice.finish_reason == "content_filter"
     words = content if isinstance(content, str) else None
     return Answer(
-        message.refusal if message.refusal else words,
-        None,
-        choice.finish_reason,
-        choice.finish_reason == "length",
-        refusal,
-        _usage(found.usage),
-        found.model,
+        text=message.refusal or words,
+        finish_reason=choice.finish_reason,
+        truncated=choice.finish_reason == "length",
+        refusal=refusal,
+        usage=_usage(found.usage),
+        model=found.model,
     )
 
 
@@ -381,13 +352,12 @@ def _from_responses(found: dict[str, Any]) -> Answer:
     why = (found.get("incomplete_details") or {}).get("reason")
     finish = reading.text(why) or reading.text(found.get("status"))
     return Answer(
-        "".join(refusals or texts) if refusals or texts else None,
-        None,
-        finish,
-        why == "max_output_tokens",
-        bool(refusals) or why == "content_filter",
-        _usage(msgspec.convert(found.get("usage"), _Usage | None)),
-        reading.text(found.get("model")),
+        text="".join(refusals or texts) if refusals or texts else None,
+        finish_reason=finish,
+        truncated=why == "max_output_tokens",
+        refusal=bool(refusals) or why == "content_filter",
+        usage=_usage(msgspec.convert(found.get("usage"), _Usage | None)),
+        model=reading.text(found.get("model")),
     )
 
 
@@ -396,7 +366,7 @@ def _from_embeddings(found: dict[str, Any]) -> Answer:
     vectors = [item["embedding"] for item in items if "embedding" in item]
     value = vectors[0] if len(vectors) == 1 else vectors or None
     usage = _usage(msgspec.convert(found.get("usage"), _Usage | None))
-    return Answer(None, value, None, False, False, usage, reading.text(found.get("model")))
+    return Answer(value=value, usage=usage, model=reading.text(found.get("model")))
 
 
 def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
@@ -406,11 +376,9 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     remote_id = reading.text(found.get("id"))
     if remote_id is None:
         return None
-    status = reading.line(reading.text(found.get("status")) or "") or "unknown"
-    counts = found.get("request_counts")
-    counts = counts if isinstance(counts, dict) else {}
-    metadata = found.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
+    status = reading.status(found.get("status"))
+    counts = reading.members(found.get("request_counts"))
+    metadata = reading.members(found.get("metadata"))
     parts = {part: file_id for part in ("output", "error") if (file_id := reading.text(found.get(f"{part}_file_id")))}
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
     completed = reading.whole(counts.get("completed"))

@@ -1,13 +1,20 @@
-"""Reading what services tell: words, counts and times, in whatever form they come; what makes no sense is None."""
+"""Reading what services tell, in whatever form it comes: words, counts, times, tokens; what makes no sense is None."""
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from nura_cli import scrub
+from nura_cli.pricing import Usage
+from nura_cli.states import ErrorKind
 
 _LONGEST_MESSAGE = 300
+
+Line = TypeVar("Line")
 
 
 def line(words: str) -> str:
@@ -71,6 +78,51 @@ _BEFORE_BATCHES = 1_420_070_400
 def text(value: Any) -> str | None:
     """Return a vendor's word, or None where it is no text."""
     return value if isinstance(value, str) and value else None
+
+
+def status(value: Any) -> str:
+    """Return a vendor's word for where a batch stands, or ``unknown`` where it gives none."""
+    return line(text(value) or "") or "unknown"
+
+
+def members(value: Any) -> Mapping[str, Any]:
+    """Return a vendor's object; one without members where it is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def usage(given: int | None, cached: int | None, written: int | None, output: int | None) -> Usage | None:
+    """Return the tokens that an answer took, or None where it does not say, or one of the figures makes no sense.
+
+    Args:
+        given: all of the input.
+        cached, written: how much of it was read from the vendor's cache, or written there; None is 0.
+        output: None is 0.
+    """
+    if given is None:
+        return None
+    found = Usage(given, cached or 0, written or 0, output or 0)
+    return found if all(0 <= n < 2**40 for n in found) else None
+
+
+def error_kind(http_status: int | None) -> ErrorKind:
+    """Return the kind of error that an HTTP status of a single request stands for."""
+    if http_status == 429:
+        return ErrorKind.RATE_LIMITED
+    if http_status is not None and 400 <= http_status < 500 and http_status not in (408, 409):
+        return ErrorKind.REFUSED
+    return ErrorKind.PROVIDER_ERROR
+
+
+def result_line(decode: Callable[[bytes], Line], document: bytes) -> Line:
+    """Return a line of results, decoded; bytes that are no UTF-8 are replaced.
+
+    Raises:
+        ValueError: ``decode`` finds that it is none.
+    """
+    try:
+        return decode(utf8(document))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"not a result line: {error}") from error
 
 
 def utf8(document: bytes) -> bytes:

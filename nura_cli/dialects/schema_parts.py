@@ -8,22 +8,23 @@ from nura_cli.dialects.base import Found, Place
 _DEEPEST = 60
 
 
-def closed(place: Place, part: Mapping[str, Any], vendor: str) -> Found:
+def findings(
+    place: Place, part: Mapping[str, Any], vendor: str, kinds: Collection[str], formats: Collection[str]
+) -> Found:
+    """Find an open object, and a part that does not say what it is, or says it in a format that is not known."""
+    yield from _closed(place, part, vendor)
+    if not part.keys() & kinds:
+        yield place, f"{vendor} wants to be told a type here"
+    if "format" in part and part["format"] not in formats:
+        yield (*place, "format"), f"{vendor} knows {', '.join(sorted(formats))}"
+
+
+def _closed(place: Place, part: Mapping[str, Any], vendor: str) -> Found:
     """Find an object that may have members beyond those it names."""
     kinds = part.get("type")
     is_object = "properties" in part or "object" in (kinds if isinstance(kinds, list) else [kinds])
     if is_object and part.get("additionalProperties") is not False:
         yield place, f"an object needs additionalProperties: false for {vendor}"
-
-
-def findings(
-    place: Place, part: Mapping[str, Any], vendor: str, kinds: Collection[str], formats: Collection[str]
-) -> Found:
-    """Find a part that does not say what it is, or says it in a format that is not known."""
-    if not part.keys() & kinds:
-        yield place, f"{vendor} wants to be told a type here"
-    if "format" in part and part["format"] not in formats:
-        yield (*place, "format"), f"{vendor} knows {', '.join(sorted(formats))}"
 
 
 def recursive(schema: Mapping[str, Any]) -> bool:

@@ -27,9 +27,10 @@ import math
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -38,7 +39,15 @@ from nura_cli.delivery.database import plain
 if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
-Convert = Callable[[Any], Any]
+    ColumnType = TypeEngine[Any]
+
+Exact = str | int | float | Decimal | datetime | date | time
+"""What a value is in Python, before it has the form that a driver takes."""
+Value = str | int | float
+"""What a driver is given."""
+Convert = Callable[[object], Value]
+_Exactly = Callable[[object], Exact]
+_Moment = TypeVar("_Moment", datetime, date, time)
 _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?")
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """A NUL character in JSON; behind an odd number of backslashes it is only the text of one."""
@@ -47,7 +56,7 @@ _JSON = msgspec.json.Encoder(decimal_format="number")
 _BITS = {"SmallInteger": 16, "Integer": 32, "BigInteger": 64}
 
 
-def converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
+def converter(column_type: "ColumnType", dialect: str) -> Convert:
     """Return the function that turns a JSON value (never null) into what a column takes.
 
     Args:
@@ -60,7 +69,7 @@ def converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
     return _for_driver(_exact(column_type, dialect), dialect)
 
 
-def key_converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
+def key_converter(column_type: "ColumnType", dialect: str) -> Convert:
     """Return the function that turns a JSON value (never null) into what finds a row by a column.
 
     In SQLite a time is found as the text that it is there.
@@ -68,11 +77,11 @@ def key_converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
     from sqlalchemy import types
 
     if dialect == "sqlite" and isinstance(column_type, types.DateTime | types.Date | types.Time):
-        return _any
+        return lambda value: _driver_value(_any(value), dialect)
     return _for_driver(_exact(column_type, dialect, held=True), dialect)
 
 
-def guard_converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
+def guard_converter(column_type: "ColumnType", dialect: str) -> Convert:
     """Return the function that turns a JSON value (never null) into what a column is compared with, as the database gave it."""
     from sqlalchemy import types
 
@@ -83,13 +92,17 @@ def guard_converter(column_type: "TypeEngine[Any]", dialect: str) -> Convert:
     return _for_driver(_exact(column_type, dialect, held=True), dialect)
 
 
-def _for_driver(exact: Convert, dialect: str) -> Convert:
+def _for_driver(exact: _Exactly, dialect: str) -> Convert:
     if dialect == "postgresql":
-        return lambda value: _postgresql_text(exact(value))
+        return _as_text(exact)
     return lambda value: _driver_value(exact(value), dialect)
 
 
-def _exact(column_type: "TypeEngine[Any]", dialect: str, held: bool = False) -> Convert:
+def _as_text(exact: _Exactly) -> Callable[[object], str]:
+    return lambda value: _postgresql_text(exact(value))
+
+
+def _exact(column_type: "ColumnType", dialect: str, held: bool = False) -> _Exactly:
     """Return the function that turns a JSON value into the Python value of a column type, exactly.
 
     Args:
@@ -127,7 +140,7 @@ def _exact(column_type: "TypeEngine[Any]", dialect: str, held: bool = False) -> 
         case types.Uuid():
             return _uuid
         case types.ARRAY(item_type=item_type):
-            item = converter(item_type, dialect)
+            item = _as_text(_exact(item_type, dialect))
             nested = not isinstance(item_type, types.JSON)
             return lambda value: _array(value, item, nested)
         case types.LargeBinary():
@@ -138,27 +151,27 @@ def _exact(column_type: "TypeEngine[Any]", dialect: str, held: bool = False) -> 
             return _text_of(None, dialect) if dialect == "postgresql" else _any
 
 
-def _bits(column_type: "TypeEngine[Any]", dialect: str) -> int:
+def _bits(column_type: "ColumnType", dialect: str) -> int:
     if dialect != "postgresql":  # SQLite has one size; MySQL's many, with and without a sign, it measures itself
         return 64 if dialect == "sqlite" else 65
     names = (base.__name__ for base in type(column_type).__mro__)
     return next(_BITS[name] for name in names if name in _BITS)
 
 
-def _places(column_type: "TypeEngine[Any]", dialect: str) -> int:
+def _places(column_type: "ColumnType", dialect: str) -> int:
     """Return how many places of a second a column of times keeps: what MySQL would cut, and PostgreSQL's cast rounds."""
     return 6 if dialect in ("sqlite", "postgresql") else getattr(column_type, "fsp", None) or 0
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     return plain(json.dumps(value, ensure_ascii=False, default=str), 60)
 
 
-def _compact(value: Any) -> str:
+def _compact(value: object) -> str:
     return _JSON.encode(value).decode()
 
 
-def _document_text(value: Any) -> Any:
+def _document_text(value: object) -> str:
     """Return the text of a JSON document that came as such a text, or as the document."""
     if isinstance(value, str):
         try:
@@ -172,16 +185,15 @@ def _document_text(value: Any) -> Any:
 def _text_of(length: int | None, dialect: str) -> Convert:
     no_nul = dialect == "postgresql"
 
-    def text(value: Any) -> str:
-        if type(value) is not str:
-            value = _compact(value)
-        elif not value.isascii():
-            _encodable(value)
-        if length is not None and len(value) > length:
-            raise ValueError(f"{len(value)} characters, and the column takes {length}")
-        if no_nul and "\0" in value:
+    def text(value: object) -> str:
+        words = value if type(value) is str else _compact(value)
+        if words is value and not words.isascii():
+            _encodable(words)
+        if length is not None and len(words) > length:
+            raise ValueError(f"{len(words)} characters, and the column takes {length}")
+        if no_nul and "\0" in words:
             raise ValueError("a NUL character, which PostgreSQL stores in no text")
-        return str(value)
+        return words
 
     return text
 
@@ -193,21 +205,17 @@ def _encodable(text: str) -> None:
         raise ValueError("half of a surrogate pair, which is no character") from None
 
 
-def _any(value: Any) -> Any:
+def _any(value: object) -> Exact:
     """Return the value for a column without a type that is known here, as SQLite allows."""
     if isinstance(value, str):
         _encodable(value)
         return value
-    return (
-        _integer_of(64)(value)
-        if isinstance(value, int)
-        else _compact(value)
-        if isinstance(value, dict | list)
-        else value
-    )
+    if isinstance(value, int):
+        return _integer_of(64)(value)
+    return value if isinstance(value, float | Decimal) else _compact(value)
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(value: object) -> bool:
     if value is True or value is False or (type(value) is int and value in (0, 1)):
         return bool(value)
     raise ValueError(f"{_show(value)} is neither true nor false")
@@ -216,7 +224,7 @@ def _boolean(value: Any) -> bool:
 def _integer_of(bits: int) -> Convert:
     limit = 1 << (bits - 1)
 
-    def integer(value: Any) -> int:
+    def integer(value: object) -> int:
         number = value if isinstance(value, int) else _whole(value)
         if not -limit <= number < limit:
             raise ValueError(f"{_show(value)} is out of the range of the column ({bits} bits)")
@@ -225,14 +233,14 @@ def _integer_of(bits: int) -> Convert:
     return integer
 
 
-def _whole(value: Any) -> int:
+def _whole(value: object) -> int:
     number = _number(value, "whole number")
     if number != number.to_integral_value():
         raise ValueError(f"{_show(value)} is not a whole number")
     return int(number) if abs(number) < 10**30 else 10**30
 
 
-def _number(value: Any, wanted: str = "number") -> Decimal:
+def _number(value: object, wanted: str = "number") -> Decimal:
     """Return a JSON number, or a string of one, as the decimal it was written as."""
     if isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value):
         return Decimal(repr(value))
@@ -243,7 +251,7 @@ def _number(value: Any, wanted: str = "number") -> Decimal:
     raise ValueError(f"{_show(value)} is not a {wanted}")
 
 
-def _decimal(value: Any, precision: int | None, scale: int | None) -> Decimal:
+def _decimal(value: object, precision: int | None, scale: int | None) -> Decimal:
     number = _number(value)
     if precision is None:
         return number
@@ -257,14 +265,14 @@ def _decimal(value: Any, precision: int | None, scale: int | None) -> Decimal:
     return number
 
 
-def _float(value: Any) -> float:
+def _float(value: object) -> float:
     number = float(_number(value))
     if not math.isfinite(number):
         raise ValueError(f"{_show(value)} is out of the range of the column")
     return number
 
 
-def _moment(value: Any, aware: bool, places: int) -> datetime:
+def _moment(value: object, aware: bool, places: int) -> datetime:
     """Return a point in time, in UTC: with its offset, or naive for columns that keep none."""
     moment = _parsed(datetime, value, "date and time")
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else _in_utc(moment, value)
@@ -272,7 +280,7 @@ def _moment(value: Any, aware: bool, places: int) -> datetime:
     return moment if aware else moment.replace(tzinfo=None)
 
 
-def _rounded(moment: datetime, places: int, value: Any) -> datetime:
+def _rounded(moment: datetime, places: int, value: object) -> datetime:
     """Return a point in time with no more than so many places of a second."""
     step: int = 10 ** (6 - places)
     try:
@@ -281,59 +289,58 @@ def _rounded(moment: datetime, places: int, value: Any) -> datetime:
         raise ValueError(f"{_show(value)} is out of the range of dates") from None
 
 
-def _in_utc(moment: datetime, value: Any) -> datetime:
+def _in_utc(moment: datetime, value: object) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ValueError(f"{_show(value)} is out of the range of dates") from None
 
 
-def _date(value: Any) -> date:
+def _date(value: object) -> date:
     if isinstance(value, str) and len(value) > 10:
-        moment: datetime = _parsed(datetime, value, "date")
+        moment = _parsed(datetime, value, "date")
         if moment.time() != time():
             raise ValueError(f"{_show(value)} has a time of day, and the column takes a date alone")
         return moment.date()
-    day: date = _parsed(date, value, "date")
-    return day
+    return _parsed(date, value, "date")
 
 
-def _time(value: Any, places: int) -> time:
-    moment: time = _parsed(time, value, "time of day")
+def _time(value: object, places: int) -> time:
+    moment = _parsed(time, value, "time of day")
     rounded = _rounded(datetime.combine(date(2000, 1, 1), moment), places, value)
     if rounded.day != 1:
         raise ValueError(f"{_show(value)} is out of the range of a time of day")
     return rounded.timetz()
 
 
-def _parsed(kind: Any, value: Any, name: str) -> Any:
-    try:
-        return kind.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{_show(value)} is not a {name} such as RFC 3339 has it") from None
+def _parsed(kind: type[_Moment], value: object, name: str) -> _Moment:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return kind.fromisoformat(value)
+    raise ValueError(f"{_show(value)} is not a {name} such as RFC 3339 has it")
 
 
-def _uuid(value: Any) -> str:
-    try:
-        return str(uuid.UUID(value))
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"{_show(value)} is not a UUID") from None
+def _uuid(value: object) -> str:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return str(uuid.UUID(value))
+    raise ValueError(f"{_show(value)} is not a UUID")
 
 
-def _one_of(value: Any, names: list[str]) -> str:
+def _one_of(value: object, names: list[str]) -> str:
     if isinstance(value, str) and value in names:
         return value
     raise ValueError(f"{_show(value)} is none of {_show(names)}")
 
 
-def _json(value: Any, dialect: str) -> str:
+def _json(value: object, dialect: str) -> str:
     text = _compact(value)
     if dialect == "postgresql" and _NUL.search(text):
         raise ValueError("a NUL character, which PostgreSQL stores in no JSON")
     return text
 
 
-def _array(value: Any, item: Convert, nested: bool) -> str:
+def _array(value: object, item: Callable[[object], str], nested: bool) -> str:
     """Return PostgreSQL's own notation of an array: each item quoted, or NULL; an array in it is one more dimension."""
     if not isinstance(value, list):
         raise ValueError(f"{_show(value)} is not an array")
@@ -348,11 +355,11 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _binary(value: Any) -> Any:
+def _binary(value: object) -> NoReturn:
     raise ValueError("the column is binary, and an answer is text")
 
 
-def _postgresql_text(value: Any) -> str:
+def _postgresql_text(value: Exact) -> str:
     """Return the text that PostgreSQL reads a value from."""
     if isinstance(value, str):
         return value
@@ -363,7 +370,7 @@ def _postgresql_text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _driver_value(value: Any, dialect: str) -> Any:
+def _driver_value(value: Exact, dialect: str) -> Value:
     """Return the value for the drivers of SQLite and MySQL: times as SQL writes them, and as CURRENT_TIMESTAMP does."""
     if isinstance(value, str | int | float):
         return int(value) if isinstance(value, bool) else value

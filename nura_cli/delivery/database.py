@@ -24,7 +24,9 @@ from nura_cli import scrub
 from nura_cli.errors import ConfigError, DatabaseDown
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine
+    from psycopg.abc import AdaptContext
+    from sqlalchemy import URL, Connection, Dialect, Engine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 5
@@ -109,11 +111,11 @@ def _parsed(url: str) -> "URL":
     return parsed
 
 
-def _connect_args(url: "URL", packets: bool) -> dict[str, Any]:
+def _connect_args(url: "URL", packets: bool) -> dict[str, object]:
     """Return what bounds every wait for a server, save what the URL says itself."""
     if url.drivername.endswith("+psycopg"):
         # Without a server-side name for statements, a pooler such as PgBouncer may stand in between.
-        bounds: dict[str, Any] = {
+        bounds: dict[str, object] = {
             "connect_timeout": CONNECT_SECONDS,
             "keepalives_idle": 30,
             "tcp_user_timeout": 60_000,
@@ -140,7 +142,7 @@ def _prepare_psycopg(engine: "Engine") -> None:
     from sqlalchemy import event
 
     @event.listens_for(engine, "connect")
-    def _(connection: Any, record: Any) -> None:
+    def _(connection: "AdaptContext", record: "ConnectionPoolEntry") -> None:
         from psycopg.types.json import set_json_loads
 
         set_json_loads(lambda text: json.loads(text, parse_float=exact), connection)
@@ -168,12 +170,12 @@ def _prepare_sqlite(engine: "Engine", url: "URL") -> None:
         raise ConfigError(f"no database at {name}", hint="nura writes into tables that exist and creates none")
 
     @event.listens_for(engine, "do_connect")
-    def _(dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+    def _(dialect: "Dialect", record: "ConnectionPoolEntry", arguments: list[object], options: dict[str, Any]) -> None:
         arguments[0] = f"file:{quote(os.path.abspath(name))}?mode=rw"  # noqa: PTH100 - a link stays a link
         options |= {"uri": True, "timeout": float(options.get("timeout", LOCK_SECONDS)), "isolation_level": None}
 
     @event.listens_for(engine, "connect")
-    def _(connection: sqlite3.Connection, record: Any) -> None:
+    def _(connection: sqlite3.Connection, record: "ConnectionPoolEntry") -> None:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.create_function("nura_same_time", 2, _same_time, deterministic=True)
         connection.create_function("nura_same_json", 2, _same_json, deterministic=True)
@@ -186,22 +188,24 @@ def _prepare_sqlite(engine: "Engine", url: "URL") -> None:
         )
 
 
-def _same_time(left: Any, right: Any) -> bool:
+def _same_time(left: object, right: object) -> bool:
     """Whether two times are the same instant, however they are written; SQLite has text for times, not a type."""
     return left == right or (None not in (left, right) and _instant(left) == _instant(right))
 
 
-def _instant(value: Any) -> Any:
+def _instant(value: object) -> object:
+    if not isinstance(value, str):
+        return value
     for kind in (datetime, time):
         try:
             moment: datetime | time = kind.fromisoformat(value)
-        except (TypeError, ValueError):
+        except ValueError:
             continue
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return value
 
 
-def _same_json(left: Any, right: Any) -> bool:
+def _same_json(left: object, right: object) -> bool:
     """Whether two values are the same JSON document; SQLite turns a text that is a number into one."""
     if left == right or None in (left, right):
         return bool(left == right)
@@ -225,10 +229,9 @@ def refusal(error: Exception) -> str:
     Raises:
         DatabaseDown: it is not about the values: the database cannot be used now.
     """
-    cause = getattr(error, "orig", None) or error
-    if refuses_row(cause):
-        return wording(cause)
-    raise DatabaseDown(f"the database cannot be used now: {wording(cause)}") from error
+    if refuses_row(error):
+        return wording(error)
+    raise DatabaseDown(f"the database cannot be used now: {wording(error)}") from error
 
 
 @contextmanager
@@ -291,10 +294,21 @@ def read_only(engine: "Engine") -> Iterator["Connection"]:
             yield connection
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return the driver's error, where SQLAlchemy's stands around it."""
+    cause: BaseException = getattr(error, "orig", None) or error
+    return cause
+
+
+def _state(cause: BaseException) -> str:
+    """Return the SQLSTATE of a driver's error, or nothing where it has none."""
+    return str(getattr(cause, "sqlstate", None) or "")
+
+
 def names_wrong(error: BaseException) -> bool:
-    """Whether a driver's error is about names, types or rights: a person must act, time alone will not help."""
-    cause = getattr(error, "orig", None) or error
-    state = str(getattr(cause, "sqlstate", None) or "")
+    """Whether an error is about names, types or rights: a person must act, time alone will not help."""
+    cause = cause_of(error)
+    state = _state(cause)
     if cause.args and cause.args[0] in _MYSQL_WRONG:
         return True
     if state:
@@ -303,16 +317,17 @@ def names_wrong(error: BaseException) -> bool:
 
 
 def refuses_row(error: BaseException) -> bool:
-    """Whether a driver's error is about the values of a statement, so that the same would fail again."""
-    state = str(getattr(error, "sqlstate", None) or "")
-    if state and type(error).__module__.startswith("psycopg"):
+    """Whether an error is about the values of a statement, so that the same would fail again."""
+    cause = cause_of(error)
+    state, module = _state(cause), type(cause).__module__
+    if state and module.startswith("psycopg"):
         # A row that row-level security will not have is refused under the state that missing rights have.
-        return state[:2] not in _PG_NOT_ROW or _checked_by(error) == "ExecWithCheckOptions"
-    if type(error).__module__.startswith("pymysql"):
-        return state[:2] in _MYSQL_ROW_STATES or (bool(error.args) and error.args[0] in _MYSQL_ROW)
+        return state[:2] not in _PG_NOT_ROW or _checked_by(cause) == "ExecWithCheckOptions"
+    if module.startswith("pymysql"):
+        return state[:2] in _MYSQL_ROW_STATES or (bool(cause.args) and cause.args[0] in _MYSQL_ROW)
     # What no number stands with comes from Python's own module: a text of SQLite's that is not UTF-8.
-    unread = type(error) is sqlite3.OperationalError and getattr(error, "sqlite_errorcode", None) is None
-    return unread or type(error).__name__ in ("IntegrityError", "DataError", "OverflowError")
+    unread = type(cause) is sqlite3.OperationalError and getattr(cause, "sqlite_errorcode", None) is None
+    return unread or type(cause).__name__ in ("IntegrityError", "DataError", "OverflowError")
 
 
 def _checked_by(error: BaseException) -> str | None:
@@ -330,39 +345,30 @@ class DatabaseFailure(Enum):
 
 
 def failure_of(error: BaseException) -> DatabaseFailure:
-    """Tell what a driver's error, or SQLAlchemy's around it, is about."""
-    cause = getattr(error, "orig", None) or error
-    module, code = type(cause).__module__, cause.args[0] if cause.args else None
-    state = str(getattr(cause, "sqlstate", None) or "")
+    """Tell what an error is about."""
+    cause = cause_of(error)
+    module, code, state = type(cause).__module__, cause.args[0] if cause.args else None, _state(cause)
     if refuses_row(cause):
         return DatabaseFailure.REFUSED
     if module.startswith("psycopg"):
-        down = not state or state.startswith(("08", "57P"))
-        return (
-            DatabaseFailure.DOWN if down else DatabaseFailure.WAITED if state in _PG_WAITED else DatabaseFailure.DOUBT
-        )
-    if module.startswith("pymysql"):
-        down = not isinstance(code, int) or 2000 <= code < 3000
-        return (
-            DatabaseFailure.DOWN if down else DatabaseFailure.WAITED if code in _MYSQL_WAITED else DatabaseFailure.DOUBT
-        )
-    return (
-        DatabaseFailure.DOUBT
-        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-        else DatabaseFailure.DOWN
-    )
+        down, waited = not state or state.startswith(("08", "57P")), state in _PG_WAITED
+    elif module.startswith("pymysql"):
+        down, waited = not isinstance(code, int) or 2000 <= code < 3000, code in _MYSQL_WAITED
+    else:
+        down, waited = getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR, False
+    return DatabaseFailure.DOWN if down else DatabaseFailure.WAITED if waited else DatabaseFailure.DOUBT
 
 
-def transaction_ended(error: BaseException, connection: Any) -> bool:
+def transaction_ended(error: BaseException, connection: object) -> bool:
     """Whether an error has ended the transaction that a driver's connection was in: SQLite's RAISE(ROLLBACK), MySQL's deadlock."""
-    cause = getattr(error, "orig", None) or error
-    return cause.args[:1] == (_MYSQL_DEADLOCK,) or not getattr(connection, "in_transaction", True)
+    return cause_of(error).args[:1] == (_MYSQL_DEADLOCK,) or not getattr(connection, "in_transaction", True)
 
 
 def wording(error: BaseException) -> str:
-    """Return a driver's error as one plain line of at most 300 characters."""
-    primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    text = primary or (str(error.args[-1]) if error.args else "") or type(error).__name__
+    """Return what the driver says of an error, as one plain line of at most 300 characters."""
+    cause = cause_of(error)
+    primary = getattr(getattr(cause, "diag", None), "message_primary", None)
+    text = primary or (str(cause.args[-1]) if cause.args else "") or type(cause).__name__
     return plain(" ".join(text.split()), 300)
 
 

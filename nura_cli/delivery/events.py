@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from nura_cli import scrub
 from nura_cli.delivery.database import plain
@@ -31,6 +31,7 @@ from nura_cli.errors import EX_TEMPFAIL, ConfigError
 
 if TYPE_CHECKING:
     import httpx2
+    from standardwebhooks import Webhook as Signer
 
 COMMAND_EVENTS = 100
 """Events that one run of a command gets at most."""
@@ -276,7 +277,7 @@ class Webhook:
         self._runner.close()
 
 
-def _signer(secret: str) -> Any:
+def _signer(secret: str) -> "Signer":
     import base64
     import binascii
 

@@ -4,14 +4,19 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from nura_cli.delivery.database import exact
 
+if TYPE_CHECKING:
+    from jmespath.visitor import _TreeNode as Node
+
 _EXACTLY = msgspec.json.Decoder(float_hook=exact)
-Pick = Callable[[Mapping[str, Any]], Any]
+Document = Mapping[str, object]
+"""An answer document: the fields of a line of ``nura results``, by name."""
+Pick = Callable[[Document], object]
 
 FIELDS = (
     *(
@@ -44,7 +49,7 @@ def like(name: str, known: Collection[str]) -> str:
     return f", did you mean {near[0]}" if near else ""
 
 
-def plain_document(document: Mapping[str, Any]) -> dict[str, Any]:
+def plain_document(document: Document) -> dict[str, object]:
     """Return a document with plain values where it holds JSON as it came; numbers are what they were written as.
 
     Raises:
@@ -58,13 +63,13 @@ def plain_document(document: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the answer cannot be read: {error}") from None
 
 
-def _decoded(value: Any) -> Any:
+def _decoded(value: object) -> object:
     if isinstance(value, dict):  # a record, field by field
         return {name: _EXACTLY.decode(one) if isinstance(one, msgspec.Raw) else one for name, one in value.items()}
     return _EXACTLY.decode(value) if isinstance(value, msgspec.Raw) else value
 
 
-def _with_doubles(value: Any) -> Any:
+def _with_doubles(value: object) -> object:
     """Return a value for JMESPath's functions, which know no decimals."""
     if isinstance(value, dict):
         return {name: _with_doubles(inner) for name, inner in value.items()}
@@ -93,7 +98,7 @@ def compiled(expression: str) -> Pick:
     if _PATH.fullmatch(expression):
         return _path(expression.split("."))
 
-    def pick(document: Mapping[str, Any]) -> Any:
+    def pick(document: Document) -> object:
         try:
             return parsed.search(_with_doubles(document))
         except JMESPathError as error:
@@ -105,12 +110,13 @@ def compiled(expression: str) -> Pick:
 def _path(names: list[str]) -> Pick:
     """Return what JMESPath does for ``a.b.c``, several times as fast: nearly every expression is one of these."""
 
-    def pick(document: Any) -> Any:
+    def pick(document: Document) -> object:
+        found: object = document
         for name in names:
-            if not isinstance(document, dict):
+            if not isinstance(found, dict):
                 return None
-            document = document.get(name)
-        return document
+            found = found.get(name)
+        return found
 
     return pick
 
@@ -128,14 +134,15 @@ class Reads(NamedTuple):
     record: tuple[str, ...]
     path: tuple[str, ...] = ()
 
-    def absent(self, record: Any) -> list[str]:
+    def absent(self, record: Mapping[str, object]) -> list[str]:
         """Return which of the fields a record lacks; of a path, how far it leads."""
         if not self.path:
             return [name for name in self.record if name not in record]
+        found: object = record
         for n, name in enumerate(self.path, 1):
-            if not isinstance(record, dict) or name not in record:
+            if not isinstance(found, dict) or name not in found:
                 return [".".join(self.path[:n])]
-            record = record[name]
+            found = found[name]
         return []
 
 
@@ -156,7 +163,7 @@ _STEPS = {
 """Nodes whose children work on what the one before them gave, and not on what the node itself was given."""
 
 
-def _fields(node: Any, scope: str | None) -> Iterator[tuple[str, str]]:
+def _fields(node: "Node", scope: str | None) -> Iterator[tuple[str, str]]:
     """Yield the fields that a node looks at in the document (scope "") and in its record ("record"); None: in neither."""
     if scope is None:
         return
@@ -171,7 +178,7 @@ def _fields(node: Any, scope: str | None) -> Iterator[tuple[str, str]]:
                     return
 
 
-def _mistyped(tree: Any) -> Iterator[str]:
+def _mistyped(tree: "Node") -> Iterator[str]:
     """Find functions that do not exist, and a first field that no answer has."""
     from jmespath.functions import Functions
 

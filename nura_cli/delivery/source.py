@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from nura_cli.delivery.database import errors_of, names_wrong, open_engine, read_only, refuses_row, wording
+from nura_cli.delivery.database import cause_of, errors_of, names_wrong, open_engine, read_only, refuses_row, wording
 from nura_cli.errors import ConfigError, DatabaseDown
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _encoded(result: "CursorResult[Any]") -> Iterator[bytes]:
             yield encode(dict(zip(names, map(_plain, names, row), strict=True)))
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: object) -> object:
     """Return a value as JSON has it.
 
     Raises:
@@ -91,7 +91,7 @@ def _plain(name: str, value: Any) -> Any:
         ) from None
 
 
-def _finite(name: str, value: Any) -> Any:
+def _finite(name: str, value: float | Decimal) -> float | Decimal:
     if not math.isfinite(value):
         raise ValueError(f"JSON has no {value}")
     return value
@@ -106,7 +106,7 @@ def _clock(span: timedelta) -> str:
 
 
 _ADDRESSES = (IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)
-_FORMS: dict[type, Callable[[str, Any], Any]] = {
+_FORMS: dict[type, Callable[[str, Any], object]] = {
     float: _finite,
     Decimal: _finite,
     datetime: lambda name, value: value.isoformat(),
@@ -122,7 +122,7 @@ _FORMS: dict[type, Callable[[str, Any], Any]] = {
 
 def writes(error: BaseException) -> bool:
     """Whether a statement was refused because it would have changed something."""
-    cause = getattr(error, "orig", None) or error
+    cause = cause_of(error)
     return (
         getattr(cause, "sqlstate", None) == "25006"
         or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY
@@ -136,10 +136,10 @@ def _as_ours(engine: "Engine") -> Iterator[None]:
     try:
         yield
     except errors_of(engine) as error:
-        message = wording(getattr(error, "orig", None) or error)
+        message = wording(error)
         if names_wrong(error) or writes(error):
             raise ConfigError(f"the query cannot be run: {message}") from error
-        if refuses_row(getattr(error, "orig", None) or error):
+        if refuses_row(error):
             raise ConfigError(
                 f"the query gives a value that cannot be read: {message}", hint="cast it in the query"
             ) from error

@@ -8,16 +8,24 @@ nothing, so is what was.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
+from nura_cli.delivery.columns import Value
 from nura_cli.delivery.database import DatabaseFailure, RowRefused, errors_of, failure_of, transaction_ended, wording
+from nura_cli.delivery.expressions import Document
 from nura_cli.errors import DatabaseDown
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine, Table
+    from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, Update
+    from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.types import TypeEngine
+
+Values = tuple[Value | None, ...]
+"""What a row's slots hold, as the driver takes it."""
+Reply = TypeVar("Reply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class Tally:
             DatabaseDown: the database cannot be used now.
         """
         found = failure_of(error)
-        message = wording(getattr(error, "orig", None) or error)
+        message = wording(error)
         if found is DatabaseFailure.REFUSED:
             self.works = True
         elif found is DatabaseFailure.DOWN or (not self.works and len(self.doubts) >= _MOST_IN_VAIN):
@@ -118,8 +126,21 @@ class Slot(NamedTuple):
     """One column and what comes into it."""
 
     column: str
-    take: Callable[[Mapping[str, Any]], Any]
+    take: Callable[[Document], Value | None]
     """Gives the value for an answer document, as the column takes it; raises ValueError where there is none."""
+
+
+class Slots(NamedTuple):
+    """The slots of a row's key, of what must still hold in it, and of what is written."""
+
+    where: Sequence[Slot]
+    guards: Sequence[Slot]
+    sets: Sequence[Slot]
+
+    @property
+    def every(self) -> list[Slot]:
+        """All of them, in this order: a row's values stand in it."""
+        return [*self.where, *self.guards, *self.sets]
 
 
 class Row(NamedTuple):
@@ -127,16 +148,17 @@ class Row(NamedTuple):
 
     position: int
     writer: "Writer"
-    key: tuple[Any, ...]
-    values: tuple[Any, ...]
-    delivery: str | None
+    key: Values
+    values: Values
+    delivery: object
+    """Names the delivery in the ledger, where there is one."""
 
 
 class Writer:
     """Writes one mapping of answers to columns.
 
     Args:
-        where, guards, sets: the slots of the row's key, of what must still hold in it, and of what is written.
+        slots: which columns, and what comes into each.
         doubtful: a row that was hit need not hold what was written.
     """
 
@@ -144,33 +166,31 @@ class Writer:
         self,
         engine: "Engine",
         table: "Table",
-        where: Sequence[Slot],
-        guards: Sequence[Slot],
-        sets: Sequence[Slot],
+        slots: Slots,
         doubtful: bool,
     ) -> None:
         self._engine = engine
         self._table = table
-        self._alone = unique(table, {slot.column for slot in where})
+        self._alone = unique(table, {slot.column for slot in slots.where})
         # Of several rows of one key, some may have been edited and others not.
-        self._looks = doubtful or (bool(guards) and not self._alone)
+        self._looks = doubtful or (bool(slots.guards) and not self._alone)
         self._errors = errors_of(engine)
-        self._where, self._guards, self._sets = where, guards, sets
-        self._takes = [slot.take for slot in (*guards, *sets)]
+        self._slots = slots
+        self._takes = [slot.take for slot in (*slots.guards, *slots.sets)]
         # SQLAlchemy keeps the names of columns for itself, so ours must be none of them.
         prefix = "v"
         while any(column.name.startswith(prefix) for column in table.columns):
             prefix += "_"
-        self._names = [f"{prefix}{i}" for i in range(len(where) + len(guards) + len(sets))]
+        self._names = [f"{prefix}{i}" for i in range(len(slots.every))]
         self._index = prefix + "i"
 
-    def row(self, position: int, document: Mapping[str, Any]) -> Row:
+    def row(self, position: int, document: Document) -> Row:
         """Return the row of an answer document.
 
         Raises:
             ValueError: a value is null that must not be, or does not fit its column; says which.
         """
-        key = tuple([slot.take(document) for slot in self._where])
+        key = tuple([slot.take(document) for slot in self._slots.where])
         return Row(position, self, key, (*key, *[take(document) for take in self._takes]), document.get("delivery_id"))
 
     def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
@@ -192,8 +212,8 @@ class Writer:
         """Return three conditions on the row: it is the one, its guards hold, it holds our values; each true or false."""
         import sqlalchemy as sa
 
-        columns = [self._table.columns[slot.column] for slot in (*self._where, *self._guards, *self._sets)]
-        n, m = len(self._where), len(self._where) + len(self._guards)
+        columns = [self._table.columns[slot.column] for slot in self._slots.every]
+        n, m = len(self._slots.where), len(self._slots.where) + len(self._slots.guards)
         pairs = list(zip(columns, values, strict=True))
         same = [_same(column, value, self._engine.dialect.name) for column, value in pairs]
         return (
@@ -210,36 +230,33 @@ class EachRow(Writer):
         self,
         engine: "Engine",
         table: "Table",
-        where: Sequence[Slot],
-        guards: Sequence[Slot],
-        sets: Sequence[Slot],
+        slots: Slots,
         doubtful: bool = True,
     ) -> None:
         import sqlalchemy as sa
 
-        super().__init__(engine, table, where, guards, sets, doubtful)
+        super().__init__(engine, table, slots, doubtful)
         binds: list[ColumnElement[Any]] = [sa.bindparam(name, type_=sa.types.NullType()) for name in self._names]
         key, guard, same = self._conditions(binds)
-        columns = [table.columns[slot.column] for slot in sets]
+        columns = [table.columns[slot.column] for slot in slots.sets]
         update = sa.update(table).where(key, guard, sa.not_(same))
-        update = update.values(dict(zip(columns, binds[-len(sets) :], strict=True)))
+        update = update.values(dict(zip(columns, binds[-len(slots.sets) :], strict=True)))
         # A table may say ON CONFLICT REPLACE or ROLLBACK; our update takes no other row's place.
         self._update, self._update_values = self._compiled(update.prefix_with("OR ABORT", dialect="sqlite"))
         look = sa.select(_all(same), _all(sa.or_(guard, same))).select_from(table).where(key)
         self._look, self._look_values = self._compiled(look)
 
-    def _compiled(self, statement: Any) -> tuple[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
+    def _compiled(self, statement: "Update | Select[int, int]") -> tuple[str, Callable[[Values], Values]]:
         """Return a statement's text, and what puts a row's values into the order of its parameters."""
         compiled = statement.compile(dialect=self._engine.dialect)
-        order = [self._names.index(name) for name in compiled.positiontup]
+        order = [self._names.index(name) for name in compiled.positiontup or ()]
         return str(compiled), itemgetter(*order)
 
     def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows; see :meth:`Writer.write`."""
         # The driver's own cursor: SQLAlchemy's execution costs several times what SQLite's does.
-        cursor = connection.connection.cursor()
         update, values = self._update, self._update_values
-        try:
+        with closing(connection.connection.cursor()) as cursor:
             for row in rows:
                 try:
                     cursor.execute(update, values(row.values))
@@ -252,10 +269,8 @@ class EachRow(Writer):
                 except self._errors as error:
                     yield row, self._refused(error, connection.connection.dbapi_connection, tally)
             tally.end()
-        finally:
-            cursor.close()
 
-    def _refused(self, error: Exception, connection: Any, tally: Tally) -> RowOutcome:
+    def _refused(self, error: Exception, connection: object, tally: Tally) -> RowOutcome:
         """Return what became of a row that failed; raises DatabaseDown, and RowRefused where the transaction ended with it."""
         refused = tally.refused(error)
         if transaction_ended(error, connection):
@@ -274,38 +289,39 @@ class InPackets(EachRow):
 
     def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows; see :meth:`Writer.write`."""
-        cursor = connection.connection.cursor()
-        try:
+        with closing(connection.connection.cursor()) as cursor:
             for packet in _packets(rows):
                 yield from self._written(cursor, packet, tally)
             tally.end()
-        finally:
-            cursor.close()
 
-    def _written(self, cursor: Any, rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
+    def _written(self, cursor: "DBAPICursor", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         replies = self._asked(cursor, self._update, self._update_values, rows, lambda: bool(cursor.rowcount), tally)
         looked = [row for row, hit in zip(rows, replies, strict=True) if hit is False or (hit is True and self._looks)]
         look = self._asked(cursor, self._look, self._look_values, looked, lambda: _found(cursor.fetchone()), tally)
         found = dict(zip([row.position for row in looked], look, strict=True))
         for row, hit in zip(rows, replies, strict=True):
             seen = found.get(row.position)
-            refused = next((one for one in (hit, seen) if isinstance(one, RowOutcome)), None)
-            yield row, refused or outcome(hit, seen, self._alone)
+            if isinstance(hit, RowOutcome):
+                yield row, hit
+            elif isinstance(seen, RowOutcome):
+                yield row, seen
+            else:
+                yield row, outcome(hit, seen, self._alone)
 
     def _asked(
         self,
-        cursor: Any,
+        cursor: "DBAPICursor",
         statement: str,
-        values: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+        values: Callable[[Values], Values],
         rows: Sequence[Row],
-        read: Callable[[], Any],
+        read: Callable[[], Reply],
         tally: Tally,
-    ) -> list[Any]:
+    ) -> list[Reply | RowOutcome]:
         """Run a statement for each row, and return what ``read`` gives for it, or the outcome of one that was refused.
 
         A packet ends at a statement that is refused: the rest goes into another.
         """
-        replies: list[Any] = []
+        replies: list[Reply | RowOutcome] = []
         while len(replies) < len(rows):
             if tally.enough:
                 return replies + [LATER] * (len(rows) - len(replies))
@@ -355,28 +371,25 @@ class Together(Writer):
         self,
         engine: "Engine",
         table: "Table",
-        where: Sequence[Slot],
-        guards: Sequence[Slot],
-        sets: Sequence[Slot],
+        slots: Slots,
         types: Mapping[str, str],
         doubtful: bool = True,
     ) -> None:
         import sqlalchemy as sa
         from sqlalchemy.dialects.postgresql import ARRAY
 
-        super().__init__(engine, table, where, guards, sets, doubtful)
+        super().__init__(engine, table, slots, doubtful)
         names = [self._index, *self._names]
         arrays = [sa.bindparam(name, type_=ARRAY(sa.Text)) for name in names]
         given = sa.func.unnest(*arrays).table_valued(*(sa.column(name, sa.Text) for name in names)).render_derived()
-        slots = (*where, *guards, *sets)
         values: list[ColumnElement[Any]] = [
             sa.cast(given.columns[name], _named(types[slot.column]))
-            for name, slot in zip(self._names, slots, strict=True)
+            for name, slot in zip(self._names, slots.every, strict=True)
         ]
         key, guard, same = self._conditions(values)
         index = given.columns[self._index]
-        columns = [table.columns[slot.column] for slot in sets]
-        update = sa.update(table).values(dict(zip(columns, values[-len(sets) :], strict=True)))
+        columns = [table.columns[slot.column] for slot in slots.sets]
+        update = sa.update(table).values(dict(zip(columns, values[-len(slots.sets) :], strict=True)))
         self._update = update.where(key, guard, sa.not_(same)).returning(index)
         look = sa.select(index, _all(same), _all(sa.or_(guard, same)))
         self._look = look.select_from(given).join(table, key).group_by(index)
@@ -422,7 +435,7 @@ class Together(Writer):
         connection.execute(self._update, self._arrays([]))
         connection.execute(self._look, self._arrays([]))
 
-    def _arrays(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
+    def _arrays(self, rows: Sequence[Row]) -> dict[str, Sequence[Value | None]]:
         columns = list(zip(*(row.values for row in rows), strict=True)) or [()] * len(self._names)
         arrays = {name: list(values) for name, values in zip(self._names, columns, strict=True)}
         return {self._index: [str(row.position) for row in rows], **arrays}
@@ -432,10 +445,10 @@ def _named(name: str) -> "TypeEngine[Any]":
     """Return a type by the name that the database itself gives it."""
     from sqlalchemy.types import UserDefinedType
 
-    class Named(UserDefinedType[Any]):
+    class Named(UserDefinedType[str]):
         cache_ok = False
 
-        def get_col_spec(self, **options: Any) -> str:
+        def get_col_spec(self, **options: object) -> str:
             return name.replace("%", "%%")
 
     return Named()
@@ -454,15 +467,15 @@ def unique(table: "Table", columns: Collection[str]) -> bool:
     return any(key and key <= set(columns) for key in keys)
 
 
-def _all(condition: "ColumnElement[bool]") -> "ColumnElement[Any]":
+def _all(condition: "ColumnElement[bool]") -> "ColumnElement[int]":
     """Return 1 when a condition holds for every row that was found, 0 when not, null when none was found."""
     import sqlalchemy as sa
 
     return sa.func.min(sa.case((condition, sa.literal_column("1")), else_=sa.literal_column("0")))
 
 
-def _found(two: Any) -> Found | None:
-    ours, unedited = two
+def _found(row: Sequence[int | None] | None) -> Found | None:
+    ours, unedited = row or (None, None)
     return None if ours is None else Found(bool(ours), bool(unedited))
 
 
@@ -534,7 +547,7 @@ _GROUP_CHARACTERS = 4_000_000
 def groups(rows: Sequence[Row]) -> Iterator[tuple[Writer, list[Row]]]:
     """Part rows into groups for one writer each, of bounded size and in order for one key: no group has a key twice."""
     waiting: dict[Writer, list[Row]] = {}
-    keys: set[tuple[Any, ...]] = set()
+    keys: set[Values] = set()
     characters = 0
     for row in rows:
         if row.key in keys or len(keys) == _GROUP_ROWS or characters > _GROUP_CHARACTERS:

@@ -10,13 +10,13 @@ database is down, locked or full (DatabaseDown: nothing of the chunk was written
 """
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nura_cli.clock import rfc3339
-from nura_cli.delivery.columns import converter, guard_converter, key_converter
+from nura_cli.delivery.columns import Convert, Value, converter, guard_converter, key_converter
 from nura_cli.delivery.database import (
     RowRefused,
     errors_of,
@@ -27,7 +27,7 @@ from nura_cli.delivery.database import (
     transaction,
     wording,
 )
-from nura_cli.delivery.expressions import Pick, compiled, like, plain_document
+from nura_cli.delivery.expressions import Document, Pick, compiled, like, plain_document
 from nura_cli.delivery.statements import (
     SKIPPED,
     UNCHANGED,
@@ -36,6 +36,7 @@ from nura_cli.delivery.statements import (
     Row,
     RowOutcome,
     Slot,
+    Slots,
     Tally,
     Together,
     Writer,
@@ -60,14 +61,20 @@ class _Raced(Exception):
     """The ledger took no entry: most likely another run has delivered one of these at this very moment."""
 
 
+class _Ledger(NamedTuple):
+    """The table that every delivery is entered into."""
+
+    table: "TableClause"
+    written_at: Convert
+    """Turns an RFC 3339 time into what its column takes."""
+
+
 class _Prepared(NamedTuple):
     """What is known once the table was looked at."""
 
     writers: Mapping[str, Writer]
     """By the status of the answers they write."""
-    ledger: "TableClause | None"
-    written_at: Any
-    """Turns an RFC 3339 time into what the ledger's column takes."""
+    ledger: "_Ledger | None"
 
 
 class WriteBack:
@@ -138,7 +145,7 @@ class WriteBack:
         except errors_of(self._engine) as error:
             raise self._as_ours(error) from error
 
-    def write(self, documents: Sequence[Mapping[str, Any]], now: int, *, suspects: bool = False) -> list[RowOutcome]:
+    def write(self, documents: Sequence[Document], now: int, *, suspects: bool = False) -> list[RowOutcome]:
         """Write a chunk of answers in one transaction; the documents of one key are written in their order.
 
         Args:
@@ -157,7 +164,7 @@ class WriteBack:
         outcomes = [SKIPPED] * len(documents)
         rows: list[Row] = []
         for position, document in enumerate(documents):
-            writer = self._prepared.writers.get(document["status"])
+            writer = self._prepared.writers.get(str(document["status"]))
             if writer is not None:
                 try:
                     rows.append(writer.row(position, plain_document(document)))
@@ -199,15 +206,17 @@ class WriteBack:
                 yield row, outcome
         self._enter(connection, done, now)
 
-    def _known(self, connection: "Connection", rows: Sequence[Row]) -> set[str | None]:
+    def _known(self, connection: "Connection", rows: Sequence[Row]) -> set[object]:
         """Return the deliveries that the ledger has already."""
         import sqlalchemy as sa
 
         ledger = self._prepared.ledger
-        known: set[str | None] = set()
-        for start in range(0, len(rows) if ledger is not None else 0, 1000):
+        known: set[object] = set()
+        if ledger is None:
+            return known
+        uid = ledger.table.columns["uid"]
+        for start in range(0, len(rows), 1000):
             uids = [row.delivery for row in rows[start : start + 1000]]
-            uid = ledger.columns["uid"]  # type: ignore[union-attr]  # the loop is empty without a ledger
             known.update(connection.scalars(sa.select(uid).where(uid.in_(uids))))
         return known
 
@@ -216,9 +225,9 @@ class WriteBack:
         ledger = self._prepared.ledger
         if ledger is None or not rows:
             return
-        at = self._prepared.written_at(rfc3339(now))
+        at = ledger.written_at(rfc3339(now))
         try:
-            connection.execute(ledger.insert(), [{"uid": row.delivery, "written_at": at} for row in rows])
+            connection.execute(ledger.table.insert(), [{"uid": row.delivery, "written_at": at} for row in rows])
         except errors_of(self._engine) as error:
             raise _Raced(refusal(error)) from error
         if len(self._known(connection, rows)) < len(rows):
@@ -258,30 +267,22 @@ class WriteBack:
         if problems or table is None:
             raise self._config_error(problems)
         writers = {
-            status: self._writer(table, slots["where"], slots["only_if"], slots[option], types, doubtful)
+            status: self._writer(table, Slots(slots["where"], slots["only_if"], slots[option]), types, doubtful)
             for status, option in (("completed", "set"), ("failed", "set_failed"))
             if slots[option]
         }
         if ledger is None:
-            return _Prepared(writers, None, None)
+            return _Prepared(writers, None)
         at = converter(ledger.columns["written_at"].type, self._engine.dialect.name)
         # Without the types of its columns: what comes is converted already.
         bare = sa.table(ledger.name, *(sa.column(column) for column in _LEDGER_COLUMNS), schema=ledger.schema)
-        return _Prepared(writers, bare, at)
+        return _Prepared(writers, _Ledger(bare, at))
 
-    def _writer(
-        self,
-        table: "Table",
-        where: list[Slot],
-        guards: list[Slot],
-        sets: list[Slot],
-        types: Mapping[str, str],
-        doubtful: bool,
-    ) -> Writer:
+    def _writer(self, table: "Table", slots: Slots, types: Mapping[str, str], doubtful: bool) -> Writer:
         if self._engine.dialect.name == "postgresql":
-            return Together(self._engine, table, where, guards, sets, types, doubtful)
+            return Together(self._engine, table, slots, types, doubtful)
         kind = InPackets if self._engine.dialect.driver == "pymysql" else EachRow
-        return kind(self._engine, table, where, guards, sets, doubtful)
+        return kind(self._engine, table, slots, doubtful)
 
     def _reflected(
         self, connection: "Connection", option: str, named: str, problems: list[tuple[str, str]]
@@ -330,13 +331,15 @@ class WriteBack:
                 null = {"where": False, "only_if": True}.get(option, name in self._nullable)
                 yield Slot(name, self._take(place, expression, pick, column, null))
 
-    def _take(self, place: str, expression: str, pick: Pick, column: "Column[Any]", null: bool) -> Any:
+    def _take(
+        self, place: str, expression: str, pick: Pick, column: "Column[object]", null: bool
+    ) -> Callable[[Document], Value | None]:
         """Return the function that takes a column's value from a document."""
         makers = {"where": key_converter, "only_if": guard_converter}
         convert = makers.get(place.split(".")[0], converter)(column.type, self._engine.dialect.name)
         advice = f"list {column.name} under nullable" if place.startswith("set") else "it names the row"
 
-        def take(document: Mapping[str, Any]) -> Any:
+        def take(document: Document) -> Value | None:
             try:
                 value = pick(document)
                 if value is not None:
@@ -373,9 +376,9 @@ class WriteBack:
     def _as_ours(self, error: Exception) -> ConfigError | DatabaseDown:
         """Return the error to raise for what the database message when it was only asked."""
         if names_wrong(error):
-            return self._config_error([("table", wording(getattr(error, "orig", None) or error))])
+            return self._config_error([("table", wording(error))])
         self._engine.dispose()
-        message = wording(getattr(error, "orig", None) or error)
+        message = wording(error)
         return DatabaseDown(f"the database cannot be asked now: {message}")
 
 
@@ -444,7 +447,7 @@ WITH RECURSIVE kinds AS (
   SELECT attname, t.typbasetype, t.typtypmod FROM kinds JOIN pg_type t ON t.oid = kinds.oid WHERE t.typtype = 'd'
 )
 SELECT attname, format_type(t.oid, CASE WHEN t.typname IN ('timestamp', 'timestamptz', 'time', 'timetz', 'numeric', 'interval')
-  THEN modifier ELSE -1 END)
+  THEN modifier ELSE -1 END) AS kind
 FROM kinds JOIN pg_type t ON t.oid = kinds.oid WHERE t.typtype <> 'd'
 """
 
@@ -489,4 +492,4 @@ def _type_names(connection: "Connection", table: "Table") -> dict[str, str]:
     if connection.dialect.name != "postgresql":
         return {}
     found = connection.execute(sa.text(_TYPE_NAMES), {"named": _quoted(table)})
-    return {name: kind for name, kind in found}  # noqa: C416 - rows, not pairs
+    return {row.attname: row.kind for row in found}

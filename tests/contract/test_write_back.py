@@ -939,12 +939,13 @@ def test_the_statements_for_mysql_can_be_made() -> None:
     import sqlalchemy as sa
 
     from nura_cli.delivery.database import open_engine
-    from nura_cli.delivery.statements import EachRow, Slot
+    from nura_cli.delivery.statements import EachRow, Slot, Slots
 
     engine = open_engine("mysql://user@127.0.0.1/app")
     columns = sa.Column("id", sa.Integer), sa.Column("a%", sa.Text), sa.Column("n", sa.Integer)
     slot = {name: Slot(name, lambda document: None) for name in ("id", "a%", "n")}
-    writer = EachRow(engine, sa.Table("t", sa.MetaData(), *columns), [slot["id"]], [slot["n"]], [slot["a%"]])
+    slots = Slots([slot["id"]], [slot["n"]], [slot["a%"]])
+    writer = EachRow(engine, sa.Table("t", sa.MetaData(), *columns), slots)
     assert writer._update.startswith("UPDATE t SET `a%%`=%s WHERE t.id = %s")
     assert "<=>" in writer._update
     assert writer._update_values((1, 2, 3)) == (3, 1, 2, 3)

@@ -492,6 +492,16 @@ def test_a_key_that_is_null_finds_no_row_and_never_all_of_them(table: Database) 
     assert table.run("SELECT count(*) FROM t WHERE a IS NOT NULL") == [(0,)]
 
 
+def test_a_number_that_is_the_key_of_a_column_of_times_stops_no_other_row(database: Database) -> None:
+    database.run(f"CREATE TABLE k (at {'DATETIME' if database.kind == 'sqlite' else 'TIMESTAMP'} PRIMARY KEY, a TEXT)")
+    database.run("INSERT INTO k (at) VALUES ('2026-01-02 03:04:05')")
+    more_than_a_double = msgspec.Raw(b"12345678901234567.5")
+    options: dict[str, Any] = {"table": "k", "where": {"at": "key"}}
+    odd, plain = database.kinds(answer(more_than_a_double), answer("2026-01-02 03:04:05"), **options)
+    assert odd in ("failed", "gone")  # by the type of the column, or since there is no such row
+    assert plain == "written"
+
+
 # --- hostile names and answers
 
 NAMES = [

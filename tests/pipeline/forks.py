@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import anthropic  # noqa: F401 - loaded once, before the fork
-import openai  # noqa: F401
+import openai  # noqa: F401 - as above
 
 from nura_cli import cli, clock
 from nura_cli.cli import (  # noqa: F401 - loaded once, before the fork

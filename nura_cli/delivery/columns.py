@@ -77,7 +77,7 @@ def key_converter(column_type: "ColumnType", dialect: str) -> Convert:
     from sqlalchemy import types
 
     if dialect == "sqlite" and isinstance(column_type, types.DateTime | types.Date | types.Time):
-        return lambda value: _driver_value(_any(value), dialect)
+        return _for_driver(_any, dialect)
     return _for_driver(_exact(column_type, dialect, held=True), dialect)
 
 
@@ -88,7 +88,7 @@ def guard_converter(column_type: "ColumnType", dialect: str) -> Convert:
     if isinstance(column_type, types.JSON) and dialect != "postgresql":  # their drivers give the document's text
         return _document_text
     if dialect == "sqlite" and not isinstance(column_type, types.String):
-        return lambda value: _driver_value(_any(value), dialect)
+        return _for_driver(_any, dialect)
     return _for_driver(_exact(column_type, dialect, held=True), dialect)
 
 

@@ -19,7 +19,7 @@ from nura_cli.delivery.expressions import Document
 from nura_cli.errors import DatabaseDown
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, Update
+    from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, Table, Update
     from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.types import TypeEngine
 
@@ -162,13 +162,7 @@ class Writer:
         doubtful: a row that was hit need not hold what was written.
     """
 
-    def __init__(
-        self,
-        engine: "Engine",
-        table: "Table",
-        slots: Slots,
-        doubtful: bool,
-    ) -> None:
+    def __init__(self, engine: "Engine", table: "Table", slots: Slots, doubtful: bool) -> None:
         self._engine = engine
         self._table = table
         self._alone = unique(table, {slot.column for slot in slots.where})
@@ -222,25 +216,22 @@ class Writer:
             sa.and_(*same[m:]),
         )
 
+    def _assigned(self, values: Sequence["ColumnElement[Any]"]) -> dict["Column[Any]", "ColumnElement[Any]"]:
+        """Return the columns that are written, each with its one of the values."""
+        columns = [self._table.columns[slot.column] for slot in self._slots.sets]
+        return dict(zip(columns, values[-len(columns) :], strict=True))
+
 
 class EachRow(Writer):
     """One statement a row."""
 
-    def __init__(
-        self,
-        engine: "Engine",
-        table: "Table",
-        slots: Slots,
-        doubtful: bool = True,
-    ) -> None:
+    def __init__(self, engine: "Engine", table: "Table", slots: Slots, doubtful: bool = True) -> None:
         import sqlalchemy as sa
 
         super().__init__(engine, table, slots, doubtful)
         binds: list[ColumnElement[Any]] = [sa.bindparam(name, type_=sa.types.NullType()) for name in self._names]
         key, guard, same = self._conditions(binds)
-        columns = [table.columns[slot.column] for slot in slots.sets]
-        update = sa.update(table).where(key, guard, sa.not_(same))
-        update = update.values(dict(zip(columns, binds[-len(slots.sets) :], strict=True)))
+        update = sa.update(table).values(self._assigned(binds)).where(key, guard, sa.not_(same))
         # A table may say ON CONFLICT REPLACE or ROLLBACK; our update takes no other row's place.
         self._update, self._update_values = self._compiled(update.prefix_with("OR ABORT", dialect="sqlite"))
         look = sa.select(_all(same), _all(sa.or_(guard, same))).select_from(table).where(key)
@@ -388,9 +379,8 @@ class Together(Writer):
         ]
         key, guard, same = self._conditions(values)
         index = given.columns[self._index]
-        columns = [table.columns[slot.column] for slot in slots.sets]
-        update = sa.update(table).values(dict(zip(columns, values[-len(slots.sets) :], strict=True)))
-        self._update = update.where(key, guard, sa.not_(same)).returning(index)
+        update = sa.update(table).values(self._assigned(values)).where(key, guard, sa.not_(same))
+        self._update = update.returning(index)
         look = sa.select(index, _all(same), _all(sa.or_(guard, same)))
         self._look = look.select_from(given).join(table, key).group_by(index)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
-    from nura_cli.pipeline.results import Wanted
+    from nura_cli.state.selection import Selection
 
 __version__ = "0.1.0"
 __all__ = ["Enqueued", "Result", "__version__", "enqueue", "results"]
@@ -170,29 +170,29 @@ def results(
         StateError: the state file cannot be read now.
     """
     from nura_cli.pipeline.lines import key_of
-    from nura_cli.pipeline.results import Wanted
+    from nura_cli.state.selection import Selection
+    from nura_cli.states import TaskStatus
 
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    wanted = Wanted(
+    chosen = Selection(
         workloads,
-        [status] if status else [],
-        None if since is None else int(since.timestamp()),
-        after,
-        None if key is None else key_of(key).identity,
+        [TaskStatus(status)] if status else [],
+        None if key is None else [key_of(key).identity],
+        since=None if since is None else int(since.timestamp()),
     )
-    return _read(_loaded(config), wanted)
+    return _read(_loaded(config), chosen, after)
 
 
-def _read(loaded: "Config", wanted: "Wanted") -> Iterator[Result]:
+def _read(loaded: "Config", chosen: "Selection", after: int) -> Iterator[Result]:
     import msgspec
 
     from nura_cli.pipeline import results as stage
     from nura_cli.state import State
 
     with State(loaded.state, newer=True) as state:
-        stage.check_known(state, loaded, wanted.workloads)
-        for document in stage.stream(state, loaded, wanted):
+        stage.check_known(state, loaded, chosen.workloads)
+        for document in stage.stream(state, loaded, chosen, after=after):
             yield msgspec.json.decode(msgspec.json.encode(document))  # what stands in it as raw JSON is decoded, too
 
 

@@ -21,6 +21,7 @@ from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Control, Sandbox
 from nura_cli.state import State, batches
+from nura_cli.state.selection import Selection
 from tests import tallies
 
 PROTOCOLS = ("openai", "anthropic")
@@ -241,13 +242,12 @@ class Spool:
         found: dict[str, int] = self.status()["tasks"]
         return found
 
-    def results(self, **options: Any) -> list[dict[str, Any]]:
+    def results(self, after: int = 0, key: str | None = None, **options: Any) -> list[dict[str, Any]]:
         """Return the documents of results."""
         config = configuration.load(self.path)
+        chosen = Selection(keys=None if key is None else [key], **options)
         with State(config.state) as state:
-            encoded = [
-                msgspec.json.encode(document) for document in results.stream(state, config, results.Wanted(**options))
-            ]
+            encoded = [msgspec.json.encode(document) for document in results.stream(state, config, chosen, after=after)]
         return [json.loads(line) for line in encoded]
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:

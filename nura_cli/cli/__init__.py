@@ -8,7 +8,13 @@ import typer
 
 from nura_cli.cli.session import Stopped, remember_common, stop_politely
 
-COMMANDS = ("enqueue", "dispatch", "poll", "reconcile", "status", "results", "resolve", "demo", "sandbox")
+PANELS = {
+    "Every day": ("enqueue", "dispatch", "poll", "reconcile", "status", "results"),
+    "Something is wrong": ("resolve",),
+    "Setting up": ("demo", "sandbox"),
+}
+"""The commands, each a module of its name, as ``nura --help`` lists them."""
+COMMANDS = tuple(name for names in PANELS.values() for name in names)
 
 
 def build(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -22,8 +28,10 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
     )
     app.callback()(remember_common)
     named = next((argument for argument in arguments if argument in COMMANDS), None)
-    for name in (named,) if named else COMMANDS:
-        app.command(name)(importlib.import_module(f"nura_cli.cli.{name}").command)
+    for panel, names in PANELS.items():
+        for name in names:
+            if named in (None, name):
+                app.command(name, rich_help_panel=panel)(importlib.import_module(f"nura_cli.cli.{name}").command)
     return app
 
 
@@ -36,4 +44,4 @@ def main() -> None:
         sys.exit(stopped.exit_code)
 
 
-__all__ = ["COMMANDS", "build", "main"]
+__all__ = ["COMMANDS", "PANELS", "build", "main"]

@@ -1,31 +1,22 @@
 """nura results."""
 
-import json
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nura_cli import clock
+from nura_cli.cli.grammar import Asked, with_grammar
 from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.dialects import vendors
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_PARTIAL
+from nura_cli.pipeline.report import Problem
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
-    from nura_cli.pipeline.results import Wanted
     from nura_cli.state import State
+    from nura_cli.state.selection import Selection
 
 _FLUSH_BYTES = 1 << 16
-
-
-class Final(StrEnum):
-    """The states an answer can be in."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 _OURS = "nura"
@@ -40,19 +31,10 @@ def _form(value: str) -> str:
 
 
 @with_session
+@with_grammar
 def command(
     session: Session,
-    workloads: Annotated[list[str] | None, typer.Argument(help="Only these.", show_default="all")] = None,
-    status: Annotated[
-        list[Final] | None,
-        typer.Option(help="Only these; may be given more than once.", show_default="all"),
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option(help="The answer to one record, by its key (a composite one as a JSON array).")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Settled since then: an RFC 3339 time or date, or how long ago, such as 2h.")
-    ] = None,
+    asked: Asked,
     after: Annotated[int, typer.Option(help="Only answers with a higher seq.", min=0)] = 0,
     form: Annotated[
         str,
@@ -65,21 +47,22 @@ def command(
     ] = _OURS,
 ) -> None:
     """Print answers as JSON Lines."""
-    from nura_cli.pipeline import results
-
     config = session.config()
-    names = workloads or []
-    wanted = results.Wanted(names, status or [], _moment(since), after, None if key is None else _identity(key))
+    problems: list[Problem] = []
     with session.state(config.state, newer=True) as state:
-        results.check_known(state, config, names)
         out = bytearray()
-        for line in _lines(state, config, form, wanted):
-            out += harmless(line)
-            out += b"\n"
-            if len(out) >= _FLUSH_BYTES:
-                _put(out)
-                out.clear()
+        for chosen in asked.parts(state, config, problems):
+            for line in _lines(state, config, form, chosen, after):
+                out += harmless(line)
+                out += b"\n"
+                if len(out) >= _FLUSH_BYTES:
+                    _put(out)
+                    out.clear()
         _put(out)
+    for found in problems:
+        session.tell(found.line)
+    if problems:
+        raise typer.Exit(EX_PARTIAL)
 
 
 def _put(lines: bytes | bytearray) -> None:
@@ -87,33 +70,11 @@ def _put(lines: bytes | bytearray) -> None:
         out.write(lines)
 
 
-def _lines(state: "State", config: "Config", form: str, wanted: "Wanted") -> Iterator[bytes]:
+def _lines(state: "State", config: "Config", form: str, chosen: "Selection", after: int) -> Iterator[bytes]:
     import msgspec
 
     from nura_cli.pipeline import results
 
     if form != _OURS:
-        return results.vendor_lines(state, form, wanted)
-    return map(msgspec.json.encode, results.stream(state, config, wanted))
-
-
-def _identity(key: str) -> str:
-    from nura_cli.errors import InputError
-    from nura_cli.pipeline import lines
-
-    try:
-        return lines.key_of(json.loads(key) if key.startswith("[") else key).identity
-    except (ValueError, InputError) as error:
-        raise UsageError(f"--key {key}: {error}") from error
-
-
-def _moment(since: str | None) -> int | None:
-    from nura_cli.config import duration
-
-    if since is None:
-        return None
-    try:
-        return clock.now() - int(duration(since)) if since[-1:] in "smhd" else clock.parse(since)
-    except ValueError as error:
-        message = f"--since {since}: neither a time such as 2026-01-02T03:04:05Z nor a length of time such as 2h"
-        raise UsageError(message) from error
+        return results.vendor_lines(state, form, chosen, after=after)
+    return map(msgspec.json.encode, results.stream(state, config, chosen, after=after))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import log, tasks
+from nura_cli.state import log, selection, tasks
 from nura_cli.state.connection import Connection
 from nura_cli.states import ErrorKind, TaskStatus
 
@@ -287,54 +287,34 @@ class Row(NamedTuple):
     tag: str | None
 
 
-_ROWS = (
+_COLUMNS = (
     "SELECT a.seq, a.task_id, w.name, r.key, r.line, a.status, a.finished_at, r.enqueued_at, a.attempts, a.error_kind,"
     " a.error_code, a.http_status, a.error_message, a.body, a.batch_id, b.revision, b.provider, b.dialect, b.endpoint,"
-    " b.model, b.tag FROM answers a JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id"
-    " JOIN workloads w ON w.id = l.workload_id JOIN records r ON r.task_id = a.task_id"
-    " LEFT JOIN batches b ON b.id = a.batch_id"
+    " b.model, b.tag FROM"
 )
+_WIDE = "JOIN records r ON r.task_id = a.task_id LEFT JOIN batches b ON b.id = a.batch_id"
+_ALL = selection.Selection()
 
 
 def pages(
-    db: Connection,
-    *,
-    workloads: Sequence[str] = (),
-    statuses: Sequence[str] = (),
-    since: int | None = None,
-    after: int = 0,
-    page: int = 200,
+    db: Connection, chosen: selection.Selection = _ALL, *, after: int = 0, page: int = 200
 ) -> Iterator[list[Row]]:
-    """Yield answers of tasks that still stand for their key, by seq, in pages that are not empty.
+    """Yield answers of a selection of tasks, by seq, in pages that are not empty.
 
     No read transaction is held between two pages, however slow the caller is.
 
     Args:
-        workloads, statuses: keep only these (all, when empty).
-        since: settled at this unix second or later.
         after: only answers with a higher seq.
         page: rows fetched at a time.
     """
-    where = ["a.seq > :after", "t.superseded_by IS NULL"]
-    values: dict[str, object] = {"page": page}
-    if workloads:
-        where.append("w.name IN (SELECT value FROM json_each(:workloads))")
-        values["workloads"] = json.dumps(list(workloads))
-    if statuses:
-        where.append("a.status IN (SELECT value FROM json_each(:statuses))")
-        values["statuses"] = json.dumps(list(statuses))
-    if since is not None:
-        where.append("+a.finished_at >= :since")  # by seq, not by this column's index
-        values["since"] = since
-        first = db.execute("SELECT min(seq) FROM answers WHERE finished_at >= ?", (since,)).fetchone()[0]
+    if chosen.since is not None and chosen.keys is None:
+        first = db.execute("SELECT min(seq) FROM answers WHERE finished_at >= ?", (chosen.since,)).fetchone()[0]
         if first is None:
             return
         after = max(after, first - 1)
-    query = f"{_ROWS} WHERE {' AND '.join(where)} ORDER BY a.seq LIMIT :page"
-    while True:
-        rows = [Row(*row) for row in db.execute(query, {**values, "after": after})]
-        if not rows:
-            return
+    tables, where, values = selection.settled(chosen)
+    query = f"{_COLUMNS} {tables} {_WIDE} WHERE {where} AND a.seq > :after ORDER BY a.seq LIMIT :page"
+    while rows := [Row(*row) for row in db.execute(query, {**values, "after": after, "page": page})]:
         yield rows
         after = rows[-1].seq
 
@@ -350,18 +330,9 @@ def dialects(db: Connection, workloads: Sequence[str] = ()) -> set[str]:
 
 def of_tasks(db: Connection, ids: Sequence[int]) -> dict[int, Row]:
     """Return the answers of these tasks, superseded or not; a task without one is left out."""
-    rows = db.execute(f"{_ROWS} WHERE a.task_id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),))
-    return {row[1]: Row(*row) for row in rows}
-
-
-def of_key(db: Connection, workloads: Sequence[str], key: str) -> list[int]:
-    """Return the ids of the tasks that stand for a key (its text form) now, one of each workload (of all, when empty)."""
-    rows = db.execute(
-        "SELECT k.task_id FROM workloads w JOIN keys k ON k.workload_id = w.id AND k.key = :key"
-        " WHERE :all OR w.name IN (SELECT value FROM json_each(:workloads))",
-        {"key": key, "all": not workloads, "workloads": json.dumps(list(workloads))},
-    )
-    return [int(row[0]) for row in rows]
+    tables = "answers a JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id JOIN workloads w ON w.id = l.workload_id"
+    query = f"{_COLUMNS} {tables} {_WIDE} WHERE a.task_id IN (SELECT value FROM json_each(?))"
+    return {row[1]: Row(*row) for row in db.execute(query, (json.dumps(list(ids)),))}
 
 
 class Spending(NamedTuple):

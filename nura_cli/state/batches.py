@@ -49,6 +49,8 @@ class Batch(NamedTuple):
         short_at: when it first came home with fewer answers than the provider counts.
         ending: how the provider ended it: completed, expired or cancelled.
         cancelled: tasks that its cancelling made ``cancelled``, until a person has decided about them.
+        cancel_at: when a person wished it cancelled.
+        cancel_taken_at: when the provider took that.
     """
 
     id: int
@@ -92,6 +94,8 @@ class Batch(NamedTuple):
     short_at: int | None
     ending: str | None
     cancelled: int
+    cancel_at: int | None
+    cancel_taken_at: int | None
 
     @property
     def offered(self) -> dict[str, str]:

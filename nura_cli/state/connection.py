@@ -14,10 +14,13 @@ class Connection(sqlite3.Connection):
     Attributes:
         clock: gives the time, unix seconds.
         all_due: nothing waits for its time (``--now``).
+        who, why: the person whose verb this is, and the person's own words for it; empty and None for a stage.
     """
 
     clock: Clock = staticmethod(now)
     all_due = False
+    who = ""
+    why: str | None = None
     _began: int | None = None
 
     @property

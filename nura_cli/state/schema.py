@@ -338,7 +338,68 @@ FOURTH = """
 INSERT INTO meta (name, value) VALUES ('oldest_version', '4');
 """
 
-STEPS = (FIRST, SECOND, THIRD, FOURTH)
+FIFTH = """
+-- Workloads and providers to which nothing is sent until a person releases them, or until a time. origin is empty for a person's
+-- hold, and says why for one that nura set by itself: both may stand beside each other.
+CREATE TABLE holds (
+    scope TEXT NOT NULL CHECK (scope IN ('workload', 'provider')),
+    name TEXT NOT NULL,
+    origin TEXT NOT NULL DEFAULT '',
+    at INTEGER NOT NULL,
+    until INTEGER,
+    who TEXT NOT NULL,
+    why TEXT,
+    PRIMARY KEY (scope, name, origin)
+) STRICT, WITHOUT ROWID;
+
+-- What persons did: one row for each chunk of a verb's work. what: in words. why: the person's own.
+CREATE TABLE actions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    verb TEXT NOT NULL,
+    who TEXT NOT NULL,
+    workload TEXT,
+    batch_id INTEGER,
+    n INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    why TEXT
+) STRICT;
+CREATE INDEX actions_at ON actions (at);
+
+-- The runs of the last 30 days, enqueue's where they failed or read a source. A run without an end was killed, or is at work.
+CREATE TABLE past_runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    stage TEXT NOT NULL,
+    workload TEXT,
+    started_at INTEGER NOT NULL,
+    pid INTEGER NOT NULL,
+    ended_at INTEGER,
+    exit_code INTEGER,
+    message TEXT
+) STRICT;
+CREATE INDEX past_runs_started ON past_runs (started_at);
+CREATE INDEX transitions_at ON transitions (at);
+
+-- retry_of: the completed task that this one runs again; it takes its place when it completes.
+ALTER TABLE tasks ADD COLUMN retry_of INTEGER;
+CREATE INDEX tasks_retry ON tasks (retry_of) WHERE retry_of IS NOT NULL;
+CREATE INDEX tasks_superseded ON tasks (superseded_by) WHERE superseded_by IS NOT NULL;
+
+-- cancel_at: when a person wished it cancelled. cancel_taken_at: when the provider took that.
+ALTER TABLE batches ADD COLUMN cancel_at INTEGER;
+ALTER TABLE batches ADD COLUMN cancel_taken_at INTEGER;
+
+-- again: how often this was told before, under another id.
+ALTER TABLE deliveries ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX deliveries_over ON deliveries (task_id) WHERE status <> 'pending';
+
+-- What failed is found without a look at what did not, by status and by kind of error; what a batch settled by the batch.
+CREATE INDEX answers_unanswered ON answers (status) WHERE status <> 'completed';
+CREATE INDEX answers_errors ON answers (error_kind, error_code) WHERE status = 'failed';
+CREATE INDEX answers_batch ON answers (batch_id);
+"""
+
+STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 """The migrations, in their order. One that was released is never changed: a file says how many of them it has had."""
 VERSION = len(STEPS)
 

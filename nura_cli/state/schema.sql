@@ -27,6 +27,7 @@ CREATE TABLE lanes (
     UNIQUE (workload_id, dialect, endpoint, model)
 ) STRICT;
 
+-- retry_of: the completed task that this one runs again; it takes its place when it completes.
 CREATE TABLE tasks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     lane_id INTEGER NOT NULL,
@@ -35,10 +36,13 @@ CREATE TABLE tasks (
     attempts INTEGER NOT NULL DEFAULT 0,
     not_before INTEGER NOT NULL DEFAULT 0,
     superseded_by INTEGER,
+    retry_of INTEGER,
     CHECK ((status = 'submitted') = (batch_id IS NOT NULL))
 ) STRICT;
 CREATE INDEX tasks_pending ON tasks (lane_id, not_before, id) WHERE status = 'pending';
 CREATE INDEX tasks_batch ON tasks (batch_id, id) WHERE batch_id IS NOT NULL;
+CREATE INDEX tasks_retry ON tasks (retry_of) WHERE retry_of IS NOT NULL;
+CREATE INDEX tasks_superseded ON tasks (superseded_by) WHERE superseded_by IS NOT NULL;
 
 -- Written once, never changed: the key as JSON, the record as it came (or a ready line's body).
 CREATE TABLE records (
@@ -67,7 +71,8 @@ CREATE TABLE specs (
 -- what was missed. held: why a person has to decide. plan: what its answers set off, as it was when it was claimed; NULL for
 -- batches of earlier releases. asked_at: when the provider was last asked after it alone. short_at: when it first came home with
 -- fewer answers than the provider counts. ending: how the provider ended it. cancelled: tasks of it that somebody's cancelling of
--- it made 'cancelled', until a person has decided about them. Columns after final_at came with later versions.
+-- it made 'cancelled', until a person has decided about them. cancel_at: when a person wished it cancelled; cancel_taken_at: when
+-- the provider took that. Columns after final_at came with later versions.
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     lane_id INTEGER NOT NULL,
@@ -110,6 +115,8 @@ CREATE TABLE batches (
     short_at INTEGER,
     ending TEXT,
     cancelled INTEGER NOT NULL DEFAULT 0,
+    cancel_at INTEGER,
+    cancel_taken_at INTEGER,
     CHECK (status NOT IN ('submitted', 'completed', 'reconciled') OR remote_id IS NOT NULL),
     CHECK (status NOT IN ('submitting') OR marker IS NOT NULL),
     CHECK ((status IN ('reconciled', 'failed')) = (final_at IS NOT NULL))
@@ -163,7 +170,11 @@ CREATE TABLE answers (
 ) STRICT;
 -- "nura results --since" looks at what is new, however much there is.
 CREATE INDEX answers_finished ON answers (finished_at);
+-- What failed is found without a look at what did not, by status and by kind of error; what a batch settled by the batch.
+CREATE INDEX answers_unanswered ON answers (status) WHERE status <> 'completed';
+CREATE INDEX answers_errors ON answers (error_kind, error_code) WHERE status = 'failed';
 CREATE INDEX answers_cancelled ON answers (batch_id) WHERE status = 'cancelled';
+CREATE INDEX answers_batch ON answers (batch_id);
 
 -- Append-only: one row for each time a task was answered for (or not) by a batch; money in pico-dollars (1e-12 USD),
 -- NULL where the model has no known price. stray: the remote id of a double, whose answers were billed and not used.
@@ -212,6 +223,34 @@ CREATE TABLE transitions (
     why TEXT NOT NULL
 ) STRICT;
 CREATE INDEX transitions_batch ON transitions (batch_id) WHERE batch_id IS NOT NULL;
+CREATE INDEX transitions_at ON transitions (at);
+
+-- What persons did: one row for each chunk of a verb's work. what: in words. why: the person's own.
+CREATE TABLE actions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    verb TEXT NOT NULL,
+    who TEXT NOT NULL,
+    workload TEXT,
+    batch_id INTEGER,
+    n INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    why TEXT
+) STRICT;
+CREATE INDEX actions_at ON actions (at);
+
+-- Workloads and providers to which nothing is sent until a person releases them, or until a time. origin is empty for a person's
+-- hold, and says why for one that nura set by itself: both may stand beside each other.
+CREATE TABLE holds (
+    scope TEXT NOT NULL CHECK (scope IN ('workload', 'provider')),
+    name TEXT NOT NULL,
+    origin TEXT NOT NULL DEFAULT '',
+    at INTEGER NOT NULL,
+    until INTEGER,
+    who TEXT NOT NULL,
+    why TEXT,
+    PRIMARY KEY (scope, name, origin)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE runs (
     stage TEXT PRIMARY KEY,
@@ -222,6 +261,19 @@ CREATE TABLE runs (
     exit_code INTEGER,
     message TEXT
 ) STRICT, WITHOUT ROWID;
+
+-- The runs of the last 30 days, enqueue's where they failed or read a source. A run without an end was killed, or is at work.
+CREATE TABLE past_runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    stage TEXT NOT NULL,
+    workload TEXT,
+    started_at INTEGER NOT NULL,
+    pid INTEGER NOT NULL,
+    ended_at INTEGER,
+    exit_code INTEGER,
+    message TEXT
+) STRICT;
+CREATE INDEX past_runs_started ON past_runs (started_at);
 
 -- A trouble that lasts is said at its onset and then at intervals, not by every run of cron.
 CREATE TABLE troubles (
@@ -247,7 +299,8 @@ CREATE TABLE routes (
 
 -- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook; target
 -- says which of the workload's receivers. seq: the answer it is about; another answer since then overtakes it. row and
--- row_error, of an event: what became of the row that was written before it. Done deliveries stand in no index.
+-- row_error, of an event: what became of the row that was written before it. again: how often it was told before, under another
+-- id. What is done with stands in one narrow index, by task.
 CREATE TABLE deliveries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL CHECK (kind IN ('row', 'event')),
@@ -266,11 +319,13 @@ CREATE TABLE deliveries (
     said TEXT,
     created_at INTEGER NOT NULL,
     done_at INTEGER,
+    again INTEGER NOT NULL DEFAULT 0,
     CHECK ((task_id IS NULL) = (seq IS NULL)),
     CHECK ((status = 'pending') = (done_at IS NULL))
 ) STRICT;
 CREATE INDEX deliveries_due ON deliveries (workload_id, kind, target, id) WHERE status = 'pending';
 CREATE INDEX deliveries_task ON deliveries (task_id, kind, target, id) WHERE status = 'pending' AND task_id IS NOT NULL;
+CREATE INDEX deliveries_over ON deliveries (task_id) WHERE status <> 'pending';
 CREATE INDEX deliveries_batch ON deliveries (batch_id) WHERE status = 'pending' AND kind = 'row';
 CREATE INDEX deliveries_dead ON deliveries (workload_id, kind, target) WHERE status = 'dead';
 

@@ -21,6 +21,7 @@ from nura_cli.errors import StateCorrupt, StateError, StateNewer
 from nura_cli.state import State, answers, batches, file, locks, outbox, runs, schema, tasks
 from nura_cli.state.answers import Charge, Failure, Settled
 from nura_cli.state.connection import LONGEST_BACKOFF
+from nura_cli.state.selection import Selection
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 
 NOW = 1_800_000_000
@@ -370,7 +371,8 @@ def test_settling_keeps_answers_attempts_and_totals(state: State) -> None:
     [[row]] = answers.pages(state.db)
     assert (row.task_id, row.status, row.key, row.body) == (one, "completed", '"a"', b"{}")
     assert answers.spending(state.db, [one, two]) == {one: (10, 4, 5, 100, 200), two: (0, 0, 0, None, None)}
-    assert answers.of_key(state.db, ["w"], "a") == answers.of_key(state.db, [], "a") == [one]
+    for names in (["w"], []):
+        assert [[row]] == list(answers.pages(state.db, Selection(names, keys=["a"])))
     counted(state)
 
 
@@ -395,8 +397,8 @@ def test_reading_pages_by_seq(state: State) -> None:
     assert [row.seq for row in rows] == list(range(1, 8))
     assert [row.task_id for row in rows] == ids[::-1]
     assert [[row.seq for row in page] for page in answers.pages(state.db, after=5, page=2)] == [[6, 7]]
-    assert list(answers.pages(state.db, workloads=["other"])) == []
-    assert list(answers.pages(state.db, since=NOW + 1)) == []
+    assert list(answers.pages(state.db, Selection(["other"]))) == []
+    assert list(answers.pages(state.db, Selection(since=NOW + 1))) == []
 
 
 # --- runs

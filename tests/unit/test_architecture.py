@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 EACH_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 LAYERS = {
-    "__init__": {"pipeline", "dialects", "state", "config", "config_file", "clock"},
+    "__init__": {"pipeline", "dialects", "state", "states", "config", "config_file", "clock"},
     "cli": {
         "pipeline",
         "state",

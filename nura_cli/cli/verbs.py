@@ -1,0 +1,64 @@
+"""What the verbs of an operator have in common: a dry run, a question before money or data is at stake, and who it was, and why."""
+
+import os
+import pwd
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nura_cli.cli.session import Session
+from nura_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from nura_cli.config import Config
+    from nura_cli.state import State
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done, and do nothing.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")]
+WhyOption = Annotated[str | None, typer.Option(help="Your reason, for nura log.", show_default=False)]
+
+
+@contextmanager
+def acting(session: Session, why: str | None) -> "Iterator[tuple[State, Config]]":
+    """Give the block the open state file, on which what it does is noted as this person's, and the configuration.
+
+    Raises:
+        ConfigError: as root, where the state file is another user's.
+    """
+    config = session.config()
+    with session.state(config.state) as state:
+        state.refuse_root()
+        state.db.who, state.db.why = person(), why
+        yield state, config
+
+
+def person() -> str:
+    """Return who is at work, as the system knows them: ``tim``, or ``root (tim)`` under sudo."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    behind = os.environ.get("SUDO_USER")
+    return f"{name} ({behind})" if behind and behind != name else name
+
+
+def agree(session: Session, question: str, yes: bool) -> None:
+    """Ask before something is spent or deleted; go on only if it is agreed to.
+
+    Args:
+        question: what would be done: ``12 tasks are sent again, at about $0.40``.
+        yes: it was agreed to beforehand (``--yes``).
+
+    Raises:
+        UsageError: it was not, and nobody is there to ask.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()) or session.json:
+        raise UsageError(f"{question}: nothing was done", hint="agree to it with --yes; -n says what would be done")
+    if not typer.confirm(f"{question}. Go on?", err=True):
+        session.tell("nothing was done")
+        raise typer.Exit

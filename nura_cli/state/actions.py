@@ -1,0 +1,77 @@
+"""What persons did, and what they hold: the rows behind hold, release and the other verbs of an operator."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from nura_cli import logs
+from nura_cli.state.connection import Connection
+
+Scope = Literal["workload", "provider"]
+
+
+def note(
+    db: Connection, verb: str, what: str, n: int, *, workload: str | None = None, batch_id: int | None = None
+) -> None:
+    """Note what a person did, in the transaction that does it; who it is, and why, the connection knows.
+
+    Args:
+        what: in words: ``3 failed tasks wait again``.
+        n: how many tasks, rows or events that were.
+    """
+    db.execute(
+        "INSERT INTO actions (at, verb, who, workload, batch_id, n, what, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (db.now, verb, db.who, workload, batch_id, n, what, db.why),
+    )
+    logs.decided("nura %s by %s: %s%s", verb, db.who or "nobody", what, f" ({db.why})" if db.why else "")
+
+
+class Hold(NamedTuple):
+    """Why nothing goes to a workload or provider. Unix seconds; ``until`` is None where only a person ends it.
+
+    ``origin`` is empty for a person's hold, and says why for one that nura set by itself.
+    """
+
+    scope: Scope
+    name: str
+    origin: str
+    at: int
+    until: int | None
+    who: str
+    why: str | None
+
+
+_HOLD = ", ".join(Hold._fields)
+
+
+def holds(db: Connection) -> list[Hold]:
+    """Return what is held now, the longest first."""
+    rows = db.execute(
+        f"SELECT {_HOLD} FROM holds WHERE until IS NULL OR until > ? ORDER BY at, scope, name, origin", (db.now,)
+    )
+    return [Hold(*row) for row in rows]
+
+
+def held(db: Connection, workload: str, provider: str) -> Hold | None:
+    """Return what holds a workload, or its provider; None where it may be sent."""
+    row = db.execute(
+        f"SELECT {_HOLD} FROM holds WHERE (scope, name) IN (('workload', ?), ('provider', ?))"
+        " AND (until IS NULL OR until > ?) ORDER BY at, scope LIMIT 1",
+        (workload, provider, db.now),
+    ).fetchone()
+    return Hold(*row) if row else None
+
+
+def hold(db: Connection, found: Hold) -> None:
+    """Hold a workload or provider; one that is held for the same reason is held on, with its new time and words."""
+    db.execute(
+        f"INSERT INTO holds ({_HOLD}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " until = excluded.until, who = excluded.who, why = excluded.why",
+        found,
+    )
+
+
+def release(db: Connection, scope: Scope, names: Sequence[str]) -> list[Hold]:
+    """Lift every hold of these workloads or providers, whoever set it; return them."""
+    lifted = [one for one in holds(db) if one.scope == scope and one.name in names]
+    db.executemany("DELETE FROM holds WHERE scope = ? AND name = ?", [(scope, name) for name in names])
+    return lifted

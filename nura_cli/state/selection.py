@@ -1,0 +1,132 @@
+"""Which tasks are meant: the one grammar of results, show and the operators' verbs, as conditions on the state file.
+
+Only tasks that stand for their key now are ever meant; what was superseded is no one's any more.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from nura_cli.state.connection import Connection
+from nura_cli.states import TaskStatus
+
+CHUNK = 2000
+"""Tasks that a verb moves in one transaction, and keys that are looked up at a time."""
+
+
+class Selection(NamedTuple):
+    """Which tasks are meant; each attribute narrows it, and empty ones do not.
+
+    Attributes:
+        workloads, statuses: one of these.
+        keys: one of these, in their text form (1 and "1" are one key); None for any.
+        batch_id: settled by this batch.
+        kind, code: failed for this kind of error, and with this code of the provider's.
+        since, until: settled (what still waits: enqueued) at this unix second or later, and before that one.
+    """
+
+    workloads: Sequence[str] = ()
+    statuses: Sequence[TaskStatus] = ()
+    keys: Sequence[str] | None = None
+    batch_id: int | None = None
+    kind: str | None = None
+    code: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+class Clauses(NamedTuple):
+    """A selection as SQL: what is read (tasks ``t``, their queues ``l``, workloads ``w``, and answers ``a`` or records ``r``), the
+    conditions, and the values bound in them.
+    """
+
+    tables: str
+    where: str
+    values: dict[str, object]
+
+
+def settled(chosen: Selection) -> Clauses:
+    """Return the clauses by which settled tasks of a selection are read: answers ``a`` of tasks ``t``."""
+    where, values = _of_tasks(chosen)
+    if chosen.statuses:
+        where.append("a.status IN (SELECT value FROM json_each(:statuses))")
+        values["statuses"] = json.dumps([str(status) for status in chosen.statuses])
+        if TaskStatus.COMPLETED not in chosen.statuses:
+            where.append("a.status <> 'completed'")  # by which the index of what has no answer is found
+    for column, value in (("batch_id", chosen.batch_id), ("error_kind", chosen.kind), ("error_code", chosen.code)):
+        if value is not None:
+            where.append(f"a.{column} = :{column}")
+            values[column] = value
+    _between(where, values, "a.finished_at", chosen)
+    tables = "answers a CROSS JOIN tasks t ON t.id = a.task_id"
+    if chosen.keys is not None:
+        tables = f"{_BY_KEY} CROSS JOIN answers a ON a.task_id = t.id"
+    return Clauses(f"{tables} {_OWNER}", " AND ".join(where), values)
+
+
+def pending(chosen: Selection) -> Clauses:
+    """Return the clauses by which tasks of a selection that wait are read: tasks ``t`` and their records ``r``."""
+    where, values = _of_tasks(chosen)
+    where.append("t.status = 'pending'")
+    if chosen.batch_id is not None or chosen.kind is not None or chosen.code is not None:
+        where.append("0")  # what waits has neither
+    _between(where, values, "r.enqueued_at", chosen)
+    tables = "lanes q CROSS JOIN tasks t ON t.lane_id = q.id" if chosen.keys is None else _BY_KEY
+    return Clauses(f"{tables} JOIN records r ON r.task_id = t.id {_OWNER}", " AND ".join(where), values)
+
+
+# CROSS JOIN: read in the order in which it is written.
+_BY_KEY = "workloads o CROSS JOIN keys k ON k.workload_id = o.id CROSS JOIN tasks t ON t.id = k.task_id"
+_OWNER = "JOIN lanes l ON l.id = t.lane_id JOIN workloads w ON w.id = l.workload_id"
+
+
+def _of_tasks(chosen: Selection) -> tuple[list[str], dict[str, object]]:
+    where, values = ["t.superseded_by IS NULL"], dict[str, object]()
+    if chosen.workloads:
+        where.append("w.name IN (SELECT value FROM json_each(:workloads))")
+        values["workloads"] = json.dumps(list(chosen.workloads))
+    if chosen.keys is not None:
+        where.append("k.key IN (SELECT value FROM json_each(:keys))")
+        values["keys"] = json.dumps(list(chosen.keys))
+    return where, values
+
+
+def _between(where: list[str], values: dict[str, object], column: str, chosen: Selection) -> None:
+    for name, value, comparison in (("since", chosen.since, ">="), ("until", chosen.until, "<")):
+        if value is not None:
+            where.append(f"+{column} {comparison} :{name}")  # paged by seq or id, not by this column's index
+            values[name] = value
+
+
+class Unknown(NamedTuple):
+    """A key that nothing is known of, and the known ones beside it."""
+
+    key: str
+    near: Sequence[str]
+
+
+def unknown(db: Connection, workloads: Sequence[str], keys: Sequence[str]) -> Iterator[Unknown]:
+    """Yield which of these keys (in their text form) none of the workloads has (of all, when empty), each with its neighbours."""
+    ids = [
+        row[0]
+        for row in db.execute(
+            "SELECT id FROM workloads WHERE :all OR name IN (SELECT value FROM json_each(:names)) ORDER BY id",
+            {"all": not workloads, "names": json.dumps(list(workloads))},
+        )
+    ]
+    for key in keys:
+        query = "SELECT 1 FROM keys WHERE workload_id IN (SELECT value FROM json_each(?)) AND key = ?"
+        if db.execute(query, (json.dumps(ids), key)).fetchone() is None:
+            yield Unknown(key, list(dict.fromkeys(near for one in ids for near in _beside(db, one, key))))
+
+
+def _beside(db: Connection, workload: int, key: str) -> list[str]:
+    """Return the keys right before and after one, in their order."""
+    sides = (("<", "DESC"), (">", "ASC"))
+    return [
+        row[0]
+        for side, order in sides
+        for row in db.execute(
+            f"SELECT key FROM keys WHERE workload_id = ? AND key {side} ? ORDER BY key {order} LIMIT 3", (workload, key)
+        )
+    ]

@@ -126,7 +126,7 @@ class Asked:
         kind, code = _error(self.error)
         keys = [_identity(key) for key in self.keys]
         for found in selection.unknown(state.db, self.workloads, keys):
-            raise UsageError(f"--key {found.key}: {_unknown(found)}")
+            raise UsageError(f"--key {_unknown(found)}")
         return Selection(
             workloads=self.workloads,
             statuses=self.statuses,
@@ -160,7 +160,7 @@ class Asked:
                 else:
                     found[line.identity] = line.place
             for unknown in selection.unknown(state.db, self.workloads, list(found)):
-                problems.append(problem(InputError(f"{found.pop(unknown.key)}: {unknown.key}: {_unknown(unknown)}")))
+                problems.append(problem(InputError(f"{found.pop(unknown.key)}: {_unknown(unknown)}")))
             yield chosen._replace(keys=[*(chosen.keys or ()), *found])
 
 
@@ -219,7 +219,7 @@ def _key_of(text: str) -> str:
         if "key" not in document:
             raise InputError("the object has no key")
         return key_of(document["key"]).identity
-    return key_of(json.loads(text) if text[0] in '["' else text).identity
+    return key_of(json.loads(text) if text[:1] in ("[", '"') else text).identity
 
 
 def _identity(key: str) -> str:
@@ -230,8 +230,10 @@ def _identity(key: str) -> str:
 
 
 def _unknown(found: selection.Unknown) -> str:
-    near = f"; beside it there are {', '.join(found.near)}" if found.near else ""
-    return f"no such key{near}"
+    from nura_cli.pipeline.lines import shown
+
+    near = f"; beside it there are {', '.join(map(shown, found.near))}" if found.near else ""
+    return f"{shown(found.key)}: no such key{near}"
 
 
 def _error(text: str | None) -> tuple[str | None, str | None]:

@@ -162,6 +162,11 @@ def key_of(value: Any, prefix: str = "") -> Key:
     return Key(msgspec.json.encode(value).decode(), identity)
 
 
+def shown(identity: str) -> str:
+    """Return a key's identity as a person would type it after ``--key``."""
+    return identity.removeprefix("\x1e")
+
+
 def _part(value: Any) -> str:
     """Return one part of a key as text. Raises InputError: it is no string or integer, is empty, or has control characters."""
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import settings
 
 from nura_cli import config as configuration
-from nura_cli.pipeline import dispatch, enqueue, poll, preview, reconcile, resolve, results, status
+from nura_cli.pipeline import dispatch, enqueue, hold, poll, preview, reconcile, release, resolve, results, status
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Control, Sandbox
 from nura_cli.state import State, batches
+from nura_cli.state.actions import Scope
 from nura_cli.state.selection import Selection
 from tests import tallies
 
@@ -215,6 +216,24 @@ class Spool:
         """Run resolve: with ``--resend``, unless told otherwise."""
         decision = adopt or (resolve.Decision.GIVE_UP if give_up else resolve.Decision.RESEND)
         return self._run(lambda state, config, accounts: resolve.run(state, config, accounts, names, decision))
+
+    def hold(self, *names: str, scope: Scope = "workload", until: int | None = None, why: str | None = None) -> Report:
+        """Run hold, as somebody called tim."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            state.db.who, state.db.why = "tim", why
+            return hold.run(state, config, scope, names, until)
+
+        return self._run(work)
+
+    def release(self, *names: str, scope: Scope = "workload") -> Report:
+        """Run release, as somebody called ann."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            state.db.who = "ann"
+            return release.run(state, config, scope, names)
+
+        return self._run(work)
 
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""

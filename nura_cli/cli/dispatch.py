@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _EMPTY = {
     "batches": [],
     "requests": 0,
-    "not_due": {"threshold": 0, "backoff": 0, "paused": 0},
+    "not_due": {"threshold": 0, "backoff": 0, "paused": 0, "held": 0},
     "waits": [],
     "unconfirmed": 0,
 }
@@ -29,7 +29,8 @@ def command(
         bool, typer.Option("--dry-run", "-n", help="Show what would be sent, with estimates; write nothing.")
     ] = False,
     now: Annotated[
-        bool, typer.Option("--now", help="Send what waits: no thresholds, no backoff after outages.")
+        bool,
+        typer.Option("--now", help="Send what waits: no thresholds, no backoff after outages; what is held stays."),
     ] = False,
 ) -> None:
     """Pack what waits into batches and send them."""

@@ -246,12 +246,31 @@ def _error(text: str | None) -> tuple[str | None, str | None]:
 
 
 def _moment(option: str, text: str | None) -> int | None:
-    from nura_cli.config import duration
+    return None if text is None else _time(option, text, -1)
 
+
+def to_come(option: str, text: str | None) -> int | None:
+    """Return the unix second that an option gives: a time or date, or in how long, such as ``2h``; None where it is not given.
+
+    Raises:
+        UsageError: it is neither, or past, or after all calendars.
+    """
     if text is None:
         return None
+    at = _time(option, text, 1)
+    if at <= clock.now():
+        raise UsageError(f"{option} {text}: is past ({clock.rfc3339(at) or 'long ago'})")
+    if clock.rfc3339(at) is None:
+        raise UsageError(f"{option} {text}: is further away than any calendar reaches")
+    return at
+
+
+def _time(option: str, text: str, direction: int) -> int:
+    """Return the unix second of a time or date, or of a length of time from now on (1) or before (-1). Raises UsageError."""
+    from nura_cli.config import duration
+
     try:
-        return clock.now() - int(duration(text)) if text[-1:] in "smhd" else clock.parse(text)
+        return clock.now() + direction * int(duration(text)) if text[-1:] in "smhd" else clock.parse(text)
     except ValueError as error:
         message = f"{option} {text}: neither a time such as 2026-01-02T03:04:05Z nor a length of time such as 2h"
         raise UsageError(message) from error

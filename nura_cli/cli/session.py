@@ -340,8 +340,8 @@ def _recorded(session: Session, state: State, report: Report, remind: int) -> li
     """
     printed = []
     with state.transaction() as db:
-        first = report.problems[0].message if report.problems else None
-        runs.ended(db, session.command, report.exit_code, first)
+        gravest = sorted(report.problems, key=lambda found: not found.exit_code)[:1]
+        runs.ended(db, session.command, report.exit_code, gravest[0].message if gravest else None)
         runs.over(db, session.command, {found.scope for found in report.problems if found.lasting})
         for found in report.problems:
             new = not found.lasting or runs.problem(db, session.command, found.scope, found.message, remind)

@@ -66,6 +66,8 @@ def _show(found: dict[str, Any]) -> None:
         names = (route["provider"], route["endpoint"], route["model"], plain(route["why"] or ""))
         where = " ".join(part for part in names[:3] if part)
         console.print(Text(f"paused until {route['until']}: {': '.join(part for part in (where, names[3]) if part)}"))
+    for hold in found["holds"]:
+        console.print(Text(f"held: {plain(hold['message'])}"))
     for one in found["snapshots"]:
         console.print(
             Text(

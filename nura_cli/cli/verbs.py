@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nura_cli.cli.session import Session
+from nura_cli import scrub
+from nura_cli.cli.session import Session, output, plain
 from nura_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
+    from nura_cli.pipeline.report import Report
     from nura_cli.state import State
+    from nura_cli.state.actions import Scope
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done, and do nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")]
@@ -31,8 +34,13 @@ def acting(session: Session, why: str | None) -> "Iterator[tuple[State, Config]]
     config = session.config()
     with session.state(config.state) as state:
         state.refuse_root()
-        state.db.who, state.db.why = person(), why
+        state.db.who, state.db.why = person(), _one_line(why)
         yield state, config
+
+
+def _one_line(why: str | None) -> str | None:
+    """Return a reason as it is kept: on one line, and without the bytes that are no text; None where it says nothing."""
+    return " ".join(os.fsencode(why).decode(errors="replace").split()) or None if why is not None else None
 
 
 def person() -> str:
@@ -62,3 +70,24 @@ def agree(session: Session, question: str, yes: bool) -> None:
     if not typer.confirm(f"{question}. Go on?", err=True):
         session.tell("nothing was done")
         raise typer.Exit
+
+
+def chosen(workloads: "list[str] | None", providers: "list[str] | None") -> "tuple[Scope, list[str]]":
+    """Return what is meant: workloads, or providers (``--provider``).
+
+    Raises:
+        UsageError: neither is named, or both are.
+    """
+    if bool(workloads) == bool(providers):
+        raise UsageError("name workloads, or give --provider NAME" + (": not both" if workloads else ""))
+    return ("workload", workloads) if workloads else ("provider", providers or [])
+
+
+def told(session: Session, report: "Report", *fields: str) -> None:
+    """Print the message of each entry in these fields of a report; or its JSON object. Exit with its code."""
+    if not (session.json or session.quiet):
+        with output():
+            for field in fields:
+                for entry in report.result[field]:
+                    print(plain(scrub.clean(entry["message"])))
+    session.finish(report)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nura_cli.clock import span
-from nura_cli.pipeline import plans, waiting
+from nura_cli.pipeline import holding, plans, waiting
 from nura_cli.pipeline.report import counted
-from nura_cli.state import State, batches, disk, outbox, tasks
+from nura_cli.state import State, actions, batches, disk, outbox, tasks
+from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch, Orphan, Sighting
 from nura_cli.states import BatchStatus
 
@@ -56,6 +57,7 @@ def everything(
     left = outbox.left(db)
     return [
         *about(batches.under_way(db), now),
+        *held(actions.holds(db)),
         *cancelled(batches.cancelled(db)),
         *extra_batches(batches.orphans(db), now),
         *possible_copies(batches.sightings(db), now),
@@ -101,6 +103,19 @@ def about(under_way: Iterable[Batch], now: int) -> list[Need]:
             message = f"batch {batch.id}: whether it arrived at {batch.provider} is not known yet"
             note(batch, message, f"nura dispatch -v; or, to decide yourself, {decide}")
     return found
+
+
+def held(holds: Iterable[Hold]) -> list[Need]:
+    """Return what nura itself holds, as what needs a person; whoever holds something knows of it, and status shows it."""
+    return [
+        Need(
+            holding.described(hold),
+            holding.release_command(hold),
+            provider=hold.name if hold.scope == "provider" else None,
+        )
+        for hold in holds
+        if hold.origin
+    ]
 
 
 def cancelled(decided_nowhere: Iterable[Batch]) -> list[Need]:

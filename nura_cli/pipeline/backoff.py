@@ -147,6 +147,11 @@ def after_success(route: Route, requests: int) -> Route:
     return route._replace(paused_until=0, failures_in_a_row=0, cap=cap, why=route.why if cap else None)
 
 
+def released(route: Route) -> Route:
+    """Return what is known of a route once a person has ended its pause: what size it takes."""
+    return route._replace(paused_until=0, failures_in_a_row=0, why=route.why if route.cap else None)
+
+
 Pausing = TypeVar("Pausing", Route, Pause)
 
 

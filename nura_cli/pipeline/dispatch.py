@@ -8,7 +8,8 @@ while the network is spoken to.
 
 What can go wrong: a provider that is down, or refuses the key, pauses itself and nothing else; a batch refused for
 certain gives its tasks back; a create without an answer stays ``submitting`` until the provider says what became of it.
-It holds the dispatch lock, and is the only stage that writes and sweeps ``requests/``.
+Of what a person holds nothing goes: holds are read before each upload, and in the commit of each intent to create. It
+holds the dispatch lock, and is the only stage that writes and sweeps ``requests/``.
 """
 
 import secrets
@@ -24,7 +25,6 @@ from nura_cli.errors import (
     ConfigError,
     KeyRefused,
     NotFound,
-    NuraError,
     OnHold,
     ProviderError,
     RateLimited,
@@ -32,14 +32,15 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, plans, queues, recovery, settle, spool, targets
+from nura_cli.pipeline import backoff, holding, plans, queues, recovery, settle, spool, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import revision
 from nura_cli.pipeline.report import Report, batch_dicts, counted
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, batches, runs, tasks
+from nura_cli.state import State, actions, batches, runs, tasks
+from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
 from nura_cli.states import BatchStatus
@@ -102,7 +103,7 @@ def run(
 
     Args:
         workloads: send only these (all, when empty); recovery concerns every batch.
-        ignore_waits: send what waits without regard to thresholds, backoff and outage pauses (``--now``).
+        ignore_waits: send what waits without regard to thresholds, backoff and outage pauses (``--now``); not what is held.
         progress: told in words what is going on.
 
     Returns:
@@ -115,11 +116,13 @@ def run(
     chosen = queues.chosen(config, workloads)
     job = Dispatch(state=state, config=config, accounts=accounts, ignore_waits=ignore_waits, progress=progress)
     spool.sweep(state.requests, set())
+    with state.transaction() as db:
+        holding.end_passed(db, config)
     _undo_claims(job)
     recovery.resolve(job)
     job.blocked |= recovery.unproven(job)
     for batch in batches.under_way(state.db, BatchStatus.UPLOADED):
-        if batch.provider not in job.blocked:
+        if batch.provider not in job.blocked and not _held(job, batch):
             progress(f"batch {batch.id}: going on from its uploaded file")
             queues.guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
     queues.go(job, chosen)
@@ -218,10 +221,12 @@ def _rows(state: State, batch: Batch) -> Iterator[tuple[int, bytes]]:
 
 
 def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
-    """Upload and create one sealed batch. What fails before the create is sent gives its tasks back."""
+    """Upload and create one sealed batch. What fails, or is held, before the create is sent gives its tasks back."""
     path = request_file(job.state, batch)
     try:
         if provider.dialect.uploads:
+            if hold := _held(job, batch):
+                return _keep_back(job, batch, hold)
             with on_disk(path):
                 file_id = provider.upload(path, path.name)
             with job.state.transaction() as db:
@@ -230,7 +235,7 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
     except (ProviderError, KeyRefused, ConfigError) as error:
         if isinstance(error, Refused) and error.http_status == _TOO_LARGE:
             return _refused(job, batch, error, content=True)
-        _give_back(job, batch, error)
+        _give_back(job, batch, error.message)
         raise
     finally:
         path.unlink(missing_ok=True)
@@ -241,7 +246,7 @@ def _resume(job: Dispatch, batch: Batch) -> None:
     try:
         job.accounts.check(batch)
     except ConfigError as error:
-        _give_back(job, batch, error)
+        _give_back(job, batch, error.message)
         return
     provider = job.accounts.provider(batch.provider)
     _surveyed(job, provider)
@@ -250,16 +255,10 @@ def _resume(job: Dispatch, batch: Batch) -> None:
 
 def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str) -> Sent:
     """Commit the intent with a marker of the provider's list, send the create once, commit what was answered."""
-    seen = recovery.look(job, provider)
-    with job.state.transaction() as db:
-        batch = batches.move(
-            db,
-            batch,
-            BatchStatus.SUBMITTING,
-            "create is being sent",
-            marker=seen.in_json(),
-            sent_at=seen.date or job.clock(),
-        )
+    intended = _intend(job, batch, recovery.look(job, provider))
+    if isinstance(intended, Hold):
+        return _keep_back(job, batch, intended)
+    batch = intended
     job.sent.append(batch.id)
     try:
         with on_disk(request_file(job.state, batch)):
@@ -286,11 +285,40 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
     return Sent.TAKEN
 
 
-def _give_back(job: Dispatch, batch: Batch, error: NuraError) -> None:
+def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold:
+    """Commit the intent to create a batch; or return what holds it by now: of that, nothing is created."""
+    with job.state.transaction() as db:
+        return actions.held(db, batch.workload, batch.provider) or batches.move(
+            db,
+            batch,
+            BatchStatus.SUBMITTING,
+            "create is being sent",
+            marker=seen.in_json(),
+            sent_at=seen.date or job.clock(),
+        )
+
+
+def _held(job: Dispatch, batch: Batch) -> Hold | None:
+    """Return what holds a batch's workload or provider at this moment, noted as what is to be said; or None."""
+    hold = actions.held(job.state.db, batch.workload, batch.provider)
+    if hold is not None:
+        job.note_hold(hold)
+    return hold
+
+
+def _keep_back(job: Dispatch, batch: Batch, hold: Hold) -> Sent:
+    """Stop before a hold: what is uploaded waits so until it is released, and anything else gives its tasks back."""
+    job.note_hold(hold)
+    if batch.status is BatchStatus.PROCESSING:
+        _give_back(job, batch, holding.described(hold))
+    return Sent.HELD
+
+
+def _give_back(job: Dispatch, batch: Batch, why: str) -> None:
     """Undo a batch that was surely not created: its tasks wait again, no attempt counted."""
     with job.state.transaction() as db:
-        tasks.release(db, batch.id, error.message)
-        batches.move(db, batch, BatchStatus.FAILED, error.message, reason=error.message)
+        tasks.release(db, batch.id, why)
+        batches.move(db, batch, BatchStatus.FAILED, why, reason=why)
 
 
 def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreachable, *, content: bool) -> Sent:
@@ -300,12 +328,12 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
         content: whether it can be about what the batch holds.
     """
     if isinstance(error, KeyRefused | RateLimited | Unreachable):
-        _give_back(job, batch, error)
+        _give_back(job, batch, error.message)
         job.block(batch.provider, error)
         return Sent.STOP
     job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
     if isinstance(error, NotFound):
-        _give_back(job, batch, error)
+        _give_back(job, batch, error.message)
         return Sent.STOP
     code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
     faults = (Rejection(code, error.message, None),)

@@ -17,6 +17,7 @@ class Why(StrEnum):
     THRESHOLD = "threshold"  # more tasks, or more age
     BACKOFF = "backoff"  # the time of their next attempt, or the end of an outage
     PAUSED = "paused"  # the end of a pause of their route, or room at the provider
+    HELD = "held"  # a person, who releases their workload or provider
 
 
 class Wait(NamedTuple):

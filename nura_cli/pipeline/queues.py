@@ -27,12 +27,13 @@ from nura_cli.errors import (
     RateLimited,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, packing
+from nura_cli.pipeline import backoff, holding, packing
 from nura_cli.pipeline.packing import Room, Wait, Waiting, Why
 from nura_cli.pipeline.render import Rendering, rendering
 from nura_cli.pipeline.report import Problem, counted
 from nura_cli.pipeline.run import ProviderRun
-from nura_cli.state import batches, runs, tasks
+from nura_cli.state import actions, batches, runs, tasks
+from nura_cli.state.actions import Hold
 from nura_cli.states import BatchStatus
 
 _MOST_REFUSALS = 40
@@ -47,6 +48,7 @@ class Sent(Enum):
     TAKEN = "taken"
     EMPTY = "empty"  # none of its tasks could become a request, and all of them failed: the next one may
     REFUSED = "refused"  # for its content: what is left is sent in other batches
+    HELD = "held"  # a person held it meanwhile, and nothing of it was created: the next look at the holds says so
     STOP = "stop"  # nothing more of this queue in this run
     DONE = "done"  # there was no batch: nothing more is due
 
@@ -91,7 +93,7 @@ class Walk(ProviderRun, ABC):
     """One run over the queues.
 
     Attributes:
-        ignore_waits: no thresholds, no backoff and no pauses (``--now``).
+        ignore_waits: no thresholds, no backoff and no pauses (``--now``); holds are heeded all the same.
         progress: told in words what is going on.
         blocked: providers to which nothing more goes in this run.
     """
@@ -143,6 +145,12 @@ class Walk(ProviderRun, ABC):
         what = f"{counted(len(failed), 'task')} {outcome}, since no prompt can be rendered"
         self.fail(InputError(f"{workload.name}: {what}; {first}", hint=hint), workload=workload.name)
 
+    def note_hold(self, hold: Hold) -> None:
+        """Note that something is held: once a run, however much waits for it."""
+        found = holding.problem(hold)
+        if found.scope not in {known.scope for known in self.problems}:
+            self.note(found)
+
     def note_waits(self, workload: WorkloadConfig, n: int, wait: Wait, model: str | None = None) -> None:
         """Note that ``n`` tasks wait."""
         if n:
@@ -178,9 +186,10 @@ def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
 def _visit(walk: Walk, workload: WorkloadConfig) -> None:
     """Visit one workload: say why it waits, or see that its answers have somewhere to go and visit its queues."""
     queues = [queue for queue in tasks.queues(walk.state.db) if queue.workload == workload.name]
-    wait = _waits(walk, workload, queues)
+    pending = sum(walk.pending(queue.id) for queue in queues)
+    wait = _held(walk, workload, pending) or _waits(walk, workload, queues)
     if wait is not None:
-        walk.note_waits(workload, sum(walk.pending(queue.id) for queue in queues), wait)
+        walk.note_waits(workload, pending, wait)
         return
     try:
         walk.check_targets(workload)
@@ -190,6 +199,16 @@ def _visit(walk: Walk, workload: WorkloadConfig) -> None:
     last_id = tasks.last_id(walk.state.db)
     for queue in queues:
         guarded(walk, workload.provider, workload.name, partial(_visit_queue, walk, workload, queue, last_id))
+
+
+def _held(walk: Walk, workload: WorkloadConfig, pending: int) -> Wait | None:
+    """Return that a workload, or its provider, is held at this moment, or None; it is said where tasks wait for it."""
+    hold = actions.held(walk.state.db, workload.name, workload.provider)
+    if hold is None:
+        return None
+    if pending:
+        walk.note_hold(hold)
+    return Wait(Why.HELD, holding.described(hold), hold.until)
 
 
 def _waits(walk: Walk, workload: WorkloadConfig, queues: Sequence[tasks.Queue]) -> Wait | None:
@@ -228,9 +247,10 @@ def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_
     model = visit.rendering.spec.model or None
     refusals = 0
     while workload.provider not in walk.blocked and refusals < _MOST_REFUSALS:
-        room = packing.room(_facts(walk, visit))
+        pending = walk.pending(queue.id)
+        room = _held(walk, workload, pending) or packing.room(_facts(walk, visit))
         if isinstance(room, Wait):
-            walk.note_waits(workload, walk.pending(queue.id), room, model)
+            walk.note_waits(workload, pending, room, model)
             return
         sent = walk.next_batch(visit, room)
         if sent is Sent.DONE:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nura_cli.clock import rfc3339
-from nura_cli.pipeline import attention, backoff
+from nura_cli.pipeline import attention, backoff, holding
 from nura_cli.pipeline.report import Report, batch_dicts
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import State, answers, batches, outbox, runs, snapshots, tasks
+from nura_cli.state import State, actions, answers, batches, outbox, runs, snapshots, tasks
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch
 from nura_cli.states import TaskStatus
@@ -58,6 +58,7 @@ def run(
         "batches": batch_dicts(under_way),
         "stages": _stages(state),
         "paused": _paused(state, now),
+        "holds": [holding.as_dict(hold) | {"message": holding.described(hold)} for hold in actions.holds(state.db)],
         "snapshots": _snapshots(state),
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
         "attention": [need.as_dict() for need in attention.everything(state, configured, options)],

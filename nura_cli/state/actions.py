@@ -10,19 +10,28 @@ Scope = Literal["workload", "provider"]
 
 
 def note(
-    db: Connection, verb: str, what: str, n: int, *, workload: str | None = None, batch_id: int | None = None
+    db: Connection,
+    verb: str,
+    what: str,
+    n: int,
+    *,
+    workload: str | None = None,
+    batch_id: int | None = None,
+    by_itself: bool = False,
 ) -> None:
     """Note what a person did, in the transaction that does it; who it is, and why, the connection knows.
 
     Args:
         what: in words: ``3 failed tasks wait again``.
         n: how many tasks, rows or events that were.
+        by_itself: nobody did it: its time had come.
     """
+    who, why = ("", None) if by_itself else (db.who, db.why)
     db.execute(
         "INSERT INTO actions (at, verb, who, workload, batch_id, n, what, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (db.now, verb, db.who, workload, batch_id, n, what, db.why),
+        (db.now, verb, who, workload, batch_id, n, what, why),
     )
-    logs.decided("nura %s by %s: %s%s", verb, db.who or "nobody", what, f" ({db.why})" if db.why else "")
+    logs.decided("nura %s by %s: %s%s", verb, who or "nobody", what, f" ({why})" if why else "")
 
 
 class Hold(NamedTuple):
@@ -52,10 +61,10 @@ def holds(db: Connection) -> list[Hold]:
 
 
 def held(db: Connection, workload: str, provider: str) -> Hold | None:
-    """Return what holds a workload, or its provider; None where it may be sent."""
+    """Return what holds a workload, or its provider, the longest; None where it may be sent."""
     row = db.execute(
         f"SELECT {_HOLD} FROM holds WHERE (scope, name) IN (('workload', ?), ('provider', ?))"
-        " AND (until IS NULL OR until > ?) ORDER BY at, scope LIMIT 1",
+        " AND (until IS NULL OR until > ?) ORDER BY until IS NOT NULL, until DESC, scope DESC, at LIMIT 1",
         (workload, provider, db.now),
     ).fetchone()
     return Hold(*row) if row else None
@@ -68,6 +77,12 @@ def hold(db: Connection, found: Hold) -> None:
         " until = excluded.until, who = excluded.who, why = excluded.why",
         found,
     )
+
+
+def end_passed(db: Connection) -> list[Hold]:
+    """Lift the holds whose time is over; return them."""
+    rows = db.execute(f"DELETE FROM holds WHERE until <= ? RETURNING {_HOLD}", (db.now,)).fetchall()
+    return [Hold(*row) for row in rows]
 
 
 def release(db: Connection, scope: Scope, names: Sequence[str]) -> list[Hold]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Sandbox
-from nura_cli.state import State, runs
+from nura_cli.state import State, actions, runs
+from nura_cli.state.actions import Hold, Scope
 from nura_cli.state.runs import Route
 from tests.conftest import START, Spool
 
@@ -91,6 +92,11 @@ def any_world(random: Random) -> dict[str, Any]:
             random.choice([0, 1]),
             random.choice([None, 1, 2, 3]),
         ),
+        "held": [
+            (name, random.choice([None, START - 1, START, START + HOUR]))
+            for name in ("w0", "w1", "main", "other")
+            if random.random() < 0.15
+        ],
         "now": random.random() < 0.4,
         "chosen": random.choice([(), (), (), ("w0",), ("w0", "w0")]),
     }
@@ -145,6 +151,14 @@ def learn(spool: Spool, world: dict[str, Any]) -> None:
                 runs.learn(db, Route("main", endpoint, model, pause, failures_in_a_row, cap, "too much at once"))
 
 
+def hold(spool: Spool, world: dict[str, Any]) -> None:
+    """Let persons hold workloads and providers; the time of some holds is over."""
+    with State(spool.state_path) as state, state.transaction() as db:
+        for name, until in world["held"]:
+            scope: Scope = "workload" if name.startswith("w") else "provider"
+            actions.hold(db, Hold(scope, name, "", START - HOUR, until, "tim", None))
+
+
 def build(spool: Spool, world: dict[str, Any]) -> None:
     """Make a spool in which such a world waits: some batches under way, some prompts lost, some routes paused."""
     spool.providers["other"] = spool.provider()
@@ -156,6 +170,7 @@ def build(spool: Spool, world: dict[str, Any]) -> None:
         spool.dispatch(workloads=["early"])
     fill(spool, world)
     learn(spool, world)
+    hold(spool, world)
     spool.providers["main"] = spool.provider(limits=world["limits"])
     for n, workload in enumerate(world["workloads"]):
         if workload["kind"] == "lost prompt":
@@ -184,7 +199,7 @@ def test_waiting_for_more_is_said_and_now_overrides_it(spool: Spool) -> None:
     spool.fill(2)
     told = agreed(spool)
     assert told["batches"] == []
-    assert told["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0}
+    assert told["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0, "held": 0}
     (wait,) = told["waits"]
     assert (wait["workload"], wait["tasks"], wait["until"]) == ("echo", 2, "2027-01-15T09:00:00Z")
     assert wait["message"] == "2 of the 5 that are sent together are there"

@@ -306,7 +306,7 @@ def test_thresholds_decide_when_a_workload_is_due(spool: Spool) -> None:
     spool.fill(2)
     report = spool.dispatch()
     assert report.result["requests"] == 0
-    assert report.result["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0}
+    assert report.result["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0, "held": 0}
     spool.clock.advance(3601)
     assert spool.dispatch().result["requests"] == 2
     spool.fill(5)

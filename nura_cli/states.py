@@ -52,7 +52,7 @@ BATCH_ARROWS: Mapping[BatchStatus, Mapping[BatchStatus, str]] = {
     BatchStatus.PROCESSING: {
         BatchStatus.UPLOADED: "dispatch has uploaded its request file",
         BatchStatus.SUBMITTING: "dispatch is about to send its create",
-        BatchStatus.FAILED: "dispatch was interrupted or refused, or could render none of its tasks",
+        BatchStatus.FAILED: "dispatch was interrupted or refused, it is held, or none of its tasks could be rendered",
     },
     BatchStatus.UPLOADED: {
         BatchStatus.SUBMITTING: "dispatch is about to send its create",

@@ -13,13 +13,14 @@ from itertools import islice
 from typing import Any
 
 from nura_cli.config import Config, WorkloadConfig
-from nura_cli.pipeline import backoff, packing, queues, recovery, targets
+from nura_cli.pipeline import backoff, queues, recovery, targets
 from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.estimate import estimate
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import revision
 from nura_cli.pipeline.report import Report
-from nura_cli.pricing import Prices, Usage, decimal_dollars
+from nura_cli.pricing import Prices, decimal_dollars
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.states import BatchStatus
 
@@ -111,8 +112,7 @@ class DryRun(Walk):
         """Return a batch as ``--json`` shows it, with what it may cost."""
         workload, (spec, dialect, _) = visit.workload, visit.rendering
         prices = Prices(dialect.price_list, self.config.providers[workload.provider].base_url)
-        tokens = load.bytes // packing.BYTES_PER_TOKEN
-        cost = prices.cost(spec.model, Usage(tokens))
+        tokens, cost = estimate(prices, spec.model, load.requests, load.bytes)
         return {
             "workload": workload.name,
             "provider": workload.provider,
@@ -123,7 +123,7 @@ class DryRun(Walk):
             "requests": load.requests,
             "bytes": load.bytes,
             "estimated_tokens": tokens,
-            "estimated_cost": decimal_dollars(cost.paid) if cost else None,
+            "estimated_cost": decimal_dollars(cost),
         }
 
 

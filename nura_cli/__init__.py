@@ -36,13 +36,19 @@ class Error(TypedDict):
 
 
 class Enqueued(TypedDict):
-    """What became of records: the counts of ``nura enqueue --json``, and why some were not taken (the first 20)."""
+    """What became of records: the counts of ``nura enqueue --json``, and why some were not taken (the first 20).
+
+    ``hint`` says what would have the duplicates tried again that failed or were cancelled; None where there are none.
+    """
 
     enqueued: int
     duplicates: int
     conflicts: int
     replaced: int
     rejected: int
+    duplicates_failed: int
+    duplicates_cancelled: int
+    hint: str | None
     errors: list[Error]
 
 

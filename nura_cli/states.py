@@ -11,10 +11,8 @@ class TaskStatus(StrEnum):
     PENDING = "pending"  # waits for a batch, perhaps until a time: dispatch
     SUBMITTED = "submitted"  # belongs to one batch: reconcile settles or retries it; dispatch, if its batch was refused
     COMPLETED = "completed"  # has an answer: final
-    FAILED = "failed"  # refused for good, or attempts used up: final
-    CANCELLED = (
-        "cancelled"  # replaced unsent: final; or somebody cancelled its batch: final, until nura resolve resends it
-    )
+    FAILED = "failed"  # refused for good, or attempts used up: final, until a person retries it
+    CANCELLED = "cancelled"  # replaced unsent: final; or somebody cancelled its batch: final, until a person resends or retries it
 
 
 class BatchStatus(StrEnum):
@@ -41,9 +39,11 @@ TASK_ARROWS: Mapping[TaskStatus, Mapping[TaskStatus, str]] = {
         TaskStatus.CANCELLED: "reconcile finds that somebody cancelled its batch, or it was replaced and is not sent again",
     },
     TaskStatus.COMPLETED: {},
-    TaskStatus.FAILED: {},
+    TaskStatus.FAILED: {
+        TaskStatus.PENDING: "retry has it tried again",
+    },
     TaskStatus.CANCELLED: {
-        TaskStatus.PENDING: "resolve resends what a cancelled batch left",
+        TaskStatus.PENDING: "resolve resends what a cancelled batch left, or retry has it tried again",
     },
 }
 """From each state to those that may follow: who moves a task there, and why."""

@@ -16,7 +16,19 @@ import pytest
 from hypothesis import settings
 
 from nura_cli import config as configuration
-from nura_cli.pipeline import dispatch, enqueue, hold, poll, preview, reconcile, release, resolve, results, status
+from nura_cli.pipeline import (
+    dispatch,
+    enqueue,
+    hold,
+    poll,
+    preview,
+    reconcile,
+    release,
+    resolve,
+    results,
+    retry,
+    status,
+)
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Control, Sandbox
@@ -235,6 +247,16 @@ class Spool:
 
         return self._run(work)
 
+    def retry(self, *workloads: str, **chosen: Any) -> Report:
+        """Run retry, as somebody who agrees to it."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            statuses = retry.check(chosen.pop("statuses", ()))
+            meant = Selection(workloads=workloads or ["echo"], statuses=statuses, **chosen)
+            return retry.run(retry.plan(state, config, [meant], []))
+
+        return self._run(work)
+
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""
         return self.dispatch(), self.poll(), self.reconcile()
@@ -279,13 +301,25 @@ class Spool:
         return self.rows("SELECT id, status FROM batches ORDER BY id")
 
     def check(self) -> None:
-        """Assert what must always hold: sound file, counts that are true, nothing billed twice, answers at their keys."""
+        """Assert what must always hold: sound file, true counts, one version of each key, nothing billed twice, answers at their keys."""
         assert self.rows("PRAGMA integrity_check") == [("ok",)]
         real = self.rows(
             "SELECT lane_id, status, superseded_by IS NOT NULL, count(*) FROM tasks GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         )
         kept = self.rows("SELECT lane_id, status, superseded, n FROM counts WHERE n > 0 ORDER BY 1, 2, 3")
         assert real == kept
+        lost = "SELECT k.key FROM keys k LEFT JOIN tasks t ON t.id = k.task_id WHERE t.id IS NULL OR t.superseded_by IS NOT NULL"
+        assert self.rows(lost) == []
+        beside = (
+            "SELECT t.id, t.status, o.status FROM tasks t LEFT JOIN keys k ON k.task_id = t.id"
+            " LEFT JOIN tasks o ON o.id = t.retry_of WHERE t.superseded_by IS NULL AND k.key IS NULL"
+        )
+        assert {found[1:] for found in self.rows(beside)} <= {("pending", "completed"), ("submitted", "completed")}
+        twice = (
+            "SELECT retry_of FROM tasks WHERE superseded_by IS NULL AND status IN ('pending', 'submitted')"
+            " AND retry_of IS NOT NULL GROUP BY retry_of HAVING count(*) > 1"
+        )
+        assert self.rows(twice) == []
         assert self.control.billing()["twice"]["custom_id"] == []
         for answer in self.results(statuses=["completed"], workloads=["echo"]):
             assert f"record number {answer['key']} " in answer["text"] + " ", answer

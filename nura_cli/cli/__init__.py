@@ -10,7 +10,7 @@ from nura_cli.cli.session import Stopped, remember_common, stop_politely
 
 PANELS = {
     "Every day": ("enqueue", "dispatch", "poll", "reconcile", "status", "results"),
-    "Something is wrong": ("hold", "release", "resolve"),
+    "Something is wrong": ("hold", "release", "retry", "resolve"),
     "Setting up": ("demo", "sandbox"),
 }
 """The commands, each a module of its name, as ``nura --help`` lists them."""

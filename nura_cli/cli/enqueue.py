@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from nura_cli.config import Config
 
 
+_COUNTS = ("enqueued", "duplicates", "conflicts", "replaced", "rejected")
+
+
 @with_session
 def command(
     session: Session,
@@ -58,8 +61,10 @@ def command(
         keep = Rejects(stack, rejects, config, sources) if rejects else None
         with session.state(config.state, newer=True) as state:
             report = enqueue.run(state, chosen, dialect, sources, replace=replace, key_prefix=key_prefix, rejects=keep)
-    counts = report.result
+    counts = {name: n for name, n in report.result.items() if name in _COUNTS}
     session.say(", ".join(_counted(name, n) for name, n in counts.items() if n or name == "enqueued"))
+    if report.result["hint"]:
+        session.say(report.result["hint"])
     session.finish(report)
 
 

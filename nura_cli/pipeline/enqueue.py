@@ -2,8 +2,10 @@
 
 Takes JSON Lines: records for a workload with a prompt (its ``key`` field names each), or ready lines of its provider's
 kind for one without. Leaves one pending task for each new key; the record is kept as it came, the prompt is rendered
-when it is sent. A line that was there already is a duplicate; the same key with another line is a conflict, unless
-``--replace``. A bad line is rejected with its number, and the good ones still go in.
+when it is sent. A line that was there already is a duplicate, whatever became of it; the same key with another line is a
+conflict, unless ``--replace``. A key that was cancelled may be enqueued again with any line, but not out of the workload's
+own source, which gives the same rows night after night. A bad line is rejected with its number, and the good ones still go
+in.
 
 What can go wrong: an interrupted run is simply run again, since what is in already counts as duplicates. It takes no
 stage lock, and commits often, so that other stages get their turn.
@@ -22,9 +24,10 @@ from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind
 from nura_cli.pipeline import lines
 from nura_cli.pipeline.needs import Needs
 from nura_cli.pipeline.render import Prompt
-from nura_cli.pipeline.report import Problem, Report
+from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.state import Connection, State, tasks
 from nura_cli.state.disk import on_disk
+from nura_cli.states import TaskStatus
 
 CHUNK_LINES = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -218,7 +221,8 @@ def run(
         progress: told how many lines have been committed or refused so far.
 
     Returns:
-        The counts ``enqueued``, ``duplicates``, ``conflicts``, ``replaced`` and ``rejected``.
+        The counts ``enqueued``, ``duplicates``, ``conflicts``, ``replaced`` and ``rejected``; of the duplicates,
+        ``duplicates_failed`` and ``duplicates_cancelled``, and in ``hint`` what would have these tried again.
 
     Raises:
         ConfigError: the workload's prompt, or its source, cannot be used.
@@ -226,7 +230,9 @@ def run(
         StateError: the state file cannot be written; run it again.
     """
     reader = Reader(workload, dialect, key_prefix)
-    intake = _Intake(state, workload.name, replace, rejects, progress)
+    sources = list(sources)
+    renew = not any(isinstance(source, Rows) for source in sources)
+    intake = _Intake(state, workload.name, replace, renew, rejects, progress)
     for source in sources:
         with closing(_kept(source.lines(reader.limit), intake.flush)) as given:
             for line in given:
@@ -252,25 +258,31 @@ _UNNAMED = {"-": "line", "records": "record"}
 
 
 class _Intake:
-    """Collects lines into chunks, and commits each chunk in one transaction."""
+    """Collects lines into chunks, and commits each chunk in one transaction.
+
+    With ``renew`` a key that was cancelled is taken again.
+    """
 
     def __init__(
         self,
         state: State,
         workload: str,
         replace: bool,
+        renew: bool,
         rejects: Rejects | None,
         progress: Callable[[int], None],
     ) -> None:
         self._state = state
         self._workload = workload
         self._replace = replace
+        self._renew = renew
         self._rejects = rejects
         self._progress = progress
         self._chunk: list[Numbered] = []
         self._bytes = 0
         self._queue_ids: dict[tuple[str, str, str], int] = {}
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
+        self._unanswered = {TaskStatus.FAILED: 0, TaskStatus.CANCELLED: 0}
         self._printed: list[str] = []
 
     def take(self, line: Numbered) -> None:
@@ -317,14 +329,19 @@ class _Intake:
         fresh: dict[str, tasks.NewTask] = {}
         conflicts = []
         done = dict.fromkeys(("enqueued", "duplicates", "replaced"), 0)
+        unanswered = dict.fromkeys(self._unanswered, 0)
         for row, line in zip(rows, self._chunk, strict=True):
             here = known.get(row.key) or fresh.get(row.key)
+            status = TaskStatus(here.status) if isinstance(here, tasks.Current) else TaskStatus.PENDING
+            renewed = self._renew and status is TaskStatus.CANCELLED
             if here is None:
                 fresh[row.key] = row
                 done["enqueued"] += 1
-            elif here.digest == row.digest:
+            elif here.digest == row.digest and not renewed:
                 done["duplicates"] += 1
-            elif not self._replace:
+                if status in unanswered:
+                    unanswered[status] += 1
+            elif not self._replace and not renewed:
                 conflicts.append(line)
             else:
                 tasks.insert(db, workload, list(fresh.values()))
@@ -332,10 +349,12 @@ class _Intake:
                 fresh.clear()
                 tasks.replace(db, workload, row, known[row.key].task_id)
                 known.update(tasks.current(db, workload, [row.key]))
-                done["replaced"] += 1
+                done["replaced" if here.digest != row.digest and self._replace else "enqueued"] += 1
         tasks.insert(db, workload, list(fresh.values()))
         for name, n in done.items():
             self._counts[name] += n
+        for status, n in unanswered.items():
+            self._unanswered[status] += n
         return conflicts
 
     def report(self) -> Report:
@@ -344,7 +363,18 @@ class _Intake:
         if unprinted > 0:
             more = f"and {unprinted} more lines were not taken; --rejects FILE keeps them all"
             problems.append(Problem(ProblemKind.INPUT, more, EX_PARTIAL, workload=self._workload))
-        return Report(result=dict(self._counts), problems=problems, worked=True)
+        counts = {f"duplicates_{status}": n for status, n in self._unanswered.items()}
+        return Report({**self._counts, **counts, "hint": self._hint()}, problems, worked=True)
+
+    def _hint(self) -> str | None:
+        """Return what of the duplicates has no answer, and what to type for one; None where all have theirs, or wait."""
+        found = {status: n for status, n in self._unanswered.items() if n}
+        if not found:
+            return None
+        listed = " and ".join(f"{n:,} {status}" for status, n in found.items())
+        which = "".join(f" --status {status}" for status in found) if TaskStatus.CANCELLED in found else ""
+        duplicates = counted(self._counts["duplicates"], "duplicate")
+        return f"{duplicates}, of which {listed}: nura retry {self._workload}{which}"
 
 
 def preview(

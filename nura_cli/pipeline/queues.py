@@ -242,7 +242,7 @@ def _waiting(walk: Walk, queues: Sequence[tasks.Queue], least: int) -> Waiting:
 def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_id: int) -> None:
     """Make batches of all that is due of one queue."""
     dialect = walk.accounts.dialect(workload.provider)
-    _refuse_misfit(workload, queue, dialect)
+    refuse_misfit(workload, queue, dialect)
     visit = Visit(workload, queue, rendering(workload, dialect, queue.endpoint, queue.model), last_id)
     model = visit.rendering.spec.model or None
     refusals = 0
@@ -261,7 +261,7 @@ def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_
         refusals += sent is Sent.REFUSED
 
 
-def _refuse_misfit(workload: WorkloadConfig, queue: tasks.Queue, dialect: Dialect) -> None:
+def refuse_misfit(workload: WorkloadConfig, queue: tasks.Queue, dialect: Dialect) -> None:
     """Raise ConfigError where the lines of a queue cannot be sent as their workload is configured now."""
     if queue.dialect and queue.dialect != dialect.name:
         raise ConfigError(

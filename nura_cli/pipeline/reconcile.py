@@ -43,11 +43,17 @@ _DEFAULT_ATTEMPTS = 3
 
 @dataclass(kw_only=True)
 class Reconcile(Run):
-    """One run of the stage, and what it counted."""
+    """One run of the stage, and what it counted.
+
+    Attributes:
+        failures, in_vain: by workload and kind of error, the tasks that failed, and those that ran completed ones again and
+            have no answer.
+    """
 
     tasks: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     failures: dict[str, Counter[str]] = field(default_factory=dict)
+    in_vain: dict[str, Counter[str]] = field(default_factory=dict)
     prices: dict[str, Prices] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 
@@ -105,6 +111,12 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
         text = f"{workload}: {counted(kinds.total(), 'task')} failed: {listed}"
         hint = f"see nura results {workload} --status failed"
+        job.note(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
+    for workload, kinds in job.in_vain.items():
+        listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
+        many = counted(kinds.total(), "re-run has", "re-runs have")
+        text = f"{workload}: {many} no answer ({listed}): the old answers stay"
+        hint = f"nura retry {workload} --status completed runs them once more"
         job.note(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
     for what, n in (+job.ignored).items():
         job.note(
@@ -323,9 +335,8 @@ class Settling:
             now,
             backoff.jitter(),
         )
-        return Settled(
-            task_id, task.superseded, to, attempts, not_before, verdict.failure, verdict.body, verdict.charge
-        )
+        failure, body, charge = verdict
+        return Settled(task_id, task.superseded, to, attempts, not_before, failure, body, charge, task.retry_of)
 
     def finish(self) -> None:
         """Account for the tasks without a line, then make the batch final; not while a line of it is left as it is."""
@@ -390,7 +401,9 @@ def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
     for one in settled:
         name = _TALLIED[one.to]
         job.tasks[name] += 1
-        if one.to is TaskStatus.FAILED and one.failure and not one.superseded:
+        if one.failure and one.falls_back:
+            job.in_vain.setdefault(batch.workload, Counter())[one.failure.kind] += 1
+        elif one.failure and one.told and one.to is TaskStatus.FAILED:
             job.failures.setdefault(batch.workload, Counter())[one.failure.kind] += 1
 
 

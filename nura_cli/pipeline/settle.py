@@ -14,9 +14,9 @@ from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 
 
 def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, why: str) -> None:
-    """Apply what became of tasks of a batch, and note whom the application is to be told; nobody of superseded ones."""
+    """Apply what became of tasks of a batch, and note whom the application is to be told: of those that stand for their keys."""
     answers.settle(db, batch.queue_id, batch.id, settled, why)
-    notified = [(one.task_id, one.to) for one in settled if one.to is not TaskStatus.PENDING and not one.superseded]
+    notified = [(one.task_id, one.to) for one in settled if one.told]
     outbox.add_for_tasks(db, batch.queue_id, batch.id, notified, plan)
 
 
@@ -41,6 +41,7 @@ def fail_tasks(
             failure,
             None,
             Charge(),
+            found[task_id].retry_of,
         )
         for task_id, failure in failures
         if task_id in found
@@ -112,7 +113,7 @@ def lose(
 
 def _lost(task_id: int, task: Open, failure: Failure, resend: bool) -> Settled:
     to = TaskStatus.PENDING if resend and not task.superseded else TaskStatus.FAILED
-    return Settled(task_id, task.superseded, to, task.attempts + 1, 0, failure, None, UNKNOWN)
+    return Settled(task_id, task.superseded, to, task.attempts + 1, 0, failure, None, UNKNOWN, task.retry_of)
 
 
 def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import log, selection, tasks
+from nura_cli.state import batches, log, outbox, selection, tasks
 from nura_cli.state.connection import Connection
 from nura_cli.states import ErrorKind, TaskStatus
 
@@ -16,10 +16,16 @@ _LARGEST = 2**63 - 1
 
 
 class Open(NamedTuple):
-    """A task that a batch has still to account for."""
+    """A task that a batch has still to account for.
+
+    Attributes:
+        superseded: another stands for its key by now.
+        retry_of: the completed task that it runs again; None for any other.
+    """
 
     attempts: int
     superseded: bool
+    retry_of: int | None = None
 
 
 class Charge(NamedTuple):
@@ -49,6 +55,7 @@ class Settled(NamedTuple):
         attempts: attempts used, this one included.
         failure: None for an answer.
         body: the raw response body, kept for answers and for failures that have one.
+        superseded, retry_of: as :class:`Open` has them.
     """
 
     task_id: int
@@ -59,26 +66,40 @@ class Settled(NamedTuple):
     failure: Failure | None
     body: bytes | None
     charge: Charge
+    retry_of: int | None = None
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether it ran a completed task again and has no answer: the old one stays."""
+        return self.retry_of is not None and not self.superseded and self.to not in (_PENDING, TaskStatus.COMPLETED)
+
+    @property
+    def told(self) -> bool:
+        """Whether the application is told of it."""
+        return self.to is not _PENDING and not self.superseded and not self.falls_back
+
+
+_PENDING = TaskStatus.PENDING
+# A re-run of what was replaced is superseded, whether or not that was noted (an earlier release's enqueue does not).
+_OPEN = (
+    "SELECT t.id, t.attempts, coalesce(t.superseded_by, o.superseded_by) IS NOT NULL, t.retry_of FROM tasks t"
+    " LEFT JOIN tasks o ON o.id = t.retry_of WHERE t.batch_id = ? AND t.status = 'submitted' AND"
+)
 
 
 def open_tasks(db: Connection, batch_id: int, ids: Sequence[int]) -> dict[int, Open]:
     """Return which of these tasks belong to the batch now, unsettled."""
-    rows = db.execute(
-        "SELECT id, attempts, superseded_by IS NOT NULL FROM tasks"
-        " WHERE id IN (SELECT value FROM json_each(?)) AND batch_id = ? AND status = 'submitted'",
-        (json.dumps(ids), batch_id),
-    )
-    return {task_id: Open(attempts, bool(superseded)) for task_id, attempts, superseded in rows}
+    query = f"{_OPEN} t.id IN (SELECT value FROM json_each(?))"
+    return _opened(db.execute(query, (batch_id, json.dumps(ids))))
 
 
 def unaccounted(db: Connection, batch_id: int, limit: int, after: int = 0) -> dict[int, Open]:
     """Return up to ``limit`` tasks the batch has not accounted for, by id, after ``after``."""
-    rows = db.execute(
-        "SELECT id, attempts, superseded_by IS NOT NULL FROM tasks WHERE batch_id = ? AND status = 'submitted'"
-        " AND id > ? ORDER BY id LIMIT ?",
-        (batch_id, after, limit),
-    )
-    return {task_id: Open(attempts, bool(superseded)) for task_id, attempts, superseded in rows}
+    return _opened(db.execute(f"{_OPEN} t.id > ? ORDER BY t.id LIMIT ?", (batch_id, after, limit)))
+
+
+def _opened(rows: Iterable[tuple[int, int, int, int | None]]) -> dict[int, Open]:
+    return {task_id: Open(attempts, bool(superseded), retry_of) for task_id, attempts, superseded, retry_of in rows}
 
 
 def existing(db: Connection, ids: Sequence[int]) -> set[int]:
@@ -90,8 +111,10 @@ def existing(db: Connection, ids: Sequence[int]) -> set[int]:
 def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled], why: str) -> None:
     """Apply what became of a chunk of a batch's tasks: status, attempt, answer, counts, totals, one log row a kind.
 
-    The tasks were seen by :func:`open_tasks` in this very transaction, so each update hits its row.
+    The tasks were seen by :func:`open_tasks` in this very transaction, so each update hits its row. A re-run that completes
+    takes the place of what it ran again; one that does not leaves it there.
     """
+    _mark_overtaken(db, queue, [s.task_id for s in settled if s.retry_of is not None and s.superseded])
     for to in {s.to for s in settled}:
         move = tasks.moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "attempts = ?", "not_before = ?")
         rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
@@ -104,7 +127,7 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     db.executemany(_ANSWER, [_answer(batch_id, db.now, s) for s in settled if s.to is not TaskStatus.PENDING])
     moved = Counter((s.to, s.superseded) for s in settled)
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
-    cancelled = moved[TaskStatus.CANCELLED, False]
+    cancelled = sum(s.told for s in settled if s.to is TaskStatus.CANCELLED)
     db.execute(
         "UPDATE batches SET answered = answered + ?, cancelled = cancelled + ? WHERE id = ?",
         (answered, cancelled, batch_id),
@@ -113,6 +136,43 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
         tasks.add_to_counts(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
         log.task(db, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
     add_totals(db, queue, [s.charge for s in settled])
+    for to in (TaskStatus.FAILED, TaskStatus.CANCELLED):
+        fall_back(db, queue, to, [s.task_id for s in settled if s.falls_back and s.to is to])
+    _take_places(db, [(s.retry_of, s.task_id) for s in settled if s.retry_of is not None and s.told])
+
+
+def _mark_overtaken(db: Connection, queue: int, ids: Sequence[int]) -> None:
+    """Note of submitted re-runs that what they run again was replaced, where whoever replaced it did not."""
+    n = db.execute(
+        "UPDATE tasks SET superseded_by = (SELECT o.superseded_by FROM tasks o WHERE o.id = tasks.retry_of)"
+        " WHERE id IN (SELECT value FROM json_each(?)) AND superseded_by IS NULL",
+        (json.dumps(list(ids)),),
+    ).rowcount
+    tasks.add_to_counts(db, {(queue, TaskStatus.SUBMITTED, False): -n, (queue, TaskStatus.SUBMITTED, True): n})
+
+
+def _take_places(db: Connection, pairs: Sequence[tuple[int, int]]) -> None:
+    """Let re-runs that have an answer stand for the keys of what they ran again: (old, new)."""
+    if not pairs:
+        return
+    keys = tasks.identities(db, [new for _, new in pairs])
+    moved = db.executemany(
+        "UPDATE keys SET task_id = ? WHERE workload_id = ? AND key = ? AND task_id = ?",
+        [(new, *keys[new], old) for old, new in pairs],
+    ).rowcount
+    if moved != len(pairs):
+        raise AssertionError(f"{len(pairs)} re-runs took the places of {moved} tasks")
+    tasks.supersede(db, pairs, "run again, with a new answer")
+
+
+def fall_back(db: Connection, queue: int, status: TaskStatus, ids: Sequence[int]) -> None:
+    """Let re-runs that ended so, without an answer, be superseded by what they ran again; other tasks stay as they are."""
+    n = db.execute(
+        "UPDATE tasks SET superseded_by = retry_of WHERE id IN (SELECT value FROM json_each(?))"
+        " AND retry_of IS NOT NULL AND superseded_by IS NULL",
+        (json.dumps(list(ids)),),
+    ).rowcount
+    tasks.add_to_counts(db, {(queue, status, False): -n, (queue, status, True): n})
 
 
 _ANSWER = (
@@ -201,23 +261,39 @@ def lost_before(db: Connection, batch_id: int, ids: Sequence[int]) -> set[int]:
 
 def put_back(db: Connection, queue: int, batch_id: int, limit: int, why: str) -> int:
     """Make up to ``limit`` tasks that a batch left cancelled pending again, with fresh attempts; return how many."""
-    ids = json.dumps(
-        [
-            row[0]
-            for row in db.execute(
-                "SELECT a.task_id FROM answers a JOIN tasks t ON t.id = a.task_id WHERE a.batch_id = ?"
-                " AND a.status = 'cancelled' AND t.status = 'cancelled' AND t.superseded_by IS NULL LIMIT ?",
-                (batch_id, limit),
-            )
-        ]
-    )
-    move = tasks.moving(TaskStatus.CANCELLED, TaskStatus.PENDING, "attempts = 0", "not_before = 0")
-    n = db.execute(f"{move} AND id IN (SELECT value FROM json_each(?))", (ids,)).rowcount
-    db.execute("DELETE FROM answers WHERE task_id IN (SELECT value FROM json_each(?))", (ids,))
-    tasks.add_to_counts(db, {(queue, TaskStatus.CANCELLED, False): -n, (queue, TaskStatus.PENDING, False): n})
-    if n:
-        log.task(db, queue, batch_id, TaskStatus.CANCELLED, TaskStatus.PENDING, n, why)
-    return n
+    ids = [
+        row[0]
+        for row in db.execute(
+            "SELECT a.task_id FROM answers a JOIN tasks t ON t.id = a.task_id WHERE a.batch_id = ?"
+            " AND a.status = 'cancelled' AND t.status = 'cancelled' AND t.superseded_by IS NULL LIMIT ?",
+            (batch_id, limit),
+        )
+    ]
+    wait_again(db, queue, TaskStatus.CANCELLED, ids, why, batch_id=batch_id)
+    return len(ids)
+
+
+def wait_again(
+    db: Connection, queue: int, old: TaskStatus, ids: Sequence[int], why: str, *, batch_id: int | None = None
+) -> None:
+    """Make tasks of a queue that failed, or were cancelled, pending again, with fresh attempts; the ledger stays as it is.
+
+    What the application was still to be told of their failure is closed.
+
+    Args:
+        old: the status of all of them; none is superseded.
+        batch_id: for the log: the batch of which that is all or a part.
+    """
+    if not ids:
+        return
+    listed = json.dumps(list(ids))
+    outbox.withdraw(db, ids, "retried")
+    batches.forget_cancelled(db, ids)
+    move = tasks.moving(old, TaskStatus.PENDING, "attempts = 0", "not_before = 0")
+    n = db.execute(f"{move} AND id IN (SELECT value FROM json_each(?))", (listed,)).rowcount
+    db.execute("DELETE FROM answers WHERE task_id IN (SELECT value FROM json_each(?))", (listed,))
+    tasks.add_to_counts(db, {(queue, old, False): -n, (queue, TaskStatus.PENDING, False): n})
+    log.task(db, queue, batch_id, old, TaskStatus.PENDING, n, why)
 
 
 class Totals(NamedTuple):

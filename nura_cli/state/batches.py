@@ -238,6 +238,17 @@ def decided(db: Connection, batch: Batch) -> None:
     db.execute("UPDATE batches SET cancelled = 0 WHERE id = ?", (batch.id,))
 
 
+def forget_cancelled(db: Connection, tasks: Sequence[int]) -> None:
+    """Note that nobody has to decide any more about those of these tasks that a batch left cancelled."""
+    db.execute(
+        "WITH left AS (SELECT batch_id, count(*) AS n FROM answers WHERE status = 'cancelled'"
+        " AND task_id IN (SELECT value FROM json_each(?)) AND batch_id IS NOT NULL GROUP BY batch_id)"
+        " UPDATE batches SET cancelled = max(batches.cancelled - left.n, 0) FROM left"
+        " WHERE batches.id = left.batch_id AND batches.cancelled > 0",
+        (json.dumps(list(tasks)),),
+    )
+
+
 def given_up(db: Connection, since: int) -> list[Batch]:
     """Return batches taken for absent at ``since`` or later: a create of theirs may still turn up."""
     query = f"{_SELECT} WHERE status = 'failed' AND absent_at IS NOT NULL AND final_at >= ? ORDER BY id"

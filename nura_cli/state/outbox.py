@@ -233,6 +233,21 @@ def after_rows(
     )
 
 
+def withdraw(db: Connection, tasks: Sequence[int], outcome: str) -> None:
+    """Close what is still to be told of tasks, and what was given up of it: nobody is to get it any more.
+
+    Args:
+        outcome: why, in a word: ``superseded``, ``retried``.
+    """
+    values = (outcome, db.now, json.dumps(list(tasks)))
+    for left in ("status = 'pending'", "status <> 'pending' AND status = 'dead'"):  # as their indexes are found
+        db.execute(
+            f"UPDATE deliveries SET status = 'done', outcome = ?, done_at = ? WHERE {left}"
+            " AND task_id IN (SELECT value FROM json_each(?))",
+            values,
+        )
+
+
 class Left(NamedTuple):
     """Deliveries of one workload and target that wait or were given up; the newest one's batch, and what was said of it."""
 

@@ -383,6 +383,7 @@ CREATE INDEX transitions_at ON transitions (at);
 -- retry_of: the completed task that this one runs again; it takes its place when it completes.
 ALTER TABLE tasks ADD COLUMN retry_of INTEGER;
 CREATE INDEX tasks_retry ON tasks (retry_of) WHERE retry_of IS NOT NULL;
+CREATE INDEX tasks_again ON tasks (lane_id) WHERE retry_of IS NOT NULL AND status = 'pending';
 CREATE INDEX tasks_superseded ON tasks (superseded_by) WHERE superseded_by IS NOT NULL;
 
 -- cancel_at: when a person wished it cancelled. cancel_taken_at: when the provider took that.

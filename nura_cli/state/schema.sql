@@ -42,6 +42,7 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_pending ON tasks (lane_id, not_before, id) WHERE status = 'pending';
 CREATE INDEX tasks_batch ON tasks (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX tasks_retry ON tasks (retry_of) WHERE retry_of IS NOT NULL;
+CREATE INDEX tasks_again ON tasks (lane_id) WHERE retry_of IS NOT NULL AND status = 'pending';
 CREATE INDEX tasks_superseded ON tasks (superseded_by) WHERE superseded_by IS NOT NULL;
 
 -- Written once, never changed: the key as JSON, the record as it came (or a ready line's body).

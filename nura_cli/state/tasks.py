@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import log
+from nura_cli.state import batches, log, outbox
 from nura_cli.state.connection import Connection
 from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
@@ -39,6 +39,7 @@ class Current(NamedTuple):
 
     task_id: int
     digest: bytes
+    status: str
 
 
 def workload_id(db: Connection, name: str) -> int:
@@ -47,6 +48,24 @@ def workload_id(db: Connection, name: str) -> int:
     if row is None:
         row = db.execute("INSERT INTO workloads (name) VALUES (?) RETURNING id", (name,)).fetchone()
     return int(row[0])
+
+
+_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def identity(key: object) -> str:
+    """Return a key in its text form: 1 and "1" are one key, and no other is a composite one (a list)."""
+    return "\x1e" + _text([str(part) for part in key]) if isinstance(key, list) else str(key)
+
+
+def identities(db: Connection, ids: Sequence[int]) -> dict[int, tuple[int, str]]:
+    """Return of these tasks the workload's id and the key in its text form."""
+    rows = db.execute(
+        "SELECT r.task_id, l.workload_id, r.key FROM records r JOIN tasks t ON t.id = r.task_id"
+        " JOIN lanes l ON l.id = t.lane_id WHERE r.task_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(ids)),),
+    )
+    return {task_id: (workload, identity(json.loads(key))) for task_id, workload, key in rows}
 
 
 def queue_id(db: Connection, workload: int, dialect: str, endpoint: str, model: str) -> int:
@@ -74,7 +93,10 @@ def queues(db: Connection) -> list[Queue]:
 def current(db: Connection, workload: int, keys: Iterable[str]) -> dict[str, Current]:
     """Return the tasks that stand for these keys now; keys nobody has used are left out."""
     found = {}
-    query = "SELECT task_id, digest FROM keys WHERE workload_id = ? AND key = ?"
+    query = (
+        "SELECT k.task_id, k.digest, t.status FROM keys k JOIN tasks t ON t.id = k.task_id"
+        " WHERE k.workload_id = ? AND k.key = ?"
+    )
     for key in keys:
         row = db.execute(query, (workload, key)).fetchone()
         if row is not None:
@@ -130,28 +152,45 @@ def moving(old: TaskStatus, new: TaskStatus, *changes: str) -> str:
 
 
 def replace(db: Connection, workload: int, task: NewTask, old: int) -> None:
-    """Insert a task for a key that another task stands for; the old one is superseded.
-
-    A pending old task leaves (``cancelled``); a submitted one still settles. Neither is ever delivered.
-    """
+    """Insert a task for a key that another task stands for; the old one is superseded, and with it one that runs it again."""
     new = next_id(db)
     db.execute(
         "UPDATE keys SET task_id = ?, digest = ? WHERE workload_id = ? AND key = ?",
         (new, task.digest, workload, task.key),
     )
     _insert_rows(db, new, [task])
-    queue, status, gone = db.execute("SELECT lane_id, status, superseded_by FROM tasks WHERE id = ?", (old,)).fetchone()
-    after = TaskStatus.CANCELLED if status == TaskStatus.PENDING else TaskStatus(status)
-    db.execute("UPDATE tasks SET superseded_by = ? WHERE id = ?", (new, old))
-    if status == TaskStatus.PENDING:
-        db.execute(f"{moving(TaskStatus.PENDING, after)} AND id = ?", (old,))
-    db.execute(
-        "UPDATE deliveries SET status = 'done', outcome = 'superseded', done_at = ? WHERE task_id = ? AND status = 'pending'",
-        (db.now, old),
+    running = db.execute(f"SELECT id FROM tasks WHERE retry_of = ? AND {RUNNING}", (old,))
+    supersede(db, [(one, new) for one in (old, *(row[0] for row in running))], f"superseded by task {new}")
+
+
+RUNNING = "status IN ('pending', 'submitted')"
+"""Of a task that runs a completed one again: it is not final yet. There is one such at most for each."""
+
+
+def supersede(db: Connection, pairs: Sequence[tuple[int, int]], why: str) -> None:
+    """Let another task stand in the place of each of some: (old, new).
+
+    A pending one leaves (``cancelled``); a submitted one still settles. None is delivered any more.
+    """
+    old = [one for one, _ in pairs]
+    ids = json.dumps(old)
+    found = Counter(
+        db.execute(
+            "SELECT lane_id, status, superseded_by IS NOT NULL FROM tasks"
+            " WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+            (ids,),
+        ).fetchall()
     )
-    add_to_counts(db, {(queue, TaskStatus(status), gone is not None): -1})
-    add_to_counts(db, {(queue, after, True): 1})
-    log.task(db, queue, None, status, after, 1, f"superseded by task {new}")
+    db.executemany("UPDATE tasks SET superseded_by = ? WHERE id = ?", [(new, one) for one, new in pairs])
+    leaving = moving(TaskStatus.PENDING, TaskStatus.CANCELLED)
+    db.execute(f"{leaving} AND id IN (SELECT value FROM json_each(?))", (ids,))
+    outbox.withdraw(db, old, "superseded")
+    batches.forget_cancelled(db, old)
+    for (queue, status, gone), n in found.items():
+        after = TaskStatus.CANCELLED if status == TaskStatus.PENDING else TaskStatus(status)
+        add_to_counts(db, {(queue, TaskStatus(status), bool(gone)): -n})
+        add_to_counts(db, {(queue, after, True): n})
+        log.task(db, queue, None, status, after, n, why)
 
 
 def next_id(db: Connection) -> int:
@@ -246,12 +285,16 @@ def _oldest(db: Connection, queue: int, now: int, horizon: int) -> int | None:
     return min(found, default=None)
 
 
+_WAITING_AGAIN = "retry_of IS NOT NULL AND status = 'pending'"
+
+
 def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -> int:
     """Move up to ``limit`` due tasks of a queue into a batch, retried ones first, then oldest first; return how many.
 
     ``last_id`` is the last one to take: what comes in meanwhile waits for the next run.
     """
     total = 0
+    again = db.execute(f"SELECT 1 FROM tasks WHERE lane_id = ? AND {_WAITING_AGAIN} LIMIT 1", (queue,)).fetchone()
     for due in _DUE:
         query = (
             f"{moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, 'batch_id = :batch')} AND id IN (SELECT id FROM tasks t"
@@ -271,7 +314,26 @@ def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -
     add_to_counts(db, {(queue, TaskStatus.PENDING, False): -total, (queue, TaskStatus.SUBMITTED, False): total})
     if total:
         log.task(db, queue, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
-    return total
+    return total - (_let_go(db, queue, batch_id) if again else 0)
+
+
+def _let_go(db: Connection, queue: int, batch_id: int) -> int:
+    """Send no re-run of what was replaced meanwhile; return how many there were in a batch that was just claimed.
+
+    An earlier release's ``enqueue --replace``, which may use this file, knows nothing of re-runs.
+    """
+    gone = db.execute(
+        "SELECT o.superseded_by, t.id FROM tasks t JOIN tasks o ON o.id = t.retry_of"
+        " WHERE t.batch_id = ? AND t.retry_of IS NOT NULL AND o.superseded_by IS NOT NULL",
+        (batch_id,),
+    ).fetchall()
+    move = moving(TaskStatus.SUBMITTED, TaskStatus.CANCELLED, "batch_id = NULL", "superseded_by = ?")
+    db.executemany(f"{move} AND id = ?", gone)
+    if n := len(gone):
+        add_to_counts(db, {(queue, TaskStatus.SUBMITTED, False): -n, (queue, TaskStatus.CANCELLED, True): n})
+        why = "their keys were enqueued with other content"
+        log.task(db, queue, batch_id, TaskStatus.SUBMITTED, TaskStatus.CANCELLED, n, why)
+    return n
 
 
 def page(db: Connection, batch_id: int, after: int, limit: int) -> list[tuple[int, bytes]]:

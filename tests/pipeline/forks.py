@@ -32,6 +32,7 @@ from nura_cli.cli import (  # noqa: F401 - loaded once, before the fork
     release,
     resolve,
     results,
+    retry,
     sandbox,
     status,
 )

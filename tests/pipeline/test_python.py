@@ -25,7 +25,17 @@ def records(*numbers: int) -> Iterator[dict[str, Any]]:
 
 def test_records_go_in_and_answers_come_out(spool: Spool) -> None:
     counts = nura_cli.enqueue("echo", records(1, 2, 3), config=spool.path)
-    assert counts == {"enqueued": 3, "duplicates": 0, "conflicts": 0, "replaced": 0, "rejected": 0, "errors": []}
+    assert counts == {
+        "enqueued": 3,
+        "duplicates": 0,
+        "conflicts": 0,
+        "replaced": 0,
+        "rejected": 0,
+        "duplicates_failed": 0,
+        "duplicates_cancelled": 0,
+        "hint": None,
+        "errors": [],
+    }
     assert nura_cli.enqueue("echo", records(2, 3, 4), config=spool.path)["duplicates"] == 2
     spool.round()
     answers = list(nura_cli.results("echo", config=spool.path))

@@ -128,6 +128,7 @@ class Walk(RuleBasedStateMachine):
         self.accepted = 0
         self.versions: list[int] = []
         self.sent_anew: set[str] = set()
+        self.retried: Counter[int] = Counter()
         tally["walks"] += 1
 
     def start(self, *arguments: str, kill_at: int | None = None, patience: float | None = PATIENCE) -> Command:
@@ -172,6 +173,18 @@ class Walk(RuleBasedStateMachine):
             result = self.enter([{"id": key, "text": text}], kill_at, "--replace")
             assert result["replaced"] + result["duplicates"] == 1
             self.accepted += 1
+
+    @rule(statuses=st.sets(st.sampled_from(["failed", "cancelled", "completed"]), min_size=1), kill_at=kill_points)
+    def retry(self, statuses: set[str], kill_at: int | None) -> None:
+        """A person has what is final tried again; what has an answer, whatever its revision."""
+        again = "SELECT id FROM tasks WHERE status IN ('failed', 'cancelled') AND status = ? AND superseded_by IS NULL"
+        self.retried.update(task for status in statuses for (task,) in self.spool.rows(again, status))
+        chosen = [word for status in sorted(statuses) for word in ("--status", status)]
+        verb = ("retry", "echo", *chosen, "--until", "0s", "--yes")
+        if kill_at is not None:
+            self.ended(self.start(*verb, kill_at=kill_at), killed=True)
+        result = json.loads(self.ended(self.start(*verb)).out)
+        tally["retried"] += result["retried"] + result["rerun"]
 
     @rule(chance=chances)
     def problem(self, chance: Random) -> None:
@@ -303,8 +316,12 @@ class Walk(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         """Whatever was accepted is counted somewhere, and nothing was paid for twice."""
         tally["steps"] += 1
-        assert sum(self.spool.counts().values()) == self.accepted
+        assert sum(self.spool.counts().values()) == self.accepted + self.rerun()
         assert self.billed_twice() == {}, self.story()
+
+    def rerun(self) -> int:
+        """Return how many tasks were made to run others again."""
+        return int(self.spool.rows("SELECT count(*) FROM tasks WHERE retry_of IS NOT NULL")[0][0])
 
     def story(self) -> str:
         """Return what the state file, the provider's batches and its log say, for who has to find out what went wrong."""
@@ -318,7 +335,7 @@ class Walk(RuleBasedStateMachine):
         """Return the tasks that were answered more often than there was a reason for, and how often.
 
         A reason is an answer that the provider did not hand over (missing, lost, or of a batch that somebody cancelled), and
-        a person who had it sent again.
+        a person who had it sent again, or retried it: once for each time that it was.
         """
         with sqlite3.connect(f"file:{self.folder / 'box.db'}?mode=ro", uri=True) as box:
             names = [row[0].rpartition("-") for row in box.execute("SELECT custom_id FROM billed")]
@@ -334,7 +351,7 @@ class Walk(RuleBasedStateMachine):
             )
         )
         billed = Counter(task for tag, _, task in names if tag not in self.sent_anew)
-        twice = {task: n for task, n in billed.items() if n > 1 + reasons[int(task)]}
+        twice = {task: n for task, n in billed.items() if n > 1 + reasons[int(task)] + self.retried[int(task)]}
         again = Counter("-".join(name) for name in map(list, names))
         return twice | {name: n for name, n in again.items() if n > 1}
 
@@ -366,7 +383,7 @@ class Walk(RuleBasedStateMachine):
     def _look_at_the_end(self) -> None:
         self.spool.check()
         counts = self.spool.counts()
-        assert sum(counts.values()) == self.accepted
+        assert sum(counts.values()) == self.accepted + self.rerun()
         assert counts["submitted"] == counts["pending"] == 0
         assert self.billed_twice() == {}, self.story()
         answered = {answer["key"]: answer for answer in self.spool.results()}

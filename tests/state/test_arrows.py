@@ -53,6 +53,12 @@ def release_replaced(db: Connection) -> None:
     release(db)
 
 
+def retry(db: Connection) -> None:
+    """Fail the claimed task, and have it tried again."""
+    settle(FAILED)(db)
+    answers.wait_again(db, 1, FAILED, [1], "x")
+
+
 def put_back(db: Connection) -> None:
     """Cancel the claimed task, and resend it."""
     settle(CANCELLED)(db)
@@ -68,6 +74,7 @@ MOVES: list[tuple[TaskStatus, TaskStatus, int, Callable[[Connection], object]]] 
     (SUBMITTED, FAILED, 1, settle(FAILED)),
     (SUBMITTED, CANCELLED, 1, settle(CANCELLED)),
     (SUBMITTED, CANCELLED, 1, release_replaced),
+    (FAILED, PENDING, 1, retry),
     (CANCELLED, PENDING, 1, put_back),
 ]
 

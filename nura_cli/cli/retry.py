@@ -1,0 +1,59 @@
+"""nura retry."""
+
+from dataclasses import replace
+
+from nura_cli.cli.grammar import Asked, with_grammar
+from nura_cli.cli.session import Session, output, with_session
+from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree
+from nura_cli.errors import UsageError
+from nura_cli.pipeline.report import Problem, Report, counted
+
+
+@with_session
+@with_grammar
+def command(
+    session: Session, asked: Asked, dry_run: DryRunOption = False, yes: YesOption = False, why: WhyOption = None
+) -> None:
+    """Have tasks tried again that failed; or were cancelled, or completed with another prompt or model (--status)."""
+    from nura_cli.pipeline import retry
+
+    if not asked.narrowed:
+        raise UsageError("name what is to be retried", hint="a workload, --key, --keys-from or --batch")
+    asked = replace(asked, statuses=retry.check(asked.statuses))
+    problems: list[Problem] = []
+    with acting(session, why) as (state, config):
+        job = retry.plan(state, config, asked.parts(state, config, problems), problems)
+        if dry_run:
+            report = retry.report(job)
+            if not session.json:
+                with output():
+                    print(retry.question(job) if job.n else "nothing to retry", *_left(report), sep="; ")
+            session.finish(report)
+            return
+        if job.n:
+            agree(session, retry.question(job), yes)
+        report = retry.run(job)
+    session.say("; ".join([_summary(report), *_left(report)]))
+    session.finish(report)
+
+
+def _summary(report: Report) -> str:
+    retried, rerun = report.result["retried"], report.result["rerun"]
+    if not retried + rerun:
+        return "nothing to retry"
+    waiting = counted(retried + rerun, "task waits", "tasks wait")
+    old = f", {rerun:,} of them to take the place of an answer" if rerun else ""
+    return f"{waiting} for nura dispatch{old}"
+
+
+def _left(report: Report) -> list[str]:
+    """Return what is said of completed tasks that were left alone."""
+    unchanged, running = report.result["left"]["unchanged"], report.result["left"]["running"]
+    said = []
+    if unchanged:
+        said.append(
+            f"{counted(unchanged, 'answer is', 'answers are')} of today's revision (--until T runs these again)"
+        )
+    if running:
+        said.append(f"{counted(running, 'answer is', 'answers are')} being replaced already")
+    return said

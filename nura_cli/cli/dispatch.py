@@ -1,16 +1,13 @@
 """nura dispatch."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from nura_cli.cli.session import Session, output, plain, stage, with_session
+from nura_cli.cli.session import Session, output, plain, with_session
+from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.pipeline.report import Report, counted
-
-if TYPE_CHECKING:
-    from nura_cli.config import Config
-    from nura_cli.pipeline.accounts import Accounts
-    from nura_cli.state import State
 
 _EMPTY = {
     "batches": [],
@@ -38,13 +35,20 @@ def command(
     if dry_run:
         _preview(session, names, now)
         return
+    alone(session, stage(names, now=now))
 
-    def work(state: "State", config: "Config", accounts: "Accounts") -> Report:
+
+def stage(names: Sequence[str], *, now: bool = False) -> Stage:
+    """Return the stage: sending of these workloads, or of all; ``now`` without thresholds and backoff."""
+
+    def work(at: Opened) -> Report:
         from nura_cli.pipeline import dispatch
 
-        return dispatch.run(state, config, accounts, workloads=names, ignore_waits=now, progress=session.say)
+        say = at.session.say
+        return dispatch.run(at.state, at.config, at.accounts, workloads=names, ignore_waits=now, progress=say)
 
-    stage(session, work, _summary, _EMPTY)
+    standing = ("not_due", "waits", "unconfirmed")
+    return Stage(name="dispatch", work=work, summary=_summary, empty=_EMPTY, lock="dispatch", standing=standing)
 
 
 def _summary(report: Report) -> str:

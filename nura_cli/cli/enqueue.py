@@ -3,27 +3,34 @@
 import contextlib
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nura_cli.cli.rejects import Rejects
 from nura_cli.cli.session import Session, harmless, output, with_session
-from nura_cli.errors import EX_PARTIAL, InputError, UsageError
-from nura_cli.pipeline.report import counted
+from nura_cli.cli.stages import Done, Opened, Stage, contained, do, finish, opened
+from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, UsageError
+from nura_cli.pipeline.report import Report, counted, problem
 
 if TYPE_CHECKING:
-    from nura_cli.config import Config
-
-
-_COUNTS = ("enqueued", "duplicates", "conflicts", "replaced", "rejected")
+    from nura_cli.config import Config, WorkloadConfig
+    from nura_cli.dialects.base import Dialect
+    from nura_cli.pipeline.enqueue import Input, Source
 
 
 @with_session
 def command(
     session: Session,
-    workload: Annotated[str, typer.Argument(help="A workload of the configuration.", show_default=False)],
+    workload: Annotated[
+        str | None,
+        typer.Argument(help="A workload of the configuration; with --from-source, none reads every source."),
+    ] = None,
     files: Annotated[
         list[Path] | None, typer.Argument(help="JSON Lines; - or nothing for standard input.", show_default=False)
     ] = None,
@@ -45,27 +52,115 @@ def command(
     limit: Annotated[int, typer.Option(min=1, help="With --dry-run: how many lines.")] = 10,
 ) -> None:
     """Put records (or ready request lines) into the spool."""
-    from nura_cli.dialects.vendors import dialect as dialect_of
+    if source and files:
+        raise UsageError("--from-source goes without files")
+    if workload is None and not source:
+        hint = "its records are read from files, or from standard input; --from-source alone reads every source"
+        raise UsageError("name a workload", hint=hint)
+    config = session.config()
+    with contextlib.ExitStack() as stack:
+        given = _given(stack, config, workload, files, source)
+        if dry_run:
+            _preview(session, given, limit, key_prefix)
+            return
+        streams = [] if source else given[0].inputs()
+        keep = Rejects(stack, rejects, config, streams) if rejects else None
+        with opened(session, config, beside=True) as at:
+            stages = [stage(one, replace=replace, key_prefix=key_prefix, rejects=keep) for one in given]
+            done = [do(at, one) for one in stages]
+    if workload is not None:
+        finish(session, done[0])
+    else:
+        _finish_all(session, stages, done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What is given to one workload: by its ``source``, or else by files."""
+
+    workload: "WorkloadConfig"
+    dialect: "Dialect"
+    inputs: "Callable[[], list[Input]]"
+    source: bool
+
+
+def _given(
+    stack: contextlib.ExitStack, config: "Config", workload: str | None, files: list[Path] | None, source: bool
+) -> list[Given]:
+    if source:
+        return from_sources(config, [workload] if workload is not None else sourced(config))
+    chosen = config.workload(str(workload))
+    inputs: list[Input] = [_source(stack, file) for file in files or [Path("-")]]
+    return [Given(workload=chosen, dialect=_dialect(config, chosen), inputs=lambda: inputs, source=False)]
+
+
+def sourced(config: "Config") -> list[str]:
+    """Return the names of the workloads that have a source. Raises ConfigError: there is none."""
+    found = [workload.name for workload in config.workloads.values() if workload.source is not None]
+    if not found:
+        raise ConfigError("no workload has a source", hint="give one a database and a query, under source")
+    return found
+
+
+def from_sources(config: "Config", names: Sequence[str]) -> list[Given]:
+    """Return what the sources of these workloads give. Raises UsageError: there is no such workload."""
+    return [
+        Given(workload=one, dialect=_dialect(config, one), inputs=partial(_rows, one, config), source=True)
+        for one in map(config.workload, names)
+    ]
+
+
+def _rows(workload: "WorkloadConfig", config: "Config") -> "list[Input]":
     from nura_cli.pipeline import enqueue
 
-    config = session.config()
-    chosen = config.workload(workload)
-    dialect = dialect_of(config.providers[chosen.provider].dialect)
-    with contextlib.ExitStack() as stack:
-        if source and files:
-            raise UsageError("--from-source goes without files")
-        sources = _sources(stack, chosen, config, files, source)
-        if dry_run:
-            _preview(session, chosen, dialect, sources, limit, key_prefix)
-            return
-        keep = Rejects(stack, rejects, config, sources) if rejects else None
-        with session.state(config.state, newer=True) as state:
-            report = enqueue.run(state, chosen, dialect, sources, replace=replace, key_prefix=key_prefix, rejects=keep)
-    counts = {name: n for name, n in report.result.items() if name in _COUNTS}
-    session.say(", ".join(_counted(name, n) for name, n in counts.items() if n or name == "enqueued"))
-    if report.result["hint"]:
-        session.say(report.result["hint"])
-    session.finish(report)
+    return [enqueue.from_source(workload, config)]
+
+
+def stage(given: Given, *, replace: bool = False, key_prefix: str = "", rejects: Rejects | None = None) -> Stage:
+    """Return the stage, for one workload: that a source fails is a problem of its own, as it is of a provider."""
+
+    def work(at: Opened) -> Report:
+        from nura_cli.pipeline import enqueue
+
+        return enqueue.run(
+            at.state,
+            given.workload,
+            given.dialect,
+            given.inputs(),
+            replace=replace,
+            key_prefix=key_prefix,
+            rejects=rejects,
+        )
+
+    found = Stage(
+        name="enqueue", work=work, summary=_summary, empty={}, workload=given.workload.name, in_log=given.source
+    )
+    return contained(found) if given.source else found
+
+
+def _summary(report: Report) -> str:
+    """Return the report in one line; where duplicates have no answer, what to type for one in another."""
+    counts = ((name, report.result[name]) for name in _COUNTS)
+    said = ", ".join(_counted(name, n) for name, n in counts if n or name == "enqueued")
+    return "\n".join(filter(None, (said, report.result["hint"])))
+
+
+def _finish_all(session: Session, stages: Sequence[Stage], done: Sequence[Done]) -> None:
+    """Say what came of every source, and exit with one code for all."""
+    workloads = {str(one.workload): came.report for one, came in zip(stages, done, strict=True)}
+    for name, report in workloads.items():
+        if report.result:
+            session.say(f"{name}: {_summary(report)}")
+    figures = [Counter({name: report.result.get(name, 0) for name in _COUNTS}) for report in workloads.values()]
+    total = sum(figures, Counter[str]())
+    each = {name: report.result for name, report in workloads.items()}
+    result = {**{name: total[name] for name in _COUNTS}, "workloads": each}
+    problems = [found for report in workloads.values() for found in report.problems]
+    worked = any(report.worked for report in workloads.values())
+    session.finish(Report(result, problems, worked), printed=[found for one in done for found in one.printed])
+
+
+_COUNTS = ("enqueued", "duplicates", "conflicts", "replaced", "rejected")
 
 
 def _counted(name: str, n: int) -> str:
@@ -73,17 +168,13 @@ def _counted(name: str, n: int) -> str:
     return counted(n, name.removesuffix("s")) if name.endswith("s") else f"{n:,} {name}"
 
 
-def _sources(
-    stack: contextlib.ExitStack, workload: Any, config: "Config", files: list[Path] | None, source: bool
-) -> list[Any]:
-    from nura_cli.pipeline import enqueue
+def _dialect(config: "Config", workload: "WorkloadConfig") -> "Dialect":
+    from nura_cli.dialects.vendors import dialect
 
-    if source:
-        return [enqueue.from_source(workload, config)]
-    return [_source(stack, file) for file in files or [Path("-")]]
+    return dialect(config.providers[workload.provider].dialect)
 
 
-def _source(stack: contextlib.ExitStack, file: Path) -> Any:
+def _source(stack: contextlib.ExitStack, file: Path) -> "Source":
     """Return what a file, or standard input, has to give. Raises UsageError: it cannot be opened."""
     from nura_cli.pipeline.enqueue import Source
 
@@ -97,25 +188,25 @@ def _source(stack: contextlib.ExitStack, file: Path) -> Any:
         raise UsageError(f"{file}: {error.strerror}") from error
 
 
-def _preview(session: Session, workload: Any, dialect: Any, sources: list[Any], limit: int, prefix: str) -> None:
+def _preview(session: Session, given: Sequence[Given], limit: int, prefix: str) -> None:
     """Print the requests that lines would become; those that would be refused are said, and make the exit code 3."""
     from nura_cli.pipeline import enqueue
     from nura_cli.pipeline.render import spec_of
 
     shown: list[str] = []
     failed = []
-    for request in enqueue.preview(workload, spec_of(workload, dialect), dialect, sources, limit, prefix):
-        if isinstance(request, InputError):
-            failed.append(request)
-            session.tell(request.message)
-        elif session.json:
-            shown.append(request.decode())
-        else:
-            with output() as out:
-                out.write(harmless(request) + b"\n")
+    for one in given:
+        spec = spec_of(one.workload, one.dialect)
+        for request in enqueue.preview(one.workload, spec, one.dialect, one.inputs(), limit, prefix):
+            if isinstance(request, InputError):
+                failed.append(request)
+                session.tell(request.message)
+            elif session.json:
+                shown.append(request.decode())
+            else:
+                with output() as out:
+                    out.write(harmless(request) + b"\n")
     if session.json:
-        from nura_cli.pipeline.report import Report, problem
-
         requests = [json.loads(text) for text in shown]
         session.finish(Report({"requests": requests}, [problem(error) for error in failed], worked=True))
     if failed:

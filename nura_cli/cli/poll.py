@@ -1,18 +1,14 @@
 """nura poll."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nura_cli.cli.progress import bar
-from nura_cli.cli.session import Session, stage, with_session
+from nura_cli.cli.session import Session, with_session
+from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Report, counted
-
-if TYPE_CHECKING:
-    from nura_cli.config import Config
-    from nura_cli.pipeline.accounts import Accounts
-    from nura_cli.state import State
 
 _EMPTY = {"checked": 0, "batches": []}
 
@@ -25,17 +21,23 @@ def command(
     ] = None,
 ) -> None:
     """Ask after the batches under way, and bring home what has ended."""
+    alone(session, stage(seconds(wait)))
 
-    def work(state: "State", config: "Config", accounts: "Accounts") -> Report:
+
+def stage(wait: int | None = None) -> Stage:
+    """Return the stage: one look, or a stay of ``wait`` seconds."""
+
+    def work(at: Opened) -> Report:
         from nura_cli.pipeline import poll
 
-        with bar(session, "batches ended", only=wait is not None) as advance:
-            return poll.run(state, config, accounts, wait=_seconds(wait), progress=advance)
+        with bar(at.session, "batches ended", only=wait is not None) as advance:
+            return poll.run(at.state, at.config, at.accounts, wait=wait, progress=advance)
 
-    stage(session, work, _summary, _EMPTY)
+    return Stage(name="poll", work=work, summary=_summary, empty=_EMPTY, lock="poll")
 
 
-def _seconds(wait: str | None) -> int | None:
+def seconds(wait: str | None) -> int | None:
+    """Return what ``--wait`` says, in seconds; None where it was not given. Raises UsageError: it is no length of time."""
     from nura_cli.config import duration
 
     try:

@@ -1,15 +1,9 @@
 """nura reconcile."""
 
-from typing import TYPE_CHECKING
-
 from nura_cli.cli.progress import bar
-from nura_cli.cli.session import Session, stage, with_session
+from nura_cli.cli.session import Session, with_session
+from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.pipeline.report import Report
-
-if TYPE_CHECKING:
-    from nura_cli.config import Config
-    from nura_cli.pipeline.accounts import Accounts
-    from nura_cli.state import State
 
 _EMPTY = {
     "tasks": dict.fromkeys(("completed", "failed", "retried", "missing", "late", "cancelled"), 0),
@@ -21,14 +15,19 @@ _EMPTY = {
 @with_session
 def command(session: Session) -> None:
     """Account for every task of the finished batches."""
+    alone(session, stage())
 
-    def work(state: "State", config: "Config", accounts: "Accounts") -> Report:
+
+def stage() -> Stage:
+    """Return the stage."""
+
+    def work(at: Opened) -> Report:
         from nura_cli.pipeline import reconcile
 
-        with bar(session, "tasks accounted for") as advance:
-            return reconcile.run(state, config, progress=advance)
+        with bar(at.session, "tasks accounted for") as advance:
+            return reconcile.run(at.state, at.config, progress=advance)
 
-    stage(session, work, _summary, _EMPTY)
+    return Stage(name="reconcile", work=work, summary=_summary, empty=_EMPTY, lock="reconcile")
 
 
 def _summary(report: Report) -> str:

@@ -1,17 +1,13 @@
 """nura resolve: a person decides what became of a batch that nura holds."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from nura_cli.cli.session import Session, stage, with_session
+from nura_cli.cli.session import Session, with_session
+from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Report
-
-if TYPE_CHECKING:
-    from nura_cli.config import Config
-    from nura_cli.pipeline.accounts import Accounts
-    from nura_cli.state import State
 
 
 @with_session
@@ -32,14 +28,15 @@ def command(
     if (adopt is not None) + resend + give_up != 1:
         raise UsageError("give one of --adopt REMOTE_ID, --resend and --give-up")
 
-    def work(state: "State", config: "Config", accounts: "Accounts") -> Report:
+    def work(at: Opened) -> Report:
         from nura_cli.pipeline import resolve
 
         decision = adopt if adopt is not None else resolve.Decision.RESEND if resend else resolve.Decision.GIVE_UP
-        return resolve.run(state, config, accounts, batch, decision)
+        return resolve.run(at.state, at.config, at.accounts, batch, decision)
 
     def summary(report: Report) -> str:
         return f"batch {', '.join(batch)}: {report.result['done']}"
 
     # Under dispatch's lock: only dispatch and a person move an unconfirmed batch.
-    stage(session, work, summary, {"done": None}, lock="dispatch")
+    stage = Stage(name="resolve", work=work, summary=summary, empty={"done": None}, lock="dispatch", needed=True)
+    alone(session, stage)

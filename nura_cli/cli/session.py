@@ -16,15 +16,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nura_cli import __version__, clock, config_file, logs, scrub
-from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, OutputLost, StateError
+from nura_cli import __version__, config_file, logs, scrub
+from nura_cli.errors import EX_UNEXPECTED, NuraError, OutputLost, StateError
 from nura_cli.pipeline.report import Problem, Report, problem
-from nura_cli.state import State, disk, locks, runs
-from nura_cli.state.file import explained
+from nura_cli.state import State, disk
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
-    from nura_cli.pipeline.accounts import Accounts
 
 _COMMON = "Common options"
 
@@ -121,15 +119,19 @@ class Session:
             printed: the problems to print; None for all of the report's.
         """
         if self.json:
-            head = {"command": self.command, "exit_code": report.exit_code, "skipped": skipped}
-            errors = [found.as_dict() for found in report.problems]
             with output():
-                print(one_line({**head, "errors": errors, **report.result}))
+                print(one_line({"command": self.command, **document(report, skipped)}))
         else:
             for found in report.problems if printed is None else printed:
                 self.tell(found.line)
         if report.exit_code:
             raise typer.Exit(report.exit_code)
+
+
+def document(report: Report, skipped: str | None) -> dict[str, Any]:
+    """Return a report as ``--json`` gives it; ``skipped`` says why there was no run."""
+    errors = [found.as_dict() for found in report.problems]
+    return {"exit_code": report.exit_code, "skipped": skipped, "errors": errors, **report.result}
 
 
 @contextlib.contextmanager
@@ -259,7 +261,6 @@ def run(session: Session, work: Callable[[], None]) -> None:
 
 
 def _end(session: Session, error: NuraError) -> None:
-    """Say an error that ends a command, also as JSON where that was asked for, and leave with its code."""
     if session.json and not isinstance(error, OutputLost):
         with contextlib.suppress(OutputLost):  # then standard error has to do
             session.finish(Report(problems=[problem(error)]))
@@ -267,103 +268,3 @@ def _end(session: Session, error: NuraError) -> None:
     for line in f"{error.message}{hint}".split("\n"):
         session.tell(line)
     raise typer.Exit(error.exit_code or EX_UNEXPECTED)
-
-
-Work = Callable[[State, "Config", "Accounts"], Report]
-
-
-def stage(
-    session: Session, work: Work, summary: Callable[[Report], str], empty: Mapping[str, Any], lock: str | None = None
-) -> None:
-    """Run a stage under its lock, with its start written before the work and its end after.
-
-    Args:
-        lock: the stage whose lock it takes, and which it cannot do without; None for its own.
-        summary: puts a report into one line, for a terminal.
-        empty: the fields of the report of a run that was skipped.
-
-    Raises:
-        Busy: another run has held the lock for longer than one can take, or holds one that this cannot do without.
-    """
-    from nura_cli.pipeline.accounts import Accounts
-
-    config = session.config()
-    with session.state(config.state) as state:
-        state.refuse_root()
-        try:
-            with locks.lock(state.lock_path(lock or session.command), clock.now()):
-                with state.transaction() as db:
-                    runs.started(db, session.command, os.getpid())
-                with Accounts(config, state.path, state.state_id) as accounts:
-                    report = _done(session, state, lambda: work(state, config, accounts))
-                printed = _recorded(session, state, report, config.remind)
-        except locks.Held as held:
-            if lock is not None:
-                since = clock.rfc3339(held.holder.since) if held.holder else "just now"
-                raise Busy(
-                    f"{lock} is at work (since {since}): nothing was done", hint="run this again once it has ended"
-                ) from held
-            _skipped(session, state, held, empty, config.remind)
-            return
-    session.say(summary(report))
-    session.finish(report, printed=printed)
-
-
-def _done(session: Session, state: State, work: Callable[[], Report]) -> Report:
-    """Do the work; when it fails as a whole, write down how."""
-    try:
-        with explained(state.path):
-            return work()
-    except BaseException as error:
-        code, message = _end_of(error)
-        try:
-            with state.transaction() as db:
-                runs.ended(db, session.command, code, message)
-        except Exception:  # noqa: BLE001 - the failure of the work itself is the one to tell
-            session.say("how this run ended could not be written down")
-        raise
-
-
-def _end_of(error: BaseException) -> tuple[int, str]:
-    """Return the exit code that an exception means, and what is written down of it."""
-    if isinstance(error, NuraError):
-        return error.exit_code, error.message
-    if isinstance(error, Stopped):
-        return error.exit_code, "told to stop"
-    return EX_UNEXPECTED, "ended unexpectedly"
-
-
-def _recorded(session: Session, state: State, report: Report, remind: int) -> list[Problem]:
-    """Write down how a run ended; return the problems to say now.
-
-    On a terminal these are all; under cron a lasting one is printed at its onset and at intervals.
-    """
-    printed = []
-    with state.transaction() as db:
-        gravest = sorted(report.problems, key=lambda found: not found.exit_code)[:1]
-        runs.ended(db, session.command, report.exit_code, gravest[0].message if gravest else None)
-        runs.over(db, session.command, {found.scope for found in report.problems if found.lasting})
-        for found in report.problems:
-            new = not found.lasting or runs.problem(db, session.command, found.scope, found.message, remind)
-            if new or session.terminal or session.verbose:
-                printed.append(found)
-    return printed
-
-
-def _skipped(session: Session, state: State, held: locks.Held, empty: Mapping[str, Any], remind: int) -> None:
-    """Say that another run has the lock: silence under cron, unless it has had it for longer than a run can take."""
-    holder = held.holder
-    since = clock.rfc3339(holder.since) if holder else "just now"
-    pid = holder.pid if holder else "unknown"
-    if holder and clock.now() - holder.since > locks.HUNG_AFTER:
-        error = Busy(
-            f"already running (pid {pid}, since {since}): longer than a run can take",
-            hint=f"look at it with: ps -fp {pid}; if it hangs, kill {pid}: nothing is lost",
-        )
-        found = problem(error, about=session.command)
-        with state.transaction() as db:
-            say = runs.problem(db, session.command, found.scope, found.message, remind)
-        printed = [found] if say or session.terminal else []
-        session.finish(Report(dict(empty), [found]), skipped="locked", printed=printed)
-    session.say(f"already running (pid {pid}, since {since})")
-    session.finish(Report(dict(empty)), skipped="locked")

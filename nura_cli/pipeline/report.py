@@ -1,6 +1,6 @@
 """What a stage has to say when it ends: its problems, its exit code, and a batch as every command shows it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
@@ -145,6 +145,31 @@ def exit_code(problems: Iterable[Problem], worked: bool) -> int:
     if worked or len(codes) > 1:
         return EX_PARTIAL
     return codes.pop()
+
+
+def together(earlier: Report, later: Report, standing: Collection[str] = ()) -> Report:
+    """Return two runs of a stage as one: what they did is added up.
+
+    A lasting problem of the earlier one is over, unless the later one met it too.
+
+    Args:
+        standing: the fields that say how things stand: they are as the later run found them.
+    """
+    result = {
+        name: found if name in standing or name not in earlier.result else _added(earlier.result[name], found)
+        for name, found in later.result.items()
+    }
+    happened = [found for found in earlier.problems if not found.lasting]
+    return Report(result, [*happened, *later.problems], earlier.worked or later.worked)
+
+
+def _added(one: Any, other: Any) -> Any:
+    """Return two counts, mappings of counts, or lists of batches as one; of a batch in both, the later."""
+    if isinstance(other, dict):
+        return {name: _added(one[name], n) for name, n in other.items()}
+    if isinstance(other, list):
+        return list({batch["id"]: batch for batch in (*one, *other)}.values())
+    return one + other
 
 
 def counted(n: int, one: str, many: str = "") -> str:

@@ -1,10 +1,15 @@
-"""Each stage's last run, the problems that last, and the routes that are paused."""
+"""Each stage's last run and its runs of the last month, the problems that last, and the routes that are paused."""
 
 from typing import NamedTuple
 
 from nura_cli import logs
 from nura_cli.clock import rfc3339
 from nura_cli.state.connection import Connection
+
+KEPT_SECONDS = 30 * 86400
+"""How long a run stays in the log."""
+_PRUNED = 1000
+"""Runs that are over that age, and are deleted by one that begins: whatever has piled up, none takes long."""
 
 
 class Run(NamedTuple):
@@ -41,6 +46,29 @@ def runs(db: Connection) -> dict[str, Run]:
     """Return each stage's last run."""
     rows = db.execute("SELECT stage, started_at, pid, ended_at, ok_at, exit_code, message FROM runs")
     return {row[0]: Run(*row) for row in rows}
+
+
+def begun(db: Connection, stage: str, pid: int, workload: str | None, at: int) -> int:
+    """Note in the log that a run begins, or began at ``at``, unix seconds; return its number. What is too old leaves the log."""
+    old = "SELECT id FROM past_runs WHERE started_at < ? ORDER BY started_at LIMIT ?"
+    db.execute(f"DELETE FROM past_runs WHERE id IN ({old})", (db.now - KEPT_SECONDS, _PRUNED))
+    row = db.execute(
+        "INSERT INTO past_runs (stage, workload, started_at, pid) VALUES (?, ?, ?, ?) RETURNING id",
+        (stage, workload, at, pid),
+    ).fetchone()
+    return int(row[0])
+
+
+def resumed(db: Connection, run: int) -> None:
+    """Note in the log that a run, by its number, goes on."""
+    db.execute("UPDATE past_runs SET ended_at = NULL, exit_code = NULL, message = NULL WHERE id = ?", (run,))
+
+
+def done(db: Connection, run: int, exit_code: int, message: str) -> None:
+    """Note in the log how a run, by its number, ended, and what it said."""
+    db.execute(
+        "UPDATE past_runs SET ended_at = ?, exit_code = ?, message = ? WHERE id = ?", (db.now, exit_code, message, run)
+    )
 
 
 def problem(db: Connection, stage: str, scope: str, message: str, remind: int) -> bool:

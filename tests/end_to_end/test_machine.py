@@ -260,7 +260,7 @@ def killed_while_writing(state: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from nura_cli.state import State, runs\n"
         "with State(Path(sys.argv[1])) as state:\n"
-        "    with state.transaction() as db: runs.started(db, 'killed', 0, 1)\n"
+        "    with state.transaction() as db: runs.started(db, 'killed', 1)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, state], check=False, timeout=60)

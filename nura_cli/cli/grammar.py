@@ -134,8 +134,8 @@ class Asked:
             batch_id=self.batch,
             kind=kind,
             code=code,
-            since=_moment("--since", self.since),
-            until=_moment("--until", self.until),
+            since=moment("--since", self.since),
+            until=moment("--until", self.until),
         )
 
     def parts(self, state: "State", config: "Config", problems: list[Problem]) -> Iterator[Selection]:
@@ -245,7 +245,12 @@ def _error(text: str | None) -> tuple[str | None, str | None]:
     return kind, code or None
 
 
-def _moment(option: str, text: str | None) -> int | None:
+def moment(option: str, text: str | None) -> int | None:
+    """Return the unix second of a time or date, or of how long ago it was, such as ``2h``; None where it is not given.
+
+    Raises:
+        UsageError: it is none of these; says so of the option.
+    """
     return None if text is None else _time(option, text, -1)
 
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -92,6 +92,20 @@ class Session:
         loaded = config.load(self.config_path())
         return loaded.model_copy(update={"state": self.state_option.absolute()}) if self.state_option else loaded
 
+    def outline(self) -> "Outline":
+        """Return what a command that only reads the state file needs of the configuration, right or wrong as the rest may be.
+
+        Raises:
+            ConfigError: there is none, or it is no YAML.
+        """
+        if self.state_option is not None and self.config_option is None:
+            return Outline(self.state_option, [], None)
+        path = self.config_path()
+        document, _ = config_file.read_yaml(path)
+        listed = document.get("workloads")
+        workloads = [str(name) for name in listed] if isinstance(listed, dict) else []
+        return Outline(self.state_option or config_file.state_path(path, document), workloads, path)
+
     @contextlib.contextmanager
     def state(self, path: Path, *, newer: bool = False) -> Iterator[State]:
         """Give the block the open state file (``newer`` as :class:`State` has it), and say what its opening could not do."""
@@ -132,6 +146,14 @@ def document(report: Report, skipped: str | None) -> dict[str, Any]:
     """Return a report as ``--json`` gives it; ``skipped`` says why there was no run."""
     errors = [found.as_dict() for found in report.problems]
     return {"exit_code": report.exit_code, "skipped": skipped, "errors": errors, **report.result}
+
+
+class Outline(NamedTuple):
+    """The state file, the names of the configured workloads, and the configuration file; none where only ``--state`` is given."""
+
+    state: Path
+    workloads: list[str]
+    config: Path | None
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nura_cli import clock, config_file
+from nura_cli import clock
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.errors import ConfigError
 from nura_cli.pipeline import status
@@ -18,15 +18,9 @@ if TYPE_CHECKING:
 @with_session
 def command(session: Session) -> None:
     """Show where everything stands, and what needs a person."""
-    path, workloads, config = session.state_option, list[str](), None
-    if path is None or session.config_option is not None:
-        config = session.config_path()
-        document, _ = config_file.read_yaml(config)
-        path = path or config_file.state_path(config, document)
-        listed = document.get("workloads")
-        workloads = [str(name) for name in listed] if isinstance(listed, dict) else []
-    with session.state(path, newer=True) as state:
-        report = status.run(state, workloads, options=lambda: _options(config))
+    outline = session.outline()
+    with session.state(outline.state, newer=True) as state:
+        report = status.run(state, outline.workloads, options=lambda: _options(outline.config))
     if not session.json:
         with output():
             _show(report.result)

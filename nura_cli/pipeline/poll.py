@@ -48,8 +48,6 @@ from nura_cli.state.batches import Batch, File, Orphan
 from nura_cli.state.file import unforeseen
 from nura_cli.states import BatchStatus, ErrorKind
 
-_WAIT_SECONDS = (0.2, 30.0)
-"""With ``--wait``: seconds between two rounds, from the first to the longest."""
 ORPHAN_MISSED = waiting.WINDOW_SECONDS + waiting.LOST_AFTER
 """Seconds after which an orphan that the provider does not know is no longer looked for."""
 ORPHAN_KEPT = 30 * 86400
@@ -95,7 +93,7 @@ def run(
     _sweep(state)
     total = len(_awaited(state))
     deadline = time.monotonic() + (wait or 0)
-    pause, longest = _WAIT_SECONDS
+    pause = waiting.ROUND_SECONDS[0]
     while True:
         job.begin_round()
         _round(job)
@@ -104,7 +102,7 @@ def run(
         if wait is None or not left or time.monotonic() >= deadline:
             break
         sleep(min(pause, max(0.0, deadline - time.monotonic())))
-        pause = min(pause * 1.5, longest)
+        pause = waiting.next_pause(pause)
     copies.look_through(job)
     _follow_orphans(job)
     _clean_up(job)

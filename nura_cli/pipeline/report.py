@@ -6,7 +6,7 @@ from typing import Any, TypedDict, Unpack
 
 from nura_cli import scrub
 from nura_cli.clock import rfc3339
-from nura_cli.errors import EX_OK, EX_PARTIAL, EX_UNEXPECTED, NuraError, ProblemKind
+from nura_cli.errors import EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, NuraError, ProblemKind
 from nura_cli.state.batches import Batch
 
 _OUTAGES = frozenset({ProblemKind.UNREACHABLE, ProblemKind.RATE_LIMITED})
@@ -135,13 +135,16 @@ def exit_code(problems: Iterable[Problem], worked: bool) -> int:
     """Return the exit code of a run with these problems.
 
     One kind of problem and nothing else done: its own code. Part done and part not, or problems of several kinds: 3. What
-    nobody expected is 1 whatever else was done.
+    nobody expected is 1 whatever else was done, and that the time of ``--wait`` is over 75: there is more to come.
     """
+    problems = list(problems)
     codes = {problem.exit_code for problem in problems} - {EX_OK}
     if not codes:
         return EX_OK
     if EX_UNEXPECTED in codes:
         return EX_UNEXPECTED
+    if any(problem.kind is ProblemKind.TIMEOUT for problem in problems):
+        return EX_TEMPFAIL
     if worked or len(codes) > 1:
         return EX_PARTIAL
     return codes.pop()

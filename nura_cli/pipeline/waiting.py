@@ -20,6 +20,14 @@ ALONE_SECONDS = 3600
 SHORT_SECONDS = 24 * 3600
 """How long answers that the provider counts, and that its files lack, are looked for again."""
 
+ROUND_SECONDS = (0.2, 30.0)
+"""With ``--wait``: seconds between two rounds, from the first to the longest."""
+
+
+def next_pause(pause: float) -> float:
+    """Return the seconds between two rounds after a round that came to nothing, where they were ``pause`` before it."""
+    return min(pause * 1.5, ROUND_SECONDS[1])
+
 
 def sent(batch: Batch) -> int:
     """Return the unix second at which a batch was taken by the provider; by our clock, where the two are days apart."""

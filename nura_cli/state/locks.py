@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,36 @@ HUNG_AFTER = 6 * 3600
 """Seconds after which a run that still holds its lock is taken for hung."""
 
 
+_CLOCK_SLACK = 60
+"""Seconds by which the time of a process's beginning may be wrong: the clock may have been set since."""
+
+
 class Holder(NamedTuple):
     """Who holds a lock: its process id and since when (unix seconds)."""
 
     pid: int
     since: int
+
+
+def at_work(pid: int, since: int) -> bool:
+    """Return whether the process that began a run at unix second ``since`` is there: that one, none that has its number now."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    began = _began(pid)
+    return began is None or began <= since + _CLOCK_SLACK
+
+
+def _began(pid: int) -> float | None:
+    """Return when a process began, unix seconds; None where the system does not say."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
 
 
 class Held(Exception):

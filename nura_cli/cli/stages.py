@@ -102,7 +102,9 @@ def contained(stage: Stage) -> Stage:
         except StateError:
             raise
         except NuraError as error:
-            return Report(dict(stage.empty), [problem(error, workload=stage.workload)])
+            found = problem(error, workload=stage.workload)
+            named = found if stage.workload is None else replace(found, message=f"{stage.workload}: {found.message}")
+            return Report(dict(stage.empty), [named])
         except Exception as error:
             if not unforeseen(error):
                 raise
@@ -256,7 +258,7 @@ def _skipped(at: Opened, stage: Stage, holder: locks.Holder | None) -> Done:
     if holder is None or clock.now() - holder.since <= locks.HUNG_AFTER:
         return Done(Report(dict(stage.empty)), running, [], "locked")
     error = Busy(
-        f"{running}: longer than a run can take",
+        f"{stage.name} is {running}: longer than a run can take",
         hint=f"look at it with: ps -fp {holder.pid}; if it hangs, kill {holder.pid}: nothing is lost",
     )
     found = problem(error, about=stage.name)

@@ -112,9 +112,9 @@ def from_source(workload: WorkloadConfig, config: Config) -> Rows:
     from nura_cli.delivery import source
 
     if workload.source is None:
-        raise ConfigError(f"workload {workload.name} has no source", hint="give it a database and a query")
+        raise ConfigError("the workload has no source", hint="give it a database and a query")
     url = config.databases[workload.source.database].secret()
-    return Rows("source", source.rows(url, workload.source.query))
+    return Rows(f"source of {workload.name}", source.rows(url, workload.source.query))
 
 
 class Reader:

@@ -67,6 +67,8 @@ def test_common_options_stand_before_or_after_the_command(folder: Path) -> None:
         (["dispatch"], {"batches", "requests", "not_due", "unconfirmed"}),
         (["poll"], {"checked", "batches"}),
         (["reconcile"], {"tasks", "rows", "events"}),
+        (["run"], {"stages"}),
+        (["log"], {"entries"}),
         (["status"], {"tasks", "workloads", "batches", "stages", "paused", "deliveries", "usage", "cost"}),
     ],
 )
@@ -158,6 +160,22 @@ def test_a_provider_that_is_down_is_one_line_at_the_onset_and_recovers(spool: Sp
     done = nura("dispatch", "--now", cwd=spool.folder)
     assert (done.returncode, done.stderr) == (0, b"")
     assert spool.counts()["submitted"] == 2
+
+
+def test_a_script_that_wants_its_answers_needs_one_line(folder: Path) -> None:
+    def real(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        environment = cron_environment(folder)
+        return subprocess.run(
+            [NURA, *arguments], cwd=folder, env=environment, input=given, capture_output=True, timeout=120, check=False
+        )
+
+    real("enqueue", "echo", given=b'{"id": 1, "text": "x"}\n')
+    done = real("run", "--wait", "1m", "echo")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert json.loads(real("results", "echo").stdout)["status"] == "completed"
+    said = real("log").stdout
+    assert b"dispatch: exit code 0" in said
+    assert b"echo: 1 task of batch 1: submitted -> completed: its result came" in said
 
 
 @pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
@@ -256,6 +274,7 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
     nura("enqueue", "echo", cwd=folder, given=b'{"id": 1, "text": "x"}\n')
     for arguments, banned in (
         (["enqueue", "echo"], ["openai", "anthropic", "sqlite_utils", "genai_prices"]),
+        (["log"], ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec"]),
         (
             ["status", "--json"],
             ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec"],

@@ -87,7 +87,7 @@ def rounds_pass(spool: Spool, n: int) -> None:
     """Wait until cron has run the last stage ``n`` times more, from its beginning to its end."""
 
     def ended() -> int:
-        return int(spool.rows("SELECT ended_at FROM runs WHERE stage = 'reconcile'")[0][0] or 0)
+        return int(spool.rows("SELECT ended_at FROM runs WHERE stage = 'dispatch'")[0][0] or 0)
 
     def later(than: int) -> bool:
         return ended() > than
@@ -130,5 +130,5 @@ def test_the_example_crontab_has_no_percent_sign_and_chains_with_semicolons() ->
     jobs = [line for line in EXAMPLE.read_text().splitlines() if line and not line.startswith(("#", "NURA"))]
     assert len(jobs) == 1
     assert "%" not in jobs[0]
-    assert jobs[0].index("dispatch") < jobs[0].index("poll") < jobs[0].index("reconcile")
+    assert jobs[0].index("poll") < jobs[0].index("reconcile") < jobs[0].index("dispatch")
     assert jobs[0].count(";") == 2

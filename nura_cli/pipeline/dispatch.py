@@ -36,7 +36,7 @@ from nura_cli.pipeline import backoff, holding, plans, queues, recovery, settle,
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
-from nura_cli.pipeline.render import revision
+from nura_cli.pipeline.render import ordered, revision
 from nura_cli.pipeline.report import Report, batch_dicts, counted
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, actions, batches, runs, tasks
@@ -170,6 +170,7 @@ def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch 
             spec=text,
             tag=new_tag(),
             plan=plans.plan_of(job.config, workload.name).text,
+            rendered=ordered(spec),
         )
         if not tasks.claim(db, queue, batch_id, room.limits.requests, visit.last_id):
             batches.drop(db, batch_id)

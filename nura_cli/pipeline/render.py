@@ -10,6 +10,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nura_cli.config import WorkloadConfig, prompt_text, system_text
 from nura_cli.dialects.base import Dialect, Limits, Spec
+from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import ConfigError, InputError
 from nura_cli.pipeline.packing import Request
 
@@ -76,6 +77,15 @@ def revision(spec: Spec) -> tuple[str, str]:
     return hashlib.sha256(text).hexdigest()[:12], text.decode()
 
 
+def ordered(spec: Spec) -> tuple[str, str]:
+    """Return a spec's JSON with its members in the order in which they are sent, and the name under which it is kept.
+
+    A revision does not depend on that order; the bytes of a request do.
+    """
+    text = msgspec.json.encode(spec)
+    return hashlib.sha256(text).hexdigest()[:12], text.decode()
+
+
 def spec_of(workload: WorkloadConfig, dialect: Dialect, endpoint: str = "", model: str = "") -> Spec:
     """Return what a batch of this workload is rendered with now; ready lines bring their endpoint and model.
 
@@ -128,6 +138,17 @@ def rendering(workload: WorkloadConfig, dialect: Dialect, endpoint: str = "", mo
     """
     spec = spec_of(workload, dialect, endpoint, model)
     return Rendering(spec, dialect, _body_maker(workload.name, spec, dialect))
+
+
+def rendered(workload: str, spec: Spec) -> Rendering:
+    """Return how lines became requests in a batch of this workload that was rendered with a spec."""
+    spoken = dialect_of(spec.dialect)
+    return Rendering(spec, spoken, _body_maker(workload, spec, spoken))
+
+
+def prompt_of(workload: str, spec: Spec, line: bytes) -> str | None:
+    """Return the prompt that a spec makes of a kept line; None for a ready one. Raises InputError where it makes none."""
+    return None if spec.prompt is None else Prompt(spec.prompt, workload).render(msgspec.json.decode(line))
 
 
 def _body_maker(workload: str, spec: Spec, dialect: Dialect) -> Callable[[bytes], bytes]:

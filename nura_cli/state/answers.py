@@ -120,9 +120,9 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
         rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
         db.executemany(f"{move} AND id = ? AND batch_id = ?", rows)
     db.executemany(
-        "INSERT INTO attempts (task_id, batch_id, at, outcome, input_tokens, cached_input_tokens, output_tokens, cost,"
-        " list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(s.task_id, batch_id, db.now, s.failure.kind if s.failure else "answered", *s.charge) for s in settled],
+        "INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, input_tokens, cached_input_tokens, output_tokens,"
+        " cost, list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(s.task_id, batch_id, db.now, *_outcome(s.failure), *s.charge) for s in settled],
     )
     db.executemany(_ANSWER, [_answer(batch_id, db.now, s) for s in settled if s.to is not TaskStatus.PENDING])
     moved = Counter((s.to, s.superseded) for s in settled)
@@ -173,6 +173,10 @@ def fall_back(db: Connection, queue: int, status: TaskStatus, ids: Sequence[int]
         (json.dumps(list(ids)),),
     ).rowcount
     tasks.add_to_counts(db, {(queue, status, False): -n, (queue, status, True): n})
+
+
+def _outcome(failure: Failure | None) -> tuple[str, str | None, str | None]:
+    return ("answered", None, None) if failure is None else (failure.kind, failure.code, failure.message)
 
 
 _ANSWER = (

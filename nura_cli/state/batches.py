@@ -51,6 +51,8 @@ class Batch(NamedTuple):
         cancelled: tasks that its cancelling made ``cancelled``, until a person has decided about them.
         cancel_at: when a person wished it cancelled.
         cancel_taken_at: when the provider took that.
+        rendered: under which name the spec is kept with its members in the order in which they were sent; None for one of an
+            earlier release.
     """
 
     id: int
@@ -96,6 +98,7 @@ class Batch(NamedTuple):
     cancelled: int
     cancel_at: int | None
     cancel_taken_at: int | None
+    rendered: str | None
 
     @property
     def offered(self) -> dict[str, str]:
@@ -132,13 +135,34 @@ def add(
     spec: str,
     tag: str,
     plan: str | None = None,
+    rendered: tuple[str, str] | None = None,
 ) -> int:
-    """Add a batch in ``processing`` with the spec it will be rendered with, and what its answers set off; return its id."""
-    db.execute("INSERT OR IGNORE INTO specs (revision, spec) VALUES (?, ?)", (revision, spec))
+    """Add a batch in ``processing`` with the spec it will be rendered with, and what its answers set off; return its id.
+
+    Args:
+        rendered: the spec once more, its members in the order in which they are sent: the name it is kept under, and its JSON.
+    """
+    db.executemany(
+        "INSERT OR IGNORE INTO specs (revision, spec) VALUES (?, ?)",
+        [(revision, spec), *([rendered] if rendered else [])],
+    )
     row = db.execute(
         "INSERT INTO batches (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, status,"
-        " created_at, plan) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?, ?) RETURNING id",
-        (queue_id, workload, provider, address, dialect, endpoint, model, revision, tag, db.now, plan),
+        " created_at, plan, rendered) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?, ?, ?) RETURNING id",
+        (
+            queue_id,
+            workload,
+            provider,
+            address,
+            dialect,
+            endpoint,
+            model,
+            revision,
+            tag,
+            db.now,
+            plan,
+            rendered[0] if rendered else None,
+        ),
     ).fetchone()
     log.batch(db, row[0], None, BatchStatus.PROCESSING, "claimed")
     return int(row[0])
@@ -159,6 +183,15 @@ def get(db: Connection, batch_id: int) -> Batch | None:
 def spec(db: Connection, revision: str) -> str:
     """Return the JSON of a spec."""
     return str(db.execute("SELECT spec FROM specs WHERE revision = ?", (revision,)).fetchone()[0])
+
+
+def named(db: Connection, name: str) -> list[Batch]:
+    """Return the batch with this id here; or those with it at a provider, and those beside which it was sent once more."""
+    here = get(db, int(name)) if name.isascii() and name.isdigit() and len(name) < 19 else None
+    if here is not None:
+        return [here]
+    query = f"{_SELECT} WHERE id IN (SELECT id FROM batches WHERE remote_id = :name UNION SELECT batch_id FROM strays WHERE remote_id = :name)"
+    return [_batch(row) for row in db.execute(f"{query} ORDER BY id", {"name": name})]
 
 
 def under_way(db: Connection, *statuses: BatchStatus) -> list[Batch]:
@@ -316,6 +349,12 @@ def orphans(db: Connection) -> list[Orphan]:
     """Return the orphans whose cost is not counted yet, the longest known first."""
     query = f"SELECT {', '.join(Orphan._fields)} FROM strays WHERE counted_at IS NULL ORDER BY found_at"
     return [Orphan(*row) for row in db.execute(query)]
+
+
+def beside(db: Connection, batch_id: int) -> list[str]:
+    """Return the ids at the provider of the batches that carried a batch's tasks too, and are not used."""
+    query = "SELECT remote_id FROM strays WHERE batch_id = ? ORDER BY found_at, remote_id"
+    return [row[0] for row in db.execute(query, (batch_id,))]
 
 
 def orphan_spooled(db: Connection, orphan: Orphan, spooled: str | None) -> None:

@@ -395,9 +395,20 @@ ALTER TABLE deliveries ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX deliveries_over ON deliveries (task_id) WHERE status <> 'pending';
 
 -- What failed is found without a look at what did not, by status and by kind of error; what a batch settled by the batch.
+-- The kinds of error are counted from their index alone.
 CREATE INDEX answers_unanswered ON answers (status) WHERE status <> 'completed';
-CREATE INDEX answers_errors ON answers (error_kind, error_code) WHERE status = 'failed';
+CREATE INDEX answers_errors ON answers (error_kind, error_code, task_id) WHERE status = 'failed';
 CREATE INDEX answers_batch ON answers (batch_id);
+
+-- code, said: the provider's, of an attempt without an answer. What a batch used and cost is found by the batch.
+ALTER TABLE attempts ADD COLUMN code TEXT;
+ALTER TABLE attempts ADD COLUMN said TEXT;
+CREATE INDEX attempts_batch ON attempts (batch_id);
+CREATE INDEX actions_batch ON actions (batch_id) WHERE batch_id IS NOT NULL;
+
+-- rendered: the spec with its members in the order in which they were sent; the revision does not depend on that. NULL for
+-- batches of earlier releases.
+ALTER TABLE batches ADD COLUMN rendered TEXT;
 """
 
 STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)

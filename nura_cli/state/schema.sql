@@ -118,6 +118,7 @@ CREATE TABLE batches (
     cancelled INTEGER NOT NULL DEFAULT 0,
     cancel_at INTEGER,
     cancel_taken_at INTEGER,
+    rendered TEXT,
     CHECK (status NOT IN ('submitted', 'completed', 'reconciled') OR remote_id IS NOT NULL),
     CHECK (status NOT IN ('submitting') OR marker IS NOT NULL),
     CHECK ((status IN ('reconciled', 'failed')) = (final_at IS NOT NULL))
@@ -173,12 +174,13 @@ CREATE TABLE answers (
 CREATE INDEX answers_finished ON answers (finished_at);
 -- What failed is found without a look at what did not, by status and by kind of error; what a batch settled by the batch.
 CREATE INDEX answers_unanswered ON answers (status) WHERE status <> 'completed';
-CREATE INDEX answers_errors ON answers (error_kind, error_code) WHERE status = 'failed';
+CREATE INDEX answers_errors ON answers (error_kind, error_code, task_id) WHERE status = 'failed';
 CREATE INDEX answers_cancelled ON answers (batch_id) WHERE status = 'cancelled';
 CREATE INDEX answers_batch ON answers (batch_id);
 
 -- Append-only: one row for each time a task was answered for (or not) by a batch; money in pico-dollars (1e-12 USD),
--- NULL where the model has no known price. stray: the remote id of a double, whose answers were billed and not used.
+-- NULL where the model has no known price. stray: the remote id of a double, whose answers were billed and not used. code, said:
+-- the provider's, of an attempt without an answer.
 CREATE TABLE attempts (
     task_id INTEGER NOT NULL,
     batch_id INTEGER NOT NULL,
@@ -191,8 +193,11 @@ CREATE TABLE attempts (
     output_tokens INTEGER NOT NULL DEFAULT 0,
     cost INTEGER,
     list_cost INTEGER,
+    code TEXT,
+    said TEXT,
     PRIMARY KEY (task_id, batch_id, stray)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX attempts_batch ON attempts (batch_id);
 
 CREATE TABLE counts (
     lane_id INTEGER NOT NULL,
@@ -239,6 +244,7 @@ CREATE TABLE actions (
     why TEXT
 ) STRICT;
 CREATE INDEX actions_at ON actions (at);
+CREATE INDEX actions_batch ON actions (batch_id) WHERE batch_id IS NOT NULL;
 
 -- Workloads and providers to which nothing is sent until a person releases them, or until a time. origin is empty for a person's
 -- hold, and says why for one that nura set by itself: both may stand beside each other.

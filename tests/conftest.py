@@ -27,6 +27,7 @@ from nura_cli.pipeline import (
     resolve,
     results,
     retry,
+    show,
     status,
 )
 from nura_cli.pipeline.accounts import Accounts
@@ -135,9 +136,9 @@ class Spool:
         self.path = folder / "nura.yaml"
         self.write_config()
         if shown:
-            self.show()
+            self._note_shown()
 
-    def show(self) -> None:
+    def _note_shown(self) -> None:
         """Let the provider's list have shown a batch of this state file before, so that absence from it counts."""
         address = f"{self.protocol} {self.providers['main']['base_url']}"
         with State(self.state_path, self.clock) as state, state.transaction() as db:
@@ -256,6 +257,15 @@ class Spool:
             return retry.run(retry.plan(state, config, [meant], []))
 
         return self._run(work)
+
+    def show(self, *keys: str, batch: str | None = None, workload: str = "echo", **options: Any) -> dict[str, Any]:
+        """Return what show says of keys of a workload, or of a batch."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            chosen = Selection(workloads=[workload], keys=keys or None, **options)
+            return show.run(state, config, [chosen], []) if batch is None else show.batch(state, batch)
+
+        return self._run(work).result
 
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""

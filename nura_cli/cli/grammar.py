@@ -114,6 +114,11 @@ class Asked:
         """Whether a workload, a batch or keys are named: without one of these nothing is changed."""
         return bool(self.workloads or self.keys or self.keys_from) or self.batch is not None
 
+    @property
+    def anything(self) -> bool:
+        """Whether any option is given: without one, all tasks are meant."""
+        return any(value or value == 0 for value in vars(self).values())
+
     def selection(self, state: "State", config: "Config") -> Selection:
         """Return the tasks that are meant, but for those that ``--keys-from`` names.
 
@@ -126,7 +131,7 @@ class Asked:
         kind, code = _error(self.error)
         keys = [_identity(key) for key in self.keys]
         for found in selection.unknown(state.db, self.workloads, keys):
-            raise UsageError(f"--key {_unknown(found)}")
+            raise UsageError(_unknown(found))
         return Selection(
             workloads=self.workloads,
             statuses=self.statuses,
@@ -165,17 +170,21 @@ class Asked:
 
 
 def with_grammar(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of the grammar, in the place of its parameter ``asked``."""
+    """Give a command the options of the grammar, in the place of its parameter ``asked``.
+
+    One that it has itself, under the same name, is its own: it decides what that means, and ``asked`` does not have it.
+    """
     own = inspect.signature(function, eval_str=True)
+    options = {name: option for name, option in _OPTIONS.items() if name not in own.parameters}
     grammar = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in _OPTIONS.items()
+        for name, (kind, default) in options.items()
     ]
     rest = [one for one in own.parameters.values() if one.name != "asked"]
 
     @functools.wraps(function)
     def command(session: Any, **given: Any) -> None:
-        asked = {name: given.pop(name) for name in _OPTIONS}
+        asked: dict[str, Any] = {name: given.pop(name) if name in options else None for name in _OPTIONS}
         lists = {name: asked[name] or [] for name in ("workloads", "statuses", "keys")}
         function(session, asked=Asked(**{**asked, **lists}), **given)
 
@@ -233,7 +242,7 @@ def _unknown(found: selection.Unknown) -> str:
     from nura_cli.pipeline.lines import shown
 
     near = f"; beside it there are {', '.join(map(shown, found.near))}" if found.near else ""
-    return f"{shown(found.key)}: no such key{near}"
+    return f"key {shown(found.key)}: no such key{near}"
 
 
 def _error(text: str | None) -> tuple[str | None, str | None]:

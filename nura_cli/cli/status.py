@@ -1,13 +1,19 @@
 """nura status."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from nura_cli import clock
+from nura_cli.cli.figures import cut, dollars
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.errors import ConfigError
 from nura_cli.pipeline import status
+from nura_cli.pipeline.failures import argument
+from nura_cli.pipeline.report import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,11 +22,16 @@ if TYPE_CHECKING:
 
 
 @with_session
-def command(session: Session) -> None:
+def command(
+    session: Session,
+    only: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORKLOAD]...", help="Only these.", show_default="all")
+    ] = None,
+) -> None:
     """Show where everything stands, and what needs a person."""
     outline = session.outline()
     with session.state(outline.state, newer=True) as state:
-        report = status.run(state, outline.workloads, options=lambda: _options(outline.config))
+        report = status.run(state, outline.workloads, only=only or (), options=lambda: _options(outline.config))
     if not session.json:
         with output():
             _show(report.result)
@@ -68,9 +79,55 @@ def _show(found: dict[str, Any]) -> None:
                 f"as it was before a migration (schema {one['version']}), kept until {one['kept_until']}: {plain(one['path'])}"
             )
         )
+    for line in _failures(found):
+        console.print(Text(line))
     for need in found["attention"]:
         console.print(Text(f"needs you: {plain(need['message'])}\n  type: {need['hint']}"))
     console.print(Text(_money(found)))
+
+
+_GROUPS_SHOWN = 5
+"""Kinds of failure of a workload that are shown; ``--json`` has more of them."""
+_GIVEN_UP = {
+    "row": ("row was not written", "rows were not written"),
+    "event": ("event was given up", "events were given up"),
+}
+
+
+def _failures(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what failed and what could not be delivered, each with what to type."""
+    for workload, row in found["workloads"].items():
+        lines = [_failed(workload, one) for one in row["failures"]] + [
+            _dead(workload, one) for one in row["dead_deliveries"]
+        ]
+        yield from lines[:_GROUPS_SHOWN]
+        if len(lines) > _GROUPS_SHOWN:
+            yield f"{workload}: {len(lines) - _GROUPS_SHOWN} more kinds of failure: nura status {shlex.quote(workload)} --json"
+
+
+def _failed(workload: str, group: dict[str, Any]) -> str:
+    retry = f"nura retry {shlex.quote(workload)}"
+    tasks = counted(group["n"], "task")
+    if group["kind"] is None:
+        return _group(workload, f"{tasks} failed for other reasons", group, retry)
+    code = group["code"]
+    which = shlex.quote(group["kind"] + (f":{code}" if code else ""))
+    kind = group["kind"] + (f" ({plain(code)})" if code else "")
+    return _group(workload, f"{tasks} failed, {kind}", group, f"{retry} --error {which}")
+
+
+def _dead(workload: str, group: dict[str, Any]) -> str:
+    redeliver = f"nura redeliver {shlex.quote(workload)}"
+    if group["kind"] is None:
+        return _group(workload, f"{counted(group['n'], 'more delivery', 'more deliveries')} given up", group, redeliver)
+    return _group(workload, counted(group["n"], *_GIVEN_UP[group["kind"]]), group, f"{redeliver} --{group['kind']}s")
+
+
+def _group(workload: str, what: str, group: dict[str, Any], again: str) -> str:
+    """Return a group of failures and what to type: to look at one, and, once what was wrong is mended, to try again."""
+    words = f": {cut(plain(group['message']))}" if group["message"] else ""
+    look = f"nura show {shlex.quote(workload)} {argument(group['key'])}; " if group["key"] is not None else ""
+    return f"{workload}: {what}{words}\n  type: {look}once it is mended, {again}"
 
 
 def _workloads(found: dict[str, Any]) -> "Table":
@@ -89,8 +146,8 @@ def _workloads(found: dict[str, Any]) -> "Table":
             workload,
             *(f"{row['tasks'][name]:,}" for name in names),
             "" if oldest is None else clock.span(oldest),
-            _dollars(cost["paid"]),
-            _dollars(cost["saved"]),
+            dollars(cost["paid"]),
+            dollars(cost["saved"]),
         )
     return table
 
@@ -123,14 +180,6 @@ def _money(found: dict[str, Any]) -> str:
     usage, cost = found["usage"], found["cost"]
     unpriced = f"; {cost['unpriced_tasks']:,} answers have no known price" if cost["unpriced_tasks"] else ""
     return (
-        f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out: paid {_dollars(cost['paid'])},"
-        f" synchronously {_dollars(cost['list'])}, saved {_dollars(cost['saved'])}{unpriced}"
+        f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out: paid {dollars(cost['paid'])},"
+        f" synchronously {dollars(cost['list'])}, saved {dollars(cost['saved'])}{unpriced}"
     )
-
-
-def _dollars(text: str) -> str:
-    """Return an amount with four decimals, or, where that would show nothing, with two figures."""
-    whole, _, fraction = text.partition(".")
-    leading = len(fraction) - len(fraction.lstrip("0"))
-    places = leading + 2 if whole == "0" and 4 <= leading < len(fraction) else 4
-    return f"${int(whole):,}.{fraction[:places].ljust(2, '0')}"

@@ -1,15 +1,16 @@
 """nura status: where everything stands, and what needs a person.
 
-Takes the state file; leaves it as it is. It looks at counts, batches under way and last runs, never at all tasks, and is
-right while other stages run. It needs no key and speaks to nobody.
+Takes the state file; leaves it as it is. It looks at counts, batches under way, last runs and the words of the newest
+failures, never at all tasks, and is right while other stages run. It needs no key and speaks to nobody.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nura_cli.clock import rfc3339
-from nura_cli.pipeline import attention, backoff, holding
+from nura_cli.errors import UsageError
+from nura_cli.pipeline import attention, backoff, failures, holding
 from nura_cli.pipeline.report import Report, batch_dicts
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, actions, answers, batches, outbox, runs, snapshots, tasks
@@ -27,31 +28,37 @@ def run(
     state: State,
     workloads: Iterable[str],
     *,
+    only: Sequence[str] = (),
     options: "Callable[[], Mapping[str, WorkloadConfig] | None]" = lambda: None,
 ) -> Report:
     """Say where everything stands.
 
     Args:
         workloads: the configured names, so that idle ones are shown too; empty where the configuration is not known.
+        only: the workloads, their batches and figures that are meant; all, when empty. What needs a person, the stages and the
+            pauses are told of the whole.
         options: gives the configured workloads themselves, None where they are not known; asked only when deliveries wait.
     """
     now, configured = state.clock(), list(workloads)
-    queues = tasks.queues(state.db)
-    counts = tasks.counts(state.db)
-    totals = answers.totals(state.db)
-    under_way = batches.under_way(state.db)
+    every = tasks.queues(state.db)
+    names = _names([*configured, *(queue.workload for queue in every)], only)
+    queues = [queue for queue in every if queue.workload in names]
+    ids = {queue.id for queue in queues}
+    counts = {key: n for key, n in tasks.counts(state.db).items() if key[0] in ids}
+    totals = {queue: total for queue, total in answers.totals(state.db).items() if queue in ids}
+    under_way = [batch for batch in batches.under_way(state.db) if batch.workload in names]
     left = outbox.left(state.db)
-    names = list(dict.fromkeys([*configured, *(queue.workload for queue in queues)]))
     unknown = _unknown_costs(state, under_way)
-    by_workload = {}
-    for name in names:
-        ids = {queue.id for queue in queues if queue.workload == name}
-        ages = [at for queue in ids if (at := tasks.oldest_pending(state.db, queue)) is not None]
-        by_workload[name] = {
-            "tasks": _tasks({key: n for key, n in counts.items() if key[0] in ids}),
-            "oldest_pending_seconds": max(0, now - min(ages)) if ages else None,
-            **_spent([totals[queue] for queue in ids if queue in totals], sum(unknown[queue] for queue in ids)),
-        }
+    by_workload = {
+        name: _workload(state, [queue.id for queue in queues if queue.workload == name], counts, totals, unknown, now)
+        for name in names
+    }
+    for field, groups in (
+        ("failures", failures.of_tasks(state.db, names)),
+        ("dead_deliveries", failures.of_deliveries(state.db, names, left)),
+    ):
+        for name, found in groups.items():
+            by_workload[name][field] = found
     result = {
         "tasks": _tasks(counts),
         "workloads": by_workload,
@@ -65,6 +72,32 @@ def run(
         **_spent(list(totals.values()), unknown.total()),
     }
     return Report(result, worked=True)
+
+
+def _names(known: Iterable[str], only: Sequence[str]) -> list[str]:
+    """Return the workloads that are meant, each once. Raises UsageError: one is known nowhere."""
+    names = list(dict.fromkeys(known))
+    for name in only:
+        if name not in names:
+            raise UsageError(f"no workload {name}", hint=f"there is {', '.join(names) or 'none'}")
+    return [name for name in names if not only or name in only]
+
+
+def _workload(
+    state: State,
+    ids: Sequence[int],
+    counts: Mapping[tuple[int, TaskStatus, bool], int],
+    totals: Mapping[int, Totals],
+    unknown: Counter[int],
+    now: int,
+) -> dict[str, Any]:
+    """Return what stands of a workload, whose queues are ``ids``."""
+    ages = [at for queue in ids if (at := tasks.oldest_pending(state.db, queue)) is not None]
+    return {
+        "tasks": _tasks({key: n for key, n in counts.items() if key[0] in ids}),
+        "oldest_pending_seconds": max(0, now - min(ages)) if ages else None,
+        **_spent([totals[queue] for queue in ids if queue in totals], sum(unknown[queue] for queue in ids)),
+    }
 
 
 def deliveries(left: Iterable[outbox.Left]) -> dict[str, dict[str, int]]:

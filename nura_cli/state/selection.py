@@ -75,6 +75,35 @@ def pending(chosen: Selection) -> Clauses:
     return Clauses(f"{tables} JOIN records r ON r.task_id = t.id {_OWNER}", " AND ".join(where), values)
 
 
+def submitted(chosen: Selection) -> Clauses:
+    """Return the clauses by which tasks of a selection that are under way, without keys, are read: tasks ``t`` and records ``r``."""
+    where, values = _of_tasks(chosen)
+    where.append("t.batch_id IS NOT NULL" if chosen.batch_id is None else "t.batch_id = :batch_id")
+    values["batch_id"] = chosen.batch_id
+    if chosen.kind is not None or chosen.code is not None:
+        where.append("0")
+    _between(where, values, "r.enqueued_at", chosen)
+    return Clauses(f"tasks t JOIN records r ON r.task_id = t.id {_OWNER}", " AND ".join(where), values)
+
+
+def of_keys(chosen: Selection) -> Clauses:
+    """Return the clauses by which the tasks of a selection's keys are read, whatever their state: ``t``, ``r``, and ``a`` or nulls."""
+    where, values = _of_tasks(chosen)
+    if chosen.statuses:
+        where.append("t.status IN (SELECT value FROM json_each(:statuses))")
+        values["statuses"] = json.dumps([str(status) for status in chosen.statuses])
+    for column, value in (("a.error_kind", chosen.kind), ("a.error_code", chosen.code)):
+        if value is not None:
+            where.append(f"{column} = :{column[2:]}")
+            values[column[2:]] = value
+    if chosen.batch_id is not None:
+        where.append("coalesce(a.batch_id, t.batch_id) = :batch_id")
+        values["batch_id"] = chosen.batch_id
+    _between(where, values, "coalesce(a.finished_at, r.enqueued_at)", chosen)
+    tables = f"{_BY_KEY} JOIN records r ON r.task_id = t.id LEFT JOIN answers a ON a.task_id = t.id"
+    return Clauses(f"{tables} {_OWNER}", " AND ".join(where), values)
+
+
 # CROSS JOIN: read in the order in which it is written.
 _BY_KEY = "workloads o CROSS JOIN keys k ON k.workload_id = o.id CROSS JOIN tasks t ON t.id = k.task_id"
 _OWNER = "JOIN lanes l ON l.id = t.lane_id JOIN workloads w ON w.id = l.workload_id"

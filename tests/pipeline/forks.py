@@ -36,6 +36,7 @@ from nura_cli.cli import (  # noqa: F401 - loaded once, before the fork
     retry,
     run,
     sandbox,
+    show,
     status,
 )
 from nura_cli.providers import wire

@@ -97,7 +97,20 @@ def test_imports_run_one_way(path: Path) -> None:
     assert imports(path) - {"__version__"} <= allowed | {part}
 
 
-STAGES = ("enqueue", "dispatch", "poll", "reconcile", "status", "results", "resolve", "hold", "release", "retry", "log")
+STAGES = (
+    "enqueue",
+    "dispatch",
+    "poll",
+    "reconcile",
+    "status",
+    "results",
+    "resolve",
+    "hold",
+    "release",
+    "retry",
+    "log",
+    "show",
+)
 
 
 def test_each_command_has_a_stage_of_its_name() -> None:

@@ -29,7 +29,7 @@ def command(
     asked: Asked,
     workloads: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WORKLOAD [KEY]...]", help="A workload, and keys of it.", show_default=False),
+        typer.Argument(metavar="WORKLOAD [KEY]", help="A workload, and keys of it.", show_default=False),
     ] = None,
     batch: Annotated[
         str | None,
@@ -239,7 +239,8 @@ def _batch(report: Report) -> Iterator[str]:
     if found["reason"]:
         yield f"  {cut(plain(found['reason']))}"
     counts = ", ".join(f"{n:,} {word}" for word, n in found["tasks"].items() if n)
-    on = f"; {found['went_on']:,} went on to another batch, or wait" if found["went_on"] else ""
+    n = found["went_on"]
+    on = f"; {n:,} went on to another batch, or {'waits' if n == 1 else 'wait'}" if n else ""
     yield f"{counted(found['requests'], 'request')}, {found['bytes']:,} bytes: {counts or 'no task'}{on}"
     failed = ", ".join(f"{n:,} {kind}" for kind, n in found["outcomes"].items() if kind != "answered")
     if failed:

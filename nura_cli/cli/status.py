@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def command(
     session: Session,
     only: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORKLOAD]...", help="Only these.", show_default="all")
+        list[str] | None, typer.Argument(metavar="WORKLOAD", help="Only these.", show_default="all")
     ] = None,
 ) -> None:
     """Show where everything stands, and what needs a person."""

@@ -397,7 +397,7 @@ CREATE INDEX deliveries_over ON deliveries (task_id) WHERE status <> 'pending';
 -- What failed is found without a look at what did not, by status and by kind of error; what a batch settled by the batch.
 -- The kinds of error are counted from their index alone.
 CREATE INDEX answers_unanswered ON answers (status) WHERE status <> 'completed';
-CREATE INDEX answers_errors ON answers (error_kind, error_code, task_id) WHERE status = 'failed';
+CREATE INDEX answers_errors ON answers (error_kind, error_code, task_id, status) WHERE status = 'failed';
 CREATE INDEX answers_batch ON answers (batch_id);
 
 -- code, said: the provider's, of an attempt without an answer. What a batch used and cost is found by the batch.

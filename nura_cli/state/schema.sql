@@ -174,7 +174,7 @@ CREATE TABLE answers (
 CREATE INDEX answers_finished ON answers (finished_at);
 -- What failed is found without a look at what did not, by status and by kind of error; what a batch settled by the batch.
 CREATE INDEX answers_unanswered ON answers (status) WHERE status <> 'completed';
-CREATE INDEX answers_errors ON answers (error_kind, error_code, task_id) WHERE status = 'failed';
+CREATE INDEX answers_errors ON answers (error_kind, error_code, task_id, status) WHERE status = 'failed';
 CREATE INDEX answers_cancelled ON answers (batch_id) WHERE status = 'cancelled';
 CREATE INDEX answers_batch ON answers (batch_id);
 

@@ -76,14 +76,15 @@ def pending(chosen: Selection) -> Clauses:
 
 
 def submitted(chosen: Selection) -> Clauses:
-    """Return the clauses by which tasks of a selection that are under way, without keys, are read: tasks ``t`` and records ``r``."""
+    """Return the clauses by which tasks under way of a selection without keys and errors are read: tasks ``t``, records ``r``."""
     where, values = _of_tasks(chosen)
-    where.append("t.batch_id IS NOT NULL" if chosen.batch_id is None else "t.batch_id = :batch_id")
-    values["batch_id"] = chosen.batch_id
-    if chosen.kind is not None or chosen.code is not None:
-        where.append("0")
+    where.append("t.batch_id IS NOT NULL")
+    if chosen.batch_id is not None:
+        where.append("t.batch_id = :batch_id")
+        values["batch_id"] = chosen.batch_id
     _between(where, values, "r.enqueued_at", chosen)
-    return Clauses(f"tasks t JOIN records r ON r.task_id = t.id {_OWNER}", " AND ".join(where), values)
+    tables = f"tasks t INDEXED BY tasks_batch JOIN records r ON r.task_id = t.id {_OWNER}"
+    return Clauses(tables, " AND ".join(where), values)
 
 
 def of_keys(chosen: Selection) -> Clauses:

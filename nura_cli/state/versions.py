@@ -39,9 +39,11 @@ def _parts(chosen: Selection) -> Iterator[tuple[Clauses, str]]:
     if wanted - {TaskStatus.PENDING, TaskStatus.SUBMITTED}:
         tables, where, values = selection.settled(chosen)
         yield Clauses(f"{tables} JOIN records r ON r.task_id = t.id", where, values), "a.seq DESC"
+    if chosen.kind is not None or chosen.code is not None:
+        return
     if TaskStatus.SUBMITTED in wanted:
         yield selection.submitted(chosen), "t.id"
-    if TaskStatus.PENDING in wanted:
+    if TaskStatus.PENDING in wanted and chosen.batch_id is None:
         yield selection.pending(chosen), "t.id"
 
 

@@ -138,9 +138,10 @@ def test_a_hold_between_upload_and_create_leaves_the_batch_uploaded_until_the_re
     spool.fill(3)
     report = while_it_waits(spool, "list", 1, lambda: spool.hold("echo"))
     assert (report.result["requests"], report.exit_code, [found.kind for found in report.problems]) == (0, 0, ["held"])
+    spoken = len(spool.control.log())
     for options in ({}, {"ignore_waits": True}):
         assert [found.kind for found in spool.dispatch(**options).problems] == ["held"]
-    assert spool.batches() == [(1, "uploaded")]
+    assert (spool.batches(), len(spool.control.log())) == ([(1, "uploaded")], spoken)
     assert creates(spool) == 0
     assert spool.release("echo").exit_code == 0
     assert spool.dispatch().result["requests"] == 3

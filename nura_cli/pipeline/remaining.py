@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from nura_cli.config import WorkloadConfig
 from nura_cli.errors import EX_PARTIAL, EX_TEMPFAIL, ProblemKind
+from nura_cli.pipeline import holding
 from nura_cli.pipeline.report import Problem, counted
 from nura_cli.state import Connection, actions, batches, tasks
 from nura_cli.state.batches import Batch
-from nura_cli.states import TaskStatus
+from nura_cli.states import BatchStatus, TaskStatus
 
 _FOR_A_PERSON = frozenset({ProblemKind.CONFIG, ProblemKind.KEY_REFUSED})
 """Problems that no waiting ends."""
@@ -24,13 +25,15 @@ class Remaining(NamedTuple):
     Attributes:
         pending: how many tasks of each wait.
         under_way: their batches that are not final.
-        holds: what of theirs is held without an end: workloads by name, each with why.
+        holds: what of theirs is held without an end: workloads by name, each in words.
+        stopped: ids of the batches that a hold keeps from being created.
     """
 
     workloads: Sequence[WorkloadConfig]
     pending: Mapping[str, int]
     under_way: Sequence[Batch]
     holds: Mapping[str, str]
+    stopped: frozenset[int] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.under_way or any(self.pending.values()))
@@ -45,13 +48,22 @@ class Remaining(NamedTuple):
 def look(db: Connection, workloads: Sequence[WorkloadConfig]) -> Remaining:
     """Return what of these workloads is still to come."""
     names = {one.name for one in workloads}
-    found = {one.name: actions.held(db, one.name, one.provider) for one in workloads}
+    found = {one.name: _held(db, one.name, one.provider) for one in workloads}
+    under_way = [batch for batch in batches.under_way(db) if batch.workload in names]
+    uploaded = [batch for batch in under_way if batch.status is BatchStatus.UPLOADED]
     return Remaining(
         workloads,
         {name: n for name, n in tasks.pending(db).items() if name in names},
-        [batch for batch in batches.under_way(db) if batch.workload in names],
-        {name: one.why or "held" for name, one in found.items() if one is not None and one.until is None},
+        under_way,
+        {name: holding.described(one) for name, one in found.items() if one is not None},
+        frozenset(batch.id for batch in uploaded if _held(db, batch.workload, batch.provider) is not None),
     )
+
+
+def _held(db: Connection, workload: str, provider: str) -> actions.Hold | None:
+    """Return what holds a workload, or its provider, until a person releases it."""
+    found = actions.held(db, workload, provider)
+    return found if found is not None and found.until is None else None
 
 
 def comes(left: Remaining, problems: Collection[Problem]) -> bool:
@@ -61,7 +73,7 @@ def comes(left: Remaining, problems: Collection[Problem]) -> bool:
         problems: what poll and dispatch met when they were last at it.
     """
     lasting = [found for found in problems if found.kind in _FOR_A_PERSON]
-    return any(_batch_comes(batch, lasting) for batch in left.under_way) or any(
+    return any(_batch_comes(batch, lasting) for batch in left.under_way if batch.id not in left.stopped) or any(
         _workload_comes(one, lasting)
         for one in left.workloads
         if left.pending.get(one.name) and one.name not in left.holds
@@ -87,7 +99,7 @@ def _of_provider(found: Problem, provider: str) -> bool:
 
 def stuck(left: Remaining) -> Problem:
     """Return the problem that nothing of what remains comes by itself."""
-    held = "".join(f"; {name} is held: {why}" for name, why in left.holds.items() if left.pending.get(name))
+    held = "".join(f"; {words}" for name, words in left.holds.items() if left.pending.get(name))
     text = f"{left.words}: nothing of it moves before a person does something{held}"
     return Problem(ProblemKind.HELD, text, EX_PARTIAL, hint="nura status says what to do")
 

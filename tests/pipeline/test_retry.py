@@ -423,7 +423,7 @@ def test_keys_out_of_a_file_are_retried_and_unknown_ones_named(openai_spool: Spo
     (openai_spool.folder / "keys").write_text('0\n{"key": 2, "status": "failed"}\n99\n')
     ended = nura(openai_spool, "retry", "echo", "--keys-from", "keys", "--yes")
     assert ended.code == 3
-    assert "keys, line 3: 99: no such key" in ended.out
+    assert "keys, line 3: key 99: no such key" in ended.out
     assert openai_spool.counts() == openai_spool.counts() | {"pending": 2, "failed": 1}
 
 

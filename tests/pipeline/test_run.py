@@ -186,7 +186,7 @@ def test_it_stays_until_the_answers_are_there_and_reads_sources_once(spool: Spoo
     found = ran(spool, 0, "--wait", "1m")["stages"]
     assert (found["dispatch"]["requests"], found["reconcile"]["tasks"]["completed"]) == (2, 2)
     assert len(found["dispatch"]["batches"]) == 1
-    assert found["dispatch"]["not_due"] == {"threshold": 0, "backoff": 0, "paused": 0}
+    assert found["dispatch"]["not_due"] == {"threshold": 0, "backoff": 0, "paused": 0, "held": 0}
     assert spool.counts()["completed"] == 2
     assert sorted(row[:3] for row in in_log(spool)) == [
         ("dispatch", None, 0), ("enqueue", "echo", 0), ("poll", None, 0), ("reconcile", None, 0),

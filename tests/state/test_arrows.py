@@ -162,5 +162,5 @@ def test_a_batch_moves_where_the_stages_move_it_and_nowhere_else(
 def test_each_arrow_says_who_moves_it_and_why(arrows: Mapping[Any, Mapping[Any, str]]) -> None:
     """In words that a diagram takes as they are."""
     for why in (why for tos in arrows.values() for why in tos.values()):
-        assert why.split()[0] in ("enqueue", "dispatch", "poll", "reconcile", "resolve"), why
+        assert why.split()[0] in ("enqueue", "dispatch", "poll", "reconcile", "retry", "cancel", "resolve"), why
         assert not set(why) & set(":;#{}"), why

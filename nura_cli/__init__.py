@@ -75,6 +75,8 @@ class Result(TypedDict):
     ``key`` has the type it had in the record. ``text`` is the answer, ``json`` the same as a document where the workload
     has a schema, ``response`` the vendor's whole body. ``cost`` is in US dollars, as a decimal string, or None where no
     price is known. ``record`` holds the fields under ``keep``. Times are RFC 3339, UTC. ``seq`` grows with each settling.
+    ``row`` is ``waiting`` for an answer that is still to be written into its row, ``failed`` where that was given up, and None
+    where it is written or there is no row to write; ``row_error`` is why it was refused last.
     """
 
     seq: int
@@ -96,6 +98,8 @@ class Result(TypedDict):
     record: dict[str, Any]
     enqueued_at: str
     finished_at: str
+    row: Literal["waiting", "failed"] | None
+    row_error: str | None
 
 
 def enqueue(

@@ -23,6 +23,7 @@ from nura_cli.pipeline import (
     poll,
     preview,
     reconcile,
+    redeliver,
     release,
     resolve,
     results,
@@ -33,7 +34,7 @@ from nura_cli.pipeline import (
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Control, Sandbox
-from nura_cli.state import State, batches
+from nura_cli.state import State, batches, outbox
 from nura_cli.state.actions import Scope
 from nura_cli.state.selection import Selection
 from tests import tallies
@@ -266,6 +267,11 @@ class Spool:
             return show.run(state, config, [chosen], []) if batch is None else show.batch(state, batch)
 
         return self._run(work).result
+
+    def redeliver(self, *kinds: outbox.Kind, made: bool = False, drop: bool = False, **chosen: Any) -> Report:
+        """Run redeliver on what is chosen: on all, unless told otherwise."""
+        wanted = redeliver.Wanted(kinds or ("row", "event"), made, drop)
+        return self._run(lambda state, config, accounts: redeliver.run(state, config, [Selection(**chosen)], wanted))
 
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""

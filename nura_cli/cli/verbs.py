@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nura_cli import scrub
+from nura_cli import clock, scrub
 from nura_cli.cli.session import Session, output, plain
-from nura_cli.errors import UsageError
+from nura_cli.errors import Busy, UsageError
+from nura_cli.state import locks
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -41,6 +42,23 @@ def acting(session: Session, why: str | None) -> "Iterator[tuple[State, Config]]
 def _one_line(why: str | None) -> str | None:
     """Return a reason as it is kept: on one line, and without the bytes that are no text; None where it says nothing."""
     return " ".join(os.fsencode(why).decode(errors="replace").split()) or None if why is not None else None
+
+
+@contextmanager
+def alone(state: "State", stage: str) -> Iterator[None]:
+    """Hold a stage's lock for the block.
+
+    Raises:
+        Busy: the stage is at work.
+    """
+    try:
+        with locks.lock(state.lock_path(stage), clock.now()):
+            yield
+    except locks.Held as held:
+        since = clock.rfc3339(held.holder.since) if held.holder else "just now"
+        raise Busy(
+            f"{stage} is at work (since {since}): nothing was done", hint="run this again once it has ended"
+        ) from held
 
 
 def person() -> str:

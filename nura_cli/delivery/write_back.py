@@ -52,6 +52,8 @@ __all__ = ["RowOutcome", "WriteBack"]
 _RACES = 3
 _LEDGER_COLUMNS = ("uid", "written_at")
 _UID_CHARACTERS = 64
+_UIDS = 1000
+"""Entries of a ledger that one statement names."""
 
 
 _LEDGER_SWALLOWED = "the ledger took the entry and does not hold it"
@@ -174,6 +176,29 @@ class WriteBack:
             outcomes[row.position] = outcome
         return outcomes
 
+    def forget(self, deliveries: Sequence[str]) -> None:
+        """Take deliveries out of the ledger, so that they happen once more; without a ledger there is nothing to do.
+
+        Args:
+            deliveries: what :meth:`write` was given as ``delivery_id``; those that the ledger does not have are no matter.
+
+        Raises:
+            DatabaseDown: the database cannot be used now; nothing was taken out.
+            ConfigError: the ledger is not what it was, or lets nothing be taken out.
+        """
+        ledger = self._prepared.ledger if self._ledger else None
+        if ledger is None:
+            return
+        uid = ledger.table.columns["uid"]
+        try:
+            with transaction(self._engine) as connection:
+                for start in range(0, len(deliveries), _UIDS):
+                    connection.execute(ledger.table.delete().where(uid.in_(deliveries[start : start + _UIDS])))
+                if self._known(connection, deliveries):
+                    raise self._config_error([("ledger", f"table {self._ledger} does not let its entries be deleted")])
+        except errors_of(self._engine) as error:
+            raise self._as_ours(error, "ledger") from error
+
     def _transact(self, rows: Sequence[Row], now: int, suspects: bool) -> list[tuple[Row, RowOutcome]]:
         """Deliver rows in one transaction; one that is refused as a whole is halved until the row is found."""
         if not rows:
@@ -196,7 +221,7 @@ class WriteBack:
     def _deliver(
         self, connection: "Connection", rows: Sequence[Row], now: int, suspects: bool
     ) -> Iterator[tuple[Row, RowOutcome]]:
-        known = self._known(connection, rows)
+        known = self._known(connection, [row.delivery for row in rows])
         yield from ((row, UNCHANGED) for row in rows if row.delivery in known)
         done: list[Row] = []
         for writer, group in groups([row for row in rows if row.delivery not in known] if known else rows):
@@ -206,7 +231,7 @@ class WriteBack:
                 yield row, outcome
         self._enter(connection, done, now)
 
-    def _known(self, connection: "Connection", rows: Sequence[Row]) -> set[object]:
+    def _known(self, connection: "Connection", deliveries: Sequence[object]) -> set[object]:
         """Return the deliveries that the ledger has already."""
         import sqlalchemy as sa
 
@@ -215,9 +240,8 @@ class WriteBack:
         if ledger is None:
             return known
         uid = ledger.table.columns["uid"]
-        for start in range(0, len(rows), 1000):
-            uids = [row.delivery for row in rows[start : start + 1000]]
-            known.update(connection.scalars(sa.select(uid).where(uid.in_(uids))))
+        for start in range(0, len(deliveries), _UIDS):
+            known.update(connection.scalars(sa.select(uid).where(uid.in_(deliveries[start : start + _UIDS]))))
         return known
 
     def _enter(self, connection: "Connection", rows: Sequence[Row], now: int) -> None:
@@ -230,7 +254,7 @@ class WriteBack:
             connection.execute(ledger.table.insert(), [{"uid": row.delivery, "written_at": at} for row in rows])
         except errors_of(self._engine) as error:
             raise _Raced(refusal(error)) from error
-        if len(self._known(connection, rows)) < len(rows):
+        if len(self._known(connection, [row.delivery for row in rows])) < len(rows):
             raise RowRefused(_LEDGER_SWALLOWED)
 
     @cached_property
@@ -373,10 +397,10 @@ class WriteBack:
         found = [ConfigProblem(f"{self._path}.{option}", None, message) for option, message in problems]
         return ConfigError("\n".join(f"{one.where}: {one.message}" for one in found), problems=found, hint=hint)
 
-    def _as_ours(self, error: Exception) -> ConfigError | DatabaseDown:
-        """Return the error to raise for what the database message when it was only asked."""
+    def _as_ours(self, error: Exception, option: str = "table") -> ConfigError | DatabaseDown:
+        """Return the error to raise for what the database said when no row was at stake."""
         if names_wrong(error):
-            return self._config_error([("table", wording(error))])
+            return self._config_error([(option, wording(error))])
         self._engine.dispose()
         message = wording(error)
         return DatabaseDown(f"the database cannot be asked now: {message}")

@@ -2,7 +2,8 @@
 
 Takes what the outbox holds; leaves each delivery done, dead (refused for good), or waiting for another try. A row is
 written at least once and idempotently; a task's events go out after its row, in order for one task, at least once, under
-an id that stays the same. A superseded task is never delivered.
+an id that stays the same; what is told anew of a row that was written after all has another. A superseded task is never
+delivered.
 
 What can go wrong: a database or a receiver that can take nothing now rests as a whole, with a growing pause, and nothing
 else waits for it; one row or event that is refused is tried again later, and given up after a day or so (a dead letter),
@@ -30,7 +31,7 @@ from nura_cli.pipeline.targets import label_of, write_back_of
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.file import unforeseen
-from nura_cli.state.outbox import Delivery, row_target
+from nura_cli.state.outbox import Delivery, Ended, row_target
 from nura_cli.states import EventType
 
 if TYPE_CHECKING:
@@ -189,6 +190,11 @@ _WORDS = {"written": "written", "unchanged": "written", "gone": "gone", "changed
 """What an event says of the row before it."""
 
 
+def is_news(one: Delivery, outcome: str) -> bool:
+    """Whether events tell what became of a row: they do, unless they told the same of it before it was due again."""
+    return not one.again or _WORDS.get(outcome) != _WORDS.get(one.outcome or "")
+
+
 class _Rows:
     """The rows of one workload."""
 
@@ -281,7 +287,7 @@ class _Rows:
         rows = answers.of_tasks(self._job.state.db, [one.task_id for one in due if one.task_id is not None])
         ordered = [rows[one.task_id] for one in due if one.task_id is not None]
         return [
-            document | {"delivery_id": f"{row.tag}-{row.task_id}"}
+            document | {"delivery_id": outbox.uid(row.tag, row.task_id)}
             for row, document in zip(ordered, self._job.documents.of(ordered), strict=True)
         ]
 
@@ -296,12 +302,16 @@ class _Rows:
         lost = [(one.id, outcome.reason or "") for one, outcome in pairs if outcome.kind == "failed"]
         made = [(one.id, outcome.kind) for one, outcome in pairs if outcome.kind in _COUNTED]
         final = {delivery for delivery, _ in (*made, *lost, *found.dead)}
-        words = [(one, _WORDS.get(outcome.kind), outcome.reason) for one, outcome in pairs if one.id in final]
+        ended = [
+            Ended(one.id, one.type, one.batch_id, _WORDS.get(outcome.kind), outcome.reason)
+            for one, outcome in pairs
+            if one.id in final and is_news(one, outcome.kind)
+        ]
         with self._job.state.transaction() as db:
             outbox.done(db, made)
             outbox.dead(db, [*lost, *found.dead])
             outbox.put_off(db, found.again)
-            outbox.after_rows(db, words, self._plan)
+            outbox.after_rows(db, ended, self._plan)
         for (one, outcome), document in zip(pairs, documents, strict=True):
             self._count(
                 "given up" if one.id in final and outcome.kind == "refused" else outcome.kind, outcome, document
@@ -325,12 +335,13 @@ class _Rows:
         self._bugs.report()
 
 
+_MENDED = "nura results {0} has the answers, and why (row_error); once that is mended: nura redeliver {0} --rows"
 _NOTICES = {
     "gone": ("no longer there", "nothing is invented for a row that the application deleted"),
     "changed": ("changed since", "only_if left them as they are"),
-    "failed": ("not written", "the answers are kept: nura results {}"),
+    "failed": ("not written", _MENDED),
     "refused": ("refused", "tried again later, and less and less often, for about a day"),
-    "given up": (f"given up after {MOST_TRIES} tries", "the answers are kept: nura results {}"),
+    "given up": (f"given up after {MOST_TRIES} tries", _MENDED),
 }
 """How outcomes that a person should know of are said, and what else there is to say."""
 
@@ -424,7 +435,7 @@ class _Events:
         events = []
         for one in due:
             tag, data, at = self._about(one, rows, documents)
-            name = f"evt_{tag}" if one.task_id is None else f"evt_{tag}-{one.task_id}"
+            name = event_id(one, tag)
             body = {"type": one.type, "timestamp": rfc3339(at), "data": data}
             if self._options.command is not None:
                 body = {"id": name, **body}
@@ -465,7 +476,8 @@ class _Events:
                 f"{self._workload.name}: {counted(len(found.dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
                 f" {self._label}: {self._last_error}"
             )
-            job.note(Problem(ProblemKind.EVENT, text, EX_PARTIAL, "see nura status", workload=self._workload.name))
+            hint = f"once it takes them: nura redeliver {self._workload.name} --events"
+            job.note(Problem(ProblemKind.EVENT, text, EX_PARTIAL, hint, workload=self._workload.name))
 
     def _later(self, why: str) -> None:
         n = self._waiting
@@ -501,6 +513,16 @@ def call_of(due: Sequence[Delivery], most: int) -> Sequence[Delivery]:
 
 def _backoff(tries: int) -> int:
     return backoff.backoff(_FIRST_TRY_AGAIN, tries, LONGEST_BACKOFF, backoff.jitter())
+
+
+def event_id(one: Delivery, tag: str) -> str:
+    """Return the id of an event, the same however often it is sent; what is told anew of a task has another.
+
+    Args:
+        tag: of the batch that it comes from.
+    """
+    task = "" if one.task_id is None else f"-{one.task_id}"
+    return f"evt_{tag}{task}" + (f"-{one.again}" if one.again else "")
 
 
 def task_data(one: Delivery, document: dict[str, Any], with_answer: bool) -> dict[str, Any]:

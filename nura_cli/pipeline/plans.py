@@ -57,7 +57,8 @@ def unowned(left: Iterable[Left], workloads: "Mapping[str, WorkloadConfig]") -> 
             n = counted(one.n, f"{one.kind} waits", f"{one.kind}s wait")
             whom, option = _missing(one, workload)
             text = f"{one.workload}: {n} for {whom} that is no longer in the configuration"
-            yield Unowned(one, text, f"put workloads.{one.workload}{option} back until they are delivered")
+            close = f"nura redeliver {one.workload} --{one.kind}s --drop"
+            yield Unowned(one, text, f"put workloads.{one.workload}{option} back until they are delivered; or {close}")
 
 
 def _targets(workload: "WorkloadConfig", kind: str) -> set[str]:

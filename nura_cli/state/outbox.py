@@ -62,6 +62,11 @@ def row_target(status: str) -> str:
     return "set" if status == "completed" else f"set_{status}"
 
 
+def uid(tag: str | None, task_id: int) -> str:
+    """Return what a ledger of the application's knows the row of an answer by; ``tag`` is that of the answer's batch."""
+    return f"{tag}-{task_id}"
+
+
 def kept_plan(db: Connection, batch_id: int) -> Plan:
     """Return what was planned for a batch's answers when it was claimed; nothing, for one of an earlier release."""
     row = db.execute("SELECT plan FROM batches WHERE id = ?", (batch_id,)).fetchone()
@@ -78,6 +83,8 @@ class Delivery(NamedTuple):
         row_error: of an event: why that row was refused.
         overtaken: the task is superseded, or has another answer by now: nothing is to be delivered.
         bytes: of the task's record and answer, roughly.
+        again: how often it was due again after it was over (a row), or told of before under another id (an event).
+        outcome: of a row that is due again: what became of it before; None where it was given up.
     """
 
     id: int
@@ -90,6 +97,8 @@ class Delivery(NamedTuple):
     created_at: int
     overtaken: bool
     bytes: int
+    again: int
+    outcome: str | None
 
 
 def add_for_tasks(
@@ -139,17 +148,19 @@ def add_for_batch(
     )
 
 
-# A task's next event waits for the one before it, and a batch's for all its rows.
+# A task's next event waits for the one before it and for its row, where that is due again, and a batch's for all its rows.
 _DUE = (
     "SELECT d.id, d.type, d.task_id, d.batch_id, d.tries, d.row, d.row_error, d.created_at,"
     " d.task_id IS NOT NULL AND (t.superseded_by IS NOT NULL OR a.seq IS NOT d.seq),"
-    " coalesce(length(a.body), 0) + coalesce(length(r.line), 0)"
+    " coalesce(length(a.body), 0) + coalesce(length(r.line), 0), d.again, d.outcome"
     " FROM deliveries d JOIN workloads w ON w.id = d.workload_id LEFT JOIN tasks t ON t.id = d.task_id"
     " LEFT JOIN answers a ON a.task_id = d.task_id LEFT JOIN records r ON r.task_id = d.task_id"
     " WHERE d.status = 'pending' AND w.name = :workload AND d.kind = :kind AND d.target = :target AND d.id > :after"
     " AND (d.not_before <= :now OR d.not_before > :horizon)"
     " AND NOT EXISTS (SELECT 1 FROM deliveries e WHERE e.status = 'pending' AND e.task_id = d.task_id"
     " AND e.kind = d.kind AND e.target = d.target AND e.id < d.id)"
+    " AND NOT (:kind = 'event' AND EXISTS (SELECT 1 FROM deliveries e WHERE e.status = 'pending' AND e.task_id = d.task_id"
+    " AND e.kind = 'row'))"
     " AND NOT (d.task_id IS NULL AND EXISTS (SELECT 1 FROM deliveries e WHERE e.status = 'pending' AND e.kind = 'row'"
     " AND e.batch_id = d.batch_id))"
     " ORDER BY d.id LIMIT :limit"
@@ -197,7 +208,8 @@ def done(db: Connection, outcomes: Sequence[tuple[int, str]]) -> None:
 def dead(db: Connection, refused: Sequence[tuple[int, str]]) -> None:
     """Note deliveries that are given up, each with what the receiver said last."""
     db.executemany(
-        "UPDATE deliveries SET status = 'dead', tries = tries + 1, said = ?, done_at = ? WHERE id = ? AND status = 'pending'",
+        "UPDATE deliveries SET status = 'dead', outcome = NULL, tries = tries + 1, said = ?, done_at = ?"
+        " WHERE id = ? AND status = 'pending'",
         [(error, db.now, delivery) for delivery, error in refused],
     )
 
@@ -210,24 +222,29 @@ def put_off(db: Connection, refused: Sequence[tuple[int, str, int]]) -> None:
     )
 
 
-def after_rows(
-    db: Connection,
-    rows: Iterable[tuple[Delivery, str | None, str | None]],
-    plan: Plan,
-) -> None:
-    """Add the events that waited for rows: each row's delivery, what became of it, and why it was refused, if it was.
+class Ended(NamedTuple):
+    """What became of a row: its delivery, as events say it (None where it was not written), and why it was refused, if it was."""
+
+    id: int
+    type: EventType
+    batch_id: int
+    word: str | None
+    why: str | None
+
+
+def after_rows(db: Connection, rows: Sequence[Ended], plan: Plan) -> None:
+    """Add the events that waited for rows; of a row that was due again they are told under a new id.
 
     Args:
-        plan: as for :func:`settled`.
+        plan: as for :func:`add_for_tasks`.
     """
-    rows = list(rows)
-    due = {batch_id: kept_plan(db, batch_id).joined(plan) for batch_id in {one.batch_id for one, _, _ in rows}}
+    due = {batch_id: kept_plan(db, batch_id).joined(plan) for batch_id in {one.batch_id for one in rows}}
     db.executemany(
-        'INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, "row", row_error, created_at)'
-        " SELECT 'event', workload_id, ?, type, task_id, batch_id, seq, ?, ?, ? FROM deliveries WHERE id = ?",
+        'INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, "row", row_error, created_at, again)'
+        " SELECT 'event', workload_id, ?, type, task_id, batch_id, seq, ?, ?, ?, again FROM deliveries WHERE id = ?",
         [
-            (target, word, why, db.now, one.id)
-            for one, word, why in rows
+            (target, one.word, one.why, db.now, one.id)
+            for one in rows
             for target in due[one.batch_id].events.get(one.type, ())
         ],
     )
@@ -246,6 +263,28 @@ def withdraw(db: Connection, tasks: Sequence[int], outcome: str) -> None:
             " AND task_id IN (SELECT value FROM json_each(?))",
             values,
         )
+
+
+class Unwritten(NamedTuple):
+    """Why an answer is not in its row: it is still to be written there, or that was given up; and what was said last."""
+
+    given_up: bool
+    said: str | None
+
+
+_UNWRITTEN = (
+    "SELECT d.task_id, d.status = 'dead', d.said FROM deliveries d JOIN answers a ON a.task_id = d.task_id AND a.seq = d.seq"
+    " WHERE d.task_id IN (SELECT value FROM json_each(:ids)) AND d.kind = 'row' AND"
+)
+
+
+def unwritten(db: Connection, ids: Sequence[int]) -> dict[int, Unwritten]:
+    """Return which of these tasks' answers are not in their rows, though they are due there."""
+    rows = db.execute(
+        f"{_UNWRITTEN} d.status = 'pending' UNION ALL {_UNWRITTEN} d.status <> 'pending' AND d.status = 'dead'",
+        {"ids": json.dumps(list(ids))},
+    )
+    return {task_id: Unwritten(bool(given_up), said) for task_id, given_up, said in rows}
 
 
 class Left(NamedTuple):

@@ -390,7 +390,7 @@ CREATE INDEX tasks_superseded ON tasks (superseded_by) WHERE superseded_by IS NO
 ALTER TABLE batches ADD COLUMN cancel_at INTEGER;
 ALTER TABLE batches ADD COLUMN cancel_taken_at INTEGER;
 
--- again: how often this was told before, under another id.
+-- again: how often a row was due again after it was over; of an event, how often it was told of before, under another id.
 ALTER TABLE deliveries ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX deliveries_over ON deliveries (task_id) WHERE status <> 'pending';
 

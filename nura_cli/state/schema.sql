@@ -306,8 +306,9 @@ CREATE TABLE routes (
 
 -- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook; target
 -- says which of the workload's receivers. seq: the answer it is about; another answer since then overtakes it. row and
--- row_error, of an event: what became of the row that was written before it. again: how often it was told before, under another
--- id. What is done with stands in one narrow index, by task.
+-- row_error, of an event: what became of the row that was written before it. again: how often a row was due
+-- again after it was over; of an event, how often it was told of before, under another id. What is done with stands in one narrow
+-- index, by task.
 CREATE TABLE deliveries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL CHECK (kind IN ('row', 'event')),

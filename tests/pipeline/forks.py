@@ -30,6 +30,7 @@ from nura_cli.cli import (  # noqa: F401 - loaded once, before the fork
     log,
     poll,
     reconcile,
+    redeliver,
     release,
     resolve,
     results,

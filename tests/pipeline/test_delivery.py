@@ -627,7 +627,7 @@ def test_rows_and_events_are_due_although_the_workload_was_away_when_its_tasks_s
     assert report.result["rows"] == {"written": 0, "skipped": 0, "delayed": 11, "failed": 0}
     said = [found for found in report.problems if "row" in found.message]
     assert said[0].message == "echo: 11 rows wait for a table that is no longer in the configuration"
-    assert said[0].hint == "put workloads.echo back until they are delivered"
+    assert said[0].hint == ("put workloads.echo back until they are delivered; or nura redeliver echo --rows --drop")
     [need] = [one for one in told_spool.status()["attention"] if "table" in one["message"]]
     assert need["hint"] == said[0].hint
     told_spool.workloads["echo"] = leaving
@@ -664,7 +664,9 @@ def test_a_write_back_taken_out_waits_and_its_mended_mapping_is_the_one_that_cou
     ended.set(write_back=None)
     report = ended.reconcile()
     assert report.result["rows"]["delayed"] == 10
-    assert report.problems[0].hint == "put workloads.echo.write_back back until they are delivered"
+    assert report.problems[0].hint == (
+        "put workloads.echo.write_back back until they are delivered; or nura redeliver echo --rows --drop"
+    )
     assert [one["hint"] for one in ended.status()["attention"]] == [report.problems[0].hint]
     app.run("CREATE TABLE better (nr INTEGER PRIMARY KEY, answer TEXT)")
     app.run("INSERT INTO better (nr) SELECT id FROM articles")
@@ -685,7 +687,9 @@ def test_rows_of_failed_tasks_wait_for_a_set_failed_that_was_taken_out(openai_sp
     report = openai_spool.reconcile()
     assert report.result["rows"] == {"written": 2, "skipped": 0, "delayed": 1, "failed": 0}
     assert "1 row waits for a set_failed that is no longer in the configuration" in report.problems[-1].message
-    assert report.problems[-1].hint == "put workloads.echo.write_back.set_failed back until they are delivered"
+    assert report.problems[-1].hint == (
+        "put workloads.echo.write_back.set_failed back until they are delivered; or nura redeliver echo --rows --drop"
+    )
     openai_spool.set(write_back=with_failed)
     assert openai_spool.reconcile().result["rows"]["written"] == 1
     assert app.run("SELECT id FROM articles WHERE error IS NOT NULL") == [(1,)]
@@ -759,7 +763,9 @@ def test_events_for_a_receiver_taken_out_before_their_rows_were_written_wait_and
     assert report.exit_code == 3
     assert "3 events wait for a receiver that is no longer in the configuration" in report.problems[-1].message
     [need] = planned.status()["attention"]
-    assert need["hint"] == "put workloads.echo.events back until they are delivered"
+    assert need["hint"] == (
+        "put workloads.echo.events back until they are delivered; or nura redeliver echo --events --drop"
+    )
     planned.set(events=kept)
     assert planned.reconcile().result["events"] == {"sent": 3, "delayed": 0, "dead": 0}
     assert [heard(planned, name) for name in ("one", "two")] == [3, 2]

@@ -49,6 +49,7 @@ def test_a_line_of_results_has_every_field_of_the_contract(spool: Spool) -> None
     assert list(answer) == [
         "seq", "workload", "key", "status", "text", "json", "response", "finish_reason", "usage", "cost", "error",
         "model", "provider", "batch_id", "revision", "attempts", "record", "enqueued_at", "finished_at",
+        "row", "row_error",
     ]  # fmt: skip
     assert isinstance(answer["json"]["n"], int)
     assert answer["record"] == {"note": {"deep": [1, None]}}

@@ -110,6 +110,7 @@ STAGES = (
     "retry",
     "log",
     "show",
+    "redeliver",
 )
 
 

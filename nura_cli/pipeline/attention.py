@@ -195,7 +195,7 @@ def given_up(left: Iterable[outbox.Left]) -> list[Need]:
     return [
         Need(
             f"{one.workload}: {counted(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
-            f"once that is mended: nura redeliver {one.workload} --{one.kind}s; or, to let go of them, with --drop",
+            f"once that is mended: nura redeliver {shlex.quote(one.workload)} --{one.kind}s; or, to let go of them, with --drop",
         )
         for one in left
         if one.status == "dead"

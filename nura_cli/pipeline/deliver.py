@@ -11,6 +11,7 @@ so that the next ones get through. What nobody foresaw is narrowed down to the r
 reported; the others go on.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -331,7 +332,7 @@ class _Rows:
         for kind, keys in self._left.items():
             what, hint = _NOTICES[kind]
             text = f"{name}: {counted(len(keys), 'row was', 'rows were')} {what}, the first: {keys[0]}"
-            self._job.note(Problem(ProblemKind.ROW, text, EX_PARTIAL, hint.format(name), workload=name))
+            self._job.note(Problem(ProblemKind.ROW, text, EX_PARTIAL, hint.format(shlex.quote(name)), workload=name))
         self._bugs.report()
 
 
@@ -476,7 +477,7 @@ class _Events:
                 f"{self._workload.name}: {counted(len(found.dead), 'event was', 'events were')} given up after {MOST_TRIES} tries:"
                 f" {self._label}: {self._last_error}"
             )
-            hint = f"once it takes them: nura redeliver {self._workload.name} --events"
+            hint = f"once it takes them: nura redeliver {shlex.quote(self._workload.name)} --events"
             job.note(Problem(ProblemKind.EVENT, text, EX_PARTIAL, hint, workload=self._workload.name))
 
     def _later(self, why: str) -> None:

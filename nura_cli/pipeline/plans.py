@@ -6,6 +6,7 @@ they are delivered, the table, the columns, the address, comes from the configur
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,7 +58,7 @@ def unowned(left: Iterable[Left], workloads: "Mapping[str, WorkloadConfig]") -> 
             n = counted(one.n, f"{one.kind} waits", f"{one.kind}s wait")
             whom, option = _missing(one, workload)
             text = f"{one.workload}: {n} for {whom} that is no longer in the configuration"
-            close = f"nura redeliver {one.workload} --{one.kind}s --drop"
+            close = f"nura redeliver {shlex.quote(one.workload)} --{one.kind}s --drop"
             yield Unowned(one, text, f"put workloads.{one.workload}{option} back until they are delivered; or {close}")
 
 

@@ -36,12 +36,14 @@ def newest(db: Connection) -> int:
 
 
 def pages(db: Connection, chosen: selection.Selection, upto: int) -> Iterator[list[Candidate]]:
-    """Yield the candidates of a selection, by seq, up to that one, in pages; no read is open in between."""
-    query, values = _query(chosen, "a.seq > :after AND a.seq <= :upto ORDER BY a.seq LIMIT :page")
-    values |= {"after": 0, "upto": upto, "page": selection.CHUNK}
-    while page := _candidates(db.execute(query, values)):
-        yield page
-        values["after"] = page[-1].seq
+    """Yield the candidates of a selection, by status and seq, up to that seq, in pages; no read is open in between."""
+    for status in chosen.statuses:  # one at a time: by its index they come by seq, and none is sorted
+        one = chosen._replace(statuses=[status])
+        query, values = _query(one, "a.seq > :after AND a.seq <= :upto ORDER BY a.seq LIMIT :page")
+        values |= {"after": 0, "upto": upto, "page": selection.CHUNK}
+        while page := _candidates(db.execute(query, values)):
+            yield page
+            values["after"] = page[-1].seq
 
 
 def still(db: Connection, found: Sequence[Candidate]) -> list[Candidate]:

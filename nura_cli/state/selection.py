@@ -49,8 +49,10 @@ def settled(chosen: Selection) -> Clauses:
     """Return the clauses by which settled tasks of a selection are read: answers ``a`` of tasks ``t``."""
     where, values = _of_tasks(chosen)
     if chosen.statuses:
-        where.append("a.status IN (SELECT value FROM json_each(:statuses))")
-        values["statuses"] = json.dumps([str(status) for status in chosen.statuses])
+        one = len(chosen.statuses) == 1  # by its index such answers come by seq
+        where.append("a.status = :statuses" if one else "a.status IN (SELECT value FROM json_each(:statuses))")
+        statuses = [str(status) for status in chosen.statuses]
+        values["statuses"] = statuses[0] if one else json.dumps(statuses)
         if TaskStatus.COMPLETED not in chosen.statuses:
             where.append("a.status <> 'completed'")  # by which the index of what has no answer is found
     for column, value in (("batch_id", chosen.batch_id), ("error_kind", chosen.kind), ("error_code", chosen.code)):

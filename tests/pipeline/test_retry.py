@@ -9,7 +9,9 @@ import pytest
 
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.retry import Fate, fate
+from nura_cli.state import State, retries
 from nura_cli.state.retries import Candidate
+from nura_cli.state.selection import Selection
 from nura_cli.states import TaskStatus
 from tests.conftest import Spool
 from tests.pipeline.forks import Command, Ended
@@ -359,6 +361,19 @@ def test_batches_of_failed_and_completed_tasks_go_together(openai_spool: Spool) 
     openai_spool.settle()
     assert texts(openai_spool) == dict.fromkeys(range(3), ("completed", True))
     openai_spool.check()
+
+
+@pytest.mark.parametrize("status", [COMPLETED, FAILED, CANCELLED])
+def test_however_many_there_are_none_is_sorted(openai_spool: Spool, status: TaskStatus) -> None:
+    """Or each page would look at all of those that are left."""
+    seen: list[str] = []
+    with State(openai_spool.state_path) as state:
+        state.db.set_trace_callback(seen.append)
+        list(retries.pages(state.db, Selection(workloads=["echo"], statuses=[status]), 9))
+        state.db.set_trace_callback(None)
+        (query,) = seen
+        plan = [step for *_, step in state.db.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert not [step for step in plan if "TEMP B-TREE" in step], plan
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Chain:
         known = self.done.get(stage.title)
         earlier = None if known is None or known.skipped else known
         done = do(self.at, stage, earlier=earlier, patience=self.deadline - time.monotonic())
-        if known is None or done.said != known.said:
+        if done.said and (known is None or done.said != known.said):
             self.at.session.say(f"{stage.title}: {done.said}")
         self._tell(done.printed)
         if done.skipped and earlier is not None:

@@ -143,7 +143,8 @@ def alone(session: Session, stage: Stage) -> None:
 
 def finish(session: Session, done: Done) -> None:
     """Say what came of the one stage of a command, and exit with its code."""
-    session.say(done.said)
+    if done.said:
+        session.say(done.said)
     session.finish(done.report, skipped=done.skipped, printed=done.printed)
 
 
@@ -191,11 +192,10 @@ def _noted(at: Opened, stage: Stage, earlier: Done | None) -> Done:
         with explained(at.state.path):
             report = stage.work(at)
     except BaseException as error:
-        try:
-            with at.state.transaction() as db:
-                _ended(db, stage, began, run, *_end_of(error))
-        except Exception:  # noqa: BLE001 - the failure of the work itself is the one to tell
-            at.session.say("how this run ended could not be written down")
+        if stage.in_log or not isinstance(
+            error, StateError | Stopped
+        ):  # what waited for the file once need not do so twice
+            _failed(at, stage, began, run, error)
         raise
     whole = together(earlier.report, report, stage.standing) if earlier else report
     done = Done(whole, stage.summary(whole), report.problems, run=run)
@@ -216,6 +216,14 @@ def _begun(at: Opened, stage: Stage, earlier: Done | None) -> int:
             runs.resumed(db, earlier.run)
             return earlier.run
         return runs.begun(db, stage.name, os.getpid(), stage.workload, db.now)
+
+
+def _failed(at: Opened, stage: Stage, began: int, run: int | None, error: BaseException) -> None:
+    try:
+        with at.state.transaction() as db:
+            _ended(db, stage, began, run, *_end_of(error))
+    except Exception:  # noqa: BLE001 - the failure of the work itself is the one to tell
+        at.session.say("how this run ended could not be written down")
 
 
 def _ended(

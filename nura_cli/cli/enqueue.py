@@ -139,8 +139,10 @@ def stage(given: Given, *, replace: bool = False, key_prefix: str = "", rejects:
 
 
 def _summary(report: Report) -> str:
-    """Return the report in one line; where duplicates have no answer, what to type for one in another."""
-    counts = ((name, report.result.get(name, 0)) for name in _COUNTS)
+    """Return the report in one line; where duplicates have no answer, what to type for one in another; nothing of a failure."""
+    if not report.result:
+        return ""
+    counts = ((name, report.result[name]) for name in _COUNTS)
     said = ", ".join(_counted(name, n) for name, n in counts if n or name == "enqueued")
     return "\n".join(filter(None, (said, report.result.get("hint"))))
 

@@ -280,8 +280,9 @@ class WriteBackConfig(_Options):
     where: dict[str, str] = Field(min_length=1, description="column: expression; together they name the row")
     set_: dict[str, str] = Field({}, alias="set", description="column: expression, for a completed task")
     set_failed: dict[str, str] = Field({}, description="column: expression, for a failed task")
+    set_cancelled: dict[str, str] = Field({}, description="column: expression, for a cancelled task")
     only_if: dict[str, str] = Field({}, description="column: expression; write only while the row still holds this")
-    nullable: list[str] = Field([], description="columns of set and set_failed that may become NULL")
+    nullable: list[str] = Field([], description="columns of set, set_failed and set_cancelled that may become NULL")
     ledger: str | None = Field(None, description="table that notes each delivery in the same transaction: exactly once")
 
 
@@ -447,6 +448,7 @@ def load(path: Path) -> Config:
 
 _KEYS = ("api_key_env", "api_key_file", "api_key_command")
 _ACCOUNT_OPTIONS = {"organization", "project"}
+_SETS = ("set", "set_failed", "set_cancelled")
 _RENDERED_ONLY = ("model", "system", "system_file", "params", "endpoint", "key", "source")
 
 Found = Iterator[tuple[tuple[Any, ...], str]]
@@ -565,8 +567,8 @@ def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) ->
         name = given.get("database") if isinstance(given, dict) else None
         if isinstance(name, str) and name not in databases:
             yield (option, "database"), f"no database {name}{_like(name, databases)}"
-        if option == "write_back" and isinstance(given, dict) and not given.get("set") and not given.get("set_failed"):
-            yield (option,), "give set, set_failed, or both"
+        if option == "write_back" and isinstance(given, dict) and not any(given.get(name) for name in _SETS):
+            yield (option,), "give set, set_failed or set_cancelled, or more of them"
     yield from _record_rules(options)
     events = options.get("events")
     notified: list[Any] = []
@@ -583,7 +585,7 @@ def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) ->
 def _record_rules(options: Mapping[str, Any]) -> Found:
     """Find fields of the record that write-back looks at and that do not travel: they would be null in every answer."""
     keep, given = options.get("keep", []), options.get("write_back")
-    for option in ("where", "only_if", "set", "set_failed"):
+    for option in ("where", "only_if", *_SETS):
         columns = given.get(option) if isinstance(given, dict) else None
         for column, expression in columns.items() if isinstance(columns, dict) else ():
             for name in re.findall(

@@ -12,7 +12,7 @@ class TaskStatus(StrEnum):
     SUBMITTED = "submitted"  # belongs to one batch: reconcile settles or retries it; dispatch, if its batch was refused
     COMPLETED = "completed"  # has an answer: final
     FAILED = "failed"  # refused for good, or attempts used up: final, until a person retries it
-    CANCELLED = "cancelled"  # replaced unsent: final; or somebody cancelled its batch: final, until a person resends or retries it
+    CANCELLED = "cancelled"  # replaced unsent: final; or somebody cancelled it or its batch: final, until a person resends or retries it
 
 
 class BatchStatus(StrEnum):
@@ -30,13 +30,13 @@ class BatchStatus(StrEnum):
 TASK_ARROWS: Mapping[TaskStatus, Mapping[TaskStatus, str]] = {
     TaskStatus.PENDING: {
         TaskStatus.SUBMITTED: "dispatch claims it for a batch",
-        TaskStatus.CANCELLED: "enqueue puts another in its place",
+        TaskStatus.CANCELLED: "enqueue puts another in its place, or cancel withdraws it",
     },
     TaskStatus.SUBMITTED: {
         TaskStatus.PENDING: "reconcile tries it again, or its batch was not sent, refused or lost",
         TaskStatus.COMPLETED: "reconcile has its answer",
         TaskStatus.FAILED: "reconcile has a refusal or attempts are used up, dispatch cannot render it, or its answer is lost",
-        TaskStatus.CANCELLED: "reconcile finds that somebody cancelled its batch, or it was replaced and is not sent again",
+        TaskStatus.CANCELLED: "reconcile or dispatch finds its batch cancelled by somebody, or it was replaced and is not sent again",
     },
     TaskStatus.COMPLETED: {},
     TaskStatus.FAILED: {
@@ -52,11 +52,11 @@ BATCH_ARROWS: Mapping[BatchStatus, Mapping[BatchStatus, str]] = {
     BatchStatus.PROCESSING: {
         BatchStatus.UPLOADED: "dispatch has uploaded its request file",
         BatchStatus.SUBMITTING: "dispatch is about to send its create",
-        BatchStatus.FAILED: "dispatch was interrupted or refused, it is held, or none of its tasks could be rendered",
+        BatchStatus.FAILED: "dispatch was interrupted or refused, it is held or cancelled, or none of its tasks could be rendered",
     },
     BatchStatus.UPLOADED: {
         BatchStatus.SUBMITTING: "dispatch is about to send its create",
-        BatchStatus.FAILED: "dispatch gives it back, and nothing of it was sent",
+        BatchStatus.FAILED: "dispatch gives it back, or cancel undoes it, and nothing of it was sent",
     },
     BatchStatus.SUBMITTING: {
         BatchStatus.SUBMITTED: "dispatch has its id, from the answer or from the provider's list",

@@ -61,6 +61,7 @@ class AcmeDialect:
     create_reads_requests = True
     keeps_marks = False
     cleanup_unlists = True
+    cancel_keeps_answers = False
 
     def ready(self, line: bytes) -> Ready:
         """Take apart ``{"ref", "engine", "ask"}``."""
@@ -176,6 +177,10 @@ class AcmeProvider:
             raise NotFound(f"{self.name}: no {remote_id}", http_status=404, provider=self.name)
         note = json.loads(path.read_text())
         remote = RemoteBatch(remote_id, "brewing", Phase.RUNNING, created_at=note["created"], total=note["total"])
+        if note.get("cancelled"):
+            return remote._replace(
+                status="poured away", phase=Phase.ENDED, ending=Ending.CANCELLED, completed=0, failed=note["total"]
+            )
         if self.told["now"] < note["created"] + 60:
             return remote
         if refuse := self.told.get("refuse"):
@@ -207,8 +212,13 @@ class AcmeProvider:
         self.looked_at.append(size)
         return self._results(part_id)[:size]
 
-    def cancel(self, remote_id: str) -> None:
-        """Do nothing: it has ended."""
+    def cancel(self, remote_id: str) -> bool:
+        """Stop one batch, unless it has ended; what it has answered is poured away."""
+        if self.retrieve(remote_id).phase is not Phase.RUNNING:
+            return False
+        note = json.loads((self.folder / remote_id).read_text())
+        (self.folder / remote_id).write_text(json.dumps(note | {"cancelled": True}))
+        return True
 
     def files(self, cursor: str | None = None) -> tuple[Sequence[Upload], str | None]:
         """Return all files."""

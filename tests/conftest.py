@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from nura_cli import config as configuration
 from nura_cli.pipeline import (
+    cancel,
     dispatch,
     enqueue,
     hold,
@@ -272,6 +273,22 @@ class Spool:
         """Run redeliver on what is chosen: on all, unless told otherwise."""
         wanted = redeliver.Wanted(kinds or ("row", "event"), made, drop)
         return self._run(lambda state, config, accounts: redeliver.run(state, config, [Selection(**chosen)], wanted))
+
+    def cancel(
+        self, *workloads: str, batch: int | None = None, under_way: bool = False, dry_run: bool = False, **chosen: Any
+    ) -> Report:
+        """Run cancel, as a person who says why: of what waits, or of batches."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            state.db.who, state.db.why = "tim", "a runaway"
+            names = workloads or (() if batch is not None else ("echo",))
+            if under_way or batch is not None:
+                meant = cancel.meant(state, names, batch)
+                return cancel.under_way(state, config, accounts, meant, dry_run=dry_run)
+            parts = [Selection(workloads=names, **chosen)]
+            return cancel.waiting(state, config, accounts, parts, workloads=names, dry_run=dry_run)
+
+        return self._run(work)
 
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""

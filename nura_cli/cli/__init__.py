@@ -10,7 +10,7 @@ from nura_cli.cli.session import Stopped, remember_common, stop_politely
 
 PANELS = {
     "Every day": ("enqueue", "dispatch", "poll", "reconcile", "run", "status", "results"),
-    "Something is wrong": ("show", "log", "hold", "release", "retry", "redeliver", "resolve"),
+    "Something is wrong": ("show", "log", "hold", "release", "retry", "cancel", "redeliver", "resolve"),
     "Setting up": ("demo", "sandbox"),
 }
 """The commands, each a module of its name, as ``nura --help`` lists them."""

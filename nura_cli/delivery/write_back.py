@@ -88,7 +88,7 @@ class WriteBack:
         where: key column → JMESPath over the answer document; a row must match all of them.
         set_: column → JMESPath, for completed tasks (none: nothing is written for them).
         only_if: column → JMESPath of what the row must still hold.
-        set_failed: column → JMESPath, for failed tasks.
+        set_failed, set_cancelled: column → JMESPath, for failed and for cancelled tasks.
         nullable: columns that may be set to null.
         ledger: a table ``(uid, written_at)`` that makes each delivery happen exactly once.
         path: the option's place in the configuration, for messages.
@@ -105,6 +105,7 @@ class WriteBack:
         set_: Mapping[str, str],
         only_if: Mapping[str, str] | None = None,
         set_failed: Mapping[str, str] | None = None,
+        set_cancelled: Mapping[str, str] | None = None,
         nullable: Collection[str] = (),
         ledger: str | None = None,
         path: str = "write_back",
@@ -113,7 +114,7 @@ class WriteBack:
         self._table = table
         self._where = where
         self._only_if = only_if or {}
-        self._sets = {"set": set_, "set_failed": set_failed or {}}
+        self._sets = {"set": set_, "set_failed": set_failed or {}, "set_cancelled": set_cancelled or {}}
         self._nullable = nullable
         self._ledger = ledger
         self._path = path
@@ -292,7 +293,7 @@ class WriteBack:
             raise self._config_error(problems)
         writers = {
             status: self._writer(table, Slots(slots["where"], slots["only_if"], slots[option]), types, doubtful)
-            for status, option in (("completed", "set"), ("failed", "set_failed"))
+            for status, option in (("completed", "set"), ("failed", "set_failed"), ("cancelled", "set_cancelled"))
             if slots[option]
         }
         if ledger is None:

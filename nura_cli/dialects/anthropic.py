@@ -141,6 +141,7 @@ class AnthropicDialect:
     create_reads_requests = True
     keeps_marks = False
     cleanup_unlists = True
+    cancel_keeps_answers = True  # what cannot be interrupted is even finished
 
     def ready(self, line: bytes) -> Ready:
         """Take apart a batch request: custom_id and params. Models may be mixed, so the queue has none."""

@@ -181,6 +181,7 @@ class Dialect(Protocol):
         create_reads_requests: a refused create can be about what stands in the requests.
         keeps_marks: a batch carries the tag and the state file's id that it was created with, and lists show them.
         cleanup_unlists: a batch that was cleaned up is no longer in the list.
+        cancel_keeps_answers: what a batch has answered before it is cancelled can still be had.
     """
 
     name: str
@@ -202,6 +203,7 @@ class Dialect(Protocol):
     create_reads_requests: bool
     keeps_marks: bool
     cleanup_unlists: bool
+    cancel_keeps_answers: bool
 
     def schema_problems(self, schema: Mapping[str, Any]) -> Found:
         """Yield what the vendor's strict mode would refuse of an answer schema that is sound as JSON Schema."""

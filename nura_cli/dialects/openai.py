@@ -175,6 +175,7 @@ class OpenAIDialect:
     create_reads_requests = False  # what stands in the file is looked at afterwards
     keeps_marks = True  # metadata
     cleanup_unlists = False  # files are deleted; a batch cannot be
+    cancel_keeps_answers = True
 
     def ready(self, line: bytes) -> Ready:
         """Take apart a line of a batch input file: custom_id, url, body with its model."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LATE = 24 * 3600
 _UNSETTLED = 3600
-"""Seconds after which a create that is still not confirmed, whatever keeps dispatch from finding out, needs a person."""
+"""Seconds after which a create that is still not confirmed, or a wish to cancel that is not taken, whatever the cause, needs a person."""
 _WARN_BEFORE = 3 * 86400
 _WAITS_FOR = {
     BatchStatus.SUBMITTING: "dispatch",
@@ -26,6 +26,13 @@ _WAITS_FOR = {
     BatchStatus.COMPLETED: "reconcile",  # its results are here; a damaged file could not be fetched again
 }
 """The stage that a batch with results at the provider waits for."""
+_CANCELS = {BatchStatus.PROCESSING: "dispatch", BatchStatus.UPLOADED: "dispatch", BatchStatus.SUBMITTED: "poll"}
+"""The stage that carries out the wish to cancel a batch."""
+_NOT_YET = {
+    BatchStatus.PROCESSING: "is not undone",
+    BatchStatus.UPLOADED: "is not undone",
+    BatchStatus.SUBMITTED: "its provider has not taken that",
+}
 _PAYS = "the first pays for its tasks again"
 
 
@@ -57,6 +64,7 @@ def everything(
     left = outbox.left(db)
     return [
         *about(batches.under_way(db), now),
+        *not_cancelled(batches.under_way(db), now),
         *held(actions.holds(db)),
         *cancelled(batches.cancelled(db)),
         *extra_batches(batches.orphans(db), now),
@@ -129,6 +137,23 @@ def cancelled(decided_nowhere: Iterable[Batch]) -> list[Need]:
             batch.provider,
         )
         for batch in decided_nowhere
+    ]
+
+
+def not_cancelled(under_way: Iterable[Batch], now: int) -> list[Need]:
+    """Return the batches that a person wished cancelled an hour ago, and that are not, as what needs a person: they may cost
+    money. One whose create is not confirmed is named by :func:`about`.
+    """
+    return [
+        Need(
+            f"batch {batch.id}: was to be cancelled {span(now - batch.cancel_at)} ago, and {_NOT_YET[batch.status]}",
+            f"nura {_CANCELS[batch.status]} -v",
+            batch.id,
+            batch.provider,
+        )
+        for batch in under_way
+        if batch.cancel_at is not None and batch.cancel_taken_at is None
+        if batch.status in _CANCELS and now - batch.cancel_at >= _UNSETTLED
     ]
 
 

@@ -42,18 +42,30 @@ class NextStatus(NamedTuple):
 
 
 def next_status(
-    failure: Failure | None, attempts: int, max_attempts: int, superseded: bool, now: int, jitter: float
+    failure: Failure | None,
+    attempts: int,
+    max_attempts: int,
+    superseded: bool,
+    now: int,
+    jitter: float,
+    *,
+    wished: bool = False,
 ) -> NextStatus:
     """Decide what becomes of a task whose attempt number ``attempts`` ended so.
 
     A superseded task is never sent again. What the vendor refused for good, or what would come out the same, fails at
     once; the rest goes back to wait until its attempts are used up.
+
+    Args:
+        wished: a person wished its batch cancelled: what would be tried again is cancelled.
     """
     if failure is None:
         return NextStatus(TaskStatus.COMPLETED, 0)
     if failure.kind is ErrorKind.CANCELLED:  # somebody decided so
         return NextStatus(TaskStatus.CANCELLED, 0)
     if failure.kind in RETRYABLE and attempts < max_attempts and not superseded:
+        if wished:
+            return NextStatus(TaskStatus.CANCELLED, 0)
         return NextStatus(TaskStatus.PENDING, now + backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter))
     return NextStatus(TaskStatus.FAILED, 0)
 

@@ -176,7 +176,7 @@ class _Bugs:
             task = f"of task {one.task_id}" if one.task_id is not None else f"about batch {one.batch_id}"
             more = f" (and {len(self._found) - 1} more)" if len(self._found) > 1 else ""
             doing = f"{self._workload}: the {self._kind} {task}{more}"
-            self._job.bug(error, doing, workload=self._workload, batch=one.batch_id)
+            self._job.bug(error, doing, workload=self._workload, batch=one.batch_id or None)
 
 
 def _nobodys(job: Deliveries) -> Iterator[Problem]:

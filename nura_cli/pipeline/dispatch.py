@@ -7,9 +7,10 @@ the vendor wants that → note the intent → create → note the answer. Every 
 while the network is spoken to.
 
 What can go wrong: a provider that is down, or refuses the key, pauses itself and nothing else; a batch refused for
-certain gives its tasks back; a create without an answer stays ``submitting`` until the provider says what became of it.
-Of what a person holds nothing goes: holds are read before each upload, and in the commit of each intent to create. It
-holds the dispatch lock, and is the only stage that writes and sweeps ``requests/``.
+certain gives its tasks back; one that a person wished cancelled (``nura cancel``) is not created, and its tasks are
+cancelled; a create without an answer stays ``submitting`` until the provider says what became of it. Of what a person
+holds nothing goes: holds are read before each upload, and in the commit of each intent to create. It holds the dispatch
+lock, and is the only stage that writes and sweeps ``requests/``.
 """
 
 import secrets
@@ -32,12 +33,13 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, holding, plans, queues, recovery, settle, spool, targets
+from nura_cli.pipeline import backoff, holding, plans, queues, recovery, settle, spool, targets, wishes
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import ordered, revision
 from nura_cli.pipeline.report import Report, batch_dicts, counted
+from nura_cli.pipeline.run import about
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, actions, batches, runs, tasks
 from nura_cli.state.actions import Hold
@@ -141,11 +143,12 @@ def _report(job: Dispatch) -> Report:
 
 
 def _undo_claims(job: Dispatch) -> None:
-    """Give back what a crash left claimed and unsent: harmless, since nothing of it reached a create."""
-    for batch in batches.under_way(job.state.db, BatchStatus.PROCESSING):
-        with job.state.transaction() as db:
-            tasks.release(db, batch.id, "an earlier run was interrupted")
-            batches.move(db, batch, BatchStatus.FAILED, "interrupted before it was sent", reason="interrupted")
+    """Give back what a crash left claimed and unsent, and what a person wished cancelled since: harmless, since nothing of it
+    reached a create.
+    """
+    for batch in batches.under_way(job.state.db, BatchStatus.PROCESSING, BatchStatus.UPLOADED):
+        if batch.status is BatchStatus.PROCESSING or batch.cancel_at is not None:
+            _give_back(job, batch, "an earlier run was interrupted before it was sent")
 
 
 def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch | None:
@@ -195,8 +198,9 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Non
     load = Load(room, visit.rendering.dialect.frame)
     pieces = load.pieces(_rows(job.state, batch), visit.rendering.maker(batch.tag, room.limits))
     sealed = spool.write(request_file(job.state, batch), pieces)
-    with job.state.transaction() as db:
-        settle.fail_unrendered(db, batch, load.failed, plans.plan_of(job.config, batch.workload))
+    plan = plans.plan_of(job.config, batch.workload)
+    with settle.undoing(job.state, batch, plan) as db:
+        settle.fail_unrendered(db, batch, load.failed, plan)
         if load.last_id:
             tasks.release(db, batch.id, "did not fit into the batch", after=load.last_id)
         if not load.requests:
@@ -225,6 +229,9 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
     """Upload and create one sealed batch. What fails, or is held, before the create is sent gives its tasks back."""
     path = request_file(job.state, batch)
     try:
+        if (wish := batches.wish(job.state.db, batch.id)) is not None:
+            _give_back(job, batch, wish)
+            return Sent.EMPTY
         if provider.dialect.uploads:
             if hold := _held(job, batch):
                 return _keep_back(job, batch, hold)
@@ -259,6 +266,9 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
     intended = _intend(job, batch, recovery.look(job, provider))
     if isinstance(intended, Hold):
         return _keep_back(job, batch, intended)
+    if intended is None:
+        _give_back(job, batch, "it was wished cancelled")
+        return Sent.EMPTY
     batch = intended
     job.sent.append(batch.id)
     try:
@@ -272,11 +282,13 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
     except (Refused, KeyRefused, Unreachable) as error:
         return _refused(job, batch, error, content=provider.dialect.create_reads_requests)
     try:
-        recovery.adopt(job.state, batch, remote, job.clock(), "created")
+        batch = recovery.adopt(job.state, batch, remote, job.clock(), "created")
     except OnHold as error:
         job.blocked.add(batch.provider)
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
         return Sent.STOP
+    with job.apart(f"batch {batch.id}, cancelling it", ProviderError, KeyRefused, **about(batch)):
+        wishes.ask(job.state, provider, batch)  # it may have been wished while the create was under way
     with job.state.transaction() as db:
         whole = runs.route(db, batch.provider)
         runs.learn(db, whole._replace(paused_until=0, failures_in_a_row=0, why=None))
@@ -286,9 +298,13 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
     return Sent.TAKEN
 
 
-def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold:
-    """Commit the intent to create a batch; or return what holds it by now: of that, nothing is created."""
+def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold | None:
+    """Commit the intent to create a batch; or return what holds it by now, or None where a person wished it cancelled: of
+    these, nothing is created.
+    """
     with job.state.transaction() as db:
+        if batches.wish(db, batch.id) is not None:
+            return None
         return actions.held(db, batch.workload, batch.provider) or batches.move(
             db,
             batch,
@@ -316,10 +332,8 @@ def _keep_back(job: Dispatch, batch: Batch, hold: Hold) -> Sent:
 
 
 def _give_back(job: Dispatch, batch: Batch, why: str) -> None:
-    """Undo a batch that was surely not created: its tasks wait again, no attempt counted."""
-    with job.state.transaction() as db:
-        tasks.release(db, batch.id, why)
-        batches.move(db, batch, BatchStatus.FAILED, why, reason=why)
+    """Undo a batch that was surely not created: its tasks wait again, no attempt counted, or are cancelled, as was wished."""
+    settle.give_back(job.state, batch, plans.plan_of(job.config, batch.workload), why)
 
 
 def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreachable, *, content: bool) -> Sent:
@@ -337,14 +351,7 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
         _give_back(job, batch, error.message)
         return Sent.STOP
     code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
-    faults = (Rejection(code, error.message, None),)
-    with job.state.transaction() as db:
-        refusal = settle.refused_batch(
-            db,
-            batch,
-            faults,
-            plans.plan_of(job.config, batch.workload),
-            backoff.jitter(),
-            content=content,
-        )
+    faults, plan = (Rejection(code, error.message, None),), plans.plan_of(job.config, batch.workload)
+    with settle.undoing(job.state, batch, plan) as db:
+        refusal = settle.refused_batch(db, batch, faults, plan, backoff.jitter(), content=content)
     return Sent.STOP if refusal.pause else Sent.REFUSED

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from nura_cli.config import Config
+from nura_cli.dialects.base import Dialect
 from nura_cli.pipeline.packing import BYTES_PER_TOKEN
 from nura_cli.pricing import Prices, Usage
 
@@ -15,6 +17,12 @@ class Estimate(NamedTuple):
 
     tokens: int
     cost: int | None
+
+
+def prices_of(config: Config, provider: str, dialect: Dialect) -> Prices:
+    """Return the price list of a provider; one that left the configuration is priced as its vendor's."""
+    known = config.providers.get(provider)
+    return Prices(dialect.price_list, known.base_url if known else None)
 
 
 def estimate(prices: Prices, model: str, requests: int, size: int) -> Estimate:

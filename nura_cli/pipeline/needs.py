@@ -73,7 +73,7 @@ def _needs(workload: WorkloadConfig) -> Iterator[_Need]:
     options = workload.write_back
     if options is None:
         return
-    sets = {"set": options.set_, "set_failed": options.set_failed}
+    sets = {"set": options.set_, "set_failed": options.set_failed, "set_cancelled": options.set_cancelled}
     for option, mapping in {"where": options.where, "only_if": options.only_if, **sets}.items():
         for column, expression in mapping.items():
             if expression == "key" or (option in sets and column in options.nullable):

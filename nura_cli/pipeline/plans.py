@@ -32,7 +32,9 @@ def plan_of(config: "Config", workload: str) -> Plan:
 def written(workload: "WorkloadConfig") -> list[str]:
     """Return the statuses of the tasks for which a workload writes a row."""
     options = workload.write_back
-    columns = {"completed": options.set_, "failed": options.set_failed} if options else {}
+    if options is None:
+        return []
+    columns = {"completed": options.set_, "failed": options.set_failed, "cancelled": options.set_cancelled}
     return [status for status, mapping in columns.items() if mapping]
 
 

@@ -4,7 +4,7 @@ Takes batches that are ``submitted``; leaves those that ended ``completed``, the
 ``.part`` file, checked, synced, renamed, and only then noted. It asks by list pages where that takes fewer requests than
 asking for each batch, and after each batch by itself once an hour, since lists can be stale. It also looks through the
 lists for copies of what was sent (:mod:`nura_cli.pipeline.copies`), deletes at the provider what is due for it, and follows
-orphans to their end.
+orphans to their end. What a person wished cancelled (``nura cancel``) it asks the provider to cancel, until that is taken.
 
 What can go wrong: a provider that cannot be reached, alone; a download cut short, which is taken up by the next run;
 results that were paid for and cannot be had: they are looked for again, and the batch is held until a person decides.
@@ -37,7 +37,7 @@ from nura_cli.errors import (
     StateError,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, copies, plans, recovery, settle, spool, waiting
+from nura_cli.pipeline import backoff, copies, plans, recovery, settle, spool, waiting, wishes
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Problem, Report, batch_dicts, counted
 from nura_cli.pipeline.run import ProviderRun, about
@@ -263,6 +263,9 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
         with job.state.transaction() as db:
             batch = batches.note(db, batch, **seen)
         job.moved[batch.id] = batch
+    if running:
+        with job.apart(f"batch {batch.id}, cancelling it", ProviderError, KeyRefused, **about(batch)):
+            wishes.ask(job.state, provider, batch)
     if not running:
         job.moved[batch.id] = _bring_home(job, provider, batch, remote)
     elif waiting.overdue(batch, job.clock()):
@@ -470,8 +473,11 @@ def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = Non
     if job.accounts.resends_lost(batch.provider) and batch.held != _TWICE and ending is not Ending.CANCELLED:
         plan = plans.plan_of(job.config, batch.workload)
         done = settle.lose(job.state, batch, failure, plan, resend=True, once=True)
-        message = f"batch {batch.id}: {failure.message}; its tasks are sent again (on_lost: resend), at an unknown cost"
-        job.fail(ProviderError(message, hint="nothing to do: they are sent by the next batch"), **about(batch))
+        wished = batches.wish(job.state.db, batch.id) is not None
+        what = "cancelled" if wished else "sent again (on_lost: resend)"
+        message = f"batch {batch.id}: {failure.message}; its tasks are {what}, at an unknown cost"
+        hint = "nothing to do" + ("" if wished else ": they are sent by the next batch")
+        job.fail(ProviderError(message, hint=hint), **about(batch))
         if done:
             return batches.get(job.state.db, batch.id) or batch
         raise _hold(job, batch, _TWICE)

@@ -46,7 +46,7 @@ class Sent(Enum):
     """How a batch ended, as far as the queue it came from is concerned."""
 
     TAKEN = "taken"
-    EMPTY = "empty"  # none of its tasks could become a request, and all of them failed: the next one may
+    EMPTY = "empty"  # none of its tasks could become a request, or a person cancelled it first: the next one may go
     REFUSED = "refused"  # for its content: what is left is sent in other batches
     HELD = "held"  # a person held it meanwhile, and nothing of it was created: the next look at the holds says so
     STOP = "stop"  # nothing more of this queue in this run

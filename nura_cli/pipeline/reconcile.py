@@ -23,7 +23,7 @@ from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, ResultLine, Spec, rejections
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import EX_PARTIAL, ConfigError, ProblemKind
-from nura_cli.pipeline import attention, backoff, deliver, plans, settle, spool
+from nura_cli.pipeline import attention, backoff, deliver, estimate, plans, settle, spool
 from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.pipeline.run import Run, about
@@ -58,11 +58,9 @@ class Reconcile(Run):
     asked: set[str] = field(default_factory=set)
 
     def prices_of(self, batch: Batch) -> Prices:
-        """Return the price list of a batch's provider; one that left the configuration is priced as its vendor's."""
+        """Return the price list of a batch's provider."""
         if batch.provider not in self.prices:
-            known = self.config.providers.get(batch.provider)
-            base_url = known.base_url if known else None
-            self.prices[batch.provider] = Prices(dialect_of(batch.dialect).price_list, base_url)
+            self.prices[batch.provider] = estimate.prices_of(self.config, batch.provider, dialect_of(batch.dialect))
         return self.prices[batch.provider]
 
     def know_key(self, batch: Batch) -> None:
@@ -194,13 +192,14 @@ def _say_cancelled(job: Reconcile, batch: Batch) -> None:
 
 
 def _refused(job: Reconcile, batch: Batch) -> None:
-    faults = rejections(batch.faults)
-    with job.state.transaction() as db:
-        plan = plans.plan_of(job.config, batch.workload)
+    faults, plan = rejections(batch.faults), plans.plan_of(job.config, batch.workload)
+    with settle.undoing(job.state, batch, plan) as db:
+        wished = batches.wish(db, batch.id) is not None
         settled = settle.refused_batch(db, batch, faults, plan, backoff.jitter()).settled
     _tally(job, batch, settled)
     text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
-    hint = "its other tasks wait again" if settled else "its tasks wait again"
+    again = "its other tasks wait again" if settled else "its tasks wait again"
+    hint = "its tasks are cancelled, as was wished" if wished else again
     job.note(
         Problem(
             ProblemKind.REFUSED,
@@ -280,8 +279,8 @@ class Settling:
         verdicts = {task_id: self._verdict(line) for task_id, line in lines.items()}
         now = job.clock()
         with job.state.transaction() as db:
-            found = answers.open_tasks(db, batch.id, list(lines))
-            settled = [self._settled(task_id, task, verdicts[task_id], now) for task_id, task in found.items()]
+            found, wish = answers.open_tasks(db, batch.id, list(lines)), batches.wish(db, batch.id)
+            settled = [self._settled(task_id, task, verdicts[task_id], now, wish) for task_id, task in found.items()]
             settle.settle_tasks(db, batch, settled, self._plan, "its result came")
             others = {task_id: verdict.charge for task_id, verdict in verdicts.items() if task_id not in found}
             late, unknown = self._late(db, others) if others else (0, 0)
@@ -325,18 +324,31 @@ class Settling:
         billed = [(task_id, used) for task_id, used in charge.items() if task_id in known]
         return answers.late(db, self._batch.queue_id, self._batch.id, billed), len(charge) - len(known)
 
-    def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int) -> Settled:
-        attempts = task.attempts + 1
+    def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int, wish: str | None) -> Settled:
+        """Return what becomes of a task; ``wish`` says who wished its batch cancelled, and why, where somebody did."""
+        attempts, failure = task.attempts + 1, verdict.failure
+        if wish is not None and failure is not None and failure.kind is ErrorKind.CANCELLED:
+            failure = failure._replace(message=wish)
         to, not_before = backoff.next_status(
-            verdict.failure,
+            failure,
             attempts,
             self._max_attempts,
             task.superseded,
             now,
             backoff.jitter(),
+            wished=wish is not None,
         )
-        failure, body, charge = verdict
-        return Settled(task_id, task.superseded, to, attempts, not_before, failure, body, charge, task.retry_of)
+        return Settled(
+            task_id,
+            task.superseded,
+            to,
+            attempts,
+            not_before,
+            failure,
+            verdict.body,
+            verdict.charge,
+            task.retry_of,
+        )
 
     def finish(self) -> None:
         """Account for the tasks without a line, then make the batch final; not while a line of it is left as it is."""
@@ -353,7 +365,8 @@ class Settling:
             with job.state.transaction() as db:
                 open_ones = answers.unaccounted(db, batch.id, CHUNK_LINES + len(self._left))
                 left = {task_id: task for task_id, task in open_ones.items() if task_id not in self._left}
-                settled = [self._settled(task_id, task, nothing, now) for task_id, task in left.items()]
+                wish = batches.wish(db, batch.id)
+                settled = [self._settled(task_id, task, nothing, now, wish) for task_id, task in left.items()]
                 settle.settle_tasks(db, batch, settled, self._plan, failure.message)
                 if len(left) < CHUNK_LINES and not self._left:
                     self._final(db)

@@ -27,7 +27,7 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import settle
+from nura_cli.pipeline import settle, wishes
 from nura_cli.pipeline.plans import plan_of
 from nura_cli.pipeline.report import counted
 from nura_cli.pipeline.run import ProviderRun, about
@@ -227,7 +227,8 @@ def _resolve(run: ProviderRun, batch: Batch) -> None:
         oldest_first = [*reversed(found.ours)]
         chosen, *extra_batches = sorted(oldest_first, key=_worth)
         _set_aside(state, provider, batch, extra_batches, state.clock())
-        adopt(state, batch, chosen, state.clock(), "found at the provider after its create was not confirmed")
+        found_late = "found at the provider after its create was not confirmed"
+        wishes.ask(state, provider, adopt(state, batch, chosen, state.clock(), found_late))
     elif why := _why_held(scan, found, shows(state, provider, batch.address)):
         raise _hold(state, batch, why)
     elif provider.dialect.cleanup_unlists and _too_late(
@@ -325,13 +326,12 @@ def _absent(state: State, batch: Batch, date: int, empty: Sequence[RemoteBatch],
     if empty:
         _hollow(state, batch, empty, plan)
         return
-    give_up(
-        state, batch, now, "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it"
-    )
-    raise ProviderError(
-        f"batch {batch.id}: never arrived at {batch.provider}; its tasks wait again",
-        hint="nothing to do: they are sent by the next batch",
-    )
+    why = "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it"
+    if give_up(state, batch, plan, why):
+        raise ProviderError(
+            f"batch {batch.id}: never arrived at {batch.provider}; its tasks wait again",
+            hint="nothing to do: they are sent by the next batch",
+        )
 
 
 def _hollow(state: State, batch: Batch, empty: Sequence[RemoteBatch], plan: Plan) -> None:
@@ -339,17 +339,19 @@ def _hollow(state: State, batch: Batch, empty: Sequence[RemoteBatch], plan: Plan
     why = f"its create was not confirmed, and what may be it has ended without a result: {_named(empty)}"
     suspects = [remote.id for remote in empty]
     settle.lose(state, batch, Failure(ErrorKind.MISSING, why), plan, resend=True, followed=suspects)
+    wished = batches.wish(state.db, batch.id) is not None
     raise ProviderError(
-        f"batch {batch.id}: {why}; its tasks wait again",
-        hint="nothing to do: they are sent by the next batch; what the first one cost is not known",
+        f"batch {batch.id}: {why}; its tasks {'are cancelled' if wished else 'wait again'}",
+        hint=f"nothing to do{'' if wished else ': they are sent by the next batch'}; what the first one cost is not known",
     )
 
 
-def give_up(state: State, batch: Batch, now: int, why: str) -> None:
-    """Take an unconfirmed batch for absent: its tasks wait again, no attempt counted."""
-    with state.transaction() as db:
-        tasks.release(db, batch.id, why)
-        batches.move(db, batch, BatchStatus.FAILED, why, reason=why, absent_at=batch.absent_at or now, held=None)
+def give_up(state: State, batch: Batch, plan: Plan, why: str) -> bool:
+    """Take an unconfirmed batch for absent: its tasks wait again, no attempt counted, or are cancelled, where a person wished
+    the batch so. Return whether they wait.
+    """
+    settle.give_back(state, batch, plan, why, absent_at=batch.absent_at or state.clock(), held=None)
+    return batches.wish(state.db, batch.id) is None
 
 
 def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -> Batch:

@@ -78,8 +78,12 @@ def _decide(state: State, config: Config, accounts: Accounts, name: str, decisio
     batch = _named(state, state.clock(), name)
     if batch.cancelled:
         return _put_back(state, batch) if resend else _leave(state, batch)
+    if resend and batch.cancel_at is not None:  # who has it sent again no longer wishes it cancelled
+        with state.transaction() as db:
+            batch = batches.note(db, batch, cancel_at=None, cancel_taken_at=None, cancel_why=None)
     if batch.status is BatchStatus.SUBMITTING and resend and not _may_have_run(batch):
-        recovery.give_up(state, batch, state.clock(), "given up by a person: its tasks are sent again")
+        plan = plans.plan_of(config, batch.workload)
+        recovery.give_up(state, batch, plan, "given up by a person: its tasks are sent again")
         return "its tasks are sent again by the next dispatch"
     what = "sent again" if resend else "not sent again"
     kind = ErrorKind.MISSING if batch.short_at is not None else ErrorKind.LOST

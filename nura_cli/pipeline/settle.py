@@ -1,6 +1,7 @@
-"""Moves that stages share: tasks that could not be rendered, batches refused whole, answers that were paid for and lost."""
+"""Moves that stages share: tasks that could not be rendered, batches that were not sent or refused whole, answers that were lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from nura_cli.dialects import vendors
@@ -61,6 +62,54 @@ def fail_unrendered(
     return fail_tasks(db, batch, failures, plan, "could not be rendered", attempt=False) if failures else []
 
 
+@contextmanager
+def undoing(state: State, batch: Batch, plan: Plan) -> Iterator[Connection]:
+    """Give the block a transaction in which a batch of which nothing was done is undone.
+
+    Where a person wished it cancelled, no task of it is left by then: all of them are, in chunks, and none waits again.
+    Killed half-way, the wish stands, and the rest is done when the batch is undone again.
+
+    Raises:
+        StateError: another process moved the batch.
+    """
+    while True:
+        with state.transaction() as db:
+            if _cancel_some(db, batch, plan) < CHUNK_TASKS:
+                yield db
+                return
+        state.yield_to_writers()
+
+
+def _cancel_some(db: Connection, batch: Batch, plan: Plan) -> int:
+    """Cancel some tasks of a batch that a person wished cancelled, without an attempt of theirs; return how many."""
+    batches.still(db, batch)
+    wish = batches.wish(db, batch.id)
+    if wish is None:
+        return 0
+    found, failure = answers.unaccounted(db, batch.id, CHUNK_TASKS), Failure(ErrorKind.CANCELLED, wish)
+    settled = [
+        Settled(
+            task_id, task.superseded, TaskStatus.CANCELLED, task.attempts, 0, failure, None, Charge(), task.retry_of
+        )
+        for task_id, task in found.items()
+    ]
+    settle_tasks(db, batch, settled, plan, wish)
+    return len(settled)
+
+
+def give_back(state: State, batch: Batch, plan: Plan, why: str, **changes: str | int | None) -> None:
+    """Undo a batch that was surely not created: its tasks wait again, or are cancelled, where a person wished the batch so.
+
+    Args:
+        why: of those that wait again.
+        changes: to other columns of the batch.
+    """
+    with undoing(state, batch, plan) as db:
+        tasks.release(db, batch.id, why)
+        reason = batches.wish(db, batch.id) or why
+        batches.move(db, batch, BatchStatus.FAILED, reason, reason=reason, **changes)
+
+
 CHUNK_TASKS = 2000
 UNKNOWN = Charge(cost=None, list_cost=None)
 """What a lost answer cost: it was paid for, and nobody says how much."""
@@ -80,7 +129,7 @@ def lose(
 
     Args:
         failure: why there is no answer; its message goes into the log.
-        resend: the tasks wait again; else they fail.
+        resend: the tasks wait again, or are cancelled, where a person wished the batch so; else they fail.
         once: those that were lost before, in another batch, are left alone: nothing is sent again twice by itself.
         followed: remote ids of batches that may be it.
 
@@ -97,9 +146,12 @@ def lose(
             now = state.clock()
             batches.still(db, batch)
             found = answers.unaccounted(db, batch.id, CHUNK_TASKS, after)
-            before = answers.lost_before(db, batch.id, list(found)) if once else set()
+            wished = batches.wish(db, batch.id) is not None
+            before = answers.lost_before(db, batch.id, list(found)) if once and not wished else set()
             left += len(before)
-            settled = [_lost(one, task, failure, resend) for one, task in found.items() if one not in before]
+            again = TaskStatus.CANCELLED if wished else TaskStatus.PENDING
+            to = again if resend else TaskStatus.FAILED
+            settled = [_lost(one, task, failure, to) for one, task in found.items() if one not in before]
             settle_tasks(db, batch, settled, plan, failure.message)
             if len(found) < CHUNK_TASKS:
                 if not left:
@@ -111,9 +163,9 @@ def lose(
         state.yield_to_writers()
 
 
-def _lost(task_id: int, task: Open, failure: Failure, resend: bool) -> Settled:
-    to = TaskStatus.PENDING if resend and not task.superseded else TaskStatus.FAILED
-    return Settled(task_id, task.superseded, to, task.attempts + 1, 0, failure, None, UNKNOWN, task.retry_of)
+def _lost(task_id: int, task: Open, failure: Failure, to: TaskStatus) -> Settled:
+    final = TaskStatus.FAILED if to is TaskStatus.PENDING and task.superseded else to
+    return Settled(task_id, task.superseded, final, task.attempts + 1, 0, failure, None, UNKNOWN, task.retry_of)
 
 
 def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan) -> None:
@@ -161,6 +213,8 @@ def refused_batch(
     content: bool = True,
 ) -> Refusal:
     """Undo a batch the provider refused whole: the task to blame fails, the others wait again, the route learns.
+
+    Within :func:`undoing`: of a batch that a person wished cancelled no task is left to blame.
 
     Args:
         content: whether the provider had looked at its requests.

@@ -32,6 +32,7 @@ def write_back_of(workload: WorkloadConfig, config: Config) -> "WriteBack":
         set_=options.set_,
         only_if=options.only_if,
         set_failed=options.set_failed,
+        set_cancelled=options.set_cancelled,
         nullable=options.nullable,
         ledger=options.ledger,
         path=f"workloads.{workload.name}.write_back",

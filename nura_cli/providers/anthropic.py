@@ -99,9 +99,9 @@ class AnthropicProvider:
         path = f"{_PATH}/{quote(part_id, safe='')}/results"
         return lambda: closing(self._client.get(path, cast_to=MessageBatch, options={"headers": headers}))
 
-    def cancel(self, remote_id: str) -> None:
-        """Ask for a batch to be cancelled; one that has ended already is fine."""
-        self._caller.cancel(remote_id, lambda: self._batches.cancel(remote_id))
+    def cancel(self, remote_id: str) -> bool:
+        """Ask for a batch to be cancelled; for one that has ended already it is not taken."""
+        return self._caller.cancel(remote_id, lambda: self._batches.cancel(remote_id))
 
     def files(self, cursor: str | None = None) -> tuple[Sequence[Upload], str | None]:
         """Return nothing: there are no uploaded files."""

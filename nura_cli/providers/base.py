@@ -85,8 +85,8 @@ class Provider(Protocol):
         """Return the first bytes of a part, at most ``size``, without reading the rest."""
         ...
 
-    def cancel(self, remote_id: str) -> None:
-        """Ask for a batch to be cancelled; one that has ended already is no error."""
+    def cancel(self, remote_id: str) -> bool:
+        """Ask for a batch to be cancelled; return whether that was taken. One that has ended already is no error: False."""
         ...
 
     def files(self, cursor: str | None = None) -> tuple[Sequence[Upload], str | None]:

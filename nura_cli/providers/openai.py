@@ -86,9 +86,9 @@ class OpenAIProvider:
     def _opened(self, part_id: str) -> wire.Opened:
         return lambda: self._client.files.with_streaming_response.content(part_id)
 
-    def cancel(self, remote_id: str) -> None:
-        """Ask for a batch to be cancelled; one that has ended already answers 400 or 409, which is fine."""
-        self._caller.cancel(remote_id, lambda: self._batches.cancel(remote_id))
+    def cancel(self, remote_id: str) -> bool:
+        """Ask for a batch to be cancelled; one that has ended already answers 400 or 409: not taken."""
+        return self._caller.cancel(remote_id, lambda: self._batches.cancel(remote_id))
 
     def files(self, cursor: str | None = None) -> tuple[Sequence[Upload], str | None]:
         """Return one page of uploaded request files, newest first."""

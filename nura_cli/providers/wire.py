@@ -162,16 +162,21 @@ class Caller:
         date = http_date(listing.headers.get("date", ""))
         return Page(found, onward, date, text(listing.headers.get(account)), stuck, sound)
 
-    def cancel(self, remote_id: str, call: Callable[[], Any]) -> None:
-        """Ask for a batch to be cancelled. Being refused, with a 409 too, means that it has ended already: fine."""
+    def cancel(self, remote_id: str, call: Callable[[], Any]) -> bool:
+        """Ask for a batch to be cancelled; return whether that was taken. Being refused, with a 409 too, means, most likely, that
+        it has ended already; HTML with a 200 comes from somebody else.
+        """
         try:
-            self._made(f"cancelling {remote_id}", call)
+            response = self._made(f"cancelling {remote_id}", call)
         except (NotFound, Refused) as error:
             if isinstance(error, RateLimited):
                 raise
+            return False
         except Unreachable as error:
             if error.http_status != 409:
                 raise
+            return False
+        return not response.http_response.content.strip() or isinstance(self._json(response), dict)
 
     def delete(self, name: str, call: Callable[[], Any]) -> None:
         """Delete a batch or a file. Gone is fine."""

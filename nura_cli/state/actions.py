@@ -34,6 +34,11 @@ def note(
     logs.decided("nura %s by %s: %s%s", verb, who or "nobody", what, f" ({why})" if why else "")
 
 
+def words(db: Connection, done: str) -> str:
+    """Return what the person at work has done, with who it is, and why: ``cancelled by tim: a runaway``."""
+    return f"{done} by {db.who or 'nobody'}" + (f": {db.why}" if db.why else "")
+
+
 class Hold(NamedTuple):
     """Why nothing goes to a workload or provider. Unix seconds; ``until`` is None where only a person ends it.
 

@@ -128,8 +128,9 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     moved = Counter((s.to, s.superseded) for s in settled)
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
     cancelled = sum(s.told for s in settled if s.to is TaskStatus.CANCELLED)
-    db.execute(
-        "UPDATE batches SET answered = answered + ?, cancelled = cancelled + ? WHERE id = ?",
+    db.execute(  # what an operator of nura's wished cancelled needs nobody
+        "UPDATE batches SET answered = answered + ?, cancelled = cancelled + CASE WHEN cancel_at IS NULL THEN ? ELSE 0 END"
+        " WHERE id = ?",
         (answered, cancelled, batch_id),
     )
     for (to, superseded), n in moved.items():
@@ -185,9 +186,40 @@ _ANSWER = (
 )
 
 
-def _answer(batch_id: int, at: int, s: Settled) -> tuple[object, ...]:
+def _answer(batch_id: int | None, at: int, s: Settled) -> tuple[object, ...]:
     kind, message, code, http_status = s.failure or (None, None, None, None)
     return (s.task_id, batch_id, s.to, at, s.attempts, kind, code, http_status, message, s.body)
+
+
+class Withdrawn(NamedTuple):
+    """How many tasks were withdrawn, and the ids of those of which the application is to be told."""
+
+    n: int
+    told: list[int]
+
+
+def withdraw(db: Connection, queue: int, ids: Sequence[int], why: str) -> Withdrawn:
+    """Make those of a queue's tasks that still wait ``cancelled``: no batch settled them.
+
+    One that runs a completed task again gives its place back to that one: of it nobody is told.
+    """
+    gone = db.execute(
+        f"{tasks.moving(TaskStatus.PENDING, TaskStatus.CANCELLED)} AND superseded_by IS NULL AND lane_id = ?"
+        " AND id IN (SELECT value FROM json_each(?)) RETURNING id, attempts, retry_of",
+        (queue, json.dumps(list(ids))),
+    ).fetchall()
+    failure = Failure(ErrorKind.CANCELLED, why)
+    settled = [
+        Settled(task_id, False, TaskStatus.CANCELLED, n, 0, failure, None, Charge(), retry_of)
+        for task_id, n, retry_of in gone
+    ]
+    db.executemany(_ANSWER, [_answer(None, db.now, one) for one in settled])
+    if settled:
+        n = len(settled)
+        tasks.add_to_counts(db, {(queue, TaskStatus.PENDING, False): -n, (queue, TaskStatus.CANCELLED, False): n})
+        log.task(db, queue, None, TaskStatus.PENDING, TaskStatus.CANCELLED, n, why)
+    fall_back(db, queue, TaskStatus.CANCELLED, [one.task_id for one in settled if one.falls_back])
+    return Withdrawn(len(settled), [one.task_id for one in settled if one.told])
 
 
 def late(
@@ -370,7 +402,7 @@ class Row(NamedTuple):
 _COLUMNS = (
     "SELECT a.seq, a.task_id, w.name, r.key, r.line, a.status, a.finished_at, r.enqueued_at, a.attempts, a.error_kind,"
     " a.error_code, a.http_status, a.error_message, a.body, a.batch_id, b.revision, b.provider, b.dialect, b.endpoint,"
-    " b.model, b.tag FROM"
+    " b.model, coalesce(b.tag, (SELECT value FROM meta WHERE name = 'state_id') || '-' || a.seq) FROM"
 )
 _WIDE = "JOIN records r ON r.task_id = a.task_id LEFT JOIN batches b ON b.id = a.batch_id"
 _ALL = selection.Selection()

@@ -53,6 +53,7 @@ class Batch(NamedTuple):
         cancel_taken_at: when the provider took that.
         rendered: under which name the spec is kept with its members in the order in which they were sent; None for one of an
             earlier release.
+        cancel_why: who wished it, and why, in words.
     """
 
     id: int
@@ -99,6 +100,7 @@ class Batch(NamedTuple):
     cancel_at: int | None
     cancel_taken_at: int | None
     rendered: str | None
+    cancel_why: str | None
 
     @property
     def offered(self) -> dict[str, str]:
@@ -280,6 +282,29 @@ def forget_cancelled(db: Connection, tasks: Sequence[int]) -> None:
         " WHERE batches.id = left.batch_id AND batches.cancelled > 0",
         (json.dumps(list(tasks)),),
     )
+
+
+def wish_cancelled(db: Connection, batch: Batch, why: str) -> bool:
+    """Note that a person wishes a batch cancelled; return whether that is new: not of one that is final, or wished so before.
+
+    Tasks of it that somebody else's cancelling stopped need nobody any more: a person has decided.
+    """
+    query = (
+        "UPDATE batches SET cancel_at = ?, cancel_why = ?, cancelled = 0"
+        " WHERE id = ? AND final_at IS NULL AND cancel_at IS NULL"
+    )
+    return bool(db.execute(query, (db.now, why, batch.id)).rowcount)
+
+
+def wish(db: Connection, batch_id: int) -> str | None:
+    """Return who wished a batch cancelled, and why, in words; None where nobody did. It may have been wished just now."""
+    row = db.execute("SELECT cancel_why FROM batches WHERE id = ? AND cancel_at IS NOT NULL", (batch_id,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def cancel_taken(db: Connection, batch: Batch) -> None:
+    """Note that the provider has taken the wish to cancel a batch, wherever another process has moved it meanwhile."""
+    db.execute("UPDATE batches SET cancel_taken_at = ? WHERE id = ? AND cancel_taken_at IS NULL", (db.now, batch.id))
 
 
 def given_up(db: Connection, since: int) -> list[Batch]:

@@ -12,13 +12,15 @@ from nura_cli.state.connection import Connection
 from nura_cli.states import EventType, TaskStatus
 
 Kind = Literal["row", "event"]
+NO_BATCH = 0
+"""Stands for the batch of what is told of a task that no batch settled."""
 
 
 class Plan(NamedTuple):
     """What a workload's answers set off.
 
     Attributes:
-        rows: the statuses (``completed``, ``failed``) for which a row is written.
+        rows: the statuses (``completed``, ``failed``, ``cancelled``) for which a row is written.
         events: event type → the receivers that get it.
     """
 
@@ -111,6 +113,7 @@ def add_for_tasks(
     """Add what the settling of tasks of one queue sets off: their rows, or at once their events.
 
     Args:
+        batch_id: the batch that settled them, or :data:`NO_BATCH`.
         plan: what today's configuration says; what was planned when the batch was claimed is due as well.
     """
     due = kept_plan(db, batch_id).joined(plan)

@@ -386,9 +386,10 @@ CREATE INDEX tasks_retry ON tasks (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX tasks_again ON tasks (lane_id) WHERE retry_of IS NOT NULL AND status = 'pending';
 CREATE INDEX tasks_superseded ON tasks (superseded_by) WHERE superseded_by IS NOT NULL;
 
--- cancel_at: when a person wished it cancelled. cancel_taken_at: when the provider took that.
+-- cancel_at: when a person wished it cancelled; cancel_why: who, and why, in words. cancel_taken_at: when the provider took that.
 ALTER TABLE batches ADD COLUMN cancel_at INTEGER;
 ALTER TABLE batches ADD COLUMN cancel_taken_at INTEGER;
+ALTER TABLE batches ADD COLUMN cancel_why TEXT;
 
 -- again: how often a row was due again after it was over; of an event, how often it was told of before, under another id.
 ALTER TABLE deliveries ADD COLUMN again INTEGER NOT NULL DEFAULT 0;

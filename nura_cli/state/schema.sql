@@ -118,6 +118,7 @@ CREATE TABLE batches (
     cancelled INTEGER NOT NULL DEFAULT 0,
     cancel_at INTEGER,
     cancel_taken_at INTEGER,
+    cancel_why TEXT,
     rendered TEXT,
     CHECK (status NOT IN ('submitted', 'completed', 'reconciled') OR remote_id IS NOT NULL),
     CHECK (status NOT IN ('submitting') OR marker IS NOT NULL),

@@ -67,13 +67,15 @@ def settled(chosen: Selection) -> Clauses:
 
 
 def pending(chosen: Selection) -> Clauses:
-    """Return the clauses by which tasks of a selection that wait are read: tasks ``t`` and their records ``r``."""
+    """Return the clauses by which tasks of a selection that wait are read: tasks ``t`` and their records ``r``; of a key also the
+    one that runs its completed task again.
+    """
     where, values = _of_tasks(chosen)
     where.append("t.status = 'pending'")
     if chosen.batch_id is not None or chosen.kind is not None or chosen.code is not None:
         where.append("0")  # what waits has neither
     _between(where, values, "r.enqueued_at", chosen)
-    tables = "lanes q CROSS JOIN tasks t ON t.lane_id = q.id" if chosen.keys is None else _BY_KEY
+    tables = "lanes q CROSS JOIN tasks t ON t.lane_id = q.id" if chosen.keys is None else _WAITING_BY_KEY
     return Clauses(f"{tables} JOIN records r ON r.task_id = t.id {_OWNER}", " AND ".join(where), values)
 
 
@@ -109,6 +111,11 @@ def of_keys(chosen: Selection) -> Clauses:
 
 # CROSS JOIN: read in the order in which it is written.
 _BY_KEY = "workloads o CROSS JOIN keys k ON k.workload_id = o.id CROSS JOIN tasks t ON t.id = k.task_id"
+# By their ids alone: by the index of what waits, each key would be looked for in the whole of its queue.
+_WAITING_BY_KEY = (
+    "workloads o CROSS JOIN keys k ON k.workload_id = o.id CROSS JOIN tasks t NOT INDEXED"
+    " ON t.id IN (SELECT k.task_id UNION ALL SELECT x.id FROM tasks x WHERE x.retry_of = k.task_id)"
+)
 _OWNER = "JOIN lanes l ON l.id = t.lane_id JOIN workloads w ON w.id = l.workload_id"
 
 

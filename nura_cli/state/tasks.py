@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import batches, log, outbox
+from nura_cli.state import batches, log, outbox, selection
 from nura_cli.state.connection import Connection
 from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
@@ -226,6 +226,36 @@ def counts(db: Connection) -> dict[tuple[int, TaskStatus, bool], int]:
     """Return how many tasks each (queue, status, superseded) has, without looking at a task."""
     rows = db.execute("SELECT lane_id, status, superseded, n FROM counts")
     return {(queue, TaskStatus(status), bool(superseded)): n for queue, status, superseded, n in rows}
+
+
+class Waiting(NamedTuple):
+    """A task that waits: its workload, its key as JSON, and its place in the order in which tasks are claimed."""
+
+    task_id: int
+    queue_id: int
+    workload: str
+    key: str
+    not_before: int
+
+
+def waiting(
+    db: Connection, chosen: selection.Selection, last_id: int, page: int = selection.CHUNK
+) -> Iterator[list[Waiting]]:
+    """Yield the tasks of a selection that wait, in pages that are not empty, queue by queue; no read is open in between.
+
+    Args:
+        last_id: the last task id to look at: what comes in meanwhile is not meant.
+    """
+    tables, where, values = selection.pending(chosen)
+    query = (
+        f"SELECT t.id, t.lane_id, w.name, r.key, t.not_before FROM {tables} WHERE {where} AND t.lane_id = :queue"
+        " AND t.id <= :upto AND (t.not_before, t.id) > (:not_before, :after) ORDER BY t.not_before, t.id LIMIT :page"
+    )
+    for queue in queues(db):
+        place = {"queue": queue.id, "not_before": -1, "after": 0}
+        while rows := [Waiting(*row) for row in db.execute(query, {**values, **place, "upto": last_id, "page": page})]:
+            yield rows
+            place |= {"not_before": rows[-1].not_before, "after": rows[-1].task_id}
 
 
 def pending(db: Connection) -> dict[str, int]:

@@ -73,12 +73,31 @@ def test_a_batch_from_its_create_to_its_deletion(provider: Provider, server: San
     found = [provider.dialect.result(line) for line in target.read_bytes().splitlines()]
     assert sorted(line.custom_id for line in found) == ["tag-0", "tag-1", "tag-2"]
     assert provider.head(part_id, 40) == target.read_bytes()[:40]
-    provider.cancel(made.id)  # it has ended: no error
+    assert not provider.cancel(made.id)  # it has ended: no error
     provider.delete(ended)
     provider.delete(ended)
     with pytest.raises(NotFound):
         provider.download(part_id, target)
     assert server.control.files() == []
+
+
+def test_a_cancel_is_taken_once_the_provider_itself_says_so(
+    provider: Provider, server: Sandbox, tmp_path: Path
+) -> None:
+    server.control.settings(delay=3600)
+    made = send(provider, tmp_path)
+    server.control.fault("html", "cancel")
+    assert not provider.cancel(made.id)
+    server.control.fault("status", "cancel", status=404)  # so soon after a create
+    assert not provider.cancel(made.id)
+    server.control.fault("status", "cancel", status=409)
+    assert not provider.cancel(made.id)
+    server.control.fault("status", "cancel", status=429)
+    with pytest.raises(RateLimited):
+        provider.cancel(made.id)
+    assert provider.cancel(made.id)
+    assert provider.cancel(made.id)
+    assert not provider.cancel(f"{made.id}0")
 
 
 def test_where_there_is_metadata_the_list_shows_whose_a_batch_is(provider: Provider, tmp_path: Path) -> None:

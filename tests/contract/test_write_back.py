@@ -163,8 +163,15 @@ def test_failed_tasks_are_written_where_set_failed_says(table: Database) -> None
     assert table.run("SELECT a, b FROM t WHERE id IN (1, 2) ORDER BY id") == [("done", None), (None, "too long")]
 
 
-def test_without_set_failed_nothing_is_written_for_them(table: Database) -> None:
-    assert table.kinds(answer(1, None, "failed")) == ["skipped"]
+def test_cancelled_tasks_are_written_where_set_cancelled_says(table: Database) -> None:
+    documents = answer(1), answer(2, None, "cancelled"), answer(3, None, "failed")
+    assert table.kinds(*documents, set_cancelled={"b": "error.message"}) == ["written", "written", "skipped"]
+    assert table.run("SELECT a, b FROM t WHERE id IN (1, 2) ORDER BY id") == [("done", None), (None, "too long")]
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_without_set_failed_or_set_cancelled_nothing_is_written_for_them(table: Database, status: str) -> None:
+    assert table.kinds(answer(1, None, status)) == ["skipped"]
 
 
 def test_a_null_fails_unless_it_was_declared(table: Database) -> None:

@@ -129,6 +129,7 @@ class Walk(RuleBasedStateMachine):
         self.versions: list[int] = []
         self.sent_anew: set[str] = set()
         self.retried: Counter[int] = Counter()
+        self.wished: dict[int, int] = {}
         tally["walks"] += 1
 
     def start(self, *arguments: str, kill_at: int | None = None, patience: float | None = PATIENCE) -> Command:
@@ -257,6 +258,17 @@ class Walk(RuleBasedStateMachine):
             ended = self.start("resolve", number, decision).end()
             assert ended.code in EXPECTED | {2}, ended  # 2: the run that was killed had done it
 
+    @rule(options=st.sampled_from([(), ("--under-way",)]), kill_at=kill_points)
+    def cancelled(self, options: tuple[str, ...], kill_at: int | None) -> None:
+        """Somebody cancels what waits, or what is under way; a run that is killed is simply run again."""
+        if kill_at is not None:
+            self.ended(self.start("cancel", "echo", *options, kill_at=kill_at), killed=True)
+        wished = {} if not options else dict(self.spool.rows("SELECT id, 0 FROM batches WHERE final_at IS NULL"))
+        self.ended(self.start("cancel", "echo", *options))
+        (last,) = self.spool.rows("SELECT coalesce(max(id), 0) FROM transitions")[0]
+        self.wished = dict.fromkeys(wished, last) | self.wished
+        tally["cancelled"] += 1
+
     @rule(stage=st.sampled_from(["dispatch", "poll"]), skip=st.integers(0, 6), after=st.booleans(), kill=st.booleans())
     def overtaken(self, stage: str, skip: int, after: bool, kill: bool) -> None:
         """The provider holds one exchange of a run; all stages start meanwhile; then it is killed, or goes on."""
@@ -322,6 +334,18 @@ class Walk(RuleBasedStateMachine):
     def rerun(self) -> int:
         """Return how many tasks were made to run others again."""
         return int(self.spool.rows("SELECT count(*) FROM tasks WHERE retry_of IS NOT NULL")[0][0])
+
+    @invariant()
+    def what_was_cancelled_is_neither_created_nor_sent_again(self) -> None:
+        """Since a person wished a batch cancelled none of its tasks waits again, and it was not created, unless one took that back."""
+        wished = self.spool.rows("SELECT id FROM batches WHERE cancel_at IS NOT NULL")
+        for batch_id, last in self.wished.items():
+            since = (
+                "SELECT from_status, to_status, why FROM transitions WHERE batch_id = ? AND id > ?"
+                " AND (to_status = 'submitting' OR (from_status = 'submitted' AND to_status = 'pending'))"
+            )
+            if (batch_id,) in wished:
+                assert self.spool.rows(since, batch_id, last) == [], self.story()
 
     def story(self) -> str:
         """Return what the state file, the provider's batches and its log say, for who has to find out what went wrong."""

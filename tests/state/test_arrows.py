@@ -68,6 +68,7 @@ def put_back(db: Connection) -> None:
 MOVES: list[tuple[TaskStatus, TaskStatus, int, Callable[[Connection], object]]] = [
     (PENDING, SUBMITTED, 2, lambda db: tasks.claim(db, 1, 1, 1, 9)),
     (PENDING, CANCELLED, 2, replace("b", 2)),
+    (PENDING, CANCELLED, 2, lambda db: answers.withdraw(db, 1, [1, 2], "x")),
     (SUBMITTED, PENDING, 1, release),
     (SUBMITTED, PENDING, 1, settle(PENDING)),
     (SUBMITTED, COMPLETED, 1, settle(COMPLETED)),

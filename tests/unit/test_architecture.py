@@ -108,6 +108,7 @@ STAGES = (
     "hold",
     "release",
     "retry",
+    "cancel",
     "log",
     "show",
     "redeliver",

@@ -43,7 +43,16 @@ def database(tmp_path: Path, options: str) -> DatabaseConfig:
             "did you mean app",
         ),
         ("write_back: {database: app, table: t, where: {}, set: {s: text}}", "write_back.where", "must not be empty"),
-        ("write_back: {database: app, table: t, where: {id: key}}", "write_back", "give set, set_failed, or both"),
+        (
+            "write_back: {database: app, table: t, where: {id: key}}",
+            "write_back",
+            "give set, set_failed or set_cancelled",
+        ),
+        (
+            "write_back: {database: app, table: t, where: {id: key}, set_cancelled: {e: record.no}}",
+            "write_back.set_cancelled.e",
+            "name no under keep",
+        ),
         (
             "write_back: {database: app, table: t, where: {id: key}, sets: {s: text}}",
             "write_back.sets",

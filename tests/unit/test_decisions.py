@@ -238,6 +238,17 @@ def test_the_fate_of_each_kind_of_failure(kind: ErrorKind) -> None:
     assert backoff.next_status(None, 1, 3, superseded=True, now=1000, jitter=0).to is TaskStatus.COMPLETED
 
 
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_of_a_batch_that_was_wished_cancelled_nothing_is_tried_again(kind: ErrorKind) -> None:
+    fates = [
+        backoff.next_status(Failure(kind, "x"), n, 3, superseded=False, now=1000, jitter=0, wished=wished)
+        for wished in (False, True)
+        for n in (1, 3)
+    ]
+    assert fates[2].to is (TaskStatus.CANCELLED if kind in RETRYABLE else fates[0].to)
+    assert (fates[2].not_before, fates[3]) == (0, fates[1])
+
+
 def test_a_pause_further_away_than_any_backoff_is_over() -> None:
     assert backoff.until(1500, 1000) == 1500
     assert backoff.until(900, 1000) == 0

@@ -49,7 +49,7 @@ ANYWHERE = [
 ]
 
 
-@pytest.mark.parametrize("option", ["where", "only_if", "set", "set_failed"])
+@pytest.mark.parametrize("option", ["where", "only_if", "set", "set_failed", "set_cancelled"])
 @pytest.mark.parametrize("expression", ANYWHERE)
 def test_a_field_that_is_lacking_is_named_with_the_option_that_needs_it(
     needs: Any, option: str, expression: str
@@ -77,7 +77,7 @@ def test_a_field_that_is_lacking_is_named_with_the_option_that_needs_it(
         "key",
     ],
 )
-@pytest.mark.parametrize("option", ["set", "set_failed"])
+@pytest.mark.parametrize("option", ["set", "set_failed", "set_cancelled"])
 def test_what_an_expression_provides_for_is_no_lack(needs: Any, option: str, expression: str) -> None:
     assert needs({"id": 1}, **{option: {"c": expression}}) is None
 

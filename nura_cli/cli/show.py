@@ -1,6 +1,7 @@
 """nura show."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -145,6 +146,8 @@ def _error(error: dict[str, Any]) -> str:
 
 def _history(key: dict[str, Any]) -> Iterator[str]:
     yield f"{_name(key)}: {key['status']}"
+    if key["held"] and key["status"] == "pending":
+        yield from _held(key["held"])
     for task in key["tasks"][:_TASKS_SHOWN]:
         yield from _task(task)
     if len(key["tasks"]) > _TASKS_SHOWN:
@@ -159,6 +162,14 @@ def _history(key: dict[str, Any]) -> Iterator[str]:
         yield from _section(
             "answer", result["text"] if result["json"] is None or result["text"] else json.dumps(result["json"])
         )
+
+
+def _held(held: dict[str, Any]) -> Iterator[str]:
+    until = f", until {held['until']}" if held["until"] else ""
+    who = f", by {held['who']}" if held["who"] else ""
+    why = ": ".join(one for one in (held["origin"], held["why"]) if one)
+    yield "  " + cut(plain(f"held since {held['at']}{until}{who}{f': {why}' if why else ''}"))
+    yield f"  type: nura release {'--provider ' if held['scope'] == 'provider' else ''}{shlex.quote(held['name'])}"
 
 
 def _section(title: str, text: str | None) -> Iterator[str]:
@@ -224,7 +235,6 @@ _TIMES = (
     ("expires", "expires_at"),
     ("ended", "ended_at"),
     ("final", "final_at"),
-    ("to be cancelled since", "cancel_at"),
     ("cancelling taken", "cancel_taken_at"),
 )
 
@@ -236,6 +246,10 @@ def _batch(report: Report) -> Iterator[str]:
     yield plain(f"  {found['remote_id'] or 'no id yet'} at {found['provider']}{there}")
     yield plain(f"  {found['endpoint']} {found['model'] or ''} revision {found['revision']}")
     yield from (f"  {word} {found[name]}" for word, name in _TIMES if found[name])
+    if found["cancel_at"]:
+        taken = found["cancel_taken_at"] or found["final_at"]
+        yet = "" if taken else f", which {plain(found['provider'])} has not taken yet: nura poll -v"
+        yield f"  to be cancelled since {found['cancel_at']}{yet}"
     if found["reason"]:
         yield f"  {cut(plain(found['reason']))}"
     counts = ", ".join(f"{n:,} {word}" for word, n in found["tasks"].items() if n)

@@ -25,7 +25,7 @@ from nura_cli.pipeline.lines import key_of
 from nura_cli.pipeline.report import Problem, Report, batch_dict
 from nura_cli.pipeline.targets import label_of
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import Connection, State, answers, batches, versions
+from nura_cli.state import Connection, State, actions, answers, batches, versions
 from nura_cli.state.batches import Batch
 from nura_cli.state.selection import Selection
 from nura_cli.state.versions import Attempt, Moved, Named, Told, Version
@@ -88,6 +88,7 @@ class _Histories:
             "workload": workload,
             "key": msgspec.json.decode(key),
             "status": next((str(one.status) for one in found if one.stands), None),
+            "held": self._held(workload),
             "tasks": [
                 {
                     "task_id": one.task_id,
@@ -107,6 +108,11 @@ class _Histories:
                 for one in found
             ],
         }
+
+    def _held(self, workload: str) -> dict[str, Any] | None:
+        options = self._config.workloads.get(workload)
+        found = actions.held(self._db, workload, options.provider if options else "")
+        return found and {**found._asdict(), "at": rfc3339(found.at), "until": rfc3339(found.until)}
 
     def _prompt(self, workload: str, version: Version) -> dict[str, Any]:
         batch = _batch_of(self._db, version)

@@ -14,7 +14,8 @@ from nura_cli.cli.figures import cut
 from nura_cli.dialects import vendors
 from nura_cli.errors import UsageError
 from nura_cli.pipeline import failures, show
-from nura_cli.state import State
+from nura_cli.state import State, actions
+from nura_cli.state.actions import Hold
 from nura_cli.state.failures import Said
 from nura_cli.state.selection import Selection
 from nura_cli.state.versions import Moved
@@ -213,6 +214,21 @@ def test_what_fits_in_80_columns_does(openai_spool: Spool) -> None:
         assert max(map(len, nura(openai_spool, "show", *arguments).stdout.splitlines())) <= 80
 
 
+def test_what_holds_a_key_back_is_told_with_what_to_type(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(1)
+    assert spool.show("0")["keys"][0]["held"] is None
+    with State(spool.state_path, spool.clock) as state, state.transaction() as db:
+        actions.hold(db, Hold("provider", "main", "", db.now, db.now + 60, "tim", "too\ndear"))
+    said = nura(spool, "show", "echo", "0").stdout
+    assert "  held since 2027-01-15T08:00:00Z, until 2027-01-15T08:01:00Z, by tim: too dear\n" in said
+    assert "  type: nura release --provider main\n" in said
+    with State(spool.state_path, spool.clock) as state, state.transaction() as db:
+        actions.hold(db, Hold("workload", "echo", "", db.now - 1, None, "", None))
+    said = nura(spool, "show", "echo", "0").stdout
+    assert "  held since 2027-01-15T07:59:59Z\n  type: nura release echo\n" in said
+
+
 # --- which keys
 
 
@@ -246,26 +262,29 @@ def test_keys_come_from_a_pipe_and_unknown_ones_are_named(openai_spool: Spool) -
     assert "line 2: key 17: no such key; beside it there are" in said.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "nothing is named"),
-        (["echo", "20"], "key 20: no such key; beside it there are 2, 1, 0"),
-        (["ecko", "2"], "no workload ecko"),
-        (["echo", ""], "key"),
-        (["echo", "--request"], "several keys are meant"),
-        (["echo", "0", "--request", "--response"], "do not go together"),
-        (["--batch", "9"], "no batch 9"),
-        (["--batch", "batch_x", "echo"], "no batch batch_x"),
-        (["--batch", "9" * 30], "no batch 999"),
-        (["--batch", "-1"], "no batch -1"),
-    ],
+MISTAKES: tuple[tuple[list[str], str], ...] = (
+    ([], "nothing is named"),
+    (["echo", "20"], "key 20: no such key; beside it there are 2, 1, 0"),
+    (["ecko", "2"], "no workload ecko"),
+    (["echo", ""], "--key : its key is empty"),
+    (["echo", '["a",'], "--key"),
+    (["echo", '["a", "b"]'], 'key ["a","b"]: no such key'),
+    (["echo", "--request"], "several keys are meant"),
+    (["echo", "0", "--request", "--response"], "do not go together"),
+    (["--batch", "9"], "no batch 9"),
+    (["--batch", "batch_x", "echo"], "no batch batch_x"),
+    (["--batch", "9" * 30], "no batch 999"),
+    (["--batch", "-1"], "no batch -1"),
+    (["--batch", ""], "no batch"),
 )
-def test_what_is_not_there_is_said_with_what_is(openai_spool: Spool, arguments: list[str], words: str) -> None:
+
+
+def test_what_is_not_there_is_said_with_what_is(openai_spool: Spool) -> None:
     openai_spool.fill(3)
-    said = nura(openai_spool, "show", *arguments)
-    assert (said.exit_code, said.stdout) == (2, "")
-    assert words in said.stderr
+    for arguments, words in MISTAKES:
+        said = nura(openai_spool, "show", *arguments)
+        assert (said.exit_code, said.stdout) == (2, ""), arguments
+        assert words in said.stderr
 
 
 # --- a batch
@@ -310,6 +329,18 @@ def test_a_batch_that_needs_a_person_says_what_to_type(openai_spool: Spool) -> N
     said = nura(openai_spool, "show", "--batch", "1").stdout
     assert "needs you: batch 1 was cancelled" in said
     assert "type: nura resolve 1 --resend" in said
+
+
+def test_a_wish_to_cancel_is_told_until_the_provider_took_it(openai_spool: Spool) -> None:
+    openai_spool.fill(1)
+    openai_spool.dispatch()
+    openai_spool.rows("UPDATE batches SET cancel_at = ?", openai_spool.clock())
+    said = nura(openai_spool, "show", "--batch", "1").stdout
+    assert "  to be cancelled since 2027-01-15T08:00:00Z, which main has not taken yet: nura poll -v\n" in said
+    openai_spool.rows("UPDATE batches SET cancel_taken_at = ?", openai_spool.clock() + 5)
+    said = nura(openai_spool, "show", "--batch", "1").stdout
+    assert "  to be cancelled since 2027-01-15T08:00:00Z\n" in said
+    assert "  cancelling taken 2027-01-15T08:00:05Z\n" in said
 
 
 def test_what_persons_did_stands_in_the_log_and_chunks_are_one_line() -> None:
@@ -397,12 +428,15 @@ def test_alike_words_are_one_group(said: list[str | None], n: int, groups: list[
     assert sum(one.n for one in found) == n
 
 
-@pytest.mark.parametrize("key", [1, -1, "1", "a b", "-v", "[1]", '{"x": 1}', '"', " x", "ü'\"", ["a", 1], "$(x)"])
-def test_a_key_is_shown_as_it_can_be_typed(openai_spool: Spool, key: Any) -> None:
-    openai_spool.enqueue({"id": key, "text": "x"}, {"id": "other", "text": "y"})
-    (one,) = shlex.split(failures.argument(key))
-    (found,) = json.loads(nura(openai_spool, "show", "echo", one, "--json").stdout)["keys"]
-    assert found["key"] == key
+KEYS: list[Any] = [1, -1, "2", "a b", "-v", "[1]", '{"x": 1}', '"', " x", "ü'\"", ["a", 1], "$(x)", "--", "\u202e"]
+
+
+def test_a_key_is_shown_as_it_can_be_typed(openai_spool: Spool) -> None:
+    openai_spool.enqueue(*({"id": key, "text": "x"} for key in KEYS))
+    for key in KEYS:
+        (one,) = shlex.split(failures.argument(key))
+        (found,) = json.loads(nura(openai_spool, "show", "echo", one, "--json").stdout)["keys"]
+        assert found["key"] == key
 
 
 def test_long_words_are_cut() -> None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nura_cli.cli.grammar import Asked, with_grammar
-from nura_cli.cli.session import Session, output, plain, with_session
-from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree
+from nura_cli.cli.session import Session, with_session
+from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree, answer
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.states import TaskStatus
@@ -85,21 +85,12 @@ def _batches(
 
 
 def _show(session: Session, asked: Asked, report: Report) -> None:
-    """Say what was done, and what goes on; a dry run prints what would be."""
-    if session.json:
-        return
+    """Print what was done, or would be, and what goes on."""
     result = report.result
     lines = [_tasks(name, found, result["dry_run"]) for name, found in result.get("tasks", {}).items()]
     lines += [batch["message"] for batch in result.get("batches", ())]
-    if result["dry_run"]:
-        with output():
-            print(*map(plain, lines or ["nothing would be cancelled"]), sep="\n")
-    else:
-        for line in lines or ["nothing was cancelled"]:
-            session.say(line)
-    for line in _goes_on(asked, report):
-        if not session.quiet:
-            session.tell(line)
+    nothing = "nothing would be cancelled" if result["dry_run"] else "nothing was cancelled"
+    answer(session, *(lines or [nothing]), *_goes_on(asked, report))
 
 
 def _tasks(name: str, found: dict[str, object], dry_run: bool) -> str:

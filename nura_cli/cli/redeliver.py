@@ -6,7 +6,7 @@ import typer
 
 from nura_cli.cli.grammar import Asked, with_grammar
 from nura_cli.cli.session import Session, with_session
-from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree, alone
+from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree, alone, answer
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Problem, Report
 
@@ -52,8 +52,7 @@ def command(
         else:
             report = _run(session, state, config, parts, wanted, yes)
     report.problems[:0] = problems
-    said = session.tell if dry_run and not session.json else session.say
-    said(_summary(report, dry_run))
+    answer(session, _summary(report, dry_run))
     session.finish(report)
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from nura_cli.cli.grammar import Asked, with_grammar
-from nura_cli.cli.session import Session, output, with_session
-from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree
+from nura_cli.cli.session import Session, with_session
+from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree, answer
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Problem, Report, counted
 
@@ -25,15 +25,13 @@ def command(
         job = retry.plan(state, config, asked.parts(state, config, problems), problems)
         if dry_run:
             report = retry.report(job)
-            if not session.json:
-                with output():
-                    print(retry.question(job) if job.n else "nothing to retry", *_left(report), sep="; ")
+            answer(session, "; ".join([retry.question(job) if job.n else "nothing to retry", *_left(report)]))
             session.finish(report)
             return
         if job.n:
             agree(session, retry.question(job), yes)
         report = retry.run(job)
-    session.say("; ".join([_summary(report), *_left(report)]))
+    answer(session, "; ".join([_summary(report), *_left(report)]))
     session.finish(report)
 
 

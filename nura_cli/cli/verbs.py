@@ -101,11 +101,15 @@ def chosen(workloads: "list[str] | None", providers: "list[str] | None") -> "tup
     return ("workload", workloads) if workloads else ("provider", providers or [])
 
 
-def told(session: Session, report: "Report", *fields: str) -> None:
-    """Print the message of each entry in these fields of a report; or its JSON object. Exit with its code."""
+def answer(session: Session, *lines: str) -> None:
+    """Print what a verb did, or would do, on standard output, with a terminal or without: somebody asked for it."""
     if not (session.json or session.quiet):
         with output():
-            for field in fields:
-                for entry in report.result[field]:
-                    print(plain(scrub.clean(entry["message"])))
+            for line in lines:
+                print(plain(scrub.clean(line)))
+
+
+def told(session: Session, report: "Report", *fields: str) -> None:
+    """Print the message of each entry in these fields of a report; or its JSON object. Exit with its code."""
+    answer(session, *(entry["message"] for field in fields for entry in report.result[field]))
     session.finish(report)

@@ -177,7 +177,11 @@ class Walk(RuleBasedStateMachine):
 
     @rule(statuses=st.sets(st.sampled_from(["failed", "cancelled", "completed"]), min_size=1), kill_at=kill_points)
     def retry(self, statuses: set[str], kill_at: int | None) -> None:
-        """A person has what is final tried again; what has an answer, whatever its revision."""
+        """New records, a round of cron, and a person has what is final tried again; what has an answer, whatever its revision."""
+        self.enqueue(2, None)
+        for stage in STAGES:
+            self.ended(self.start(stage))
+        self.pass_time(60)
         again = "SELECT id FROM tasks WHERE status IN ('failed', 'cancelled') AND status = ? AND superseded_by IS NULL"
         self.retried.update(task for status in statuses for (task,) in self.spool.rows(again, status))
         chosen = [word for status in sorted(statuses) for word in ("--status", status)]

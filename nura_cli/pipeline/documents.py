@@ -11,8 +11,9 @@ from nura_cli.config import Config
 from nura_cli.dialects.base import Answer, Dialect, Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import State, answers, batches
+from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.answers import Row, Spending
+from nura_cli.state.outbox import Unwritten
 
 _LINE_ENDS = re.compile(rb"[\r\n]")
 _NOTHING = Answer(None, None, None, False, False, None, None)
@@ -31,6 +32,12 @@ class Documents:
         """Return the documents of a page of answers."""
         charge = answers.spending(self._state.db, [row.task_id for row in rows])
         return [self._document(row, charge.get(row.task_id)) for row in rows]
+
+    def lines(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Return the documents of a page of answers, each with what became of its row: the lines of nura results."""
+        unwritten = outbox.unwritten(self._state.db, [row.task_id for row in rows])
+        pairs = zip(self.of(rows), (unwritten.get(row.task_id) for row in rows), strict=True)
+        return [document | _of_row(found) for document, found in pairs]
 
     def _document(self, row: Row, charge: Spending | None) -> dict[str, Any]:
         answer = self._answer(row)
@@ -80,6 +87,12 @@ class Documents:
             return {}
         record = msgspec.json.decode(row.line, type=dict[str, msgspec.Raw])
         return {name: record[name] for name in names if name in record}
+
+
+def _of_row(found: Unwritten | None) -> dict[str, str | None]:
+    if found is None:
+        return {"row": None, "row_error": None}
+    return {"row": "failed" if found.given_up else "waiting", "row_error": found.said}
 
 
 def one_line(document: bytes) -> msgspec.Raw:

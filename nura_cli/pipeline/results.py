@@ -16,7 +16,7 @@ from nura_cli.config import Config
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.documents import Documents, error_of, one_line
-from nura_cli.state import State, answers, outbox, tasks
+from nura_cli.state import State, answers, tasks
 from nura_cli.state.selection import Selection
 
 _PAGE = 200
@@ -29,15 +29,7 @@ def stream(state: State, config: Config, chosen: Selection = _ALL, *, after: int
     """Yield the document of each answer that is meant, by seq; a superseded task has none."""
     documents = Documents(state, config)
     for page in answers.pages(state.db, chosen, after=after, page=_PAGE):
-        unwritten = outbox.unwritten(state.db, [row.task_id for row in page])
-        for row, document in zip(page, documents.of(page), strict=True):
-            yield document | _row(unwritten.get(row.task_id))
-
-
-def _row(found: outbox.Unwritten | None) -> dict[str, str | None]:
-    if found is None:
-        return {"row": None, "row_error": None}
-    return {"row": "failed" if found.given_up else "waiting", "row_error": found.said}
+        yield from documents.lines(page)
 
 
 def check_known(state: State, config: Config, workloads: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ class _Histories:
         rows = answers.of_tasks(self._db, ids)
         results = {
             row.task_id: _decoded(one)
-            for row, one in zip(rows.values(), self._documents.of([*rows.values()]), strict=True)
+            for row, one in zip(rows.values(), self._documents.lines([*rows.values()]), strict=True)
         }
         attempts, told = _by_task(versions.attempts(self._db, ids)), _by_task(versions.deliveries(self._db, ids))
         return {

@@ -445,7 +445,7 @@ def test_the_command_says_what_it_did_and_who_did_it(ended: Spool, app: Database
     assert (code, err) == (3, "")
     found = json.loads(out)
     assert {name: found[name] for name in ("rows", "events")} == due(rows=1)
-    assert "keys, line 2: nosuch: no such key" in found["errors"][0]["message"]
+    assert "keys, line 2: key nosuch: no such key" in found["errors"][0]["message"]
     [(who, why)] = ended.rows("SELECT who, why FROM actions")
     assert who
     assert why == "the column is wider"

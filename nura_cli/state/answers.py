@@ -399,10 +399,12 @@ class Row(NamedTuple):
     tag: str | None
 
 
+TAG = "coalesce(b.tag, (SELECT value FROM meta WHERE name = 'state_id') || '-' || a.seq)"
+"""The tag of the batch ``b`` that an answer ``a`` comes from, as SQL; what stands for it where no batch gave it."""
 _COLUMNS = (
     "SELECT a.seq, a.task_id, w.name, r.key, r.line, a.status, a.finished_at, r.enqueued_at, a.attempts, a.error_kind,"
     " a.error_code, a.http_status, a.error_message, a.body, a.batch_id, b.revision, b.provider, b.dialect, b.endpoint,"
-    " b.model, coalesce(b.tag, (SELECT value FROM meta WHERE name = 'state_id') || '-' || a.seq) FROM"
+    f" b.model, {TAG} FROM"
 )
 _WIDE = "JOIN records r ON r.task_id = a.task_id LEFT JOIN batches b ON b.id = a.batch_id"
 _ALL = selection.Selection()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
-from nura_cli.state import selection
+from nura_cli.state import answers, selection
 from nura_cli.state.connection import Connection
 from nura_cli.state.outbox import Kind, row_target
 from nura_cli.state.selection import CHUNK, Selection
@@ -24,7 +24,7 @@ class Over(NamedTuple):
         task_id: None for an event about a batch.
         again: as of :class:`~nura_cli.state.outbox.Delivery`.
         overtaken: the task is superseded or has another answer by now, or was told of anew since.
-        tag: of its batch.
+        tag: as of an answer's :class:`~nura_cli.state.answers.Row`.
     """
 
     id: int
@@ -44,7 +44,7 @@ _NEWER = (
 )
 _OVER = (
     "SELECT d.id, d.type, d.task_id, d.batch_id, d.status, d.again, d.task_id IS NOT NULL AND (t.superseded_by IS NOT NULL"
-    f" OR a.seq IS NOT d.seq OR {_NEWER.format('=')} OR {_NEWER.format('<>')}), b.tag"
+    f" OR a.seq IS NOT d.seq OR {_NEWER.format('=')} OR {_NEWER.format('<>')}), {answers.TAG}"
     " FROM deliveries d LEFT JOIN tasks t ON t.id = d.task_id LEFT JOIN answers a ON a.task_id = d.task_id"
     " LEFT JOIN batches b ON b.id = d.batch_id WHERE d.id IN ({}) ORDER BY d.id"
 )

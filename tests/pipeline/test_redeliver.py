@@ -249,6 +249,20 @@ def test_a_table_that_was_lost_is_written_once_more(ended: Spool, app: Database,
     assert ended.rows("SELECT * FROM attempts") == billed
 
 
+def test_a_row_of_what_was_cancelled_before_it_was_sent_leaves_the_ledger_too(ended: Spool, app: Database) -> None:
+    wide(app)
+    app.run("INSERT INTO t (id) VALUES (7)")
+    ended.set(write_back={**LEDGER, "set_cancelled": {"a": "error.kind"}})
+    ended.enqueue({"id": 7, "text": "a typing error"})
+    ended.cancel()
+    ended.reconcile()
+    assert texts(app)[7] == "cancelled"
+    app.run("UPDATE t SET a = NULL")
+    assert ended.redeliver("row", made=True).result == due(rows=4)
+    ended.reconcile()
+    assert texts(app)[7] == "cancelled"
+
+
 def test_a_row_is_due_once_whatever_release_wrote_it(ended: Spool, app: Database) -> None:
     wide(app)
     ended.reconcile()

@@ -155,6 +155,7 @@ def _history(key: dict[str, Any]) -> Iterator[str]:
     task = _standing(key)
     prompt, result = task["prompt"], task["result"]
     how = f"as it was sent in batch {prompt['batch_id']}" if prompt["batch_id"] else "as it would be sent now"
+    how = "which was not sent" if prompt["error"] else how
     yield from _section("record", json.dumps(task["record"], ensure_ascii=False))
     yield from _section(f"system, {how}", prompt["system"])
     yield from _section(f"prompt, {how}", prompt["error"] or prompt["text"])

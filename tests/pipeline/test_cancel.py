@@ -661,7 +661,7 @@ def test_it_says_what_was_done_and_what_goes_on(openai_spool: Spool) -> None:
         (("--under-way",), "what is to be cancelled?"),
         (("nope",), "no workload nope"),
         (("nope", "--under-way"), "no workload nope"),
-        (("echo", "--key", "77"), "--key 77: no such key"),
+        (("echo", "--key", "77"), "key 77: no such key"),
         (("echo", "--status", "failed"), "--status failed: only what is pending is withdrawn"),
         (("echo", "--error", "refused"), "--error: only what is pending is withdrawn"),
         (("echo", "--under-way", "--key", "1"), "a batch is cancelled whole"),
@@ -684,7 +684,7 @@ def test_keys_come_from_a_file_and_an_unknown_one_is_named_by_its_line(openai_sp
     openai_spool.fill(3)
     (openai_spool.folder / "keys").write_text('0\n"nope"\n{"key": 2}\n')
     ended = command(openai_spool, "cancel", "--keys-from", "keys")
-    assert (ended.code, "keys, line 2: nope: no such key" in ended.out) == (3, True)
+    assert (ended.code, "keys, line 2: key nope: no such key" in ended.out) == (3, True)
     assert openai_spool.counts()["cancelled"] == 2
 
 

@@ -371,11 +371,16 @@ class Config(_Options):
     workloads: dict[str, WorkloadConfig] = Field({}, description="kinds of work, by name")
 
     _path: Path = PrivateAttr(Path())
+    _read: dict[Path, object] = PrivateAttr(default_factory=dict)
 
     @property
     def path(self) -> Path:
         """The file it was read from."""
         return self._path
+
+    def changed(self) -> bool:
+        """Return whether a file that says what is sent, this one or a prompt's, has changed since it was read."""
+        return any(_stamp(file) != before for file, before in self._read.items())
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Yield every file that the configuration reads or keeps, with what it is: nothing else may be written there."""
@@ -428,6 +433,7 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: with every problem in it, each with its path and line.
     """
+    before = _stamp(path)
     document, marks = read_yaml(path)
     found = dict(_rules(document))
     try:
@@ -439,11 +445,22 @@ def load(path: Path) -> Config:
             path, [ConfigProblem(dotted(where), _line(marks, where), why) for where, why in found.items()]
         )
     config._path = path
+    prompts = [file for one in config.workloads.values() for file in (one.prompt_file, one.system_file) if file]
+    config._read = {path: before, **{file: _stamp(file) for file in prompts}}
     for name, workload in config.workloads.items():
         workload._name = name
     for database in config.databases.values():
         database._config = path
     return config
+
+
+def _stamp(file: Path) -> object:
+    """Return what tells one version of a file from another; None where it cannot be read."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 _KEYS = ("api_key_env", "api_key_file", "api_key_command")

@@ -12,7 +12,7 @@ from nura_cli.pipeline.report import Report, counted
 _EMPTY = {
     "batches": [],
     "requests": 0,
-    "not_due": {"threshold": 0, "backoff": 0, "paused": 0, "held": 0},
+    "not_due": {"threshold": 0, "backoff": 0, "paused": 0, "changed": 0, "held": 0},
     "waits": [],
     "unconfirmed": 0,
 }

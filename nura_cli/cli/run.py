@@ -12,8 +12,9 @@ from nura_cli import clock
 from nura_cli.cli import dispatch, enqueue, poll, reconcile
 from nura_cli.cli.session import Session, document, with_session
 from nura_cli.cli.stages import Done, Opened, Stage, contained, do, opened
+from nura_cli.errors import ConfigError, UsageError
 from nura_cli.pipeline import queues, remaining, waiting
-from nura_cli.pipeline.report import Problem, Report
+from nura_cli.pipeline.report import Problem, Report, problem
 
 if TYPE_CHECKING:
     from nura_cli.config import WorkloadConfig
@@ -111,9 +112,22 @@ class Chain:
                 self.end([remaining.late(left, seconds)])
                 return
             time.sleep(min(pause, time_left, self._until_due()))
+            if not self._up_to_date():
+                return
             sent = self._sent()
             self.round()
             pause = waiting.ROUND_SECONDS[0] if self._sent() > sent else waiting.next_pause(pause)
+
+    def _up_to_date(self) -> bool:
+        """Go on by today's configuration; return False where it cannot be used."""
+        if self.at.config.changed():
+            try:
+                self.at.reload()
+                self.chosen = queues.chosen(self.at.config, self.names)
+            except (ConfigError, UsageError) as error:
+                self.end([problem(error)])
+                return False
+        return True
 
     def _sent(self) -> int:
         return int(self.done["dispatch"].report.result["requests"])

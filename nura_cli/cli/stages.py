@@ -42,6 +42,11 @@ class Opened:
 
         return self.stack.enter_context(Accounts(self.config, self.state.path, self.state.state_id))
 
+    def reload(self) -> None:
+        """Go on by the configuration as it is now. Raises ConfigError: it cannot be used."""
+        self.config = self.session.config()
+        self.__dict__.pop("accounts", None)  # those that are open are closed in the end
+
 
 @contextmanager
 def opened(session: Session, config: "Config", *, beside: bool = False) -> Iterator[Opened]:

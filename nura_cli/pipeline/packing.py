@@ -17,6 +17,7 @@ class Why(StrEnum):
     THRESHOLD = "threshold"  # more tasks, or more age
     BACKOFF = "backoff"  # the time of their next attempt, or the end of an outage
     PAUSED = "paused"  # the end of a pause of their route, or room at the provider
+    CHANGED = "changed"  # the next run: what says how they are sent was changed while this one was at work
     HELD = "held"  # a person, who releases their workload or provider
 
 

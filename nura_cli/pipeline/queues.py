@@ -211,6 +211,17 @@ def _held(walk: Walk, workload: WorkloadConfig, pending: int) -> Wait | None:
     return Wait(Why.HELD, holding.described(hold), hold.until)
 
 
+def _outdated(walk: Walk) -> Wait | None:
+    """Return that the configuration has changed since this run read it, or None: what was retried with a mended prompt, and
+    whatever else waits, is not to be sent with the old one.
+    """
+    if not walk.config.changed():
+        return None
+    return Wait(
+        Why.CHANGED, "the configuration or a prompt was changed while this run was at work; the next one sends them"
+    )
+
+
 def _waits(walk: Walk, workload: WorkloadConfig, queues: Sequence[tasks.Queue]) -> Wait | None:
     """Return why nothing of a workload goes now, or None where it is due and its provider may be spoken to."""
     now, provider, rule = walk.clock(), workload.provider, workload.dispatch
@@ -248,7 +259,7 @@ def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_
     refusals = 0
     while workload.provider not in walk.blocked and refusals < _MOST_REFUSALS:
         pending = walk.pending(queue.id)
-        room = _held(walk, workload, pending) or packing.room(_facts(walk, visit))
+        room = _held(walk, workload, pending) or _outdated(walk) or packing.room(_facts(walk, visit))
         if isinstance(room, Wait):
             walk.note_waits(workload, pending, room, model)
             return

@@ -48,6 +48,7 @@ class Enqueued(TypedDict):
     rejected: int
     duplicates_failed: int
     duplicates_cancelled: int
+    enqueued_again: int
     hint: str | None
     errors: list[Error]
 

@@ -104,7 +104,7 @@ class Chain:
         """Go on until nothing of the workloads is left, or comes by itself, or the time is over."""
         pause = waiting.ROUND_SECONDS[0]
         while left := remaining.look(self.at.state.db, self.chosen):
-            if not remaining.comes(left, self.problems()):
+            if not remaining.comes(left, self._met()):
                 self.end([remaining.stuck(left)])
                 return
             time_left = self.deadline - time.monotonic()
@@ -128,6 +128,10 @@ class Chain:
                 self.end([problem(error)])
                 return False
         return True
+
+    def _met(self) -> list[Problem]:
+        """Return what poll and dispatch met when they were last at it."""
+        return [one for title in ("poll", "dispatch") for one in self.done[title].report.problems]
 
     def _sent(self) -> int:
         return int(self.done["dispatch"].report.result["requests"])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LATE = 24 * 3600
 _UNSETTLED = 3600
 """Seconds after which a create that is still not confirmed, or a wish to cancel that is not taken, whatever the cause, needs a person."""
+_GOES_ON = 3 * 3600
+"""Seconds after which a batch that was wished cancelled, and is not done, needs a person although that was taken."""
 _WARN_BEFORE = 3 * 86400
 _WAITS_FOR = {
     BatchStatus.SUBMITTING: "dispatch",
@@ -146,14 +148,15 @@ def not_cancelled(under_way: Iterable[Batch], now: int) -> list[Need]:
     """
     return [
         Need(
-            f"batch {batch.id}: was to be cancelled {span(now - batch.cancel_at)} ago, and {_NOT_YET[batch.status]}",
+            f"batch {batch.id}: was to be cancelled {span(now - batch.cancel_at)} ago, and"
+            f" {_NOT_YET[batch.status] if batch.cancel_taken_at is None else 'goes on all the same'}",
             f"nura {_CANCELS[batch.status]} -v",
             batch.id,
             batch.provider,
         )
         for batch in under_way
-        if batch.cancel_at is not None and batch.cancel_taken_at is None
-        if batch.status in _CANCELS and now - batch.cancel_at >= _UNSETTLED
+        if batch.cancel_at is not None and batch.status in _CANCELS
+        if now - batch.cancel_at >= (_UNSETTLED if batch.cancel_taken_at is None else _GOES_ON)
     ]
 
 

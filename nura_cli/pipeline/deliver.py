@@ -28,7 +28,7 @@ from nura_cli.pipeline.documents import Documents
 from nura_cli.pipeline.plans import plan_of, target_of, unowned, written
 from nura_cli.pipeline.report import Problem, counted
 from nura_cli.pipeline.run import Run
-from nura_cli.pipeline.targets import label_of, write_back_of
+from nura_cli.pipeline.targets import follow, label_of, write_back_of
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.file import unforeseen
@@ -105,24 +105,13 @@ def run(state: State, config: Config) -> Deliveries:
         if workload.write_back is not None:
             rows = _Rows(job, workload, workload.write_back)
             _guarded(job, workload, f"{workload.name}: its rows", rows.deliver)
-    _follow(job)
+    follow(state, config)
     for workload in config.workloads.values():
         for event in workload.events:
             events = _Events(job, workload, event)
             _guarded(job, workload, f"{workload.name}: {label_of(event)}", events.deliver)
     job.problems += _nobodys(job)
     return job
-
-
-def _follow(job: Deliveries) -> None:
-    """Let events that wait for a receiver go to its address of today, where that alone has changed."""
-    for one in outbox.left(job.state.db):
-        if (one.kind, one.status) == ("event", "pending") and one.workload in job.config.workloads:
-            planned = outbox.kept_plan(job.state.db, one.batch_id)
-            heir = planned.moved(plan_of(job.config, one.workload)).get(one.target)
-            if heir is not None:
-                with job.state.transaction() as db:
-                    outbox.readdress(db, one, heir)
 
 
 def _guarded(job: Deliveries, workload: WorkloadConfig, doing: str, deliver: Callable[[], None]) -> None:

@@ -124,7 +124,7 @@ def run(
     recovery.resolve(job)
     job.blocked |= recovery.unproven(job)
     for batch in batches.under_way(state.db, BatchStatus.UPLOADED):
-        if batch.provider not in job.blocked and not _held(job, batch):
+        if batch.provider not in job.blocked:
             progress(f"batch {batch.id}: going on from its uploaded file")
             queues.guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
     queues.go(job, chosen)
@@ -143,12 +143,14 @@ def _report(job: Dispatch) -> Report:
 
 
 def _undo_claims(job: Dispatch) -> None:
-    """Give back what a crash left claimed and unsent, and what a person wished cancelled since: harmless, since nothing of it
-    reached a create.
+    """Give back what a crash left claimed and unsent, and what a person held or wished cancelled since: harmless, since nothing
+    of it reached a create.
     """
     for batch in batches.under_way(job.state.db, BatchStatus.PROCESSING, BatchStatus.UPLOADED):
         if batch.status is BatchStatus.PROCESSING or batch.cancel_at is not None:
             _give_back(job, batch, "an earlier run was interrupted before it was sent")
+        elif hold := _held(job, batch):
+            _keep_back(job, batch, hold)
 
 
 def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch | None:
@@ -324,10 +326,9 @@ def _held(job: Dispatch, batch: Batch) -> Hold | None:
 
 
 def _keep_back(job: Dispatch, batch: Batch, hold: Hold) -> Sent:
-    """Stop before a hold: what is uploaded waits so until it is released, and anything else gives its tasks back."""
+    """Stop before a hold: the tasks go back, to be rendered and sent anew once it is released; an upload costs nothing."""
     job.note_hold(hold)
-    if batch.status is BatchStatus.PROCESSING:
-        _give_back(job, batch, holding.described(hold))
+    _give_back(job, batch, holding.described(hold))
     return Sent.HELD
 
 

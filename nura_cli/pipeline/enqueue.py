@@ -222,7 +222,8 @@ def run(
 
     Returns:
         The counts ``enqueued``, ``duplicates``, ``conflicts``, ``replaced`` and ``rejected``; of the duplicates,
-        ``duplicates_failed`` and ``duplicates_cancelled``, and in ``hint`` what would have these tried again.
+        ``duplicates_failed`` and ``duplicates_cancelled``; ``enqueued_again``, how many had been cancelled; and in ``hint`` what to
+        know and to type of these.
 
     Raises:
         ConfigError: the workload's prompt, or its source, cannot be used.
@@ -283,6 +284,7 @@ class _Intake:
         self._queue_ids: dict[tuple[str, str, str], int] = {}
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
         self._unanswered = {TaskStatus.FAILED: 0, TaskStatus.CANCELLED: 0}
+        self._again = 0
         self._printed: list[str] = []
 
     def take(self, line: Numbered) -> None:
@@ -329,11 +331,14 @@ class _Intake:
         fresh: dict[str, tasks.NewTask] = {}
         conflicts = []
         done = dict.fromkeys(("enqueued", "duplicates", "replaced"), 0)
+        again = 0
         unanswered = dict.fromkeys(self._unanswered, 0)
         for row, line in zip(rows, self._chunk, strict=True):
             here = known.get(row.key) or fresh.get(row.key)
             status = TaskStatus(here.status) if isinstance(here, tasks.Current) else TaskStatus.PENDING
-            renewed = self._renew and status is TaskStatus.CANCELLED
+            undecided = isinstance(here, tasks.Current) and here.undecided
+            renewed = self._renew and status is TaskStatus.CANCELLED and not undecided
+            again += renewed
             if here is None:
                 fresh[row.key] = row
                 done["enqueued"] += 1
@@ -355,6 +360,7 @@ class _Intake:
             self._counts[name] += n
         for status, n in unanswered.items():
             self._unanswered[status] += n
+        self._again += again
         return conflicts
 
     def report(self) -> Report:
@@ -364,17 +370,20 @@ class _Intake:
             more = f"and {unprinted} more lines were not taken; --rejects FILE keeps them all"
             problems.append(Problem(ProblemKind.INPUT, more, EX_PARTIAL, workload=self._workload))
         counts = {f"duplicates_{status}": n for status, n in self._unanswered.items()}
-        return Report({**self._counts, **counts, "hint": self._hint()}, problems, worked=True)
+        result = {**self._counts, **counts, "enqueued_again": self._again, "hint": self._hint()}
+        return Report(result, problems, worked=True)
 
     def _hint(self) -> str | None:
-        """Return what of the duplicates has no answer, and what to type for one; None where all have theirs, or wait."""
+        """Return what of the duplicates has no answer, and what to type for one, and what had been cancelled; else None."""
+        again = f"{self._again:,} of them had been cancelled, and are sent after all" if self._again else None
         found = {status: n for status, n in self._unanswered.items() if n}
         if not found:
-            return None
+            return again
         listed = " and ".join(f"{n:,} {status}" for status, n in found.items())
         which = "".join(f" --status {status}" for status in found) if TaskStatus.CANCELLED in found else ""
         duplicates = counted(self._counts["duplicates"], "duplicate")
-        return f"{duplicates}, of which {listed}: nura retry {self._workload}{which}"
+        unanswered = f"{duplicates}, of which {listed}: nura retry {self._workload}{which}"
+        return "; ".join(filter(None, (again, unanswered)))
 
 
 def preview(

@@ -150,7 +150,7 @@ def _looked_for(job: Poll, batch: Batch) -> bool:
         job.looked.add(batch.id)
     gone = batch.absent_at is not None and not waiting.kept(batch, now)
     later = batch.short_at is not None and not waiting.asked_for_the_rest(batch, now)
-    if batch.held is not None and (gone or later):
+    if batch.held is not None and batch.cancel_at is None and (gone or later):
         raise _on_hold(batch, batch.held, new=False)
     if later:
         raise _still_short(batch, "some answers that are counted have not come yet")
@@ -468,12 +468,13 @@ def _date(provider: Provider) -> int | None:
 def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = None) -> Batch:
     """Results that were paid for cannot be had: a person decides, or (``on_lost: resend``) each task is sent again, once.
 
-    Nothing of a batch that somebody cancelled is sent again by itself.
+    Nothing of a batch that somebody cancelled is sent again by itself; of one that an operator wished cancelled the tasks are.
     """
-    if job.accounts.resends_lost(batch.provider) and batch.held != _TWICE and ending is not Ending.CANCELLED:
+    wished = batches.wish(job.state.db, batch.id) is not None
+    resend = job.accounts.resends_lost(batch.provider) and batch.held != _TWICE and ending is not Ending.CANCELLED
+    if wished or resend:
         plan = plans.plan_of(job.config, batch.workload)
-        done = settle.lose(job.state, batch, failure, plan, resend=True, once=True)
-        wished = batches.wish(job.state.db, batch.id) is not None
+        done = settle.lose(job.state, batch, failure, plan, resend=True, once=not wished)
         what = "cancelled" if wished else "sent again (on_lost: resend)"
         message = f"batch {batch.id}: {failure.message}; its tasks are {what}, at an unknown cost"
         hint = "nothing to do" + ("" if wished else ": they are sent by the next batch")
@@ -567,7 +568,8 @@ def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
         _see(job, provider, other[0], other[1])
         return
     why = f"its time is over, and {batch.provider} no longer knows it"
-    if job.accounts.resends_lost(batch.provider) and _forgotten(job, provider, batch):
+    sure = job.accounts.resends_lost(batch.provider) or batch.cancel_at is not None
+    if sure and _forgotten(job, provider, batch):
         if _missed_for(job, provider, batch, why) > 0:
             raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
         job.moved[batch.id] = _lost(job, batch, Failure(ErrorKind.LOST, why))
@@ -587,7 +589,7 @@ def _other_name(job: Poll, provider: Provider, batch: Batch) -> tuple[Batch, Rem
     if len(listed) != 1 or batches.known(job.state.db, [listed[0].id]):
         return None
     with job.state.transaction() as db:
-        return batches.note(db, batch, remote_id=listed[0].id), listed[0]
+        return batches.note(db, batch, remote_id=listed[0].id, cancel_taken_at=None), listed[0]
 
 
 def _forgotten(job: Poll, provider: Provider, batch: Batch) -> bool:

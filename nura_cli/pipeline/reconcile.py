@@ -414,6 +414,8 @@ def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
     for one in settled:
         name = _TALLIED[one.to]
         job.tasks[name] += 1
+        if one.to is TaskStatus.CANCELLED and batch.cancel_at is not None:
+            continue  # as was wished
         if one.failure and one.falls_back:
             job.in_vain.setdefault(batch.workload, Counter())[one.failure.kind] += 1
         elif one.failure and one.told and one.to is TaskStatus.FAILED:

@@ -219,7 +219,7 @@ def _resolve(run: ProviderRun, batch: Batch) -> None:
         with state.transaction() as db:
             batch = batches.note(db, batch, marker=seen._replace(over=scan.date).in_json())
     found = identify(state, provider, batch, scan.batches)
-    if not accounts.adopts(batch.provider):
+    if not accounts.adopts(batch.provider) and batch.cancel_at is None:  # what is to be cancelled is never sent again
         may_be = [*found.ours, *found.undecided]
         it = f"; it may be {_named(may_be)}" if may_be else ""
         raise _hold(state, batch, f"on_unconfirmed: hold is set for its provider{it}")

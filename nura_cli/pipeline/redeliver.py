@@ -28,7 +28,7 @@ from nura_cli.errors import ConfigError
 from nura_cli.pipeline.plans import plan_of, unowned
 from nura_cli.pipeline.report import Report, counted
 from nura_cli.pipeline.run import Run
-from nura_cli.pipeline.targets import write_back_of
+from nura_cli.pipeline.targets import follow, write_back_of
 from nura_cli.state import Connection, State, actions, outbox, over, tasks
 from nura_cli.state.outbox import Ended, Kind
 from nura_cli.state.over import Over
@@ -89,6 +89,8 @@ def run(
     """
     known = list(dict.fromkeys(queue.workload for queue in tasks.queues(state.db)))
     with ExitStack() as opened:
+        if wanted.drop and not dry:
+            follow(state, config)  # what has somebody to go to is not closed
         upto = over.last_id(state.db)
         job = _Redelivery(state=state, config=config, wanted=wanted, dry=dry, upto=upto, opened=opened)
         for chosen in parts:
@@ -136,7 +138,7 @@ def _move(job: _Redelivery, workload: str, kind: Kind, page: Sequence[Over]) -> 
     if kind == "row" and made:
         job.table(workload).forget([outbox.uid(one.tag, one.task_id) for one in made if one.task_id is not None])
     with job.state.transaction() as db:
-        moved = _moved(db, kind, groups)
+        moved = _moved(db, kind, groups, made=job.wanted.made)
         if kind == "row":
             _follow(job, db, workload, groups["dropped"])
         if sum(moved.values()):
@@ -145,10 +147,10 @@ def _move(job: _Redelivery, workload: str, kind: Kind, page: Sequence[Over]) -> 
     job.state.yield_to_writers()
 
 
-def _moved(db: Connection, kind: Kind, groups: dict[Becomes, list[Over]]) -> dict[Becomes, int]:
+def _moved(db: Connection, kind: Kind, groups: dict[Becomes, list[Over]], *, made: bool) -> dict[Becomes, int]:
     ids = {what: [one.id for one in found] for what, found in groups.items()}
     return {
-        "due": over.make_due(db, kind, ids["due"]),
+        "due": over.make_due(db, kind, ids["due"], made=made),
         "superseded": over.close(db, ids["superseded"], "superseded"),
         "dropped": over.close(db, ids["dropped"], "dropped"),
     }

@@ -171,7 +171,16 @@ def _rename(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> N
     """Take another id at the provider for a batch that is held: its create may have been answered with one nobody knows."""
     _check_ours(state, accounts, batch, remote_id)
     with state.transaction() as db:
-        batches.note(db, batch, remote_id=remote_id, held=None, absent_at=None, absent_here=None, missed=None)
+        batches.note(
+            db,
+            batch,
+            remote_id=remote_id,
+            cancel_taken_at=None,
+            held=None,
+            absent_at=None,
+            absent_here=None,
+            missed=None,
+        )
 
 
 def _adopt(state: State, accounts: Accounts, batch: Batch, remote_id: str) -> None:

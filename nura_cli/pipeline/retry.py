@@ -246,6 +246,8 @@ def run(job: Retry) -> Report:
         As :func:`report`.
     """
     done: Counter[Fate] = Counter()
+    if not job.n:
+        return report(job, Counter({which: job.total(which) for which in Fate}))  # nothing was agreed to
     for part in job.parts:
         for page in retries.pages(job.state.db, part, job.upto):
             with job.state.transaction() as db:
@@ -257,7 +259,7 @@ def run(job: Retry) -> Report:
 def _retried(db: Connection, job: Retry, page: Sequence[Candidate]) -> Counter[Fate]:
     """Retry those of a page that are candidates still; return how many of them have which fate."""
     groups: dict[tuple[int, Fate, TaskStatus], list[int]] = {}
-    for found in retries.still(db, page):
+    for found in retries.still(db, page, job.upto):
         if found.queue_id in job.ways:
             becomes = fate(found, job.ways[found.queue_id].revision, every=job.every)
             groups.setdefault((found.queue_id, becomes, found.status), []).append(found.task_id)

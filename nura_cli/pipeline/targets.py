@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from nura_cli.config import Config, DatabaseConfig, EventConfig, WorkloadConfig, WriteBackConfig
 from nura_cli.errors import ConfigError, DatabaseDown
+from nura_cli.pipeline.plans import plan_of
 from nura_cli.state import State, outbox
 
 if TYPE_CHECKING:
@@ -67,6 +68,17 @@ def checked(state: State, workload: WorkloadConfig, config: Config, *, note: boo
     if note and outbox.known_good(state.db, name) != digest:
         with state.transaction() as db:
             outbox.remember_good(db, name, digest)
+
+
+def follow(state: State, config: Config) -> None:
+    """Let events that wait for a receiver go to its address of today, where that alone has changed."""
+    for one in outbox.left(state.db):
+        if (one.kind, one.status) == ("event", "pending") and one.workload in config.workloads:
+            planned = outbox.kept_plan(state.db, one.batch_id)
+            heir = planned.moved(plan_of(config, one.workload)).get(one.target)
+            if heir is not None:
+                with state.transaction() as db:
+                    outbox.readdress(db, one, heir)
 
 
 def _digest(options: WriteBackConfig, database: DatabaseConfig) -> str:

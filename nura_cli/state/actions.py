@@ -79,15 +79,23 @@ def hold(db: Connection, found: Hold) -> None:
     """Hold a workload or provider; one that is held for the same reason is held on, with its new time and words."""
     db.execute(
         f"INSERT INTO holds ({_HOLD}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-        " until = excluded.until, who = excluded.who, why = excluded.why",
+        " until = excluded.until, who = excluded.who, why = excluded.why, ended_at = NULL",
         found,
     )
 
 
 def end_passed(db: Connection) -> list[Hold]:
-    """Lift the holds whose time is over; return them."""
-    rows = db.execute(f"DELETE FROM holds WHERE until <= ? RETURNING {_HOLD}", (db.now,)).fetchall()
+    """Note that the time of holds is over; return them. They are forgotten a week later: a clock may have jumped ahead, and what
+    it ended is held again once it is set right.
+    """
+    db.execute("DELETE FROM holds WHERE until <= ? AND ended_at <= ?", (db.now, db.now - _FORGOTTEN_AFTER))
+    rows = db.execute(
+        f"UPDATE holds SET ended_at = ? WHERE until <= ? AND ended_at IS NULL RETURNING {_HOLD}", (db.now, db.now)
+    ).fetchall()
     return [Hold(*row) for row in rows]
+
+
+_FORGOTTEN_AFTER = 7 * 86400
 
 
 def release(db: Connection, scope: Scope, names: Sequence[str]) -> list[Hold]:

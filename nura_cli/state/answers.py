@@ -399,7 +399,7 @@ class Row(NamedTuple):
     tag: str | None
 
 
-TAG = "coalesce(b.tag, (SELECT value FROM meta WHERE name = 'state_id') || '-' || a.seq)"
+TAG = "coalesce(b.tag, (SELECT value FROM meta WHERE name = 'state_id') || '-' || a.finished_at || '-' || a.seq)"
 """The tag of the batch ``b`` that an answer ``a`` comes from, as SQL; what stands for it where no batch gave it."""
 _COLUMNS = (
     "SELECT a.seq, a.task_id, w.name, r.key, r.line, a.status, a.finished_at, r.enqueued_at, a.attempts, a.error_kind,"

@@ -304,7 +304,7 @@ def wish(db: Connection, batch_id: int) -> str | None:
 
 def cancel_taken(db: Connection, batch: Batch) -> None:
     """Note that the provider has taken the wish to cancel a batch, wherever another process has moved it meanwhile."""
-    db.execute("UPDATE batches SET cancel_taken_at = ? WHERE id = ? AND cancel_taken_at IS NULL", (db.now, batch.id))
+    db.execute("UPDATE batches SET cancel_taken_at = ? WHERE id = ? AND cancel_at IS NOT NULL", (db.now, batch.id))
 
 
 def given_up(db: Connection, since: int) -> list[Batch]:

@@ -291,7 +291,9 @@ def unwritten(db: Connection, ids: Sequence[int]) -> dict[int, Unwritten]:
 
 
 class Left(NamedTuple):
-    """Deliveries of one workload and target that wait or were given up; the newest one's batch, and what was said of it."""
+    """Deliveries of one workload and target that wait or were given up; the newest one's batch, and what was said of it. One that
+    is of a batch goes before those that are of none: it knows whom that was meant for.
+    """
 
     workload: str
     kind: Kind
@@ -308,7 +310,8 @@ def left(db: Connection) -> list[Left]:
         row
         for status in ("pending", "dead")
         for row in db.execute(
-            f"SELECT w.name, d.kind, d.target, '{status}', count(*), max(d.id) FROM deliveries d"
+            f"SELECT w.name, d.kind, d.target, '{status}', count(*), coalesce(max(iif(d.batch_id, d.id, NULL)), max(d.id))"
+            " FROM deliveries d"
             f" JOIN workloads w ON w.id = d.workload_id WHERE d.status = '{status}'"
             " GROUP BY d.workload_id, d.kind, d.target"
         )

@@ -139,12 +139,17 @@ _TARGETS = " ".join(
 )
 
 
-def make_due(db: Connection, kind: Kind, ids: Collection[int]) -> int:
-    """Make deliveries due again, under their ids; a row is noted to be written once more. Returns how many were over, but not closed."""
+def make_due(db: Connection, kind: Kind, ids: Collection[int], *, made: bool) -> int:
+    """Make deliveries due again, under their ids; a row is noted to be written once more. Returns how many were over, but not closed.
+
+    Args:
+        made: also those that were made, and not given up alone.
+    """
+    which = _ENDED if made else "status = 'dead'"
     again = f", again = again + 1, target = CASE type {_TARGETS} END" if kind == "row" else ""
     return db.execute(
         f"UPDATE deliveries SET status = 'pending', tries = 0, not_before = 0, done_at = NULL{again}"
-        f" WHERE id IN (SELECT value FROM json_each(?)) AND {_ENDED}",
+        f" WHERE id IN (SELECT value FROM json_each(?)) AND {which}",
         (json.dumps(list(ids)),),
     ).rowcount
 

@@ -18,7 +18,7 @@ class Candidate(NamedTuple):
     Attributes:
         seq: of its answer; another one since then is another candidate.
         revision: of the spec that its batch was rendered with; None for one that no batch settled.
-        running: whether a task that runs it again is not final yet.
+        running: whether a task that runs it again is not final yet, or was not when it was counted.
     """
 
     seq: int
@@ -46,15 +46,18 @@ def pages(db: Connection, chosen: selection.Selection, upto: int) -> Iterator[li
             values["after"] = page[-1].seq
 
 
-def still(db: Connection, found: Sequence[Candidate]) -> list[Candidate]:
-    """Return those of these candidates that are candidates still, as they are now."""
+def still(db: Connection, found: Sequence[Candidate], upto: int) -> list[Candidate]:
+    """Return those of these candidates that are candidates still, as they are now; ``upto`` as for :func:`pages`."""
     query, values = _query(selection.Selection(), "a.seq IN (SELECT value FROM json_each(:seqs)) ORDER BY a.seq")
-    return _candidates(db.execute(query, {**values, "seqs": json.dumps([one.seq for one in found])}))
+    return _candidates(db.execute(query, {**values, "seqs": json.dumps([one.seq for one in found]), "upto": upto}))
 
 
 def _query(chosen: selection.Selection, which: str) -> tuple[str, dict[str, object]]:
     tables, where, values = selection.settled(chosen)
-    running = f"EXISTS (SELECT 1 FROM tasks n WHERE n.retry_of = t.id AND n.{tasks.RUNNING})"
+    running = (
+        f"EXISTS (SELECT 1 FROM tasks n WHERE n.retry_of = t.id AND (n.{tasks.RUNNING}"
+        " OR EXISTS (SELECT 1 FROM answers x WHERE x.task_id = n.id AND x.seq > :upto)))"
+    )
     return (
         f"SELECT a.seq, t.id, t.lane_id, t.status, b.revision, {running} FROM {tables}"
         f" LEFT JOIN batches b ON b.id = a.batch_id WHERE {where} AND {which}"

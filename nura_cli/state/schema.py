@@ -340,7 +340,7 @@ INSERT INTO meta (name, value) VALUES ('oldest_version', '4');
 
 FIFTH = """
 -- Workloads and providers to which nothing is sent until a person releases them, or until a time. origin is empty for a person's
--- hold, and says why for one that nura set by itself: both may stand beside each other.
+-- hold, and says why for one that nura set by itself: both may stand beside each other. ended_at: when its end was noted.
 CREATE TABLE holds (
     scope TEXT NOT NULL CHECK (scope IN ('workload', 'provider')),
     name TEXT NOT NULL,
@@ -349,6 +349,7 @@ CREATE TABLE holds (
     until INTEGER,
     who TEXT NOT NULL,
     why TEXT,
+    ended_at INTEGER,
     PRIMARY KEY (scope, name, origin)
 ) STRICT, WITHOUT ROWID;
 

@@ -248,7 +248,7 @@ CREATE INDEX actions_at ON actions (at);
 CREATE INDEX actions_batch ON actions (batch_id) WHERE batch_id IS NOT NULL;
 
 -- Workloads and providers to which nothing is sent until a person releases them, or until a time. origin is empty for a person's
--- hold, and says why for one that nura set by itself: both may stand beside each other.
+-- hold, and says why for one that nura set by itself: both may stand beside each other. ended_at: when its end was noted.
 CREATE TABLE holds (
     scope TEXT NOT NULL CHECK (scope IN ('workload', 'provider')),
     name TEXT NOT NULL,
@@ -257,6 +257,7 @@ CREATE TABLE holds (
     until INTEGER,
     who TEXT NOT NULL,
     why TEXT,
+    ended_at INTEGER,
     PRIMARY KEY (scope, name, origin)
 ) STRICT, WITHOUT ROWID;
 

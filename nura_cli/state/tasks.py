@@ -40,6 +40,7 @@ class Current(NamedTuple):
     task_id: int
     digest: bytes
     status: str
+    undecided: bool
 
 
 def workload_id(db: Connection, name: str) -> int:
@@ -94,8 +95,9 @@ def current(db: Connection, workload: int, keys: Iterable[str]) -> dict[str, Cur
     """Return the tasks that stand for these keys now; keys nobody has used are left out."""
     found = {}
     query = (
-        "SELECT k.task_id, k.digest, t.status FROM keys k JOIN tasks t ON t.id = k.task_id"
-        " WHERE k.workload_id = ? AND k.key = ?"
+        "SELECT k.task_id, k.digest, t.status, t.status = 'cancelled' AND EXISTS (SELECT 1 FROM answers a"
+        " JOIN batches b ON b.id = a.batch_id WHERE a.task_id = t.id AND b.cancelled > 0)"
+        " FROM keys k JOIN tasks t ON t.id = k.task_id WHERE k.workload_id = ? AND k.key = ?"
     )
     for key in keys:
         row = db.execute(query, (workload, key)).fetchone()

@@ -199,7 +199,7 @@ def test_waiting_for_more_is_said_and_now_overrides_it(spool: Spool) -> None:
     spool.fill(2)
     told = agreed(spool)
     assert told["batches"] == []
-    assert told["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0, "held": 0}
+    assert told["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0, "changed": 0, "held": 0}
     (wait,) = told["waits"]
     assert (wait["workload"], wait["tasks"], wait["until"]) == ("echo", 2, "2027-01-15T09:00:00Z")
     assert wait["message"] == "2 of the 5 that are sent together are there"

@@ -133,7 +133,7 @@ def test_a_hold_before_the_upload_gives_the_batch_back(spool: Spool, scope: acti
     spool.check()
 
 
-def test_a_hold_between_upload_and_create_leaves_the_batch_uploaded_until_the_release(openai_spool: Spool) -> None:
+def test_a_hold_between_upload_and_create_gives_the_batch_back(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.fill(3)
     report = while_it_waits(spool, "list", 1, lambda: spool.hold("echo"))
@@ -141,11 +141,11 @@ def test_a_hold_between_upload_and_create_leaves_the_batch_uploaded_until_the_re
     spoken = len(spool.control.log())
     for options in ({}, {"ignore_waits": True}):
         assert [found.kind for found in spool.dispatch(**options).problems] == ["held"]
-    assert (spool.batches(), len(spool.control.log())) == ([(1, "uploaded")], spoken)
-    assert creates(spool) == 0
+    assert (spool.batches(), len(spool.control.log())) == ([(1, "failed")], spoken)
+    assert (creates(spool), spool.counts()["pending"]) == (0, 3)
     assert spool.release("echo").exit_code == 0
     assert spool.dispatch().result["requests"] == 3
-    assert (creates(spool), spool.batches()) == (1, [(1, "submitted")])
+    assert (creates(spool), spool.batches()) == (1, [(1, "failed"), (2, "submitted")])
     spool.settle()
     spool.check()
 
@@ -153,10 +153,16 @@ def test_a_hold_between_upload_and_create_leaves_the_batch_uploaded_until_the_re
 def test_a_hold_while_an_uploaded_batch_is_gone_on_with_stops_it_too(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.fill(3)
-    while_it_waits(spool, "list", 1, lambda: spool.hold("echo"))
-    spool.release("echo")
-    while_it_waits(spool, "list", 1, lambda: spool.hold("main", scope="provider"))
-    assert (creates(spool), spool.batches()) == (0, [(1, "uploaded")])
+    spool.control.fault("hold", "list", skip=1, seconds=50)
+    running = Command(spool.folder, spool.clock(), "dispatch")
+    wait_until(spool.control.held)
+    running.kill()
+    running.end()
+    spool.control.release()
+    spool.control.clear()
+    assert spool.batches() == [(1, "uploaded")]
+    while_it_waits(spool, "list", 0, lambda: spool.hold("main", scope="provider"))
+    assert (creates(spool), spool.batches()) == (0, [(1, "failed")])
 
 
 def test_a_hold_between_two_batches_stops_the_second(spool: Spool) -> None:
@@ -204,7 +210,7 @@ def test_a_dispatch_that_is_killed_leaves_nothing_that_the_next_one_sends_in_a_h
     spool.control.clear()
     report = spool.dispatch(ignore_waits=True)
     assert (report.exit_code, creates(spool)) == (0, 0)
-    assert spool.batches() == [(1, "uploaded" if skip else "failed")]
+    assert spool.batches() == [(1, "failed")]
     spool.release("echo")
     spool.settle()
     spool.check()
@@ -235,8 +241,8 @@ def test_a_hold_ends_by_itself_at_its_time_and_that_is_noted(openai_spool: Spool
             None,
         )
     ]
-    spool.clock.advance(-2 * HOUR)  # a clock that is set back brings none back
-    assert spool.status()["holds"] == []
+    spool.clock.advance(-2 * HOUR)  # the clock that ended it was wrong
+    assert len(spool.status()["holds"]) == 1
 
 
 def test_release_says_that_a_hold_had_ended(openai_spool: Spool) -> None:

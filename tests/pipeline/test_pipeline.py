@@ -120,6 +120,7 @@ def test_the_same_line_is_a_duplicate_and_another_one_a_conflict(spool: Spool) -
         "rejected": 0,
         "duplicates_failed": 0,
         "duplicates_cancelled": 0,
+        "enqueued_again": 0,
         "hint": None,
     }
     assert again.exit_code == 3
@@ -317,7 +318,7 @@ def test_thresholds_decide_when_a_workload_is_due(spool: Spool) -> None:
     spool.fill(2)
     report = spool.dispatch()
     assert report.result["requests"] == 0
-    assert report.result["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0, "held": 0}
+    assert report.result["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0, "changed": 0, "held": 0}
     spool.clock.advance(3601)
     assert spool.dispatch().result["requests"] == 2
     spool.fill(5)

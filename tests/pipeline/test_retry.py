@@ -411,7 +411,7 @@ def test_the_command_says_what_it_would_do_and_asks_first(openai_spool: Spool) -
     assert who
     assert why == "a typing error in the prompt"
     again = nura(openai_spool, "retry", "echo")
-    assert (again.code, again.out) == (0, "")
+    assert (again.code, again.out) == (0, "nothing to retry\n")
     assert nura(openai_spool, "retry", "echo", "-n").out == "nothing to retry\n"
 
 
@@ -488,12 +488,13 @@ def test_the_same_line_of_a_failed_key_is_a_duplicate_and_its_retry_is_named(ope
 @pytest.mark.parametrize("text", ["record number 0", "record number 0 changed"])
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_cancelled_key_may_be_enqueued_again(openai_spool: Spool, text: str, replace: bool) -> None:
-    cancelled(openai_spool)
+    openai_spool.fill(3)
+    openai_spool.cancel()
     lines = [{"id": 0, "text": text}] * 2 + [{"id": 9, "text": "record number 9"}]
     report = openai_spool.enqueue(*lines, replace=replace)
     new = "replaced" if replace and "changed" in text else "enqueued"
     assert report.result == report.result | {"enqueued": 1, new: 2 if new == "enqueued" else 1, "duplicates": 1}
-    assert "2 tasks" in openai_spool.status()["attention"][0]["message"]
+    assert report.result["enqueued_again"] == 1
     openai_spool.settle()
     assert openai_spool.counts() == openai_spool.counts() | {"completed": 2, "cancelled": 2, "superseded": 1}
     (one,) = openai_spool.results(key="0")

@@ -6,6 +6,7 @@ import typer
 
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
+from nura_cli.cli.verbs import WhyOption, one_line, person
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Report
 
@@ -23,6 +24,7 @@ def command(
     give_up: Annotated[
         bool, typer.Option("--give-up", help="Send nothing again: its tasks fail as lost, or stay cancelled.")
     ] = False,
+    why: WhyOption = None,
 ) -> None:
     """Decide what becomes of a batch that is held, lost or was cancelled at the provider."""
     if (adopt is not None) + resend + give_up != 1:
@@ -31,6 +33,7 @@ def command(
     def work(at: Opened) -> Report:
         from nura_cli.pipeline import resolve
 
+        at.state.db.who, at.state.db.why = person(), one_line(why)
         decision = adopt if adopt is not None else resolve.Decision.RESEND if resend else resolve.Decision.GIVE_UP
         return resolve.run(at.state, at.config, at.accounts, batch, decision)
 

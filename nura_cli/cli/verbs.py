@@ -35,11 +35,11 @@ def acting(session: Session, why: str | None) -> "Iterator[tuple[State, Config]]
     config = session.config()
     with session.state(config.state) as state:
         state.refuse_root()
-        state.db.who, state.db.why = person(), _one_line(why)
+        state.db.who, state.db.why = person(), one_line(why)
         yield state, config
 
 
-def _one_line(why: str | None) -> str | None:
+def one_line(why: str | None) -> str | None:
     """Return a reason as it is kept: on one line, and without the bytes that are no text; None where it says nothing."""
     return " ".join(os.fsencode(why).decode(errors="replace").split()) or None if why is not None else None
 

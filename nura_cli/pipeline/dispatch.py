@@ -14,6 +14,7 @@ lock, and is the only stage that writes and sweeps ``requests/``.
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,7 +46,7 @@ from nura_cli.state import State, actions, batches, runs, tasks
 from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
-from nura_cli.states import BatchStatus
+from nura_cli.states import BatchStatus, ErrorKind
 
 _PAGE = 1000
 """Tasks read at a time while a request file is written."""
@@ -202,7 +203,7 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Non
     sealed = spool.write(request_file(job.state, batch), pieces)
     plan = plans.plan_of(job.config, batch.workload)
     with settle.undoing(job.state, batch, plan) as db:
-        settle.fail_unrendered(db, batch, load.failed, plan)
+        unrendered = settle.fail_unrendered(db, batch, load.failed, plan)
         if load.last_id:
             tasks.release(db, batch.id, "did not fit into the batch", after=load.last_id)
         if not load.requests:
@@ -210,7 +211,11 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Non
             written = None
         else:
             written = batches.note(db, batch, requests=load.requests, bytes=sealed.bytes, sha256=sealed.sha256)
-    job.unrendered(visit.workload, load.failed, "failed", f"see nura results {batch.workload} --status failed")
+    in_vain = {one.task_id for one in unrendered if one.falls_back}
+    failed = [one for one in load.failed if one[0] not in in_vain]
+    job.unrendered(visit.workload, failed, "failed", f"see nura results {batch.workload} --status failed")
+    if in_vain:
+        job.note(settle.in_vain(batch.workload, Counter({str(ErrorKind.RENDER): len(in_vain)})))
     return written
 
 

@@ -111,11 +111,7 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         hint = f"see nura results {workload} --status failed"
         job.note(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
     for workload, kinds in job.in_vain.items():
-        listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
-        many = counted(kinds.total(), "re-run has", "re-runs have")
-        text = f"{workload}: {many} no answer ({listed}): the old answers stay"
-        hint = f"nura retry {workload} --status completed runs them once more"
-        job.note(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
+        job.note(settle.in_vain(workload, kinds))
     for what, n in (+job.ignored).items():
         job.note(
             Problem(

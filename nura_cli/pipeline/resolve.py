@@ -17,7 +17,7 @@ from nura_cli.pipeline import attention, plans, recovery, settle
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report, counted
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, answers, batches
+from nura_cli.state import State, actions, answers, batches
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Orphan
 from nura_cli.states import BatchStatus, ErrorKind
@@ -62,9 +62,18 @@ def run(
             )
         else:
             _adopt(state, accounts, batch, decision)
-        return Report({"done": f"adopted {decision}"}, worked=True)
-    done = [_decide(state, config, accounts, name, decision) for name in names]
+        return Report({"done": _noted(state, names[0], f"adopted {decision}")}, worked=True)
+    done = [_noted(state, name, _decide(state, config, accounts, name, decision)) for name in names]
     return Report({"done": "; ".join(dict.fromkeys(done))}, worked=True)
+
+
+def _noted(state: State, name: str, what: str) -> str:
+    """Note in the log what a person decided about a batch; return it."""
+    batch = _here(state, name)
+    workload, number = (None, None) if batch is None else (batch.workload, batch.id)
+    with state.transaction() as db:
+        actions.note(db, "resolve", f"batch {name}: {what}", 1, workload=workload, batch_id=number)
+    return what
 
 
 def _decide(state: State, config: Config, accounts: Accounts, name: str, decision: Decision) -> str:

@@ -1,12 +1,15 @@
 """Moves that stages share: tasks that could not be rendered, batches that were not sent or refused whole, answers that were lost."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from nura_cli.dialects import vendors
 from nura_cli.dialects.base import Rejection, stored_rejections
+from nura_cli.errors import EX_PARTIAL, ProblemKind
 from nura_cli.pipeline import backoff
+from nura_cli.pipeline.report import Problem, counted
 from nura_cli.state import Connection, State, answers, batches, outbox, runs, tasks
 from nura_cli.state.answers import Charge, Failure, Open, Settled
 from nura_cli.state.batches import Batch, Orphan
@@ -194,6 +197,15 @@ def let_go(db: Connection, orphan: Orphan) -> None:
     if batch is not None and batch.remote_id != orphan.remote_id:  # its own were billed so when they were given up
         answers.unknown(db, batch.queue_id, batch.id, orphan.remote_id, same=batch.remote_id is None)
     batches.counted(db, orphan)
+
+
+def in_vain(workload: str, kinds: Counter[str]) -> Problem:
+    """Return as a problem that tasks which ran completed ones again have no answer, by kind of error."""
+    listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
+    many = counted(kinds.total(), "re-run has", "re-runs have")
+    text = f"{workload}: {many} no answer ({listed}): the old answers stay"
+    hint = f"nura retry {workload} --status completed runs them once more"
+    return Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload)
 
 
 class Refusal(NamedTuple):

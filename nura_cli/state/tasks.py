@@ -317,7 +317,7 @@ def _oldest(db: Connection, queue: int, now: int, horizon: int) -> int | None:
     return min(found, default=None)
 
 
-_WAITING_AGAIN = "retry_of IS NOT NULL AND status = 'pending'"
+_WAITING = "retry_of IS NOT NULL AND t.status = 'pending'"
 
 
 def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -> int:
@@ -326,7 +326,7 @@ def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -
     ``last_id`` is the last one to take: what comes in meanwhile waits for the next run.
     """
     total = 0
-    again = db.execute(f"SELECT 1 FROM tasks WHERE lane_id = ? AND {_WAITING_AGAIN} LIMIT 1", (queue,)).fetchone()
+    _let_go(db, queue)
     for due in _DUE:
         query = (
             f"{moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, 'batch_id = :batch')} AND id IN (SELECT id FROM tasks t"
@@ -346,26 +346,20 @@ def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -
     add_to_counts(db, {(queue, TaskStatus.PENDING, False): -total, (queue, TaskStatus.SUBMITTED, False): total})
     if total:
         log.task(db, queue, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
-    return total - (_let_go(db, queue, batch_id) if again else 0)
+    return total
 
 
-def _let_go(db: Connection, queue: int, batch_id: int) -> int:
-    """Send no re-run of what was replaced meanwhile; return how many there were in a batch that was just claimed.
-
-    An earlier release's ``enqueue --replace``, which may use this file, knows nothing of re-runs.
+def _let_go(db: Connection, queue: int) -> None:
+    """Send no re-run of what was replaced meanwhile: an earlier release's ``enqueue --replace``, which may use this file, knows
+    nothing of them.
     """
     gone = db.execute(
-        "SELECT o.superseded_by, t.id FROM tasks t JOIN tasks o ON o.id = t.retry_of"
-        " WHERE t.batch_id = ? AND t.retry_of IS NOT NULL AND o.superseded_by IS NOT NULL",
-        (batch_id,),
+        f"SELECT t.id, o.superseded_by FROM tasks t JOIN tasks o ON o.id = t.retry_of WHERE t.lane_id = ? AND t.{_WAITING}"
+        " AND t.superseded_by IS NULL AND o.superseded_by IS NOT NULL",
+        (queue,),
     ).fetchall()
-    move = moving(TaskStatus.SUBMITTED, TaskStatus.CANCELLED, "batch_id = NULL", "superseded_by = ?")
-    db.executemany(f"{move} AND id = ?", gone)
-    if n := len(gone):
-        add_to_counts(db, {(queue, TaskStatus.SUBMITTED, False): -n, (queue, TaskStatus.CANCELLED, True): n})
-        why = "their keys were enqueued with other content"
-        log.task(db, queue, batch_id, TaskStatus.SUBMITTED, TaskStatus.CANCELLED, n, why)
-    return n
+    if gone:
+        supersede(db, gone, "their keys were enqueued with other content")
 
 
 def page(db: Connection, batch_id: int, after: int, limit: int) -> list[tuple[int, bytes]]:

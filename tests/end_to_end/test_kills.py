@@ -294,3 +294,78 @@ def test_killed_at_any_call_while_it_delivers_each_row_is_written_once_and_every
         assert done.returncode == -signal.SIGKILL, done.stderr
         tallies.kills[f"reconcile {call} {kind}"] += 1
     assert not WHOLE, f"reconcile does not complete within {MOST} calls of {call}"
+
+
+# --- the verbs of an operator: killed half-way, each is simply run again
+
+VERBS = {
+    "retry": ["retry", "echo", "--yes"],
+    "cancel": ["cancel", "echo"],
+    "cancel-under-way": ["cancel", "echo", "--under-way"],
+    "redeliver": ["redeliver", "echo"],
+}
+VERB_CALLS = ("pwrite64", "fdatasync", "write")
+VERB_KILLS = [
+    pytest.param(verb, call, SAMPLE, marks=() if SWEEP or call == "fdatasync" else pytest.mark.long)
+    for verb in VERBS
+    for call in VERB_CALLS
+]
+
+
+def gone_wrong(spool: Spool, verb: str, database: Database) -> None:
+    """Bring a spool to where a verb has something to do."""
+    if verb == "redeliver":
+        application(database)
+        settled(spool, database, {})
+        spool.rows("UPDATE deliveries SET status = 'dead', done_at = 1, said = 'no'")
+        return
+    spool.clock.time = int(time.time())
+    spool.control.advance(spool.clock.time - START)
+    spool.fill(RECORDS)
+    if verb == "retry":
+        spool.set(prompt="{{ txet }}")
+        assert spool.dispatch().exit_code == 3
+        assert spool.counts()["failed"] == RECORDS
+        spool.set(prompt="Repeat: {{ text }}")
+    if verb == "cancel-under-way":
+        spool.control.settings(delay=3600)
+        spool.dispatch()
+
+
+def put_right(spool: Spool, verb: str, database: Database) -> None:
+    """Run a verb again, and the stages, and assert that all is as the verb would have it, once."""
+    if verb == "redeliver":
+        spool.redeliver()
+        delivered(spool, database, set())
+    elif verb == "retry":
+        spool.retry()
+        recovered(spool)
+    else:
+        spool.cancel(under_way=verb == "cancel-under-way")
+        spool.settle()
+        assert spool.counts()["cancelled"] == RECORDS
+        assert spool.control.billing()["requests"] == 0
+        assert spool.status()["attention"] == []
+        spool.check()
+
+
+@pytest.mark.parametrize(("verb", "call", "sample"), VERB_KILLS)
+def test_a_verb_that_is_killed_at_any_call_is_simply_run_again(
+    verb: str, call: str, sample: tuple[int, ...], tmp_path: Path
+) -> None:
+    strace = need("strace", "strace")
+    for n in range(1, MOST) if WHOLE else sample:
+        with fresh(tmp_path, "openai", n) as spool, opened("sqlite", spool.folder) as database:
+            gone_wrong(spool, verb, database)
+            inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
+            done = subprocess.run(
+                [strace, "-f", "-qq", "-o", "/dev/null", *inject, str(NURA), *VERBS[verb]],
+                cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
+            )  # fmt: skip
+            put_right(spool, verb, database)
+        if done.returncode == 0:
+            assert n > 1 or call != "pwrite64", "every verb writes to the state file: the kill did not happen"
+            return
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        tallies.kills[f"{verb} {call}"] += 1
+    assert not WHOLE, f"{verb} does not complete within {MOST} calls of {call}"

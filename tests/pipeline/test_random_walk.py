@@ -273,6 +273,26 @@ class Walk(RuleBasedStateMachine):
         self.wished = dict.fromkeys(wished, last) | self.wished
         tally["cancelled"] += 1
 
+    @rule(whom=st.sampled_from([("echo",), ("--provider", "main")]), chance=chances)
+    def held(self, whom: tuple[str, ...], chance: Random) -> None:
+        """A person holds the workload or its provider for a round of cron, and nothing is created meanwhile."""
+        self.ended(self.start("hold", *whom))
+        self.enqueue(1, None)
+        intents = "SELECT count(*) FROM transitions WHERE to_status = 'submitting'"
+        before = self.spool.rows(intents)
+        for stage in (*STAGES, "run"):
+            kill_at = chance.choice([None, None, chance.randint(1, 150)])
+            self.ended(self.start(stage, kill_at=kill_at), killed=True)
+        assert self.spool.rows(intents) == before, self.story()
+        self.ended(self.start("release", *whom))
+        tally["held"] += 1
+
+    @rule(kill_at=kill_points)
+    def all_in_one(self, kill_at: int | None) -> None:
+        """New records, and cron runs all stages in one process."""
+        self.enqueue(1, None)
+        self.ended(self.start("run", kill_at=kill_at), killed=True)
+
     @rule(stage=st.sampled_from(["dispatch", "poll"]), skip=st.integers(0, 6), after=st.booleans(), kill=st.booleans())
     def overtaken(self, stage: str, skip: int, after: bool, kill: bool) -> None:
         """The provider holds one exchange of a run; all stages start meanwhile; then it is killed, or goes on."""

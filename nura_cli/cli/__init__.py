@@ -10,8 +10,9 @@ from nura_cli.cli.session import Stopped, remember_common, stop_politely
 
 PANELS = {
     "Every day": ("enqueue", "dispatch", "poll", "reconcile", "run", "status", "results"),
-    "Something is wrong": ("show", "log", "hold", "release", "retry", "cancel", "redeliver", "resolve"),
+    "Something is wrong": ("show", "hold", "release", "retry", "cancel", "redeliver", "resolve"),
     "Setting up": ("demo", "sandbox"),
+    "Keeping": ("log",),
 }
 """The commands, each a module of its name, as ``nura --help`` lists them."""
 COMMANDS = tuple(name for names in PANELS.values() for name in names)

@@ -63,6 +63,20 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("NURA_WALK_SEED", str(secrets.randbelow(2**32)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the second protocol as long in modules that say ``SECOND_PROTOCOL_IS_LONG``: what they show hardly depends on it."""
+    for item in items:
+        found = getattr(item, "callspec", None)
+        module = getattr(item, "module", None)
+        if (
+            found is not None
+            and getattr(module, "SECOND_PROTOCOL_IS_LONG", False)
+            and PROTOCOLS[1] in found.params.values()
+        ):
+            item.add_marker(pytest.mark.long)
+
+
 def _is_roomy(folder: Path) -> bool:
     """Return whether tests may lie in a folder: room enough, and programs may be run from there."""
     if not os.access(folder, os.W_OK | os.X_OK):

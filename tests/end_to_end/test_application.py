@@ -97,7 +97,7 @@ def killed_in_the_middle(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("database", "kill"),
     [
-        pytest.param("sqlite", True, id="sqlite-killed"),
+        pytest.param("sqlite", True, id="sqlite-killed", marks=pytest.mark.long),
         pytest.param("postgresql", False, id="postgresql", marks=pytest.mark.long),
         pytest.param("sqlite", False, id="sqlite", marks=pytest.mark.long),
         pytest.param("postgresql", True, id="postgresql-killed", marks=pytest.mark.long),

@@ -36,7 +36,9 @@ def copied(spool: Spool, folder: Path) -> Spool:
     return copy
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    "option", [pytest.param(name, marks=() if turn == 0 else pytest.mark.long) for turn, name in enumerate(OPTIONS)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_runs_of_one_state_file_write_each_row_once(kind: str, option: str, tmp_path: Path) -> None:
     with fresh(tmp_path, "openai", 1) as spool, opened(kind, tmp_path) as database:

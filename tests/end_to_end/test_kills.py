@@ -124,7 +124,7 @@ def test_killed_at_any_call_that_writes_it_loses_nothing_and_pays_once(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS if SWEEP else OPENAI_FIRST)
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=() if SWEEP else pytest.mark.long), "after"])
 @pytest.mark.parametrize("stage", ["dispatch", "poll"])
 def test_killed_at_any_exchange_it_loses_nothing_and_pays_once(
     stage: str, when: str, protocol: str, tmp_path: Path

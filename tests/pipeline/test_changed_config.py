@@ -2,6 +2,8 @@
 
 from tests.conftest import Spool
 
+SECOND_PROTOCOL_IS_LONG = True
+
 
 def test_options_lowered_meanwhile_concern_what_is_sent_next(spool: Spool) -> None:
     spool.fill(6)

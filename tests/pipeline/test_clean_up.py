@@ -5,6 +5,8 @@ import pytest
 
 from tests.conftest import Spool
 
+SECOND_PROTOCOL_IS_LONG = True
+
 
 def kept(spool: Spool) -> list[str]:
     """Return the names of the files that the provider still keeps."""

@@ -16,6 +16,8 @@ from nura_cli.state.actions import Hold, Scope
 from nura_cli.state.runs import Route
 from tests.conftest import START, Spool
 
+SECOND_PROTOCOL_IS_LONG = True
+
 HOUR = 3600
 BATCH = ("workload", "provider", "endpoint", "model", "revision", "requests", "bytes")
 PROMPT = "Repeat: {{ text }}{% if 1 // n %}{% endif %}"  # of a record whose n is 0 nothing can be rendered

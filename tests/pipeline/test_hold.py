@@ -17,6 +17,8 @@ from nura_cli.state.runs import Route
 from tests.conftest import START, Spool
 from tests.pipeline.forks import Command, Ended
 
+SECOND_PROTOCOL_IS_LONG = True
+
 HOUR = 3600
 
 

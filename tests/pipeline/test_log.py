@@ -16,6 +16,8 @@ from tests.conftest import START, Spool
 from tests.pipeline.forks import Command
 from tests.pipeline.test_run import given_source, said
 
+SECOND_PROTOCOL_IS_LONG = True
+
 
 def entries(spool: Spool, *arguments: str) -> list[dict[str, Any]]:
     """Return the entries of ``nura log --json``."""

@@ -14,6 +14,8 @@ from nura_cli.providers import anthropic as claude
 from nura_cli.providers import openai
 from tests.conftest import Spool
 
+SECOND_PROTOCOL_IS_LONG = True
+
 QUARTER = 15 * 60 + 1
 HOUR = 3600
 DAY = 24 * HOUR

@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import Spool
 from tests.pipeline.test_recovery import QUARTER, creates
 
+SECOND_PROTOCOL_IS_LONG = True
+
 
 def touched(spool: Spool) -> list[str]:
     """Return the paths of what was cancelled or deleted at the provider."""

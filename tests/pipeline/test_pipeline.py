@@ -13,6 +13,8 @@ from nura_cli.pipeline import results
 from nura_cli.state import State
 from tests.conftest import OPENAI_FIRST, START, Spool
 
+SECOND_PROTOCOL_IS_LONG = True
+
 
 def test_records_come_home_under_their_own_keys(spool: Spool) -> None:
     spool.fill(25)

@@ -16,6 +16,8 @@ import nura_cli
 from nura_cli.errors import ConfigError, InputError, UsageError
 from tests.conftest import Spool
 
+SECOND_PROTOCOL_IS_LONG = True
+
 
 def records(*numbers: int) -> Iterator[dict[str, Any]]:
     """Yield records for these numbers."""

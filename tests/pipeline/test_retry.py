@@ -16,6 +16,8 @@ from nura_cli.states import TaskStatus
 from tests.conftest import Spool
 from tests.pipeline.forks import Command, Ended
 
+SECOND_PROTOCOL_IS_LONG = True
+
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 
 

@@ -17,6 +17,8 @@ from nura_cli.state.actions import Hold
 from tests.conftest import START, Spool
 from tests.pipeline.forks import Command
 
+SECOND_PROTOCOL_IS_LONG = True
+
 STAGES = ["poll", "reconcile", "enqueue", "dispatch"]
 
 

@@ -19,6 +19,8 @@ from nura_cli.state import State
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
+SECOND_PROTOCOL_IS_LONG = True
+
 KEY = 'nura-test/9f8e7d6c5b4a"3210'
 COMMAND = [sys.executable, "-c", "open('asked', 'a').write('.'); print(open('secret').read())"]
 STAGES = ("dispatch", "poll", "reconcile", "poll", "results", "status")
@@ -164,7 +166,7 @@ def written(spool: Spool, url: str) -> None:
         pytest.param("postgresql://u:p%40ss%3Aw%2Frd@127.0.0.1:9/db", marks=pytest.mark.long),
         pytest.param("mysql://u:p@ss:w/rd@127.0.0.1/db", marks=pytest.mark.long),
         "mysql://u:p%40ss%3Aw%2Frd@127.0.0.1:9/db",
-        "postgresql://127.0.0.1:9/db?user=u&password=p%40ss%3Aw%2Frd",
+        pytest.param("postgresql://127.0.0.1:9/db?user=u&password=p%40ss%3Aw%2Frd", marks=pytest.mark.long),
         "sqlite:///p@ss:w/rd",
     ],
 )

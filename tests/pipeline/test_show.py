@@ -22,6 +22,8 @@ from nura_cli.state.versions import Moved
 from tests.conftest import Spool
 from tests.pipeline.test_delivery import REFUSING, WRITE_BACK, App
 
+SECOND_PROTOCOL_IS_LONG = True
+
 SCHEMA = {
     "type": "object",
     "properties": {"why": {"type": "string"}, "answer": {"type": "string"}},

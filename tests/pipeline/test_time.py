@@ -16,6 +16,8 @@ from nura_cli.state.connection import LONGEST_BACKOFF
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
+SECOND_PROTOCOL_IS_LONG = True
+
 HOUR = 3600
 DAY = 24 * HOUR
 KEPT = {"openai": 30 * DAY, "anthropic": 29 * DAY}

@@ -318,7 +318,9 @@ def test_a_newer_file_that_allows_it_is_filled_and_read_and_the_stages_are_left_
         assert batches.under_way(state.db) == []
 
 
-@pytest.mark.parametrize("oldest", [str(schema.VERSION + 1), None, "soon"])
+@pytest.mark.parametrize(
+    "oldest", [str(schema.VERSION + 1), *(pytest.param(one, marks=pytest.mark.long) for one in (None, "soon"))]
+)
 def test_a_newer_file_that_does_not_say_so_is_left_alone(openai_spool: Spool, oldest: str | None) -> None:
     upgrade(openai_spool.state_path, oldest)
     with pytest.raises(StateNewer, match="written by a newer nura"):

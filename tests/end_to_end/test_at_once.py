@@ -48,6 +48,7 @@ def test_two_runs_of_one_state_file_write_each_row_once(kind: str, option: str, 
         told(spool, database)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_a_ledger_a_state_file_and_its_copy_have_one_effect_between_them(kind: str, tmp_path: Path) -> None:
     with fresh(tmp_path, "openai", 1) as spool, opened(kind, tmp_path) as database:

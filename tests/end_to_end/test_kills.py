@@ -149,6 +149,7 @@ def test_killed_at_any_exchange_it_loses_nothing_and_pays_once(
     raise AssertionError(f"{stage} does not complete within 20 exchanges")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_what_a_kill_cannot_show_stands_in_the_trace(spool: Spool) -> None:
     """A power cut: a file is written, synced, renamed, its folder synced, and only then is it committed."""

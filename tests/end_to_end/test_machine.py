@@ -329,6 +329,7 @@ def test_answers_that_cannot_be_written_are_no_bug(openai_spool: Spool) -> None:
         assert "standard output: No space left" in clear(arguments[0], done, 75)
 
 
+@pytest.mark.long
 def test_a_log_that_cannot_be_written_changes_neither_the_work_nor_the_exit_code(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.fill(3)
@@ -525,6 +526,7 @@ def at_once(spool: Spool, *arguments: str) -> None:
     assert [(process.returncode, text) for process, text in zip(both, said, strict=True)] == [(0, b"")] * 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spool", PROTOCOLS if SWEEP else PROTOCOLS[:1], indirect=True)
 def test_two_of_a_stage_at_the_same_second_never_do_the_same_work_twice(spool: Spool) -> None:
     rounds = 8 if WHOLE else 2 if SWEEP else 1

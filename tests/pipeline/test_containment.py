@@ -61,6 +61,7 @@ def test_one_batch_of_100_whose_results_cannot_be_read_stops_no_other(spool: Spo
     spool.check()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_one_batch_of_100_that_is_refused_stops_no_other(spool: Spool) -> None:
     hundred(spool)
@@ -344,6 +345,7 @@ def test_a_line_that_nobody_can_read_for_a_bug_leaves_no_task_missing(
     assert spool.control.billing()["requests"] == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_one_batch_that_nobody_foresaw_stops_neither_the_others_nor_deliveries(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -548,6 +548,7 @@ def test_a_refusal_is_no_answer(spool: Spool) -> None:
     assert answer["error"]["kind"] == "refusal"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
 def test_a_thousand_batches_cost_few_requests(spool: Spool) -> None:
     spool.providers["main"] = spool.provider(limits={"requests": 1})

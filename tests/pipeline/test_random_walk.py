@@ -31,7 +31,7 @@ from tests.conftest import PROTOCOLS, Spool
 from tests.pipeline.forks import Command, Ended
 
 SOAK = os.environ.get("NURA_WALK")
-WALKS = int(SOAK or "3")
+WALKS = int(SOAK or "2")
 STEPS = 40 if SOAK else 20
 GIVEN = os.environ.get("NURA_WALK_SEED")  # tests/conftest.py gives a soak one, the same to all workers
 SEEDS = (1778551582, 244887515, 2074659069)
@@ -286,6 +286,16 @@ class Walk(RuleBasedStateMachine):
         assert self.spool.rows(intents) == before, self.story()
         self.ended(self.start("release", *whom))
         tally["held"] += 1
+
+    @rule(pick=st.integers(0, 1000), kill_at=kill_points)
+    def looked_into(self, pick: int, kill_at: int | None) -> None:
+        """A person looks at a key, at a batch and at the log, and has what was given up delivered again: nothing, here."""
+        if self.versions:
+            self.ended(self.start("show", "echo", str(pick % len(self.versions))))
+        for (batch,) in self.spool.rows("SELECT max(id) FROM batches WHERE id > 0 HAVING max(id) > 0"):
+            self.ended(self.start("show", "--batch", str(batch)))
+        self.ended(self.start("log", "--since", "1d"))
+        self.ended(self.start("redeliver", "echo", kill_at=kill_at), killed=True)
 
     @rule(kill_at=kill_points)
     def all_in_one(self, kill_at: int | None) -> None:

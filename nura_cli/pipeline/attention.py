@@ -53,20 +53,23 @@ class Need(NamedTuple):
 
 def everything(
     state: State,
+    under_way: Sequence[Batch],
+    left: Sequence[outbox.Left],
     configured: Sequence[str],
     options: "Callable[[], Mapping[str, WorkloadConfig] | None]",
 ) -> list[Need]:
     """Return all that needs a person now.
 
     Args:
+        under_way: the batches that are not final.
+        left: what is still to be delivered, and what was given up.
         configured: the names of the configured workloads; empty where the configuration is not known.
         options: gives the configured workloads themselves, None where they are not known; asked only when deliveries wait.
     """
     db, now = state.db, state.clock()
-    left = outbox.left(db)
     return [
-        *about(batches.under_way(db), now),
-        *not_cancelled(batches.under_way(db), now),
+        *about(under_way, now),
+        *not_cancelled(under_way, now),
         *held(actions.holds(db)),
         *cancelled(batches.cancelled(db)),
         *extra_batches(batches.orphans(db), now),

@@ -13,7 +13,7 @@ from nura_cli.pipeline import holding
 from nura_cli.pipeline.report import Problem, counted
 from nura_cli.state import Connection, actions, batches, tasks
 from nura_cli.state.batches import Batch
-from nura_cli.states import BatchStatus, TaskStatus
+from nura_cli.states import TaskStatus
 
 _FOR_A_PERSON = frozenset({ProblemKind.CONFIG, ProblemKind.KEY_REFUSED})
 """Problems that no waiting ends."""
@@ -26,14 +26,12 @@ class Remaining(NamedTuple):
         pending: how many tasks of each wait.
         under_way: their batches that are not final.
         holds: what of theirs is held without an end: workloads by name, each in words.
-        stopped: ids of the batches that a hold keeps from being created.
     """
 
     workloads: Sequence[WorkloadConfig]
     pending: Mapping[str, int]
     under_way: Sequence[Batch]
     holds: Mapping[str, str]
-    stopped: frozenset[int] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.under_way or any(self.pending.values()))
@@ -49,14 +47,11 @@ def look(db: Connection, workloads: Sequence[WorkloadConfig]) -> Remaining:
     """Return what of these workloads is still to come."""
     names = {one.name for one in workloads}
     found = {one.name: _held(db, one.name, one.provider) for one in workloads}
-    under_way = [batch for batch in batches.under_way(db) if batch.workload in names]
-    uploaded = [batch for batch in under_way if batch.status is BatchStatus.UPLOADED]
     return Remaining(
         workloads,
         {name: n for name, n in tasks.pending(db).items() if name in names},
-        under_way,
+        [batch for batch in batches.under_way(db) if batch.workload in names],
         {name: holding.described(one) for name, one in found.items() if one is not None},
-        frozenset(batch.id for batch in uploaded if _held(db, batch.workload, batch.provider) is not None),
     )
 
 
@@ -73,7 +68,7 @@ def comes(left: Remaining, problems: Collection[Problem]) -> bool:
         problems: what poll and dispatch met when they were last at it.
     """
     lasting = [found for found in problems if found.kind in _FOR_A_PERSON]
-    return any(_batch_comes(batch, lasting) for batch in left.under_way if batch.id not in left.stopped) or any(
+    return any(_batch_comes(batch, lasting) for batch in left.under_way) or any(
         _workload_comes(one, lasting)
         for one in left.workloads
         if left.pending.get(one.name) and one.name not in left.holds

@@ -46,7 +46,8 @@ def run(
     ids = {queue.id for queue in queues}
     counts = {key: n for key, n in tasks.counts(state.db).items() if key[0] in ids}
     totals = {queue: total for queue, total in answers.totals(state.db).items() if queue in ids}
-    under_way = [batch for batch in batches.under_way(state.db) if batch.workload in names]
+    open_batches = batches.under_way(state.db)
+    under_way = [batch for batch in open_batches if batch.workload in names]
     left = outbox.left(state.db)
     unknown = _unknown_costs(state, under_way)
     by_workload = {
@@ -59,6 +60,7 @@ def run(
     ):
         for name, found in groups.items():
             by_workload[name][field] = found
+    needs = attention.everything(state, open_batches, left, configured, options)
     result = {
         "tasks": _tasks(counts),
         "workloads": by_workload,
@@ -68,7 +70,7 @@ def run(
         "holds": [holding.as_dict(hold) | {"message": holding.described(hold)} for hold in actions.holds(state.db)],
         "snapshots": _snapshots(state),
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
-        "attention": [need.as_dict() for need in attention.everything(state, configured, options)],
+        "attention": [need.as_dict() for need in needs],
         **_spent(list(totals.values()), unknown.total()),
     }
     return Report(result, worked=True)

@@ -226,10 +226,7 @@ def test_run_goes_on_beside_a_receiver_that_is_gone(openai_spool: Spool) -> None
     assert not remaining.comes(left, [gone])  # so that only what poll and dispatch met is asked about
 
 
-@pytest.mark.parametrize("kind", ["row"])
-def test_the_row_of_what_was_withdrawn_is_written_again_with_a_ledger(
-    openai_spool: Spool, tmp_path: Path, kind: Any
-) -> None:
+def test_the_row_of_what_was_withdrawn_is_written_again_with_a_ledger(openai_spool: Spool, tmp_path: Path) -> None:
     spool = openai_spool
     path = tmp_path / "app.db"
     with sqlite3.connect(path) as app:
@@ -246,7 +243,7 @@ def test_the_row_of_what_was_withdrawn_is_written_again_with_a_ledger(
     with sqlite3.connect(path) as app:
         app.execute("UPDATE t SET e = NULL")
     app.close()
-    spool.redeliver(kind, made=True)
+    spool.redeliver("row", made=True)
     spool.reconcile()
     with sqlite3.connect(path) as app:
         [(words,)] = app.execute("SELECT e FROM t").fetchall()

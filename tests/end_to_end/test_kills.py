@@ -76,6 +76,21 @@ def environment(spool: Spool) -> dict[str, str]:
     return cron_environment(spool.folder) | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
+def killed(
+    spool: Spool, call: str, n: int, *arguments: str, children: bool = True
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command that is killed at the n-th of these system calls, if it makes so many.
+
+    Args:
+        children: whether what it starts counts as it does, threads included; else what is killed is nura alone.
+    """
+    inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
+    return subprocess.run(
+        [need("strace", "strace"), *(["-f"] if children else []), "-qq", "-o", "/dev/null", *inject, *arguments],
+        cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
 def recovered(spool: Spool) -> None:
     """Run the stages again, and assert that nothing was lost, paid for twice, or left lying about."""
     spool.enqueue(*({"id": i, "text": f"record number {i}"} for i in range(RECORDS)))
@@ -105,15 +120,11 @@ def fresh(parent: Path, protocol: str, n: int) -> Iterator[Spool]:
 def test_killed_at_any_call_that_writes_it_loses_nothing_and_pays_once(
     stage: str, call: str, protocol: str, sample: tuple[int, ...], tmp_path: Path
 ) -> None:
-    strace = need("strace", "strace")
+    need("strace", "strace")
     for n in range(1, MOST) if WHOLE else sample:
         with fresh(tmp_path, protocol, n) as spool:
             arguments = prepared(spool, stage)
-            inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
-            done = subprocess.run(
-                [strace, "-f", "-qq", "-o", "/dev/null", *inject, *arguments],
-                cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
-            )  # fmt: skip
+            done = killed(spool, call, n, *arguments)
             recovered(spool)
         if done.returncode == 0:
             assert n > 1 or call != "pwrite64", "every stage writes to the state file: the kill did not happen"
@@ -272,17 +283,12 @@ FEW_DELIVERIES = [
 def test_killed_at_any_call_while_it_delivers_each_row_is_written_once_and_everybody_told(
     kind: str, call: str, option: str, sample: tuple[int, ...], tmp_path: Path
 ) -> None:
-    strace = need("strace", "strace")
+    need("strace", "strace")
     for n in range(1, MOST) if WHOLE else sample:
         with fresh(tmp_path, "openai", n) as spool, opened(kind, spool.folder) as database:
             application(database)
             settled(spool, database, OPTIONS[option])
-            # Without -f: what is killed is nura, and not what it starts.
-            inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
-            done = subprocess.run(
-                [strace, "-qq", "-o", "/dev/null", *inject, str(NURA), "reconcile"],
-                cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
-            )  # fmt: skip
+            done = killed(spool, call, n, str(NURA), "reconcile", children=False)
             # The application goes on meanwhile: what was written is edited, and with a guard what was not, too.
             written = {i for (i,) in database.run(f"SELECT id FROM articles WHERE {OURS}")}
             by_hand = written if option == "ledger" else {0, 3}
@@ -354,15 +360,11 @@ def put_right(spool: Spool, verb: str, database: Database) -> None:
 def test_a_verb_that_is_killed_at_any_call_is_simply_run_again(
     verb: str, call: str, sample: tuple[int, ...], tmp_path: Path
 ) -> None:
-    strace = need("strace", "strace")
+    need("strace", "strace")
     for n in range(1, MOST) if WHOLE else sample:
         with fresh(tmp_path, "openai", n) as spool, opened("sqlite", spool.folder) as database:
             gone_wrong(spool, verb, database)
-            inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
-            done = subprocess.run(
-                [strace, "-f", "-qq", "-o", "/dev/null", *inject, str(NURA), *VERBS[verb]],
-                cwd=spool.folder, env=environment(spool), capture_output=True, timeout=120, check=False,
-            )  # fmt: skip
+            done = killed(spool, call, n, str(NURA), *VERBS[verb])
             put_right(spool, verb, database)
         if done.returncode == 0:
             assert n > 1 or call != "pwrite64", "every verb writes to the state file: the kill did not happen"

@@ -295,7 +295,8 @@ def test_the_desk_says_what_it_does_not_know(tmp_path: Path) -> None:
             control._call("advance", "POST", {})
         with pytest.raises(ValueError, match="account"):
             control.foreign(1)
-        assert control.settings() == {**control.settings(), "delay": 0, "models": [], "token_limit": 0, "seed": 0}
+        untouched = {"delay": 0, "models": [], "token_limit": 0, "seed": 0}
+        assert control.settings().items() >= untouched.items()
 
 
 def test_a_long_list_is_read_by_its_index(tmp_path: Path) -> None:

@@ -337,6 +337,7 @@ class WorkloadConfig(_Options):
     prompt_file: File | None = Field(None, description="file with the template")
     params: dict[str, Any] = Field({}, description="request options, passed on as they are")
     answer_schema: dict[str, Any] | None = Field(None, alias="schema", description="JSON schema that answers must fit")
+    accept_truncated: bool = Field(False, description="whether a text cut at its token limit is an answer")
     keep: list[str] = Field([], description="fields of the record that travel to results and events")
     dispatch: DispatchConfig = Field(default_factory=DispatchConfig, description="when waiting tasks are sent")
     retry: RetryConfig = Field(default_factory=RetryConfig, description="how often a task is tried")

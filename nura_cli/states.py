@@ -31,6 +31,7 @@ TASK_ARROWS: Mapping[TaskStatus, Mapping[TaskStatus, str]] = {
     TaskStatus.PENDING: {
         TaskStatus.SUBMITTED: "dispatch claims it for a batch",
         TaskStatus.CANCELLED: "enqueue puts another in its place, or cancel withdraws it",
+        TaskStatus.FAILED: "reconcile finds it to blame for a refused batch, or dispatch finds its attempts used up",
     },
     TaskStatus.SUBMITTED: {
         TaskStatus.PENDING: "reconcile tries it again, or its batch was not sent, refused or lost",
@@ -123,6 +124,22 @@ class Reason(StrEnum):
     SETTINGS = "settings"  # about the account, or the workload's options: no single request is to blame
     OUTAGE = "outage"  # the provider's own problem: it will pass
     CONTENT = "content"  # a request in it is to blame; also what nobody can classify
+
+
+class Blame(StrEnum):
+    """Whose fault the error of a single request is, as far as the vendor's words tell."""
+
+    TASK = "task"  # about this request: the same one would be refused again, or is worth another attempt
+    ACCOUNT = "account"  # money, quota or the key: no request's, however many others were answered
+    UNSURE = "unsure"  # a model, a permission, a region, the provider's own failure: no request's, unless others were answered
+
+
+class Excuse(StrEnum):
+    """Why an attempt does not count as one of its task's."""
+
+    ACCOUNT = "account"  # the account's or the provider's trouble
+    ALIKE = "alike"  # it was refused as all of its kind were
+    EXPIRED = "expired"  # its batch's time was over first
 
 
 RETRYABLE: frozenset[ErrorKind] = frozenset(

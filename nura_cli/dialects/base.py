@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from nura_cli.pricing import Usage
-from nura_cli.states import ErrorKind, Reason
+from nura_cli.states import Blame, ErrorKind, Reason
 
 TAG_KEY = "nura_tag"
 STATE_KEY = "nura_state"
@@ -84,6 +84,8 @@ class ResultLine(NamedTuple):
         error: None for an answer, else why there is none.
         http_status: the status the provider gave for this request, if any.
         code, message: the provider's own words about the error.
+        param: which part of the request it is about, in the provider's words, if it says so.
+        blame: whose fault it is, as far as these words tell.
     """
 
     custom_id: str
@@ -92,6 +94,8 @@ class ResultLine(NamedTuple):
     http_status: int | None = None
     code: str | None = None
     message: str | None = None
+    param: str | None = None
+    blame: Blame = Blame.TASK
 
 
 class Answer(NamedTuple):

@@ -6,13 +6,15 @@ Who holds and releases, and who heeds it, shares what stands here.
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nura_cli.clock import rfc3339
-from nura_cli.errors import EX_OK, ProblemKind, UsageError
+from nura_cli.errors import EX_OK, EX_PARTIAL, ProblemKind, UsageError
 from nura_cli.pipeline.report import Problem
-from nura_cli.state import Connection, State, actions, tasks
+from nura_cli.state import Connection, State, actions, standings, tasks
 from nura_cli.state.actions import Hold, Scope
+from nura_cli.state.standings import Held
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -44,6 +46,23 @@ def problem(hold: Hold) -> Problem:
         workload=hold.name if hold.scope == "workload" else None,
         about=hold.origin or None,
     )
+
+
+def hold_by_itself(db: Connection, workload: str, revision: str, why: Held, reason: str) -> Problem | None:
+    """Hold a workload because of what became of a revision of it; return that as a problem of the run's, None where nura holds it
+    already.
+
+    Args:
+        reason: in words, for a person: what happened.
+    """
+    standings.hold(db, workload, revision, why)
+    if any((one.scope, one.name) == ("workload", workload) and one.origin for one in actions.holds(db)):
+        return None
+    found = Hold("workload", workload, reason, db.now, None, "", None)
+    actions.hold(db, found)
+    n = tasks.pending(db).get(workload, 0)
+    actions.note(db, "hold", f"workload is held: {described(found)}", n, workload=workload, by_itself=True)
+    return replace(problem(found), exit_code=EX_PARTIAL)
 
 
 def as_dict(hold: Hold) -> dict[str, Any]:

@@ -5,12 +5,12 @@ Every writing function runs inside the caller's transaction.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import batches, log, outbox, selection, tasks
+from nura_cli.state import batches, log, outbox, selection, suspects, tasks
 from nura_cli.state.connection import Connection
-from nura_cli.states import ErrorKind, TaskStatus
+from nura_cli.states import Blame, ErrorKind, Excuse, TaskStatus
 
 _LARGEST = 2**63 - 1
 
@@ -39,12 +39,19 @@ class Charge(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why an attempt has no answer."""
+    """Why an attempt has no answer.
+
+    Attributes:
+        param: which part of the request the provider refused, in its words.
+        blame: whose fault it is, as far as the provider's words tell.
+    """
 
     kind: ErrorKind
     message: str
     code: str | None = None
     http_status: int | None = None
+    param: str | None = None
+    blame: Blame = Blame.TASK
 
 
 class Settled(NamedTuple):
@@ -56,6 +63,7 @@ class Settled(NamedTuple):
         failure: None for an answer.
         body: the raw response body, kept for answers and for failures that have one.
         superseded, retry_of: as :class:`Open` has them.
+        excused: why it counts as no attempt, where it does not.
     """
 
     task_id: int
@@ -67,6 +75,7 @@ class Settled(NamedTuple):
     body: bytes | None
     charge: Charge
     retry_of: int | None = None
+    excused: Excuse | None = None
 
     @property
     def falls_back(self) -> bool:
@@ -120,9 +129,9 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
         rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
         db.executemany(f"{move} AND id = ? AND batch_id = ?", rows)
     db.executemany(
-        "INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, input_tokens, cached_input_tokens, output_tokens,"
-        " cost, list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(s.task_id, batch_id, db.now, *_outcome(s.failure), *s.charge) for s in settled],
+        "INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, param, excused, input_tokens,"
+        " cached_input_tokens, output_tokens, cost, list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(s.task_id, batch_id, db.now, *_outcome(s.failure), s.excused, *s.charge) for s in settled],
     )
     db.executemany(_ANSWER, [_answer(batch_id, db.now, s) for s in settled if s.to is not TaskStatus.PENDING])
     moved = Counter((s.to, s.superseded) for s in settled)
@@ -137,6 +146,7 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
         tasks.add_to_counts(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
         log.task(db, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
     add_totals(db, queue, [s.charge for s in settled])
+    suspects.clear(db, [s.task_id for s in settled])
     for to in (TaskStatus.FAILED, TaskStatus.CANCELLED):
         fall_back(db, queue, to, [s.task_id for s in settled if s.falls_back and s.to is to])
     _take_places(db, [(s.retry_of, s.task_id) for s in settled if s.retry_of is not None and s.told])
@@ -176,8 +186,10 @@ def fall_back(db: Connection, queue: int, status: TaskStatus, ids: Sequence[int]
     tasks.add_to_counts(db, {(queue, status, False): -n, (queue, status, True): n})
 
 
-def _outcome(failure: Failure | None) -> tuple[str, str | None, str | None]:
-    return ("answered", None, None) if failure is None else (failure.kind, failure.code, failure.message)
+def _outcome(failure: Failure | None) -> tuple[str, str | None, str | None, str | None]:
+    if failure is None:
+        return "answered", None, None, None
+    return failure.kind, failure.code, failure.message, failure.param
 
 
 _ANSWER = (
@@ -187,7 +199,7 @@ _ANSWER = (
 
 
 def _answer(batch_id: int | None, at: int, s: Settled) -> tuple[object, ...]:
-    kind, message, code, http_status = s.failure or (None, None, None, None)
+    kind, message, code, http_status = s.failure[:4] if s.failure else (None, None, None, None)
     return (s.task_id, batch_id, s.to, at, s.attempts, kind, code, http_status, message, s.body)
 
 
@@ -203,23 +215,37 @@ def withdraw(db: Connection, queue: int, ids: Sequence[int], why: str) -> Withdr
 
     One that runs a completed task again gives its place back to that one: of it nobody is told.
     """
-    gone = db.execute(
-        f"{tasks.moving(TaskStatus.PENDING, TaskStatus.CANCELLED)} AND superseded_by IS NULL AND lane_id = ?"
-        " AND id IN (SELECT value FROM json_each(?)) RETURNING id, attempts, retry_of",
-        (queue, json.dumps(list(ids))),
-    ).fetchall()
     failure = Failure(ErrorKind.CANCELLED, why)
+    settled = end_waiting(db, queue, TaskStatus.CANCELLED, dict.fromkeys(ids, (None, failure)), why)
+    return Withdrawn(len(settled), [one.task_id for one in settled if one.told])
+
+
+def end_waiting(
+    db: Connection, queue: int, to: TaskStatus, ends: Mapping[int, tuple[int | None, Failure]], why: str
+) -> list[Settled]:
+    """End those of a queue's tasks that still wait, and stand for their keys, without another attempt; return them.
+
+    Args:
+        to: ``failed`` or ``cancelled``.
+        ends: by task, the batch that it was in when it failed, None for one that no batch settles, and why it ends.
+        why: for the log.
+    """
+    gone = db.execute(
+        f"{tasks.moving(TaskStatus.PENDING, to)} AND superseded_by IS NULL AND lane_id = ?"
+        " AND id IN (SELECT value FROM json_each(?)) RETURNING id, attempts, retry_of",
+        (queue, json.dumps(list(ends))),
+    ).fetchall()
     settled = [
-        Settled(task_id, False, TaskStatus.CANCELLED, n, 0, failure, None, Charge(), retry_of)
-        for task_id, n, retry_of in gone
+        Settled(task_id, False, to, n, 0, ends[task_id][1], None, Charge(), retry_of) for task_id, n, retry_of in gone
     ]
-    db.executemany(_ANSWER, [_answer(None, db.now, one) for one in settled])
+    db.executemany(_ANSWER, [_answer(ends[one.task_id][0], db.now, one) for one in settled])
     if settled:
         n = len(settled)
-        tasks.add_to_counts(db, {(queue, TaskStatus.PENDING, False): -n, (queue, TaskStatus.CANCELLED, False): n})
-        log.task(db, queue, None, TaskStatus.PENDING, TaskStatus.CANCELLED, n, why)
-    fall_back(db, queue, TaskStatus.CANCELLED, [one.task_id for one in settled if one.falls_back])
-    return Withdrawn(len(settled), [one.task_id for one in settled if one.told])
+        tasks.add_to_counts(db, {(queue, TaskStatus.PENDING, False): -n, (queue, to, False): n})
+        log.task(db, queue, None, TaskStatus.PENDING, to, n, why)
+    fall_back(db, queue, to, [one.task_id for one in settled if one.falls_back])
+    suspects.clear(db, [one.task_id for one in settled])
+    return settled
 
 
 def late(

@@ -411,6 +411,47 @@ CREATE INDEX actions_batch ON actions (batch_id) WHERE batch_id IS NOT NULL;
 -- rendered: the spec with its members in the order in which they were sent; the revision does not depend on that. NULL for
 -- batches of earlier releases.
 ALTER TABLE batches ADD COLUMN rendered TEXT;
+
+-- How a revision of a workload stands. refusals: its batches that were refused in a row, for what no single request is to blame
+-- for, the last at refused_at. held: why nura holds the workload for it, since held_at. released_at: when a person let it go on:
+-- what was before counts no more. pardoned: that was after it had been held for what its requests are: they fail one by one.
+CREATE TABLE standings (
+    workload TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    refusals INTEGER NOT NULL DEFAULT 0,
+    refused_at INTEGER NOT NULL DEFAULT 0,
+    held TEXT CHECK (held IN ('account', 'alike', 'search')),
+    held_at INTEGER,
+    released_at INTEGER NOT NULL DEFAULT 0,
+    pardoned INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (workload, revision)
+) STRICT, WITHOUT ROWID;
+
+-- Tasks of refused batches that may be to blame. how: 'among' others, refused 'alone', or 'named' by the provider. since: when
+-- that was; batch_id: in which batch. code, said: the provider's.
+CREATE TABLE suspects (
+    task_id INTEGER PRIMARY KEY,
+    lane_id INTEGER NOT NULL,
+    batch_id INTEGER NOT NULL,
+    how TEXT NOT NULL CHECK (how IN ('among', 'alone', 'named')),
+    since INTEGER NOT NULL,
+    code TEXT,
+    said TEXT
+) STRICT;
+CREATE INDEX suspects_queue ON suspects (lane_id, how, since, task_id);
+
+-- validated_at: when it was first seen that the provider had looked at its requests and took them.
+ALTER TABLE batches ADD COLUMN validated_at INTEGER;
+CREATE INDEX batches_validated ON batches (revision, workload, validated_at) WHERE validated_at IS NOT NULL;
+CREATE INDEX batches_revision ON batches (revision, workload, final_at);
+CREATE INDEX batches_answered ON batches (revision, workload) WHERE answered > 0;
+
+-- param: which part of the request the provider refused. excused: why it counts as no attempt of the task. What was refused, or
+-- could not be rendered, is found by the batch, without a look at what was answered.
+ALTER TABLE attempts ADD COLUMN param TEXT;
+ALTER TABLE attempts ADD COLUMN excused TEXT;
+CREATE INDEX attempts_refused ON attempts (batch_id) WHERE outcome IN ('refused', 'render');
+CREATE INDEX tasks_tried ON tasks (lane_id, attempts) WHERE status = 'pending' AND attempts > 0;
 """
 
 STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)

@@ -44,6 +44,7 @@ CREATE INDEX tasks_batch ON tasks (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX tasks_retry ON tasks (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX tasks_again ON tasks (lane_id) WHERE retry_of IS NOT NULL AND status = 'pending';
 CREATE INDEX tasks_superseded ON tasks (superseded_by) WHERE superseded_by IS NOT NULL;
+CREATE INDEX tasks_tried ON tasks (lane_id, attempts) WHERE status = 'pending' AND attempts > 0;
 
 -- Written once, never changed: the key as JSON, the record as it came (or a ready line's body).
 CREATE TABLE records (
@@ -73,7 +74,8 @@ CREATE TABLE specs (
 -- batches of earlier releases. asked_at: when the provider was last asked after it alone. short_at: when it first came home with
 -- fewer answers than the provider counts. ending: how the provider ended it. cancelled: tasks of it that somebody's cancelling of
 -- it made 'cancelled', until a person has decided about them. cancel_at: when a person wished it cancelled; cancel_taken_at: when
--- the provider took that. Columns after final_at came with later versions.
+-- the provider took that. validated_at: when it was first seen that the provider had looked at its requests and took them. Columns
+-- after final_at came with later versions.
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     lane_id INTEGER NOT NULL,
@@ -120,6 +122,7 @@ CREATE TABLE batches (
     cancel_taken_at INTEGER,
     cancel_why TEXT,
     rendered TEXT,
+    validated_at INTEGER,
     CHECK (status NOT IN ('submitted', 'completed', 'reconciled') OR remote_id IS NOT NULL),
     CHECK (status NOT IN ('submitting') OR marker IS NOT NULL),
     CHECK ((status IN ('reconciled', 'failed')) = (final_at IS NOT NULL))
@@ -131,6 +134,9 @@ CREATE UNIQUE INDEX batches_remote ON batches (provider, address, remote_id) WHE
 CREATE INDEX batches_remote_id ON batches (remote_id) WHERE remote_id IS NOT NULL;
 CREATE INDEX batches_sent ON batches (provider, created_at) WHERE marker IS NOT NULL;
 CREATE INDEX batches_cancelled ON batches (id) WHERE cancelled > 0;
+CREATE INDEX batches_validated ON batches (revision, workload, validated_at) WHERE validated_at IS NOT NULL;
+CREATE INDEX batches_revision ON batches (revision, workload, final_at);
+CREATE INDEX batches_answered ON batches (revision, workload) WHERE answered > 0;
 
 -- Batches at the provider that are ours and yet no batch of ours: doubles of one intent, or found after they were given
 -- up. They are cancelled and followed to their end, so that what they cost is counted.
@@ -181,7 +187,8 @@ CREATE INDEX answers_batch ON answers (batch_id);
 
 -- Append-only: one row for each time a task was answered for (or not) by a batch; money in pico-dollars (1e-12 USD),
 -- NULL where the model has no known price. stray: the remote id of a double, whose answers were billed and not used. code, said:
--- the provider's, of an attempt without an answer.
+-- the provider's, of an attempt without an answer; param: which part of the request it refused. excused: why it counts as no
+-- attempt of the task.
 CREATE TABLE attempts (
     task_id INTEGER NOT NULL,
     batch_id INTEGER NOT NULL,
@@ -196,9 +203,12 @@ CREATE TABLE attempts (
     list_cost INTEGER,
     code TEXT,
     said TEXT,
+    param TEXT,
+    excused TEXT,
     PRIMARY KEY (task_id, batch_id, stray)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_batch ON attempts (batch_id);
+CREATE INDEX attempts_refused ON attempts (batch_id) WHERE outcome IN ('refused', 'render');
 
 CREATE TABLE counts (
     lane_id INTEGER NOT NULL,
@@ -260,6 +270,34 @@ CREATE TABLE holds (
     ended_at INTEGER,
     PRIMARY KEY (scope, name, origin)
 ) STRICT, WITHOUT ROWID;
+
+-- How a revision of a workload stands. refusals: its batches that were refused in a row, for what no single request is to blame
+-- for, the last at refused_at. held: why nura holds the workload for it, since held_at. released_at: when a person let it go on:
+-- what was before counts no more. pardoned: that was after it had been held for what its requests are: they fail one by one.
+CREATE TABLE standings (
+    workload TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    refusals INTEGER NOT NULL DEFAULT 0,
+    refused_at INTEGER NOT NULL DEFAULT 0,
+    held TEXT CHECK (held IN ('account', 'alike', 'search')),
+    held_at INTEGER,
+    released_at INTEGER NOT NULL DEFAULT 0,
+    pardoned INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (workload, revision)
+) STRICT, WITHOUT ROWID;
+
+-- Tasks of refused batches that may be to blame. how: 'among' others, refused 'alone', or 'named' by the provider. since: when
+-- that was; batch_id: in which batch. code, said: the provider's.
+CREATE TABLE suspects (
+    task_id INTEGER PRIMARY KEY,
+    lane_id INTEGER NOT NULL,
+    batch_id INTEGER NOT NULL,
+    how TEXT NOT NULL CHECK (how IN ('among', 'alone', 'named')),
+    since INTEGER NOT NULL,
+    code TEXT,
+    said TEXT
+) STRICT;
+CREATE INDEX suspects_queue ON suspects (lane_id, how, since, task_id);
 
 CREATE TABLE runs (
     stage TEXT PRIMARY KEY,

@@ -65,10 +65,12 @@ def put_back(db: Connection) -> None:
     answers.put_back(db, 1, 1, 9, "x")
 
 
+BLAMED = Failure(ErrorKind.REFUSED, "m")
 MOVES: list[tuple[TaskStatus, TaskStatus, int, Callable[[Connection], object]]] = [
     (PENDING, SUBMITTED, 2, lambda db: tasks.claim(db, 1, 1, 1, 9)),
     (PENDING, CANCELLED, 2, replace("b", 2)),
     (PENDING, CANCELLED, 2, lambda db: answers.withdraw(db, 1, [1, 2], "x")),
+    (PENDING, FAILED, 2, lambda db: answers.end_waiting(db, 1, FAILED, {1: (1, BLAMED), 2: (1, BLAMED)}, "x")),
     (SUBMITTED, PENDING, 1, release),
     (SUBMITTED, PENDING, 1, settle(PENDING)),
     (SUBMITTED, COMPLETED, 1, settle(COMPLETED)),

@@ -197,10 +197,18 @@ def _task(task: dict[str, Any]) -> Iterator[str]:
         yield from _delivery(delivery)
 
 
+_EXCUSES = {
+    "account": "the account's trouble, or the provider's",
+    "alike": "all were refused alike",
+    "expired": "its batch's time was over first",
+}
+
+
 def _attempt(attempt: dict[str, Any]) -> Iterator[str]:
     where = " ".join(part for part in (attempt["provider"], attempt["model"], attempt["remote_id"]) if part)
     late = ", too late to be used" if attempt["late"] else ""
-    yield f"  {attempt['at']} batch {attempt['batch_id']}: {attempt['outcome']}{late}"
+    excused = f", not counted: {_EXCUSES[attempt['excused']]}" if attempt["excused"] else ""
+    yield f"  {attempt['at']} batch {attempt['batch_id']}: {attempt['outcome']}{late}{excused}"
     yield f"    {plain(where)}"
     yield f"    {_spent(attempt)}"
     if attempt["message"]:

@@ -8,7 +8,7 @@ from nura_cli.state.answers import Failure
 from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.outbox import Pause
 from nura_cli.state.runs import Route
-from nura_cli.states import RETRYABLE, ErrorKind, Reason, TaskStatus
+from nura_cli.states import RETRYABLE, ErrorKind, Excuse, Reason, TaskStatus
 
 if TYPE_CHECKING:
     from nura_cli.dialects.base import Rejection  # status asks about pauses, and loads no more than it needs
@@ -50,24 +50,28 @@ def next_status(
     jitter: float,
     *,
     wished: bool = False,
+    excused: Excuse | None = None,
 ) -> NextStatus:
-    """Decide what becomes of a task whose attempt number ``attempts`` ended so.
+    """Decide what becomes of a task that ended so after ``attempts`` of its own.
 
     A superseded task is never sent again. What the vendor refused for good, or what would come out the same, fails at
-    once; the rest goes back to wait until its attempts are used up.
+    once; the rest goes back to wait until its attempts are used up, and what is excused whatever they are.
 
     Args:
         wished: a person wished its batch cancelled: what would be tried again is cancelled.
+        excused: why the last attempt is none of its own. What waits for its workload's release waits for nothing else.
     """
     if failure is None:
         return NextStatus(TaskStatus.COMPLETED, 0)
     if failure.kind is ErrorKind.CANCELLED:  # somebody decided so
         return NextStatus(TaskStatus.CANCELLED, 0)
-    if failure.kind in RETRYABLE and attempts < max_attempts and not superseded:
-        if wished:
-            return NextStatus(TaskStatus.CANCELLED, 0)
-        return NextStatus(TaskStatus.PENDING, now + backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter))
-    return NextStatus(TaskStatus.FAILED, 0)
+    again = excused is not None or (failure.kind in RETRYABLE and attempts < max_attempts)
+    if not again or superseded:
+        return NextStatus(TaskStatus.FAILED, 0)
+    if wished:
+        return NextStatus(TaskStatus.CANCELLED, 0)
+    rest = 0 if excused is Excuse.ALIKE else backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter)
+    return NextStatus(TaskStatus.PENDING, now + rest)
 
 
 def until(paused_until: int, now: int) -> int:

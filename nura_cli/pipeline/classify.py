@@ -32,7 +32,8 @@ class Classifier:
         """Return what becomes of the task that a result line is about."""
         if line.error is not None:
             message = shorten(line.message or str(line.error))
-            return Verdict(Failure(line.error, message, line.code, line.http_status), line.body, Charge())
+            failure = Failure(line.error, message, line.code, line.http_status, line.param, line.blame)
+            return Verdict(failure, line.body, Charge())
         body = line.body or b""
         answer = self._dialect.answer(self._spec.endpoint, body)
         charge = self._spent(answer.model or self._spec.model, answer.usage)

@@ -34,7 +34,7 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, holding, plans, queues, recovery, settle, spool, targets, wishes
+from nura_cli.pipeline import backoff, blame, holding, plans, queues, recovery, settle, spool, targets, wishes
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
@@ -42,10 +42,12 @@ from nura_cli.pipeline.render import ordered, revision
 from nura_cli.pipeline.report import Report, batch_dicts, counted
 from nura_cli.pipeline.run import about
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, actions, batches, runs, tasks
+from nura_cli.state import State, actions, batches, refusals, runs, tasks
 from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
+from nura_cli.state.refusals import Revision
+from nura_cli.state.standings import Held
 from nura_cli.states import BatchStatus, ErrorKind
 
 _PAGE = 1000
@@ -78,6 +80,20 @@ class Dispatch(Walk):
                 route = runs.route(db, provider)
                 rest = backoff.after_outage(route, error.message, error.retry_after, self.clock(), backoff.jitter())
                 runs.learn(db, rest)
+
+    def end_used_up(self, visit: Visit) -> None:
+        """Fail them, each with what its last attempt failed for."""
+        plan, total = plans.plan_of(self.config, visit.workload.name), 0
+        while True:
+            with self.state.transaction() as db:
+                ids = tasks.used_up(db, visit.queue.id, visit.workload.retry.max_attempts, settle.CHUNK_TASKS)
+                ends = refusals.last_failures(db, ids)
+                settled = settle.fail_waiting(db, visit.queue.id, ends, plan, "its attempts are used up") if ids else []
+            total += len(settled)
+            if len(settled) < settle.CHUNK_TASKS:
+                break
+            self.state.yield_to_writers()
+        self.used_up(visit.workload, total, "failed")
 
     def next_batch(self, visit: Visit, room: Room) -> Sent:
         """Claim, write and send the next batch of a queue."""
@@ -201,6 +217,9 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Non
     load = Load(room, visit.rendering.dialect.frame)
     pieces = load.pieces(_rows(job.state, batch), visit.rendering.maker(batch.tag, room.limits))
     sealed = spool.write(request_file(job.state, batch), pieces)
+    if load.failed and _held_unrendered(job, batch, load):
+        request_file(job.state, batch).unlink(missing_ok=True)
+        return None
     plan = plans.plan_of(job.config, batch.workload)
     with settle.undoing(job.state, batch, plan) as db:
         unrendered = settle.fail_unrendered(db, batch, load.failed, plan)
@@ -217,6 +236,22 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Non
     if in_vain:
         job.note(settle.in_vain(batch.workload, Counter({str(ErrorKind.RENDER): len(in_vain)})))
     return written
+
+
+def _held_unrendered(job: Dispatch, batch: Batch, load: Load) -> bool:
+    """Return whether the records of a batch cannot be rendered for what is no record's fault; then the workload is held, and none of
+    its tasks fails.
+    """
+    revision = Revision(batch.workload, batch.revision, batch.id)
+    reason = blame.unrendered(job.state.db, revision, load.failed, load.requests)
+    if reason is None:
+        return False
+    with job.state.transaction() as db:
+        found = holding.hold_by_itself(db, batch.workload, batch.revision, Held.ALIKE, reason)
+    _give_back(job, batch, reason)
+    if found is not None:
+        job.note(found)
+    return True
 
 
 def request_file(state: State, batch: Batch) -> Path:

@@ -530,7 +530,7 @@ def _completed(
     now = job.clock()
     with job.state.transaction() as db:
         route = runs.route(db, batch.provider, batch.endpoint, batch.model)
-        if faults is None:
+        if faults is None and home.lines.answered:
             runs.learn(db, backoff.after_success(route, batch.requests))
         return batches.move(
             db,

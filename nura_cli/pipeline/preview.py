@@ -8,12 +8,13 @@ answer, and what an earlier run left behind for dispatch to recover, stands outs
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from nura_cli.config import Config, WorkloadConfig
-from nura_cli.pipeline import backoff, queues, recovery, targets
+from nura_cli.errors import EX_PARTIAL
+from nura_cli.pipeline import backoff, blame, holding, queues, recovery, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.estimate import estimate
 from nura_cli.pipeline.packing import Load, Room
@@ -22,6 +23,8 @@ from nura_cli.pipeline.render import revision
 from nura_cli.pipeline.report import Report
 from nura_cli.pricing import Prices, decimal_dollars
 from nura_cli.state import State, batches, runs, tasks
+from nura_cli.state.actions import Hold
+from nura_cli.state.refusals import Revision
 from nura_cli.states import BatchStatus
 
 _PAGE = 1000
@@ -59,6 +62,8 @@ class DryRun(Walk):
     _claims: dict[int, _Claims] = field(default_factory=dict)
     _gone: Counter[int] = field(default_factory=Counter)
     _bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _holds: dict[str, Hold] = field(default_factory=dict)
+    _used_up: dict[int, frozenset[int]] = field(default_factory=dict)
     _routes: dict[tuple[str, str, str], runs.Route] = field(default_factory=dict)
 
     def check_targets(self, workload: WorkloadConfig) -> None:
@@ -77,6 +82,19 @@ class DryRun(Walk):
         """Return how many tasks of a queue would still be pending."""
         return super().pending(queue) - self._gone[queue]
 
+    def end_used_up(self, visit: Visit) -> None:
+        """Count them, and leave them out of what is claimed."""
+        queue = visit.queue.id
+        self._used_up[queue] = frozenset(
+            tasks.used_up(self.state.db, queue, visit.workload.retry.max_attempts, tasks.last_id(self.state.db))
+        )
+        self._gone[queue] += len(self._used_up[queue])
+        self.used_up(visit.workload, len(self._used_up[queue]), "will fail")
+
+    def held(self, workload: WorkloadConfig) -> Hold | None:
+        """Return what would hold it."""
+        return super().held(workload) or self._holds.get(workload.name)
+
     def next_batch(self, visit: Visit, room: Room) -> Sent:
         """Measure the next batch of a queue."""
         claims = self._claims_of(visit)
@@ -84,6 +102,9 @@ class DryRun(Walk):
         if not taken:
             return Sent.DONE
         load = _measured(self.state, visit, room, sorted(taken))
+        if self._hold_unrendered(visit, load):
+            claims.give_back(taken, 0)
+            return Sent.HELD
         claims.give_back(taken, load.last_id)
         self._gone[visit.queue.id] += load.requests + len(load.failed)
         self.unrendered(visit.workload, load.failed, "will fail", "mend its prompt before it is dispatched")
@@ -96,8 +117,20 @@ class DryRun(Walk):
         queue = visit.queue.id
         if queue not in self._claims:
             ids = tasks.due_ids(self.state.db, queue, visit.last_id)
-            self._claims[queue] = _Claims(ids)
+            self._claims[queue] = _Claims(one for one in ids if one not in self._used_up[queue])
         return self._claims[queue]
+
+    def _hold_unrendered(self, visit: Visit, load: Load) -> bool:
+        """Return whether dispatch would hold the workload, for records that cannot be rendered alike."""
+        name = visit.workload.name
+        of = Revision(name, revision(visit.rendering.spec)[0])
+        reason = blame.unrendered(self.state.db, of, load.failed, load.requests)
+        if reason is None:
+            return False
+        hold = Hold("workload", name, reason, self.clock(), None, "", None)
+        self._holds[name] = hold
+        self.note(replace(holding.problem(hold), exit_code=EX_PARTIAL))
+        return True
 
     def _plan(self, visit: Visit, load: Load) -> None:
         """Note a batch that dispatch would send, and what would be known once it is taken."""

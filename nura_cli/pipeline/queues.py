@@ -17,6 +17,7 @@ from nura_cli.clock import rfc3339
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.dialects.base import Dialect
 from nura_cli.errors import (
+    EX_PARTIAL,
     EX_TEMPFAIL,
     ConfigError,
     DatabaseDown,
@@ -111,6 +112,14 @@ class Walk(ProviderRun, ABC):
         """Take what is due of a queue, as much as there is room for, and say what came of it."""
 
     @abstractmethod
+    def end_used_up(self, visit: Visit) -> None:
+        """Fail what is due of a queue and has had its attempts: there may be fewer of them by now."""
+
+    def held(self, workload: WorkloadConfig) -> Hold | None:
+        """Return what holds a workload, or its provider, at this moment, or None."""
+        return actions.held(self.state.db, workload.name, workload.provider)
+
+    @abstractmethod
     def check_targets(self, workload: WorkloadConfig) -> None:
         """See that a workload's answers will have somewhere to go. Raises ConfigError, DatabaseDown."""
 
@@ -144,6 +153,20 @@ class Walk(ProviderRun, ABC):
         first = f"task {failed[0][0]}: {failed[0][1]}"
         what = f"{counted(len(failed), 'task')} {outcome}, since no prompt can be rendered"
         self.fail(InputError(f"{workload.name}: {what}; {first}", hint=hint), workload=workload.name)
+
+    def used_up(self, workload: WorkloadConfig, n: int, outcome: str) -> None:
+        """Note that tasks have had their attempts.
+
+        Args:
+            outcome: what became of them, in words: ``failed``.
+        """
+        if n:
+            most = workload.retry.max_attempts
+            what = f"{counted(n, 'task')} {outcome}, having been tried {most} times or more (retry.max_attempts)"
+            hint = f"see nura results {workload.name} --status failed"
+            self.note(
+                Problem(ProblemKind.TASK, f"{workload.name}: {what}", EX_PARTIAL, hint=hint, workload=workload.name)
+            )
 
     def note_hold(self, hold: Hold) -> None:
         """Note that something is held: once a run, however much waits for it."""
@@ -203,7 +226,7 @@ def _visit(walk: Walk, workload: WorkloadConfig) -> None:
 
 def _held(walk: Walk, workload: WorkloadConfig, pending: int) -> Wait | None:
     """Return that a workload, or its provider, is held at this moment, or None; it is said where tasks wait for it."""
-    hold = actions.held(walk.state.db, workload.name, workload.provider)
+    hold = walk.held(workload)
     if hold is None:
         return None
     if pending:
@@ -256,6 +279,7 @@ def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_
     refuse_misfit(workload, queue, dialect)
     visit = Visit(workload, queue, rendering(workload, dialect, queue.endpoint, queue.model), last_id)
     model = visit.rendering.spec.model or None
+    walk.end_used_up(visit)
     refusals = 0
     while workload.provider not in walk.blocked and refusals < _MOST_REFUSALS:
         pending = walk.pending(queue.id)

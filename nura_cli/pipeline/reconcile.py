@@ -14,31 +14,39 @@ reconcile lock and never talks to a provider; it reads the providers' keys only 
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, ResultLine, Spec, rejections
 from nura_cli.dialects.vendors import dialect as dialect_of
-from nura_cli.errors import EX_PARTIAL, ConfigError, ProblemKind
-from nura_cli.pipeline import attention, backoff, deliver, estimate, plans, settle, spool
+from nura_cli.errors import EX_OK, EX_PARTIAL, ConfigError, ProblemKind
+from nura_cli.pipeline import attention, backoff, blame, deliver, estimate, holding, plans, settle, spool
 from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
-from nura_cli.pipeline.report import Problem, Report, counted
+from nura_cli.pipeline.report import Problem, Report, counted, ordinal
 from nura_cli.pipeline.run import Run, about
 from nura_cli.pricing import Prices
-from nura_cli.state import State, answers, batches, outbox, snapshots
+from nura_cli.state import Connection, State, answers, batches, outbox, refusals, runs, snapshots, standings
 from nura_cli.state.answers import Charge, Failure, Open, Settled
 from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.disk import on_disk
 from nura_cli.state.file import unforeseen
-from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
+from nura_cli.state.standings import Held
+from nura_cli.states import BatchStatus, Blame, ErrorKind, EventType, Excuse, TaskStatus
 
 CHUNK_LINES = 2000
 CHUNK_BYTES = 8 * 1024 * 1024
 _LINE_BYTES = 256 * 1024 * 1024
 _DEFAULT_ATTEMPTS = 3
+
+
+class Expired(NamedTuple):
+    """How many tasks wait again because their batch expired, and how often one of them has at most."""
+
+    n: int = 0
+    times: int = 0
 
 
 @dataclass(kw_only=True)
@@ -48,12 +56,16 @@ class Reconcile(Run):
     Attributes:
         failures, in_vain: by workload and kind of error, the tasks that failed, and those that ran completed ones again and
             have no answer.
+        put_back: by workload and the provider's words, the tasks that wait again for what is no fault of theirs.
+        expired: by workload, the tasks whose batch's time was over first, and how often that befell one of them at most.
     """
 
     tasks: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     failures: dict[str, Counter[str]] = field(default_factory=dict)
     in_vain: dict[str, Counter[str]] = field(default_factory=dict)
+    put_back: dict[str, Counter[str]] = field(default_factory=dict)
+    expired: dict[str, Expired] = field(default_factory=dict)
     prices: dict[str, Prices] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 
@@ -93,7 +105,7 @@ def run(state: State, config: Config, *, progress: Callable[[int, int], None] = 
     for batch in waiting:
         with job.apart(f"batch {batch.id}", **about(batch)):
             _reconcile(job, batch)
-        progress(sum(job.tasks[name] for name in ("completed", "failed", "retried", "cancelled")), total)
+        progress(sum(job.tasks[name] for name in _TALLIED.values()), total)
     for orphan in batches.orphans(state.db):
         doing = f"an extra batch beside batch {orphan.batch_id}"
         with job.apart(doing, provider=orphan.provider, batch=orphan.batch_id):
@@ -112,6 +124,16 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         job.note(Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload))
     for workload, kinds in job.in_vain.items():
         job.note(settle.in_vain(workload, kinds))
+    for workload, found in job.expired.items():
+        often = f"; one of them for the {ordinal(found.times)} time" if found.times > 1 else ""
+        text = f"{workload}: {counted(found.n, 'task')} expired unanswered, and {_WAIT[found.n == 1]} again{often}"
+        job.note(Problem(ProblemKind.TASK, text, EX_OK, workload=workload, about="expired"))
+    for workload, words in job.put_back.items():
+        n = words.total()
+        text = (
+            f"{workload}: {counted(n, 'task')} {_WAIT[n == 1]} again, no attempt counted: {words.most_common(1)[0][0]}"
+        )
+        job.note(Problem(ProblemKind.REFUSED, text, EX_PARTIAL, workload=workload, about="put_back"))
     for what, n in (+job.ignored).items():
         job.note(
             Problem(
@@ -154,7 +176,7 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
             )
         )
         return
-    settling = Settling(job, batch)
+    settling = Settling(job, batch, list(paths.values()))
     for part, path in paths.items():
         with on_disk(path), path.open("rb") as file:
             for chunk in chunks(file):
@@ -223,12 +245,23 @@ def chunks(file: BinaryIO) -> Iterator[list[bytes]]:
         yield lines
 
 
+class Others(NamedTuple):
+    """What is known of other requests: the forms of refusal that are no request's fault, and whether any was answered."""
+
+    alike: frozenset[blame.Form]
+    answered: bool
+
+
+_NONE = Others(frozenset(), answered=False)
+
+
 class Settling:
     """The settling of one batch, chunk by chunk."""
 
-    def __init__(self, job: Reconcile, batch: Batch) -> None:
+    def __init__(self, job: Reconcile, batch: Batch, paths: Sequence[Path]) -> None:
         self._job = job
         self._batch = batch
+        self._paths = paths
         self._dialect = dialect_of(batch.dialect)
         spec = Spec.stored(batches.spec(job.state.db, batch.revision))
         self._classifier = Classifier(self._dialect, spec, job.prices_of(batch))
@@ -238,6 +271,9 @@ class Settling:
         self._answers = 0
         self._left: dict[int, Exception] = {}
         self._unread: Exception | None = None
+        self._pardoned = standings.of(job.state.db, batch.workload, batch.revision).pardoned
+        self._others: Others | None = None
+        self._culprits: set[int] = set()
 
     def apply(self, chunk: list[bytes], *, all_answers: bool) -> None:
         """Settle the tasks that a chunk of result lines is about.
@@ -273,16 +309,98 @@ class Settling:
         """Settle the tasks that lines are about, in one transaction."""
         job, batch = self._job, self._batch
         verdicts = {task_id: self._verdict(line) for task_id, line in lines.items()}
+        if any(blame.doubtful(one.failure, pardoned=self._pardoned) for one in verdicts.values()):
+            self._look()
         now = job.clock()
         with job.state.transaction() as db:
             found, wish = answers.open_tasks(db, batch.id, list(lines)), batches.wish(db, batch.id)
+            self._find_culprits(db, [task_id for task_id in found if self._unwitnessed(verdicts[task_id])])
             settled = [self._settled(task_id, task, verdicts[task_id], now, wish) for task_id, task in found.items()]
             settle.settle_tasks(db, batch, settled, self._plan, "its result came")
+            held = self._hold(db, settled)
             others = {task_id: verdict.charge for task_id, verdict in verdicts.items() if task_id not in found}
             late, unknown = self._late(db, others) if others else (0, 0)
+        job.problems += held
         _tally(job, batch, settled)
         job.tasks["late"] += late
         job.ignored["about tasks nobody knows"] += unknown
+
+    def _look(self) -> None:
+        """Look once at all the rows of the batch, and at what became of others, before a failure is put down to anybody."""
+        if self._others is not None:
+            return
+        refused, judged, answered = Counter[blame.Form](), 0, self._batch.answered > 0
+        for line in self._all_lines():
+            refusal = line.error is ErrorKind.REFUSED and line.blame is not Blame.ACCOUNT
+            judged += refusal or line.error is None
+            answered = answered or line.error is None
+            if refusal and (failure := self._verdict(line).failure):
+                refused[blame.form_of(failure.code, failure.param, failure.message)] += 1
+        db = self._job.state.db
+        revision = refusals.Revision(self._batch.workload, self._batch.revision, self._batch.id)
+        alike = blame.alike_before(db, revision, blame.Rows(refused, judged, answered))
+        self._others = Others(alike, answered or refusals.answered_since(db, self._batch))
+
+    def _unwitnessed(self, verdict: Verdict) -> bool:
+        """Return whether a failure would be excused for want of a request that was answered."""
+        unsure = verdict.failure is not None and verdict.failure.blame is Blame.UNSURE
+        return unsure and not (self._others or _NONE).answered
+
+    def _find_culprits(self, db: Connection, ids: Sequence[int]) -> None:
+        """Remember which of these tasks failed before beside others that were answered: it takes no other witness now."""
+        self._culprits = refusals.failed_alone(db, ids) if ids else set()
+
+    def _all_lines(self) -> Iterator[ResultLine]:
+        """Yield each of the batch's own lines, of all its files, once."""
+        seen: set[int] = set()
+        for path in self._paths:
+            with on_disk(path), path.open("rb") as file:
+                for chunk in chunks(file):
+                    for raw in chunk:
+                        task_id, line = self._own(raw.strip())
+                        if line is not None and task_id not in seen:
+                            seen.add(task_id)
+                            yield line
+
+    def _own(self, raw: bytes) -> tuple[int, ResultLine | None]:
+        """Return the task that a line of the batch is about; what is wrong with other lines is no matter here."""
+        try:
+            line = self._dialect.result(raw)
+        except Exception:  # noqa: BLE001 - it is met, and said, when it is settled
+            return 0, None
+        tag, _, number = line.custom_id.rpartition("-")
+        own = tag == self._batch.tag and number.isascii() and number.isdigit() and len(number) <= 18
+        return (int(number), line) if own else (0, None)
+
+    def _hold(self, db: Connection, settled: Sequence[Settled]) -> list[Problem]:
+        """Rest the route, or hold the workload, for what is no task's fault among these; return what is to be said of it."""
+        waiting = [one for one in settled if one.excused and one.to is TaskStatus.PENDING]
+        put_back = [one for one in waiting if one.excused is Excuse.ACCOUNT]
+        alike = [one for one in waiting if one.excused is Excuse.ALIKE]
+        said = []
+        if put_back:
+            why = settle.words(put_back[0].failure)
+            self._rest(db, why)
+            released_at = standings.of(db, self._batch.workload, self._batch.revision).released_at
+            most = refusals.most_excused(db, [one.task_id for one in put_back], Excuse.ACCOUNT, released_at)
+            if most >= blame.MOST_PUT_BACK:
+                reason = f"the account's trouble goes on, {most} times for one task, the last time: {why}"
+                said.append(self._held(db, Held.ACCOUNT, reason))
+        if alike:
+            n = counted(len(alike), "request")
+            reason = f"{n} of batch {self._batch.id} refused alike, and so none of them failed: {settle.words(alike[0].failure)}"
+            said.append(self._held(db, Held.ALIKE, reason))
+        return [one for one in said if one is not None]
+
+    def _rest(self, db: Connection, why: str) -> None:
+        """Let the batch's route rest; one that rests already does so no longer for it."""
+        batch = self._batch
+        route = runs.route(db, batch.provider, batch.endpoint, batch.model)
+        remedy = backoff.Remedy(pause=True)
+        runs.learn(db, backoff.after_refusal(route, remedy, batch.requests, why, db.now, backoff.jitter()))
+
+    def _held(self, db: Connection, why: Held, reason: str) -> Problem | None:
+        return holding.hold_by_itself(db, self._batch.workload, self._batch.revision, why, reason)
 
     def _verdict(self, line: ResultLine) -> Verdict:
         verdict = self._classifier.classify(line)
@@ -322,7 +440,9 @@ class Settling:
 
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int, wish: str | None) -> Settled:
         """Return what becomes of a task; ``wish`` says who wished its batch cancelled, and why, where somebody did."""
-        attempts, failure = task.attempts + 1, verdict.failure
+        failure, others = verdict.failure, self._others or _NONE
+        excused = blame.excuse(failure, others.alike, witnessed=others.answered or task_id in self._culprits)
+        attempts = task.attempts if excused else task.attempts + 1
         if wish is not None and failure is not None and failure.kind is ErrorKind.CANCELLED:
             failure = failure._replace(message=wish)
         to, not_before = backoff.next_status(
@@ -333,6 +453,7 @@ class Settling:
             now,
             backoff.jitter(),
             wished=wish is not None,
+            excused=excused,
         )
         return Settled(
             task_id,
@@ -344,6 +465,7 @@ class Settling:
             verdict.body,
             verdict.charge,
             task.retry_of,
+            excused,
         )
 
     def finish(self) -> None:
@@ -407,17 +529,26 @@ _WITHOUT_LINE = {
 
 def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
     """Count what became of a batch's tasks, for the report."""
+    expired = []
     for one in settled:
-        name = _TALLIED[one.to]
-        job.tasks[name] += 1
+        if one.excused and one.to is TaskStatus.PENDING:
+            expired += [one.task_id] if one.excused is Excuse.EXPIRED else []
+            if one.excused is not Excuse.EXPIRED:
+                job.put_back.setdefault(batch.workload, Counter())[settle.words(one.failure)] += 1
+        job.tasks[_TALLIED[one.to]] += 1
         if one.to is TaskStatus.CANCELLED and batch.cancel_at is not None:
             continue  # as was wished
         if one.failure and one.falls_back:
             job.in_vain.setdefault(batch.workload, Counter())[one.failure.kind] += 1
         elif one.failure and one.told and one.to is TaskStatus.FAILED:
             job.failures.setdefault(batch.workload, Counter())[one.failure.kind] += 1
+    if expired:
+        before, times = job.expired.get(batch.workload, Expired())
+        often = refusals.most_excused(job.state.db, expired, Excuse.EXPIRED)
+        job.expired[batch.workload] = Expired(before + len(expired), max(times, often))
 
 
+_WAIT = {True: "waits", False: "wait"}
 _TALLIED = {
     TaskStatus.PENDING: "retried",
     TaskStatus.COMPLETED: "completed",

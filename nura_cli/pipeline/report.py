@@ -175,6 +175,12 @@ def _added(one: Any, other: Any) -> Any:
     return one + other
 
 
+def ordinal(n: int) -> str:
+    """Return a number as a place in a row: ``1st``, ``2nd``, ``12th``."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th") if n % 100 not in (11, 12, 13) else "th"
+    return f"{n:,}{ending}"
+
+
 def counted(n: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 batch``, ``2 batches``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"

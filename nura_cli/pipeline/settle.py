@@ -1,7 +1,7 @@
 """Moves that stages share: tasks that could not be rendered, batches that were not sent or refused whole, answers that were lost."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -250,6 +250,32 @@ def refused_batch(
     batches.move(db, batch, BatchStatus.FAILED, f"refused: {why}", reason=why, faults=stored_rejections(faults))
     outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan)
     return Refusal(settled, verdict.pause)
+
+
+def words(failure: Failure | None) -> str:
+    """Return the provider's code and words about a failure on one line."""
+    return (
+        ": ".join(part for part in (failure and failure.code, failure and failure.message) if part) or "no reason given"
+    )
+
+
+def fail_waiting(
+    db: Connection, queue: int, ends: Mapping[int, tuple[int | None, Failure]], plan: Plan, why: str
+) -> list[Settled]:
+    """Fail those of a queue's tasks that still wait, without another attempt, and note whom the application is to be told.
+
+    Args:
+        ends: by task, the batch that it was in last, and why it fails.
+        why: for the log.
+    """
+    settled = answers.end_waiting(db, queue, TaskStatus.FAILED, ends, why)
+    told: dict[int, list[tuple[int, TaskStatus]]] = {}
+    for one in settled:
+        if one.told:
+            told.setdefault(ends[one.task_id][0] or outbox.NO_BATCH, []).append((one.task_id, one.to))
+    for batch_id, notified in told.items():
+        outbox.add_for_tasks(db, queue, batch_id, notified, plan)
+    return settled
 
 
 def describe(faults: tuple[Rejection, ...]) -> str:

@@ -169,6 +169,8 @@ def _attempt(one: Attempt) -> dict[str, Any]:
         "late": one.late,
         "code": one.code,
         "message": one.said,
+        "param": one.param,
+        "excused": one.excused,
         "usage": _usage(one),
         "cost": decimal_dollars(one.cost),
     }

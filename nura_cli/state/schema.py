@@ -451,6 +451,7 @@ CREATE INDEX batches_answered ON batches (revision, workload) WHERE answered > 0
 ALTER TABLE attempts ADD COLUMN param TEXT;
 ALTER TABLE attempts ADD COLUMN excused TEXT;
 CREATE INDEX attempts_refused ON attempts (batch_id) WHERE outcome IN ('refused', 'render');
+CREATE INDEX attempts_excused ON attempts (batch_id) WHERE excused IS NOT NULL;
 CREATE INDEX tasks_tried ON tasks (lane_id, attempts) WHERE status = 'pending' AND attempts > 0;
 """
 

@@ -209,6 +209,7 @@ CREATE TABLE attempts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_batch ON attempts (batch_id);
 CREATE INDEX attempts_refused ON attempts (batch_id) WHERE outcome IN ('refused', 'render');
+CREATE INDEX attempts_excused ON attempts (batch_id) WHERE excused IS NOT NULL;
 
 CREATE TABLE counts (
     lane_id INTEGER NOT NULL,

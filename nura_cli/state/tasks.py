@@ -388,6 +388,17 @@ def due_ids(db: Connection, queue: int, last_id: int) -> Iterator[int]:
             values["not_before"], values["id"] = rows[-1]
 
 
+def used_up(db: Connection, queue: int, most: int, limit: int) -> list[int]:
+    """Return up to ``limit`` due tasks of a queue that have had ``most`` attempts or more: those were lowered since."""
+    due = " OR ".join(_DUE)
+    rows = db.execute(
+        "SELECT t.id FROM tasks t WHERE t.lane_id = :queue AND t.status = 'pending' AND t.attempts > 0"
+        f" AND t.attempts >= :most AND ({due}) LIMIT :limit",
+        {"queue": queue, "most": most, "now": db.now, "horizon": db.horizon, "limit": limit},
+    )
+    return [row[0] for row in rows]
+
+
 def lines(db: Connection, ids: Sequence[int]) -> list[tuple[int, bytes]]:
     """Return (task id, line) of these tasks, by id."""
     query = "SELECT task_id, line FROM records WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY task_id"

@@ -96,7 +96,8 @@ class Attempt(NamedTuple):
     Attributes:
         late: its answer came too late to be applied, and was billed all the same.
         remote_id: its batch at the provider; for a second sending of it, that one's.
-        code, said: the provider's, where there is no answer.
+        code, said, param: the provider's, where there is no answer: param names the part of the request.
+        excused: why it counts as none of the task's, where it does not.
     """
 
     task_id: int
@@ -106,6 +107,8 @@ class Attempt(NamedTuple):
     late: bool
     code: str | None
     said: str | None
+    param: str | None
+    excused: str | None
     input_tokens: int
     cached_input_tokens: int
     output_tokens: int
@@ -119,7 +122,7 @@ class Attempt(NamedTuple):
 def attempts(db: Connection, ids: Sequence[int]) -> list[Attempt]:
     """Return the attempts at these tasks, by time."""
     rows = db.execute(
-        "SELECT a.task_id, a.batch_id, a.at, a.outcome, a.late, a.code, a.said, a.input_tokens, a.cached_input_tokens,"
+        "SELECT a.task_id, a.batch_id, a.at, a.outcome, a.late, a.code, a.said, a.param, a.excused, a.input_tokens, a.cached_input_tokens,"
         " a.output_tokens, a.cost, a.list_cost, b.provider, b.model, CASE a.stray WHEN '' THEN b.remote_id ELSE a.stray END"
         " FROM attempts a LEFT JOIN batches b ON b.id = a.batch_id WHERE a.task_id IN (SELECT value FROM json_each(?))"
         " ORDER BY a.at, a.batch_id, a.stray",

@@ -26,7 +26,7 @@ from nura_cli.state import schema
 from nura_cli.state.answers import Failure
 from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.runs import Route
-from nura_cli.states import BATCH_ARROWS, RETRYABLE, TASK_ARROWS, BatchStatus, ErrorKind, TaskStatus
+from nura_cli.states import BATCH_ARROWS, RETRYABLE, TASK_ARROWS, BatchStatus, ErrorKind, Excuse, TaskStatus
 
 PACKAGE = Path(lines.__file__).parents[1]
 
@@ -247,6 +247,18 @@ def test_of_a_batch_that_was_wished_cancelled_nothing_is_tried_again(kind: Error
     ]
     assert fates[2].to is (TaskStatus.CANCELLED if kind in RETRYABLE else fates[0].to)
     assert (fates[2].not_before, fates[3]) == (0, fates[1])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ErrorKind if kind is not ErrorKind.CANCELLED])
+@pytest.mark.parametrize("excused", Excuse)
+def test_what_is_excused_waits_again_however_often_it_was_tried(kind: ErrorKind, excused: Excuse) -> None:
+    def after(*, superseded: bool = False, wished: bool = False) -> backoff.NextStatus:
+        return backoff.next_status(Failure(kind, "x"), 9, 3, superseded, 1000, 0, wished=wished, excused=excused)
+
+    assert after().to is TaskStatus.PENDING
+    assert (after().not_before == 1000) is (excused is Excuse.ALIKE)
+    assert after(wished=True).to is TaskStatus.CANCELLED
+    assert after(superseded=True).to is TaskStatus.FAILED
 
 
 def test_a_pause_further_away_than_any_backoff_is_over() -> None:

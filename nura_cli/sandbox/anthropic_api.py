@@ -196,9 +196,9 @@ def _checked(part: Path) -> int:
 
 
 def _refusal(refused: Fault, part: Path) -> Failure:
-    """Return the refusal that a fault wants; with ``line: "match"`` it names the request."""
+    """Return the refusal that a fault wants; with ``line: "match"`` (or "matches") it names the first request."""
     words = refused.get("message", "Refused.")
-    if refused.get("line") == "match" and "match" in refused:
+    if refused.get("line") in ("match", "matches") and "match" in refused:
         text = str(refused["match"])
         n = next((n for n, one in enumerate(elements(part)) if text in json.dumps(one, ensure_ascii=False)), 0)
         words = f"requests.{n}.params: {words}"
@@ -306,9 +306,9 @@ def _stranger(n: int) -> work.Reply:
     return _line(f"stranger-{n}", "expired")._replace(ending="foreign")
 
 
-def _errored(custom_id: str, status: int, message: str) -> work.Reply:
+def _errored(custom_id: str, status: int, message: str, kind: str | None = None) -> work.Reply:
     ident = hashlib.sha256(custom_id.encode()).hexdigest()[:24]
-    return _line(custom_id, "errored", {"error": {**_error(status, message), "request_id": f"req_{ident}"}})
+    return _line(custom_id, "errored", {"error": {**_error(status, message, kind), "request_id": f"req_{ident}"}})
 
 
 class _Answerer:
@@ -325,7 +325,7 @@ class _Answerer:
         if fate.ending == "failed":
             status = int(fate.fault.get("status", 500))
             words = fate.fault.get("message", f"the sandbox failed this request with {status}")
-            return _errored(request.custom_id, status, words)
+            return _errored(request.custom_id, status, words, fate.fault.get("code"))
         problem = problem_of(request.body, self._version)
         if problem:
             return _errored(request.custom_id, 400, problem)

@@ -25,8 +25,9 @@ Of an exchange, by ``route`` (a glob over upload, files, file, download, create,
 Of a batch, dealt out when it is first worked on; ``batch`` names the only one it concerns. Rows are chosen by ``fraction``
 (1.0, with ``seed``), ``match`` (text in the request) or ``custom_ids``:
 
-``rows``         requests fail: ``status`` (500), ``message``, ``shape``: body (the status and the vendor's error in the
-                 response), plain (the status alone), error (``error``, no response), zero (status 0, no body)
+``rows``         requests fail: ``status`` (500), ``message``, ``code`` (Anthropic: the error's type), ``param`` (OpenAI), ``shape``:
+                 body (the status and the vendor's error in the response), plain (the status alone), error (``error``, no
+                 response), zero (status 0, no body), bare (the response's body is itself the error)
 ``missing``      rows are in no file
 ``duplicate``    rows come twice
 ``foreign``      ``n`` (3) rows of nobody come along
@@ -37,9 +38,12 @@ Of a batch, dealt out when it is first worked on; ``batch`` names the only one i
 ``expire``       the chosen rows (``fraction`` 0.5) are answered, the rest expires; OpenAI with ``files: false`` names no file
 ``cancel``       likewise, and the provider has cancelled the rest
 ``refuse``       OpenAI: the batch fails with ``code`` (token_limit_exceeded), ``message`` and ``line``; Anthropic: the create is
-                 refused with ``status`` (400). With ``match`` only a batch that holds this text; ``line: "match"`` names it.
-                 OpenAI gives its ``errors`` as a list, null, string, dict (one ``{"code", "message"}``), strings (a list of
-                 them) or data_strings (``{"data": [string]}``)
+                 refused with ``status`` (400). With ``match`` only a batch that holds this text; ``line: "match"`` names it,
+                 "matches" every line that does. OpenAI gives its ``errors`` as a list, null, string, dict (one ``{"code",
+                 "message"}``), strings (a list of them), data_strings (``{"data": [string]}``) or in_words (a list of one, which
+                 names the lines in its words); with ``at: create`` it looks into the file before it answers the create, as some
+                 services do, and refuses that with ``status``: a list has the errors beside a summary, a dict the first one as
+                 the error, and the rest says it in words
 ``lost``         its results are gone: no download
 ``no_output``    ``output_file_id`` is null, whatever was answered
 ``unnamed``      it has ended and names no results, though they are counted and billed; Anthropic has none of it either. With
@@ -156,14 +160,14 @@ _OPTIONS: dict[str, set[str]] = {
     "redirect": {"status", "to"},
     "mixed_up": {"of"},
     "create_shape": {"shape"},
-    "rows": {"status", "shape", "message"},
+    "rows": {"status", "shape", "message", "code", "param"},
     "foreign": {"n"},
     "short": {"seconds"},
     "unnamed": {"seconds"},
     "late_id": {"bytes"},
     "expire": {"files"},
     "cancel": {"files"},
-    "refuse": {"code", "message", "line", "status", "errors"},
+    "refuse": {"code", "message", "line", "status", "errors", "at"},
     "invalid": {"mode"},
     "hide": {"seconds"},
     "list_shape": {"shape"},
@@ -176,9 +180,10 @@ _FRAMINGS = ("length", "chunked", "close")
 _CHOICES = {
     ("truncate", "framing"): _FRAMINGS,
     ("framing", "framing"): _FRAMINGS,
-    ("rows", "shape"): ("body", "plain", "error", "zero"),
+    ("rows", "shape"): ("body", "plain", "error", "zero", "bare"),
     ("invalid", "mode"): ("text", "schema", "length", "refusal", "empty"),
-    ("refuse", "errors"): ("list", "null", "string", "dict", "strings", "data_strings"),
+    ("refuse", "errors"): ("list", "null", "string", "dict", "strings", "data_strings", "in_words"),
+    ("refuse", "at"): ("check", "create"),
     ("times", "form"): ("ms", "far", "text", "iso"),
     ("list_files", "where"): ("list", "retrieve", "wrong_list"),
     ("create_shape", "shape"): ("batch_id", "no_id", "empty", "wrapped", "known"),

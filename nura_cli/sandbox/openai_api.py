@@ -1,12 +1,14 @@
 """The sandbox's OpenAI side: files and batches, as the vendor's Batch guide and API reference describe them."""
 
 import secrets
+from pathlib import Path
 from typing import Any
 
-from nura_cli.sandbox import work
+from nura_cli.sandbox import faults, work
 from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number
+from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.openai_requests import error_of
-from nura_cli.sandbox.openai_work import FILE_LASTS, step
+from nura_cli.sandbox.openai_work import FILE_LASTS, errors_in, refused_for, step
 from nura_cli.sandbox.store import Store, account_of
 
 ENDPOINTS = (
@@ -198,7 +200,10 @@ def _create(store: Store, request: Request) -> Reply:
     row = store.file(request.account, body["input_file_id"])
     if row is None or row["purpose"] != "batch":
         raise failure(404, f"No such File object: {body['input_file_id']}", param="input_file_id")
-    quirks = store.quirks()
+    quirks, source = store.quirks(), store.body(row["id"])
+    refused = store.refusal(source, at="create")
+    if refused:
+        raise _refusal(refused, source)
     batches = [
         store.add_batch(
             request.account,
@@ -215,6 +220,21 @@ def _create(store: Store, request: Request) -> Reply:
     ]
     shown = _json(store, batches[0], quirks)
     return Json({"job": shown} if "job_create" in quirks else shown)
+
+
+def _refusal(refused: Fault, source: Path) -> Failure:
+    """Return the refusal of a create that a fault wants: with what is wrong in its file, as the fault has it."""
+    text = str(refused.get("match", "")).encode()
+    with source.open("rb") as file:
+        matched = [n for n, line in enumerate(file, 1) if text in line]
+    errors, form = refused_for(refused, matched), faults.choice(refused, "errors")
+    said = failure(int(refused.get("status", 400)), errors[0]["message"], code=errors[0]["code"])
+    if form == "list":
+        said.body["error"]["message"] = f"The input file has {len(errors)} errors."
+        said.body["errors"] = errors_in(errors, form)
+    elif form == "dict":
+        said.body["error"] |= errors[0]
+    return said
 
 
 def _check_metadata(metadata: Any) -> None:

@@ -42,15 +42,16 @@ def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
 
 def _fail(store: Store, batch: dict[str, Any], errors: list[dict[str, Any]], refusal: Fault | None) -> None:
     shown = oddities.echoed(errors[:_MOST_ERRORS], store.echo())
-    told = {"errors": _errors(shown, faults.choice(refusal, "errors") if refusal else "list")}
+    told = {"errors": errors_in(shown, faults.choice(refusal, "errors") if refusal else "list")}
     store.change(batch["id"], status="failed", ended_at=store.now(), told=told)
 
 
-def _errors(errors: list[dict[str, Any]], form: str) -> Any:
+def errors_in(errors: list[dict[str, Any]], form: str) -> Any:
     """Return a failed batch's errors in the form that a fault wants."""
     words = [error["message"] for error in errors]
     forms: dict[str, Any] = {
         "list": {"object": "list", "data": errors},
+        "in_words": {"object": "list", "data": errors},
         "null": None,
         "string": words[0],
         "dict": {"code": errors[0]["code"], "message": words[0]},
@@ -58,6 +59,15 @@ def _errors(errors: list[dict[str, Any]], form: str) -> Any:
         "data_strings": {"object": "list", "data": words},
     }
     return forms[form]
+
+
+def refused_for(refusal: Fault, matched: list[int]) -> list[dict[str, Any]]:
+    """Return the errors that a ``refuse`` wants of a batch in whose file the lines ``matched`` (from 1) hold its text."""
+    named = {"match": matched[:1], "matches": matched}.get(str(refusal.get("line")), [refusal.get("line")])
+    code, words = refusal.get("code", "token_limit_exceeded"), refusal.get("message", "Refused.")
+    if faults.choice(refusal, "errors") == "in_words" and any(named):
+        named, words = [None], f"Line{'s' * (len(named) > 1)} {' and '.join(map(str, named))}: {words}"
+    return [{"code": code, "message": words, "line": line, "param": None} for line in named or [None]]
 
 
 class _Check:
@@ -73,7 +83,7 @@ class _Check:
         self._batch = batch
         self._settings = settings
         self._refusal = faults.of(suffered, "refuse")
-        self._matched: int | None = None
+        self._matched: list[int] = []
 
     def run(self, source: Path) -> "_Check":
         try:
@@ -93,7 +103,7 @@ class _Check:
 
     def _line(self, n: int, line: bytes) -> None:
         if self._refusal and "match" in self._refusal and str(self._refusal["match"]).encode() in line:
-            self._matched = self._matched or n
+            self._matched.append(n)
         if not line.strip():
             return
         self.total += 1
@@ -131,10 +141,7 @@ class _Check:
 
     def _whole(self) -> None:
         if self._refusal:
-            line = self._refusal.get("line")
-            code, words = self._refusal.get("code", "token_limit_exceeded"), self._refusal.get("message", "Refused.")
-            self.errors = []
-            self._wrong(code, words, self._matched if line == "match" else line)
+            self.errors = refused_for(self._refusal, self._matched)
         elif self.errors:
             return
         elif not self.total:
@@ -298,10 +305,11 @@ def _unanswered(base: dict[str, Any], ending: str) -> work.Reply:
 def _failed(base: dict[str, Any], fault: Fault, ident: str) -> work.Reply:
     status, shape = int(fault.get("status", 500)), fault.get("shape", "body")
     inside = error_of(status, fault.get("message", f"the sandbox failed this request with {status}"))
-    inside["error"]["code"] = inside["error"]["type"]
+    inside["error"] |= {"code": fault.get("code", inside["error"]["type"]), "param": fault.get("param")}
     if shape == "error":
         error = {"code": inside["error"]["code"], "message": inside["error"]["message"]}
         return _row("error", {**base, "error": error}, "failed")
     if shape == "zero":
         return _row("error", {**base, "response": {"status_code": 0, "request_id": "", "body": None}}, "failed")
-    return _row("error", {**base, "response": _response(status, ident, inside if shape == "body" else {})}, "failed")
+    body = {"body": inside, "bare": inside["error"]}.get(shape, {})
+    return _row("error", {**base, "response": _response(status, ident, body)}, "failed")

@@ -469,7 +469,10 @@ class Store:
 
         def of_kind(kind: str) -> Callable[[Fault], bool]:
             return lambda fault: (
-                fault["what"] == kind and fault.get("batch", batch["id"]) == batch["id"] and _matches(fault, body)
+                fault["what"] == kind
+                and fault.get("at") != "create"
+                and fault.get("batch", batch["id"]) == batch["id"]
+                and _matches(fault, body)
             )
 
         with self.transaction() as db:
@@ -478,9 +481,20 @@ class Store:
             db.execute("UPDATE batches SET faults = ? WHERE id = ?", (json.dumps(dealt), batch["id"]))
         return dealt
 
-    def refusal(self, body: Path) -> Fault | None:
-        """Return the ``refuse`` fault that a create with this body suffers, and count it down."""
-        return self._take(lambda fault: fault["what"] == "refuse" and "batch" not in fault and _matches(fault, body))
+    def refusal(self, body: Path, *, at: str | None = None) -> Fault | None:
+        """Return the ``refuse`` fault that a create with this body suffers, and count it down.
+
+        Args:
+            at: only one that says so.
+        """
+        return self._take(
+            lambda fault: (
+                fault["what"] == "refuse"
+                and at in (None, fault.get("at"))
+                and "batch" not in fault
+                and _matches(fault, body)
+            )
+        )
 
     def standing(self) -> list[Fault]:
         """Return the quirks that are switched on."""

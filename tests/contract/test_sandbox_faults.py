@@ -808,6 +808,18 @@ def test_rows_fail_in_every_shape(client: OpenAI, server: Sandbox, shape: str, s
     assert server.control.billing()["requests"] == 4
 
 
+def test_rows_fail_with_any_code_and_parameter(client: OpenAI, claude: Anthropic, server: Sandbox) -> None:
+    server.control.fault("rows", status=400, code="odd", param="messages", message="no", times=2)
+    error = rows(client, run(client, chats(1)).error_file_id)["c0"]["response"]["body"]["error"]
+    assert error == {"message": "no", "type": "invalid_request_error", "param": "messages", "code": "odd"}
+    (result,) = results(claude, finish(claude, asks(1)).id).values()
+    assert result.type == "errored"
+    assert (result.error.error.type, result.error.error.message) == ("odd", "no")
+    server.control.fault("rows", status=400, code="odd", shape="bare", message="no")
+    bare = rows(client, run(client, chats(1)).error_file_id)["c0"]["response"]["body"]
+    assert (bare["code"], bare["message"]) == ("odd", "no")
+
+
 def test_rows_are_chosen_by_fraction_text_or_name(claude: Anthropic, server: Sandbox) -> None:
     server.control.fault("rows", fraction=0.5, seed=3, status=529)
     batch = finish(claude, asks(60))
@@ -874,6 +886,36 @@ def test_a_batch_is_refused_with_any_code_or_the_line_that_is_at_fault(client: O
     assert error
     assert error.data
     assert (error.data[0].code, error.data[0].line) == ("invalid_request", 4)
+
+
+def test_every_line_that_is_at_fault_can_be_named(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("refuse", code="bad", match="this is", line="matches", message="no")
+    error = run(client, chats(3)).errors
+    assert error
+    assert [(one.code, one.line) for one in error.data or ()] == [("bad", 1), ("bad", 2), ("bad", 3)]
+    server.control.fault("refuse", code="bad", match="this is", line="matches", message="no", errors="in_words")
+    error = run(client, chats(2)).errors
+    assert error
+    assert [(one.message, one.line) for one in error.data or ()] == [("Lines 1 and 2: no", None)]
+
+
+@pytest.mark.parametrize("form", ["list", "dict", "in_words"])
+def test_a_create_can_be_refused_for_what_its_file_holds(client: OpenAI, server: Sandbox, form: str) -> None:
+    server.control.fault(
+        "refuse", match="this is c2", line="matches", code="bad", message="no", at="create", errors=form
+    )
+    assert run(client, chats(2)).status == "completed"
+    with pytest.raises(openai.BadRequestError) as caught:
+        send(client, chats(3))
+    told = caught.value.response.json()
+    assert told["error"]["code"] == "bad"
+    if form == "list":
+        assert told["errors"]["data"] == [{"code": "bad", "message": "no", "line": 3, "param": None}]
+    elif form == "dict":
+        assert (told["error"]["message"], told["error"]["line"]) == ("no", 3)
+    else:
+        assert told["error"]["message"] == "Line 3: no"
+    assert send(client, chats(3)).id  # once
 
 
 def test_a_create_of_claudes_is_refused_for_what_it_holds(claude: Anthropic, server: Sandbox) -> None:

@@ -196,6 +196,14 @@ class DatabaseDown(NuraError):
     kind = ProblemKind.DATABASE
 
 
+class Rejection(NamedTuple):
+    """Why a provider refused a batch: its code, its words, and the 1-based request line, where it names one."""
+
+    code: str | None
+    message: str | None
+    line: int | None
+
+
 class ProviderError(NuraError):
     """A provider could not be spoken to, or refused.
 
@@ -203,6 +211,7 @@ class ProviderError(NuraError):
         http_status: the status of its answer, if there was one.
         code: the provider's own word for it, if it gave one.
         retry_after: seconds it asks to wait, if it does.
+        faults: what it found wrong, each with its code, its own words and the request line that it names, if it does.
     """
 
     exit_code = EX_TEMPFAIL
@@ -215,12 +224,14 @@ class ProviderError(NuraError):
         http_status: int | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        faults: Sequence[Rejection] = (),
         **about: Unpack[About],
     ) -> None:
         super().__init__(message, **about)
         self.http_status = http_status
         self.code = code
         self.retry_after = retry_after
+        self.faults = tuple(fault._replace(message=fault.message and scrub.clean(fault.message)) for fault in faults)
 
     @property
     def answered(self) -> bool:

@@ -33,7 +33,7 @@ from nura_cli.errors import InputError, NotFound, Refused, Unconfirmed
 from nura_cli.pricing import Usage
 from nura_cli.providers import wire
 from nura_cli.providers.base import Account, Download
-from nura_cli.states import ErrorKind, Reason
+from nura_cli.states import Blame, ErrorKind, Reason
 
 VENDOR = Vendor("tests.acme:AcmeDialect", "tests.acme:AcmeProvider")
 KEPT = 2 * 86400
@@ -86,12 +86,15 @@ class AcmeDialect:
         return b'{"ref":"%b","please":%b}' % (custom_id, body)
 
     def result(self, line: bytes) -> ResultLine:
-        """Decode ``{"ref", "said"}`` or ``{"ref", "sorry"}``."""
+        """Decode ``{"ref", "said"}`` or ``{"ref", "sorry", "about"}``."""
         found = msgspec.json.decode(line, type=dict[str, Any])
         if "ref" not in found:
             raise ValueError("no ref")
         if "sorry" in found:
-            return ResultLine(found["ref"], None, ErrorKind.REFUSED, None, "sorry", found["sorry"])
+            code, blame = ("unpaid", Blame.ACCOUNT) if found["sorry"] == "it is not paid" else ("sorry", Blame.TASK)
+            return ResultLine(
+                found["ref"], None, ErrorKind.REFUSED, None, code, found["sorry"], found.get("about"), blame
+            )
         return ResultLine(found["ref"], msgspec.json.encode(found["said"]))
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
@@ -107,6 +110,11 @@ class AcmeDialect:
     def reason(self, fault: Rejection) -> Reason:
         """Translate its two words."""
         return {"brimful": Reason.TOO_MUCH, "unpaid": Reason.SETTINGS}.get(fault.code or "", Reason.CONTENT)
+
+    def faults(self, body: Any) -> tuple[Rejection, ...]:
+        """Read ``{"unspeakable": [lines]}``."""
+        lines = body.get("unspeakable", []) if isinstance(body, dict) else []
+        return tuple(Rejection("unspeakable", "it will not say that", line) for line in lines)
 
     def schema_problems(self, schema: Mapping[str, Any]) -> Found:
         """Yield each enum: it has none."""
@@ -136,7 +144,8 @@ class AcmeProvider:
     @property
     def told(self) -> dict[str, Any]:
         """What a test tells: the time (``now``), why batches are refused (``refuse``), how many bytes answers have more
-        (``long``), whether creates are lost on the way there (``drop``) or on the way back (``lose``).
+        (``long``), whether creates are lost on the way there (``drop``) or on the way back (``lose``), whether a refused one
+        names the lines that are to blame (``names``).
         """
         found: dict[str, Any] = json.loads((self.folder / "told").read_text())
         return found
@@ -154,8 +163,12 @@ class AcmeProvider:
         assert endpoint == "/generate"
         head, *lines, tail = (self.folder / str(source)).read_text().split("\n")
         assert (head, tail) == ("<<", ">>")
-        if any("unspeakable" in line for line in lines):
-            raise Refused(f"{self.name}: unspeakable", http_status=422, code="unspeakable", provider=self.name)
+        wrong = [n for n, line in enumerate(lines, 1) if "unspeakable" in line]
+        if wrong:
+            faults = self.dialect.faults({"unspeakable": wrong if self.told.get("names") else [None]})
+            raise Refused(
+                f"{self.name}: unspeakable", http_status=422, code="unspeakable", faults=faults, provider=self.name
+            )
         remote_id = f"batch-{len(list(self.folder.glob('batch-*'))):04}"
         note = {"file": source, "created": self.told["now"], "total": len(lines)}
         (self.folder / remote_id).write_text(json.dumps(note))
@@ -196,8 +209,9 @@ class AcmeProvider:
 
     def _result(self, request: dict[str, Any]) -> bytes:
         please = request["please"]
-        if "sorry" in please["ask"]:
-            return msgspec.json.encode({"ref": request["ref"], "sorry": "it would not"}) + b"\n"
+        for told, sorry in (("sorry", "it would not"), ("unpaid", "it is not paid")):
+            if told in please["ask"]:
+                return msgspec.json.encode({"ref": request["ref"], "sorry": sorry, "about": "ask"}) + b"\n"
         words = please["ask"] + "!" * self.told.get("long", 0)
         said = {"words": words, "engine": please["engine"], "heard": len(please["ask"])}
         return msgspec.json.encode({"ref": request["ref"], "said": said}) + b"\n"

@@ -3,12 +3,13 @@
 Facts from the Message Batches guide and API reference.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from nura_cli.dialects import reading, schema_parts, writing
+from nura_cli.dialects import reading, refusals, schema_parts, topics, writing
 from nura_cli.dialects.base import (
     Answer,
     Ending,
@@ -182,10 +183,11 @@ class AnthropicDialect:
         outer = reading.members(ending.error)
         inner = outer.get("error")
         failure = inner if isinstance(inner, dict) else outer
-        code = reading.text(failure.get("type"))
+        code, words = reading.text(failure.get("type")), reading.text(failure.get("message"))
         status = _STATUSES.get(code or "")
         kind = _ENDINGS.get(ending.type) or reading.error_kind(status)
-        return ResultLine(found.custom_id, None, kind, status, code, reading.text(failure.get("message")))
+        blame = topics.blame(kind, reading.codes(failure), words, status)
+        return ResultLine(found.custom_id, None, kind, status, code, words, _param(words), blame)
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
         """Read a message: its text blocks together."""
@@ -216,8 +218,12 @@ class AnthropicDialect:
         return _encode({"custom_id": custom_id, "result": ending})
 
     def reason(self, fault: Rejection) -> Reason:
-        """Return what a fault comes down to; a code that is not known is taken to be about the content."""
-        return _REASONS.get(fault.code or "", Reason.CONTENT)
+        """Return what a fault comes down to; what neither code nor words tell is taken to be about the content."""
+        return topics.reason(fault, _REASONS)
+
+    def faults(self, body: Any) -> tuple[Rejection, ...]:
+        """Return why a create was refused; its words begin with the place of the request, counted from 0."""
+        return refusals.read(body)
 
     def schema_problems(self, schema: Mapping[str, Any]) -> Found:
         """Yield what structured output refuses (its guide, JSON schema limitations; the SDK's ``lib._parse``)."""
@@ -231,6 +237,21 @@ class AnthropicDialect:
                 yield (*place, "enum"), "Anthropic's structured output takes plain values alone"
         if schema_parts.recursive(schema):
             yield (), "refers to itself, which Anthropic's structured output does not take"
+
+
+_PARAM = re.compile(
+    r"(?:requests\.\d+\.params\.)?(?:([a-z][\w-]*(?:\.[\w-]+)*):(?:\s|$)|`([a-z][\w-]*(?:\.[\w-]+)*)`\s)"
+)
+_LONGEST_PARAM = 200
+
+
+def _param(message: str | None) -> str | None:
+    """Return which part of a request an error is about: its words begin with the path ("messages.0.content: …"), or with
+    an option in backticks.
+    """
+    found = _PARAM.match(message or "")
+    name = found and (found[1] or found[2])
+    return name if name and len(name) <= _LONGEST_PARAM else None
 
 
 def _usage(found: _Usage | None) -> Usage | None:

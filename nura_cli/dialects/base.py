@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from nura_cli.errors import Rejection as Rejection
 from nura_cli.pricing import Usage
 from nura_cli.states import Blame, ErrorKind, Reason
 
@@ -144,14 +145,6 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"  # somebody decided so: what was answered until then is kept
 
 
-class Rejection(NamedTuple):
-    """Why a provider refused a batch: its code, its words, and the 1-based request line, where it names one."""
-
-    code: str | None
-    message: str | None
-    line: int | None
-
-
 def stored_rejections(found: Sequence[Rejection]) -> str:
     """Return rejections as JSON, in which a batch keeps them."""
     return msgspec.json.encode(found).decode()
@@ -258,6 +251,10 @@ class Dialect(Protocol):
 
     def reason(self, fault: Rejection) -> Reason:
         """Return what a fault of a refused batch comes down to; ``request_too_large`` is what nura calls an HTTP 413."""
+        ...
+
+    def faults(self, body: Any) -> tuple[Rejection, ...]:
+        """Return why a create or an upload was refused, from the body of the answer, decoded: each fault, with its line."""
         ...
 
 

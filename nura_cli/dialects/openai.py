@@ -4,13 +4,12 @@ Facts from the OpenAI Batch guide and API reference, and from the public reports
 """
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from nura_cli.dialects import reading, schema_parts, writing
+from nura_cli.dialects import reading, refusals, schema_parts, topics, writing
 from nura_cli.dialects.base import (
     STATE_KEY,
     TAG_KEY,
@@ -244,10 +243,21 @@ class OpenAIDialect:
         return ResultLine(found.custom_id, body, None, status)
 
     def _failed(self, custom_id: str, status: int | None, error: Any, body: bytes | None) -> ResultLine:
-        error = _as_object(error) or _error_in(body) or {}
-        code = reading.text(error.get("code")) or reading.text(error.get("type"))
-        kind = _ROW_ERRORS.get(code or "") or reading.error_kind(status)
-        return ResultLine(custom_id, body, kind, status or None, code, reading.text(error.get("message")))
+        error = _as_object(error) or _error_in(body) or _bare_error(body)
+        codes, message = reading.codes(error), reading.text(error.get("message"))
+        kind = _ROW_ERRORS.get(codes[0] if codes else "") or reading.error_kind(status)
+        if kind is ErrorKind.RATE_LIMITED and topics.oversized(message):
+            kind = ErrorKind.REFUSED
+        return ResultLine(
+            custom_id,
+            body,
+            kind,
+            status or None,
+            codes[0] if codes else None,
+            message,
+            reading.place(error.get("param")),
+            topics.blame(kind, codes, message, status or None),
+        )
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
         """Read a response body of any of the endpoints."""
@@ -270,8 +280,12 @@ class OpenAIDialect:
         return _encode({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": shown})
 
     def reason(self, fault: Rejection) -> Reason:
-        """Return what a fault comes down to; a code that is not known is taken to be about the content."""
-        return _REASONS.get(fault.code or "", Reason.CONTENT)
+        """Return what a fault comes down to; what neither code nor words tell is taken to be about the content."""
+        return topics.reason(fault, _REASONS)
+
+    def faults(self, body: Any) -> tuple[Rejection, ...]:
+        """Return why a create or an upload was refused: some services look into the file at once (stdapi.ai#240)."""
+        return refusals.read(body)
 
     def schema_problems(self, schema: Mapping[str, Any]) -> Found:
         """Yield what strict mode refuses (Structured Outputs guide, supported schemas; the SDK's ``lib._pydantic``)."""
@@ -304,6 +318,17 @@ def _error_in(body: bytes | None) -> dict[str, Any] | None:
     except (msgspec.MsgspecError, RecursionError):
         return None
     return _as_object(error)
+
+
+def _bare_error(body: bytes | None) -> dict[str, Any]:
+    """Return a body that is itself the error (DashScope: ``{"code", "message"}``); an object without members where it is none."""
+    try:
+        found = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):
+        return {}
+    if isinstance(found.get("detail"), str):
+        return {"message": found["detail"], **found}
+    return found if isinstance(found.get("message"), str) else {}
 
 
 def _as_object(error: Any) -> dict[str, Any] | None:
@@ -402,50 +427,9 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         parts=parts,
         tag=reading.text(metadata.get(TAG_KEY)),
         state_id=reading.text(metadata.get(STATE_KEY)),
-        faults=_faults(found.get("errors")),
+        faults=refusals.read(found.get("errors")) or refusals.read(found.get("error")),
         ending=ending,
     )
-
-
-_MOST_FAULTS = 100
-_DEEPEST_FAULT = 5
-_LISTS = ("data", "errors", "error")
-_MESSAGES = ("message", "detail", "msg", "reason")
-
-
-def _faults(errors: Any, depth: int = 0) -> tuple[Rejection, ...]:
-    """Read why a batch was refused, whatever shape it comes in; words without a known place are kept as they are."""
-    if isinstance(errors, list) and depth < _DEEPEST_FAULT:
-        return tuple(fault for item in errors[:_MOST_FAULTS] for fault in _faults(item, depth + 1))[:_MOST_FAULTS]
-    if not isinstance(errors, dict) or depth >= _DEEPEST_FAULT:
-        return _in_words(errors)
-    message = next((text for name in _MESSAGES if (text := _words(errors.get(name)))), None)
-    within = [errors[name] for name in _LISTS if name in errors]
-    if within and message is None:
-        return next((found for inner in within if (found := _faults(inner, depth + 1))), ())
-    code = _words(errors.get("code")) or _words(errors.get("type"))
-    return (Rejection(code, message, _request_line(errors.get("line"))),) if code or message else _in_words(errors)
-
-
-def _in_words(errors: Any) -> tuple[Rejection, ...]:
-    """Return anything else as a fault that says just that; nothing at all is none."""
-    if not errors or errors is True:
-        return ()
-    text = errors if isinstance(errors, str) else json.dumps(errors, ensure_ascii=False)
-    return (Rejection(None, _words(text), None),)
-
-
-def _words(value: Any) -> str | None:
-    """Return what a vendor says, be it a number, as one line; None where it says nothing."""
-    return reading.line(str(value)) or None if isinstance(value, str | int) and not isinstance(value, bool) else None
-
-
-def _request_line(value: Any) -> int | None:
-    """Return the 1-based line that a fault names, or None where it names none that could be."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
-        value = int(value)
-    number = reading.whole(value)
-    return number if number and number == value else None
 
 
 def _not_strict(place: Place, part: Mapping[str, Any]) -> Found:

@@ -80,6 +80,27 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+_CODES = ("code", "type", "error_code", "status")
+
+
+def codes(error: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a vendor's words for an error, those of its ``details`` included: texts first, then numbers, the code first."""
+    found = [each.get(name) for each in (error, members(error.get("details"))) for name in _CODES]
+    numbers = [str(one) for one in found if isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 10**9]
+    return tuple(dict.fromkeys([*(one for one in found if isinstance(one, str) and one), *numbers]))
+
+
+_LONGEST_PLACE = 200
+
+
+def place(value: Any) -> str | None:
+    """Return which part of a request a vendor names, a bounded text: a path's steps joined by dots; None for anything else."""
+    steps = value if isinstance(value, list) else [value]
+    if not all(isinstance(step, str | int) and not isinstance(step, bool) for step in steps):
+        return None
+    return line(".".join(map(str, steps[:_LONGEST_PLACE])))[:_LONGEST_PLACE] or None
+
+
 def status(value: Any) -> str:
     """Return a vendor's word for where a batch stands, or ``unknown`` where it gives none."""
     return line(text(value) or "") or "unknown"

@@ -72,8 +72,8 @@ def scrubbed(verdict: Verdict) -> Verdict:
     failure, body = verdict.failure, verdict.body
     if failure is None:
         return verdict
-    code = None if failure.code is None else scrub.words(failure.code)
-    cleaned = failure._replace(message=scrub.words(failure.message), code=code)
+    code, param = (None if words is None else scrub.words(words) for words in (failure.code, failure.param))
+    cleaned = failure._replace(message=scrub.words(failure.message), code=code, param=param)
     return verdict._replace(failure=cleaned, body=None if body is None else scrub.body(body))
 
 

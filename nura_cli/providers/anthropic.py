@@ -26,7 +26,7 @@ class AnthropicProvider:
             ConfigError: the key cannot be read.
         """
         self.name, self.own, self._on_close = account.name, account.own, account.on_close
-        self._caller = wire.Caller(account.name, remote_batch)
+        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults)
         options = wire.sdk_options(account)
         with wire.without_environment("ANTHROPIC_"):
             import anthropic

@@ -4,7 +4,7 @@ Only dispatch, poll and those who help them hold a :class:`Provider`. What is sa
 (:mod:`nura_cli.dialects`), which has a file of its own for each vendor, as the connections have here.
 
 Errors of a :class:`Provider` (all from :mod:`nura_cli.errors`): ``KeyRefused`` (401, 403), ``RateLimited`` (429),
-``NotFound`` (404), ``Refused`` (any other certain no: 400, 413, 422), ``Unreachable`` (nothing of the request left, or a
+``NotFound`` (404), ``Refused`` (any other certain no: 400, 402, 413, 422), ``Unreachable`` (nothing of the request left, or a
 read or delete had no usable answer), and, from :meth:`Provider.create` alone, ``Unconfirmed`` (the request left, and no
 answer says what became of it).
 """

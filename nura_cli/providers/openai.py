@@ -24,7 +24,7 @@ class OpenAIProvider:
             ConfigError: the key cannot be read.
         """
         self.name, self.own, self._on_close = account.name, account.own, account.on_close
-        self._caller = wire.Caller(account.name, remote_batch)
+        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults)
         options, config = wire.sdk_options(account), account.config
         with wire.without_environment("OPENAI_"):
             import openai

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import msgspec
 
 from nura_cli import logs
-from nura_cli.dialects.base import Page, RemoteBatch
+from nura_cli.dialects.base import Page, Rejection, RemoteBatch
 from nura_cli.dialects.reading import http_date, line, text
 from nura_cli.errors import KeyRefused, NotFound, RateLimited, Refused, StateError, Unconfirmed, Unreachable
 from nura_cli.providers.base import Account, Download
@@ -30,6 +30,8 @@ SEND_SECONDS = 900.0
 _CHUNK_BYTES = 1 << 17
 _SPARE_BYTES = 16 * 1024 * 1024
 _NO_LIST = object()
+_TOO_LARGE = "request_too_large"
+"""What nura calls an HTTP 413."""
 
 Made = TypeVar("Made")
 Opened = Callable[[], AbstractContextManager[Any]]
@@ -111,13 +113,20 @@ class Caller:
     Args:
         name: the provider's, for the errors.
         read: makes a batch of the vendor's object; None for one without an id.
+        faults: reads why something was refused, from the body of the answer.
 
     A ``call`` sends one request and returns the SDK's raw response.
     """
 
-    def __init__(self, name: str, read: Callable[[Mapping[str, Any]], RemoteBatch | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[Mapping[str, Any]], RemoteBatch | None],
+        faults: Callable[[Any], tuple[Rejection, ...]],
+    ) -> None:
         self._name = name
         self._read = read
+        self._faults = faults
 
     def create(self, call: Callable[[], Any]) -> RemoteBatch:
         """Return the batch that ``call`` creates.
@@ -295,17 +304,21 @@ class Caller:
 
     def _from_status(self, what: str, error: Any, status: int, effect: bool) -> Exception:
         """Return the error for an HTTP status: certain for what is certain, doubtful for the rest."""
-        code, words = _vendor_words(getattr(error, "body", None))
+        body = _error_body(error)
+        code, words = _vendor_words(body)
         detail = line(words) or "no reason given"
         text = f"{self._name}: {what}: HTTP {status}: {detail}"
-        fields: dict[str, Any] = {"http_status": status, "code": code, "provider": self._name}
+        faults = self._faults(words if isinstance(body, str) else body)
+        if status == 413:
+            faults = tuple(fault._replace(code=_TOO_LARGE) for fault in faults) or (Rejection(_TOO_LARGE, None, None),)
+        fields: dict[str, Any] = {"http_status": status, "code": code, "faults": faults, "provider": self._name}
         if status in (401, 403):
             return KeyRefused(text, hint="check the key, and what it is allowed to do", provider=self._name)
         if status == 429:
             return RateLimited(text, retry_after=_retry_after(error.response.headers), **fields)
         if status == 404:
             return NotFound(text, **fields)
-        if status in (400, 413, 422):
+        if status in (400, 402, 413, 422):
             return Refused(text, **fields)
         if effect:
             hint = "nothing is sent again before the provider has said what became of it"
@@ -349,6 +362,16 @@ def _check_room(target: Path, announced: int | None) -> None:
             f"{target.parent}: {free // 10**6} MB are free, and a download needs {need} MB",
             hint="free some room; the next poll fetches it",
         )
+
+
+def _error_body(error: Any) -> Any:
+    """Return the whole body of an error's answer: its JSON, else what the SDK made of it, which leaves out what stands beside
+    the error.
+    """
+    try:
+        return msgspec.json.decode(error.response.content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, RuntimeError):  # RuntimeError: it was not read
+        return getattr(error, "body", None)
 
 
 def _vendor_words(body: Any) -> tuple[str | None, str]:

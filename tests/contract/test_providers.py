@@ -16,6 +16,7 @@ from nura_cli.dialects.base import Phase, RemoteBatch, Spec
 from nura_cli.errors import KeyRefused, NotFound, ProviderError, RateLimited, Refused, Unconfirmed, Unreachable
 from nura_cli.providers.base import Provider
 from nura_cli.sandbox import Sandbox
+from nura_cli.states import Reason
 from tests.conftest import PROTOCOLS
 
 KEY = "sk-secret-1234567890"
@@ -128,6 +129,7 @@ def test_uploads_are_listed_by_their_exact_names(provider: Provider, tmp_path: P
         ({"what": "status", "status": 403}, KeyRefused),
         ({"what": "status", "status": 429, "retry_after": 7}, RateLimited),
         ({"what": "status", "status": 400}, Refused),
+        ({"what": "status", "status": 402}, Refused),
         ({"what": "status", "status": 413}, Refused),
         ({"what": "status", "status": 422}, Refused),
         ({"what": "status", "status": 404}, NotFound),
@@ -244,14 +246,50 @@ def test_the_environment_counts_for_nothing(
     assert os.environ["OPENAI_ORG_ID"] == "trap"
 
 
+@pytest.mark.parametrize("form", ["list", "dict", "in_words"])
+def test_a_refused_create_carries_each_line_that_it_names(
+    provider: Provider, server: Sandbox, tmp_path: Path, form: str
+) -> None:
+    server.control.fault("refuse", at="create", errors=form, code="bad", message="no", match="say 1", line="matches")
+    with pytest.raises(Refused) as caught:
+        send(provider, tmp_path)
+    (fault,) = caught.value.faults
+    assert (fault.code, fault.line) == ("bad", 2)
+    assert (fault.message or "").endswith("no")
+    assert (caught.value.code, caught.value.http_status) == ("bad", 400)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words", "reason"),
+    [
+        (400, "invalid_request_error", "File is too large.", Reason.TOO_LARGE),
+        (413, "odd", "whatever", Reason.TOO_LARGE),
+        (400, "invalid_request_error", "Your credit balance is too low to access the API.", Reason.SETTINGS),
+        (402, "odd", "Insufficient Balance", Reason.SETTINGS),
+        (429, "odd", "Enqueued request limit reached for m. Limit: 1,000,000 enqueued requests.", Reason.TOO_MUCH),
+        (422, "odd", "whatever", Reason.CONTENT),
+    ],
+)
+def test_a_refusal_says_in_the_vendors_own_words_what_it_comes_down_to(
+    provider: Provider, server: Sandbox, tmp_path: Path, status: int, code: str, words: str, reason: Reason
+) -> None:
+    route = "upload" if provider.dialect.uploads else "create"
+    server.control.fault("status", route, status=status, code=code, message=words)
+    with pytest.raises(Refused) as caught:
+        send(provider, tmp_path)
+    (fault,) = caught.value.faults
+    assert fault.message == words
+    assert provider.dialect.reason(fault) is reason
+
+
 def test_a_key_that_the_server_repeats_is_not_repeated_here(provider: Provider, server: Sandbox) -> None:
     server.control.fault(
         "status", "*", status=400, message=f"Incorrect API key provided: {KEY}. \x1b[31m sk-proj-abc***xyz"
     )
     with pytest.raises(ProviderError) as caught:
         provider.page()
-    assert KEY not in str(caught.value)
-    assert "sk-proj" not in str(caught.value)
+    assert KEY not in f"{caught.value}{caught.value.faults}"
+    assert "sk-proj" not in f"{caught.value}{caught.value.faults}"
     assert "\x1b" not in str(caught.value)
     assert caught.value.__cause__ is None
 

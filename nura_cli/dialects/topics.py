@@ -1,0 +1,280 @@
+"""What an error is about, whatever its vendor: money, a model, an outage, too much at once. Pure, by codes and words.
+
+Codes are open lists, and every service has its own: a code is taken for what stands in it. A message counts where the code
+says nothing of its own, and only by how it begins: further in it may quote the record, which can say anything.
+
+The words are the vendors' own: OpenAI (error codes guide; openai-python#2084; curator#111), Anthropic (API reference, errors;
+claude-code#66314; curator#296), Azure (learn.microsoft.com, questions 2285577 and 2108663), DeepSeek (continue#9853),
+OpenRouter (qwen-code#73, openclaude#43, forgecode#571), Z.AI (docs.z.ai, api-code), DashScope, Moonshot, Groq, Cerebras, LiteLLM.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from nura_cli.errors import Rejection
+from nura_cli.states import Blame, ErrorKind, Reason
+
+
+class Topic(StrEnum):
+    """What an error is about: the closed list that all of them come down to."""
+
+    ACCOUNT = "account"  # money, quota or the key
+    ACCESS = "access"  # a model, a permission or a region that the account lacks
+    QUEUE = "queue"  # more is enqueued than the vendor takes
+    PACE = "pace"  # too many requests or tokens a minute
+    SIZE = "size"  # a batch, or the file of one, is too large
+    REQUEST = "request"  # this one request is larger than any minute's allowance
+    OUTAGE = "outage"  # the vendor's own failure
+
+
+# Codes, in lower case and without anything but letters and digits. The first that fits counts.
+_CODES: tuple[tuple[Topic, re.Pattern[str]], ...] = (
+    (Topic.QUEUE, re.compile(r"enqueued|^tokenlimitexceeded|queue(?:is)?(?:full|limit)|toomanybatch")),
+    # Cerebras' token_quota_exceeded and DashScope's Throttling.AllocationQuota are about a minute, and not about money.
+    (
+        Topic.PACE,
+        re.compile(
+            r"ratelimit|throttl|ratequota|(?:token|request)s?quota|perminute|toomany(?:requests|tokens)|concurren"
+        ),
+    ),
+    (
+        Topic.ACCOUNT,
+        re.compile(
+            r"quota|billing|credit|budget|(?<!load)balance|payment|(?<!su)spend|usagelimit|arrear|overdue|unpaid|prepaid|recharge"
+            r"|apikey|authenti|credential|unauthori[sz]ed|accessterminated|^111[0-3]$|^1121$"
+            r"|(?:account|organi[sz]ation|project|workspace|subscription|user)(?:is|has|been|not|in)*"
+            r"(?:active|deactivated|disabled|suspended|locked|blocked|frozen|expired|terminated|restricted)"
+        ),
+    ),
+    (
+        Topic.ACCESS,
+        re.compile(
+            r"(?:model|deployment|engine)\w*?(?:not(?:found|exist|support|allow|avail|access|deploy|enabled)|unavailable|unsupported"
+            r"|deprecated|decommissioned|retired|denied|notin)|(?:nosuch|unsupported|unknown|invalid|deprecated)(?:model|deployment|engine)$"
+            r"|permission|forbidden|accessdenied|country|region|territory|operationnotsupported|mustbeverified"
+        ),
+    ),
+    (
+        Topic.SIZE,
+        re.compile(
+            r"^(?:request|file|batch|body|payload)(?:body|file|entity|size)?(?:is)?too(?:large|big)|toomany(?:tasks|lines|rows|inputs)"
+            r"|^(?:file|batch|body|payload)size|requestentitytoolarge|max(?:imum)?filesize"
+        ),
+    ),
+    (
+        Topic.OUTAGE,
+        re.compile(
+            r"servererror|internal(?!.*invalid)|unavailable|overload|apierror|apiconnection|timeout|timedout|badgateway|serverbusy"
+        ),
+    ),
+)
+_ABOUT_A_REQUEST = re.compile(
+    r"invalid(?!request|argument)|missing|param|value|string|integer|decimal|array|json|content|polic|context|length|prompt"
+    r"|image|schema|duplicate|mismatch|unsupported|unrecogni"
+)
+"""Codes that name what is wrong with a request: its words are not looked into."""
+_STATUSES = {401: Topic.ACCOUNT, 402: Topic.ACCOUNT, 403: Topic.ACCESS, 413: Topic.SIZE, 429: Topic.PACE}
+_TELLING = frozenset({None, 200, 400, 402, 403, 429})
+"""Statuses with which a message about money or the key may come; 401 and 402 need none."""
+
+
+def _starting(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+
+
+_LEAD = (
+    r"(?:(?:sorry|your|this|the|user|account|organi[sz]ation|workspace|project|team|monthly|daily|weekly|current|free|prepaid"
+    r"|remaining|total|available|api|x)[ ,-]+)*"
+)
+_HAVE = r"(?:credit balance|balance|credits?|funds|quota|allowance|budget|spend(?:ing)?(?: limit| cap)?|usage limits?|(?:hard |soft )limit)"
+_ACCOUNT = r"(?:account|organi[sz]ation|workspace|project|team|user|subscription|plan|trial|tier)"
+_KEY = r"(?:api|subscription)[ -]?key"
+_SPENT = r"(?:reached|exceeded|exhausted|used up|depleted|run out|ran out|too low|insufficient|empty|not enough|n't enough|negative|zero|expired)"
+_SHUT = (
+    r"(?:not active|inactive|not activated|deactivated|disabled|suspended|locked|blocked|frozen|terminated|restricted|banned|closed"
+    r"|(?:in )?arrears|overdue|past due|unpaid|expired|revoked|exhausted|insufficient)"
+)
+_MONEY = _starting(
+    # Your credit balance is too low; Monthly spend limit reached; Quota exceeded; Account balance is insufficient.
+    rf"{_LEAD}{_HAVE}(?: [\w-]+){{0,4}}? {_SPENT}\b",
+    # Your account is not active; This organization has been disabled; The account has insufficient funds.
+    rf"{_LEAD}{_ACCOUNT}(?: \([^)]*\))?(?: (?!does|do|doesn't|access)[\w'-]+){{0,5}}? {_SHUT}\b",
+    rf"{_LEAD}{_KEY}(?: (?!does|do|doesn't|access)[\w'-]+){{0,4}}? (?:{_SHUT}|not valid|invalid|incorrect|not found)\b",
+    # You exceeded your current quota; You have reached your specified API usage limits; Your organization has run out of credits.
+    rf"(?:you|{_LEAD}(?:{_ACCOUNT}|{_KEY}))(?:'ve| have| has)? (?:already )?(?:reached|exceeded|hit|used up|exhausted|run out of|insufficient|no|not enough)"
+    rf" (?:all )?(?:of )?(?:(?:your|its|their|the) )?(?:[\w-]+ ){{0,4}}?{_HAVE}\b",
+    rf"(?:insufficient|not enough|no|out of|more|zero|negative) (?:account |user |api |prepaid |remaining |call volume |available )*{_HAVE}\b",
+    r"billing (?:hard |soft )?(?:limit|is not)|payment (?:required|is required|overdue|failed)|this request requires more credits",
+    r"(?:incorrect|invalid|wrong|expired|missing|no|unknown|revoked) (?:x-)?(?:api|subscription)[- ]?key|you didn't provide an api key",
+    r"access denied due to invalid subscription key|authentication (?:fails|failed|required|error)|unauthori[sz]ed\b",
+    r"invalid (?:authentication|authorization|bearer|access token|credentials)|access denied, please make sure your account is in good standing",
+    r"the free tier of (?:the|this) model has been exhausted",
+)
+_OF_A_MINUTE = re.compile(r"\b(?:per[ -](?:minute|second)|rate limits?|(?:tokens|requests) per|tpm|rpm)\b")
+"""Words about a pace, and not about money, however they begin."""
+_MODEL = (
+    r"(?:does|do|did) not exist|doesn't exist|(?:was |is |could |can)?not (?:be )?found|is not available|is not accessible"
+    r"|is(?: currently)? unavailable|is not enabled|is not supported(?! with| when| for)|has been (?:deprecated|decommissioned|retired|shut down)"
+    r"|is deprecated|no longer (?:available|supported|exists)"
+)
+_ACCESS = _starting(
+    rf"(?:the |this )?(?:requested |specified |provided )?(?:model|deployment|engine)\b(?!:)[^\n]{{0,120}}?(?:{_MODEL})",
+    r"(?:the )?api deployment for this resource does not exist|no such (?:model|deployment)|(?:unknown|unsupported|invalid) model\b"
+    r"|[\w./:@-]+ is not a valid model|no endpoints found for|your plan does not include",
+    r"(?:the )?project\b.{0,100}? does not have access to model|your organization must be verified",
+    r"you (?:do not|don't|are not|aren't) (?:have (?:access|permission|the required permission)|allowed|authorized|permitted)",
+    r"(?:your|this|the) (?:api key|key|organization|account|project|workspace|user) (?:does not|doesn't|is not|isn't) (?:have (?:access|permission)|allowed|authorized|permitted)",
+    r"country, region,? or territory not supported|permission denied|access denied|request not allowed|.{0,40}is not available in your (?:country|region)",
+)
+_QUEUE = _starting(
+    r"(?:the |your )?(?:total |maximum |max )?(?:number of )?enqueued (?:prompt )?(?:token|request)s?\b",
+    r"(?:too many|(?:the )?(?:maximum )?number of) (?:[\w-]+ ){0,3}?(?:batch(?:es)?|batch jobs|jobs|requests|tokens) (?:are |is |already |currently )*"
+    r"(?:in (?:the |your )?(?:batch |processing )*queue|enqueued|queued|in progress|in_progress|being processed|in flight|waiting|under way|has surpassed|exceeds? the (?:queue|enqueued))",
+    r"(?:the |your )?(?:batch |processing |request )*queue (?:is |was )?(?:full|limit)|(?:the |your )?(?:batch )?queue (?:size )?(?:limit|has reached)",
+    r"(?:you(?:'ve| have)? (?:reached|exceeded) )?(?:the |your )?(?:max(?:imum)? |limit |number |on |of |allowed )*"
+    r"(?:enqueued\b|(?:(?:concurrent|active|pending|queued|running|in[- ]progress) (?:batch |batches|jobs|requests)|batches|batch jobs)\b)",
+    r"(?:the |this |your )?(?:batch|request|job)s? (?:would )?(?:exceed|surpass)\w* [^'\"]{0,60}?(?:enqueued|queue)|too many (?:batches|batch jobs)",
+)
+_SIZE = _starting(
+    r"(?:the |your |this |input |batch |request |uploaded |jsonl )*(?:file|batch|body|payload|upload|request entity|entity|request)(?: file| size| body)*"
+    r"(?: of [\d.,]+ ?\w+)?,? (?:is |was |are |has |contains |with )?(?:[\d.,]+ ?\w+(?: of (?:data|input))?,? (?:and |which )?(?:is |are )?)?"
+    r"(?:too (?:large|big|many (?:requests|lines|tasks|rows|items))|exceed(?:s|ed)?\b|larger than|over the|more than)",
+    r"(?:the )?max(?:imum)?\.? (?:allowed )?(?:file |batch |request |upload |body |payload |content )*size|too many (?:requests|lines|tasks|rows) in (?:the |this |your |one |a )?(?:batch|file)",
+    r"(?:the )?(?:max(?:imum)? )?number of (?:requests|lines|tasks|rows)(?: (?:in|per) (?:the |this |your |a )?(?:batch|file))? (?:is )?(?:exceed|too|over|[\d,]+)",
+    r"requests: list should have at most",
+)
+_OUTAGE = _starting(
+    r"(?:the )?(?:server|service|engine|api|model|upstream|system|backend)s? (?:had an error|has an error|encountered|is (?:currently |temporarily )?"
+    r"(?:overloaded|busy|unavailable|down)|(?:temporarily )?unavailable|overloaded|error\b|timed out)",
+    r"(?:an? )?(?:unexpected |unknown )?internal (?:server |service )?(?:error|failure)|overloaded|service (?:temporarily )?unavailable|bad gateway|gateway time-?out",
+    r"an error occurred while processing|something went wrong|we (?:are|'re) (?:currently )?experiencing|temporar(?:y|ily)|(?:please )?(?:try|retry)(?: again)? later",
+)
+_WORDS = ((Topic.QUEUE, _QUEUE), (Topic.SIZE, _SIZE), (Topic.ACCESS, _ACCESS), (Topic.OUTAGE, _OUTAGE))
+_LATER = re.compile(r"(?:try|retry)(?: your request)?(?: again)? (?:later|in (?:a|an|some|a few) \w+)[.!]?$")
+_NO_BATCH = re.compile(
+    r"\b(?:tokens?|context|prompt|messages?|image|characters|rate|quota|timeout|deadline|seconds?|minutes?)\b"
+)
+_OVERSIZED = re.compile(r"request too large for \S|.{0,200}?\blimit:? (\d[\d,]*),? requested:? (\d[\d,]*)")
+_WRAPPING = re.compile(
+    r"(?:[^:{\n]{1,80}: ){0,3}http \d{3}: |error code: \d{3} - |[\w.]{0,60}(?:error|exception) ?[:-] ?|\d{3}:? (?=\S)|[-:] "
+)
+_SAID_CODE = re.compile(r"[a-z]+(?:_[a-z]+)+\b")
+_WITHIN = re.compile(r"\{\s*['\"](?:type|error|message|code|detail)['\"].{0,200}?['\"]message['\"]\s*:\s*['\"]")
+_MOST_WORDS = 600
+
+
+def _words(message: str | None) -> str:
+    """Return how a message begins, in lower case: without what nura, or a gateway that passes it on, put before it."""
+    words = " ".join((message or "")[:_MOST_WORDS].casefold().replace("\u2019", "'").split())
+    for _ in range(8):
+        if (found := _WRAPPING.match(words) or _WITHIN.match(words)) is None:
+            break
+        words = words[found.end() :]
+    return words
+
+
+def topic(codes: Sequence[str], message: str | None, status: int | None = None) -> Topic | None:
+    """Return what an error is about, or None for a request of its own and for what nobody can classify.
+
+    Args:
+        codes: the vendor's, the most telling first.
+        status: of HTTP, if there is one.
+    """
+    words, names = _words(message), [_name(code) for code in codes]
+    if oversized(message):
+        return Topic.REQUEST
+    vague = _is_vague(codes)
+    if vague and status in _TELLING and _MONEY.match(words) and not _OF_A_MINUTE.search(words):
+        return Topic.ACCOUNT
+    if (status == 404 or any("notfound" in name for name in names)) and words.startswith("model: "):  # Anthropic
+        return Topic.ACCESS
+    said = (
+        _SAID_CODE.match(words) if status in (402, 403, 429) else None
+    )  # Anthropic: "enforced_spend_limit_reached: this …"
+    by_code = [found for name in (*names, *([_name(said[0])] if said else [])) if (found := _by_code(name))]
+    if by_code:
+        return Topic.ACCOUNT if Topic.ACCOUNT in by_code else by_code[0]
+    for number in (status, *(int(name) for name in names if re.fullmatch("[1-5][0-9][0-9]", name))):
+        if number is not None and (number in _STATUSES or number >= 500):
+            return _STATUSES.get(number, Topic.OUTAGE)
+    if not vague:
+        return None
+    return next((found for found, pattern in _WORDS if pattern.match(words) and _fits(found, words)), None)
+
+
+def _name(code: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", code.lower())
+
+
+def _is_vague(codes: Sequence[str]) -> bool:
+    """Return whether no code names what is wrong with a request: then the words count."""
+    return not any(_ABOUT_A_REQUEST.search(_name(code)) for code in codes)
+
+
+def _by_code(name: str) -> Topic | None:
+    return next((found for found, pattern in _CODES if pattern.search(name)), None)
+
+
+def _fits(found: Topic, words: str) -> bool:
+    """Return whether words about a size are about a batch's: those about tokens are about one request, or about a pace."""
+    return found is not Topic.SIZE or not _NO_BATCH.search(words)
+
+
+def oversized(message: str | None) -> bool:
+    """Return whether a request was refused since it asks for more than any minute allows (OpenAI, Groq): so it would be again."""
+    found = _OVERSIZED.match(_words(message))
+    if found is None or found[1] is None:
+        return found is not None
+    return int(found[2].replace(",", "")) > int(found[1].replace(",", ""))
+
+
+def blame(kind: ErrorKind, codes: Sequence[str], message: str | None, status: int | None) -> Blame:
+    """Return whose fault the error of a single request is, as far as its words tell.
+
+    Args:
+        kind: what nura calls it.
+        codes, message, status: as of :func:`topic`.
+    """
+    if kind in (ErrorKind.EXPIRED, ErrorKind.CANCELLED):
+        return Blame.TASK
+    found = topic(codes, message, status)
+    if found is Topic.REQUEST and kind is not ErrorKind.PROVIDER_ERROR:
+        return Blame.TASK
+    if found is Topic.ACCOUNT:
+        return Blame.ACCOUNT
+    unsure = found in (Topic.ACCESS, Topic.PACE, Topic.OUTAGE) or kind in (
+        ErrorKind.PROVIDER_ERROR,
+        ErrorKind.RATE_LIMITED,
+    )
+    return Blame.UNSURE if unsure else Blame.TASK
+
+
+_REASONS = {
+    Topic.ACCOUNT: Reason.SETTINGS,
+    Topic.ACCESS: Reason.SETTINGS,
+    Topic.QUEUE: Reason.TOO_MUCH,
+    Topic.PACE: Reason.TOO_MUCH,
+    Topic.SIZE: Reason.TOO_LARGE,
+    Topic.OUTAGE: Reason.OUTAGE,
+}
+
+
+def reason(fault: Rejection, known: Mapping[str, Reason]) -> Reason:
+    """Return what a fault of a refused batch comes down to.
+
+    Args:
+        known: by codes that the vendor documents.
+    """
+    codes = (fault.code,) if fault.code else ()
+    found = topic(codes, fault.message)
+    if found is Topic.ACCOUNT:
+        return Reason.SETTINGS
+    if (documented := known.get((fault.code or "").lower())) is not None:
+        return documented
+    if found is Topic.SIZE and fault.line is not None:  # a line is too large, and not the batch
+        return Reason.CONTENT
+    if found is not None:
+        return _REASONS.get(found, Reason.CONTENT)
+    passing = fault.line is None and _is_vague(codes) and _LATER.search(_words(fault.message))
+    return Reason.OUTAGE if passing else Reason.CONTENT

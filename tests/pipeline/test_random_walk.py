@@ -80,6 +80,8 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"what": "refuse", "code": "token_limit_exceeded", "message": "too much"},
     {"what": "refuse", "code": "invalid_request", "message": "bad"},
     {"what": "refuse", "code": "server_error", "errors": "null"},
+    {"what": "refuse", "code": "invalid_request_error", "message": "Your credit balance is too low"},
+    {"what": "refuse", "code": "bad", "at": "create", "match": "record", "line": "match", "errors": "in_words"},
     {"what": "create_shape", "route": "create", "shape": "no_id"},
     {"what": "create_shape", "route": "create", "shape": "batch_id"},
     {"what": "renamed"},

@@ -109,3 +109,50 @@ def test_a_full_account_is_no_tasks_fault(openai_spool: Spool, status: int) -> N
         assert spool.counts()["pending"] == 1
     spool.settle()
     assert spool.counts()["completed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."),
+        (400, "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade."),
+        (402, "Insufficient Balance"),
+    ],
+)
+def test_an_account_without_money_makes_no_batch_smaller_and_no_task_fail(
+    spool: Spool, status: int, words: str
+) -> None:
+    spool.fill(8)
+    spool.control.fault("status", "create", status=status, code="invalid_request_error", message=words, times=6)
+    for _ in range(6):
+        spool.dispatch()
+        assert spool.counts()["pending"] == 8
+        assert words[:40] in spool.status()["paused"][0]["why"]
+        spool.clock.advance(2 * 3600)
+    spool.settle()
+    assert spool.counts()["completed"] == 8
+    assert spool.rows("SELECT requests FROM batches") == [(8,)] * 7
+    assert spool.rows("SELECT DISTINCT attempts FROM tasks") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "requests"),
+    [
+        ("billing_not_active", "Your account is not active, please check your billing details on our website.", 8),
+        ("odd", "Enqueued request limit reached for m. Limit: 1,000,000 enqueued requests.", 4),
+        ("invalid_request_error", "File is too large.", 4),
+        ("odd", "Please try again later.", 8),
+    ],
+)
+def test_what_a_failed_batch_says_counts_whatever_its_code(
+    openai_spool: Spool, code: str, words: str, requests: int
+) -> None:
+    spool = openai_spool
+    spool.fill(8)
+    spool.control.fault("refuse", code=code, message=words)
+    spool.round()
+    assert spool.counts()["pending"] == 8
+    spool.clock.advance(2 * 3600)
+    spool.settle()
+    assert spool.counts()["completed"] == 8
+    assert spool.rows("SELECT max(requests) FROM batches WHERE status = 'reconciled'") == [(requests,)]

@@ -181,10 +181,11 @@ def test_a_failed_row_waits_longer_after_each_attempt_and_not_exactly(spool: Spo
     spool.workloads["echo"] = spool.workload(retry={"max_attempts": 5})
     spool.write_config()
     spool.fill(20)
-    spool.control.fault("rows", status=500, times=attempt)
-    for _ in range(attempt):
+    spool.control.fault("rows", match="number", status=500, times=attempt)
+    for n in range(attempt):
+        spool.enqueue({"id": 100 + n, "text": "one that is answered"})
         spool.round()
-        waits = [at - spool.clock() for (at,) in spool.rows("SELECT not_before FROM tasks")]
+        waits = [at - spool.clock() for (at,) in spool.rows("SELECT not_before FROM tasks WHERE status = 'pending'")]
         spool.clock.advance(max(waits))
     longest = backoff.TASK_BACKOFF * 2 ** (attempt - 1)
     assert all(longest * 3 / 4 <= wait <= longest for wait in waits)

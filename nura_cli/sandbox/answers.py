@@ -43,10 +43,13 @@ def speak(prompt: str, schema: Any, most: Any = None, mode: str | None = None) -
         prompt: the user's last words.
         schema: the JSON schema it must fit, or None for a plain sentence.
         most: how many tokens it may have; None for any number. One that needs more is cut.
-        mode: how a fault wants it wrong: ``text``, ``schema``, ``length``, ``refusal`` or ``empty``.
+        mode: how a fault wants it wrong: ``text``, ``schema``, ``length``, ``silent``, ``refusal`` or ``empty``; what else there
+            is does not change what is said (:mod:`nura_cli.sandbox.endings`).
     """
     if mode == "refusal":
         return Spoken("I cannot help with that.", "refusal", 6)
+    if mode == "silent":
+        return Spoken("", "length", 8)
     wrong = {"text": "This is not JSON.", "schema": '{"unexpected": true}', "empty": ""}
     text = fitting(schema, prompt) if isinstance(schema, dict) else plain(prompt)
     text = wrong.get(mode or "", text)

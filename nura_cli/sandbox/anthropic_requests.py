@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from nura_cli.sandbox import answers, strict
+from nura_cli.sandbox import answers, endings, strict
 from nura_cli.sandbox.openai_requests import names, text_of
 
 PARAMS = names(
@@ -100,4 +100,4 @@ def respond(params: dict[str, Any], mode: str | None) -> tuple[dict[str, Any], t
             "service_tier": "batch",
         },
     }
-    return message, usage
+    return endings.anthropic(message, mode), usage

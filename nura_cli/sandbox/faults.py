@@ -48,7 +48,12 @@ Of a batch, dealt out when it is first worked on; ``batch`` names the only one i
 ``no_output``    ``output_file_id`` is null, whatever was answered
 ``unnamed``      it has ended and names no results, though they are counted and billed; Anthropic has none of it either. With
                  ``seconds`` they are there so long after its end
-``invalid``      answers are wrong: ``mode`` text (no JSON), schema (JSON that does not fit), length, refusal, empty
+``invalid``      answers are wrong: ``mode`` text (no JSON), schema (JSON that does not fit), length, refusal, empty, silent (empty
+                 at the token limit), null, thinking (thoughts alone), tool (a tool call), paused, unfinished, phases (a comment
+                 before the answer)
+``odd``          answers are written oddly: ``form`` surrogate (a lone one, as an escape, ends the text), bytes (likewise, as bytes),
+                 bom (before the line), control (a tab in the text), usage (fractions of tokens), types (members beside the text
+                 have types that they do not have), nan, deep (a member of 100,000 levels), garbled (a quarter of the line is cut off)
 
 Standing quirks of compatible services: ``upper_case`` (statuses), ``no_counts``, ``body_string`` (a response's body is a JSON
 string), ``no_usage``, ``no_metadata``, ``empty_error_id``, ``empty_error_file``, ``job_create`` (``{"job": …}``), ``missing_500`` (an
@@ -73,6 +78,8 @@ import fnmatch
 import random
 from collections.abc import Iterable
 from typing import Any
+
+from nura_cli.sandbox import endings
 
 Fault = dict[str, Any]
 
@@ -110,6 +117,7 @@ BATCH = frozenset(
         "lost",
         "no_output",
         "invalid",
+        "odd",
     }
 )
 QUIRKS = frozenset(
@@ -169,6 +177,7 @@ _OPTIONS: dict[str, set[str]] = {
     "cancel": {"files"},
     "refuse": {"code", "message", "line", "status", "errors", "at"},
     "invalid": {"mode"},
+    "odd": {"form"},
     "hide": {"seconds"},
     "list_shape": {"shape"},
     "list_files": {"where"},
@@ -181,7 +190,8 @@ _CHOICES = {
     ("truncate", "framing"): _FRAMINGS,
     ("framing", "framing"): _FRAMINGS,
     ("rows", "shape"): ("body", "plain", "error", "zero", "bare"),
-    ("invalid", "mode"): ("text", "schema", "length", "refusal", "empty"),
+    ("invalid", "mode"): ("text", "schema", "length", "refusal", "empty", "silent", *endings.MODES),
+    ("odd", "form"): ("surrogate", "bytes", "bom", "control", "usage", "types", "nan", "deep", "garbled"),
     ("refuse", "errors"): ("list", "null", "string", "dict", "strings", "data_strings", "in_words"),
     ("refuse", "at"): ("check", "create"),
     ("times", "form"): ("ms", "far", "text", "iso"),

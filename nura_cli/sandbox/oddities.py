@@ -1,5 +1,8 @@
-"""Odd answers: what services that only nearly speak a vendor's protocol make of a right reply, just before it is sent."""
+"""Odd answers: what services that only nearly speak a vendor's protocol make of a right reply, just before it is sent, and of
+the line of an answer, before it is written.
+"""
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -122,6 +125,59 @@ _LIST_SHAPES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "error": lambda page: _ERROR,
     "no_ids": lambda page: {**page, "data": [{"batch_id": row["id"], **_without(row, "id")} for row in page["data"]]},
 }
+
+
+_SURROGATE = "\ud800"
+_DEEP = 100_000
+_LONG = "a long way down"
+
+
+def written(line: bytes, form: str) -> bytes:
+    """Return the line of an answer, as a service that writes it in an odd form has it."""
+    if form == "bom":
+        return b"\xef\xbb\xbf" + line
+    if form == "garbled":
+        return line[: len(line) * 3 // 4]
+    members = json.loads(line)
+    message = (members.get("response") or {}).get("body") or (members.get("result") or {}).get("message")
+    if not isinstance(message, dict):
+        return line
+    if form in ("surrogate", "bytes", "control"):
+        _add_to_text(message, "\t" if form == "control" else _SURROGATE)
+    elif form == "usage":
+        message["usage"] = dict.fromkeys(message.get("usage", ()), 14417.92)
+    elif form == "types":
+        _misplace(message)
+    else:
+        message["score"] = float("nan") if form == "nan" else _LONG
+    text = json.dumps(members, ensure_ascii=form == "surrogate", separators=(",", ":"))
+    text = text.replace(json.dumps(_LONG), "[" * _DEEP + "]" * _DEEP)
+    return (text.replace("\\t", "\t") if form == "control" else text).encode("utf-8", "surrogatepass")
+
+
+def _add_to_text(place: Any, end: str) -> bool:
+    """Add to the first text that a model is said to have written; return whether there is one."""
+    if isinstance(place, list):
+        return any(_add_to_text(one, end) for one in place)
+    if not isinstance(place, dict):
+        return False
+    for name in ("content", "text"):
+        if isinstance(place.get(name), str):
+            place[name] += end
+            return True
+    return any(_add_to_text(place.get(name), end) for name in ("choices", "message", "output", "content"))
+
+
+def _misplace(message: dict[str, Any]) -> None:
+    """Give members of an answer, beside its text, types that they do not have."""
+    message |= {"model": None, "system_fingerprint": [], "stop_sequence": 7}
+    for choice in message.get("choices", ()):
+        choice["finish_reason"] = 7
+        choice.get("message", {})["refusal"] = []
+    if "stop_reason" in message:
+        message["stop_reason"] = ["end_turn"]
+    if "incomplete_details" in message:
+        message["incomplete_details"] = []
 
 
 def echoed(error: Any, key: str) -> Any:

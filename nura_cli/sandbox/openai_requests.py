@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nura_cli.sandbox import answers, strict
+from nura_cli.sandbox import answers, endings, strict
 from nura_cli.sandbox.answers import speak
 
 
@@ -98,7 +98,8 @@ def respond(endpoint: str, body: dict[str, Any], created: int, mode: str | None 
     if body.get("stream"):
         raise Problem("Streaming is not supported in the Batch API.", "stream")
     ident = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:24]
-    return answer(body, ident, created, mode)
+    found: Response = answer(body, ident, created, mode)
+    return found._replace(body=endings.openai(found.body, mode))
 
 
 def _number(body: dict[str, Any], name: str, low: float, high: float, *, whole: bool = False) -> None:

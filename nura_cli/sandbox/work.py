@@ -20,7 +20,7 @@ from nura_cli.sandbox.store import Settings, Store, digest
 WINDOW = 86400
 """Seconds after which both vendors' batches expire."""
 _BILL_ROWS = 5000
-_ROW_FAULTS = frozenset({"missing", "duplicate", "renamed", "short", "late_id"})
+_ROW_FAULTS = frozenset({"missing", "duplicate", "renamed", "short", "late_id", "odd"})
 _SETTLE_SECONDS = 20.0
 """A request that asks after batches is answered after so long at the latest, and one batch more."""
 
@@ -208,6 +208,8 @@ def run(
             reply = reply._replace(line=encoded(oddities.echoed(json.loads(reply.line), key)))
         if "late_id" in row:
             reply = reply._replace(line=_id_last(reply.line, int(row["late_id"].get("bytes", 0))))
+        if "odd" in row and reply.usage is not None:
+            reply = reply._replace(line=oddities.written(reply.line, faults.choice(row["odd"], "form")))
         for _ in range(0 if "missing" in row else 2 if "duplicate" in row else 1):
             put(reply, late="short" in row)
     foreign = faults.of(suffered, "foreign")

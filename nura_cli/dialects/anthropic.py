@@ -31,6 +31,10 @@ from nura_cli.states import ErrorKind, Reason
 _PHASES = {"ended": Phase.ENDED}
 _COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 _ENDINGS = {"errored": None, "canceled": ErrorKind.CANCELLED, "expired": ErrorKind.EXPIRED}
+# Why a message ended, where it is as long as the model wanted it (API reference, stop reasons).
+_SAID = ("end_turn", "stop_sequence", "stop")
+# Types of blocks that are no answer by themselves: texts are looked at, the rest is on the way to one.
+_NO_ANSWER = frozenset({"text", "", "server_tool_use", "mcp_tool_use", "compaction"}) | reading.THOUGHTS
 # Error types of single requests (API reference, errors), and the HTTP status each stands for.
 _STATUSES = {
     "invalid_request_error": 400,
@@ -107,7 +111,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    content: list[_Block] = []
+    content: list[_Block] | None = None
     stop_reason: str | None = None
     usage: _Usage | None = None
     model: str | None = None
@@ -177,8 +181,10 @@ class AnthropicDialect:
         """Decode a result line: succeeded, errored, canceled or expired; an unknown ending is tried again."""
         found = reading.result_line(_decode_line, line)
         ending = found.result
-        message = bytes(ending.message).strip()
-        if ending.type == "succeeded" and message.startswith(b"{"):
+        if ending.type == "succeeded":
+            message = reading.unwrapped(bytes(ending.message))
+            if message is None:
+                return reading.unread(found.custom_id, line, "it succeeded, and has no message that is an object", 200)
             return ResultLine(found.custom_id, message, None, 200)
         outer = reading.members(ending.error)
         inner = outer.get("error")
@@ -192,18 +198,9 @@ class AnthropicDialect:
     def answer(self, endpoint: str, body: bytes) -> Answer:
         """Read a message: its text blocks together."""
         try:
-            found = _decode_message(body)
+            return _from_message(_message(body))
         except (msgspec.MsgspecError, RecursionError, ValueError):
             return Answer()
-        texts = [block.text for block in found.content if block.type == "text"]
-        return Answer(
-            text="".join(texts) if texts else None,
-            finish_reason=found.stop_reason,
-            truncated=found.stop_reason in ("max_tokens", "model_context_window_exceeded"),
-            refusal=found.stop_reason == "refusal",
-            usage=_usage(found.usage),
-            model=found.model,
-        )
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
         """Return a line as the vendor's results have it."""
@@ -252,6 +249,49 @@ def _param(message: str | None) -> str | None:
     found = _PARAM.match(message or "")
     name = found and (found[1] or found[2])
     return name if name and len(name) <= _LONGEST_PARAM else None
+
+
+def _message(body: bytes) -> _Message:
+    """Return a message; member by member, where one of them is of an odd type."""
+    try:
+        return _decode_message(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        found = reading.members(reading.document(body))
+    content = found.get("content")
+    listed = content if isinstance(content, list) else [] if content is None else [content]
+    return _Message(
+        content=None if content is None else [_block(one) for one in listed],
+        stop_reason=reading.text(found.get("stop_reason")),
+        usage=reading.converted(found.get("usage"), _Usage),
+        model=reading.text(found.get("model")),
+    )
+
+
+def _block(found: Any) -> _Block:
+    """Return a block of a message; text that stands by itself is one."""
+    kind = reading.text(reading.members(found).get("type"))
+    text = reading.words([found])
+    return _Block(kind) if kind not in (None, "text") else _Block("text", text) if text is not None else _Block()
+
+
+def _from_message(found: _Message) -> Answer:
+    blocks, why = found.content or [], found.stop_reason
+    texts = [block.text for block in blocks if block.type == "text" or (block.text and not block.type)]
+    silent = found.content == [] and why in _SAID  # it had nothing to say, which is an answer
+    text = "".join(texts) if texts or silent else None
+    kinds = () if text else tuple(block.type for block in blocks)
+    return Answer(
+        text=text,
+        finish_reason=why,
+        truncated=why is not None and why.lower() in reading.CUT,
+        refusal=why in ("refusal", "content_filter"),
+        usage=_usage(reading.sensible(found.usage)),
+        model=found.model,
+        other=any(not (kind in _NO_ANSWER or kind.endswith("_tool_result")) for kind in kinds),
+        unfinished=ErrorKind.INVALID_OUTPUT if why == reading.PAUSED else None,
+        spoken=found.content is not None or why is not None,
+        thought=bool(kinds) and all(kind in reading.THOUGHTS for kind in kinds),
+    )
 
 
 def _usage(found: _Usage | None) -> Usage | None:

@@ -81,8 +81,9 @@ class ResultLine(NamedTuple):
 
     Attributes:
         custom_id: as the provider gave it back; never trusted before it is looked up.
-        body: the raw JSON of the model's response, or None without one.
-        error: None for an answer, else why there is none.
+        body: the raw JSON of the model's response, or None without one; of a line that could not be read all of it, as a
+            JSON string.
+        error: None for an answer, else why there is none; ``invalid_output`` of what could not be read, and may be one.
         http_status: the status the provider gave for this request, if any.
         code, message: the provider's own words about the error.
         param: which part of the request it is about, in the provider's words, if it says so.
@@ -108,8 +109,13 @@ class Answer(NamedTuple):
         finish_reason: the vendor's word for why it ended.
         truncated: it ran into its token limit.
         refusal: the model declined to answer.
-        usage: tokens, or None where the response does not say.
+        usage: tokens, or None where the response does not say, or says what makes no sense.
         model: the model that answered, or None.
+        other: where there is no text, it holds an answer of another form: a tool call, audio, what an endpoint gives that
+            answers without texts.
+        unfinished: the kind of error that it is for being no whole answer, whatever it holds; None for one that is.
+        spoken: there is a message, be it an empty one.
+        thought: what the model thought is all that there is.
     """
 
     text: str | None = None
@@ -119,6 +125,10 @@ class Answer(NamedTuple):
     refusal: bool = False
     usage: Usage | None = None
     model: str | None = None
+    other: bool = False
+    unfinished: ErrorKind | None = None
+    spoken: bool = False
+    thought: bool = False
 
 
 class Frame(NamedTuple):
@@ -230,7 +240,7 @@ class Dialect(Protocol):
         """Decode one line of a result file.
 
         Raises:
-            ValueError: it is not a result of this vendor's.
+            ValueError: it is not a result of this vendor's; a :class:`nura_cli.dialects.reading.Illegible` may be one.
         """
         ...
 

@@ -44,6 +44,19 @@ _ROW_ERRORS = {
     "batch_canceled": ErrorKind.CANCELLED,
     "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
 }
+_ANSWERED = range(200, 300)
+# Why an answer ended that is a refusal, or not whole: words for it of the Responses API, and some that gateways have.
+_REFUSALS = frozenset({"content_filter", "refusal"})
+_UNFINISHED = {
+    "failed": ErrorKind.PROVIDER_ERROR,
+    "cancelled": ErrorKind.PROVIDER_ERROR,
+    "canceled": ErrorKind.PROVIDER_ERROR,
+    "queued": ErrorKind.PROVIDER_ERROR,
+    "in_progress": ErrorKind.PROVIDER_ERROR,
+    "error": ErrorKind.PROVIDER_ERROR,
+    "incomplete": ErrorKind.INVALID_OUTPUT,
+    reading.PAUSED: ErrorKind.INVALID_OUTPUT,
+}
 _ENDINGS = {"expired": Ending.EXPIRED, "cancelled": Ending.CANCELLED, "canceled": Ending.CANCELLED}
 _FINISHED_BY = ("completed_at", "expired_at", "cancelled_at", "failed_at")
 
@@ -126,6 +139,10 @@ class _Usage(msgspec.Struct):
 class _Message(msgspec.Struct):
     content: Any = None
     refusal: str | None = None
+    tool_calls: Any = None
+    function_call: Any = None
+    audio: Any = None
+    images: Any = None
 
 
 class _Choice(msgspec.Struct):
@@ -135,7 +152,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chat(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
     model: str | None = None
 
@@ -231,11 +248,14 @@ class OpenAIDialect:
         """Decode a line of the output or error file, in any of the shapes in which errors come (openai-openapi#302)."""
         found = reading.result_line(_decode_line, line)
         response = found.response
-        status = reading.whole(response.status_code) if response is not None else None
-        body = _unwrapped(response.body) if response is not None else None
-        if found.error or response is None or body is None:
-            return self._failed(found.custom_id, status, found.error, body)
-        if status is not None and not 200 <= status < 300:
+        status = _http_status(response.status_code) if response is not None else None
+        body = reading.unwrapped(bytes(response.body)) if response is not None else None
+        error = None if isinstance(found.error, dict) and not _as_object(found.error) else found.error
+        if response is not None and body is None and status in _ANSWERED and not error:
+            return reading.unread(found.custom_id, line, "a response without a body that is an object", status)
+        if error or response is None or body is None:
+            return self._failed(found.custom_id, status, error, body)
+        if status is not None and status not in _ANSWERED:
             return self._failed(found.custom_id, status, _error_in(body), body)
         inside = _error_in(body)
         if inside:
@@ -263,10 +283,11 @@ class OpenAIDialect:
         """Read a response body of any of the endpoints."""
         try:
             if endpoint.endswith("/responses"):
-                return _from_responses(msgspec.json.decode(body))
+                return _from_responses(reading.members(reading.document(body)))
             if endpoint.endswith("/embeddings"):
-                return _from_embeddings(msgspec.json.decode(body))
-            return _from_chat(_decode_chat(body))
+                return _from_embeddings(reading.members(reading.document(body)))
+            found = _from_chat(_chat(body))
+            return found if endpoint.endswith("/completions") else found._replace(other=True)
         except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
             return Answer()
 
@@ -298,16 +319,10 @@ class OpenAIDialect:
         yield from _too_large(every)
 
 
-def _unwrapped(raw: msgspec.Raw) -> bytes | None:
-    """Return the JSON object of a body; some services wrap it into a JSON string. None where there is no object."""
-    body = bytes(raw).strip()
-    if body.startswith(b'"'):
-        try:
-            body = msgspec.json.decode(body, type=str).encode().strip()
-            msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return None
-    return body if body.startswith(b"{") else None
+def _http_status(value: Any) -> int | None:
+    """Return the HTTP status of a single request, be it told as text."""
+    digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 3
+    return reading.whole(int(value) if digits else value)
 
 
 def _error_in(body: bytes | None) -> dict[str, Any] | None:
@@ -335,7 +350,7 @@ def _as_object(error: Any) -> dict[str, Any] | None:
     """Return an error as an object, bare words as its message; None where it says nothing."""
     if isinstance(error, str):
         error = {"message": error} if error else None
-    return error if isinstance(error, dict) and error else None
+    return error if isinstance(error, dict) and any(error.values()) else None
 
 
 def _usage(found: _Usage | None) -> Usage | None:
@@ -347,51 +362,109 @@ def _usage(found: _Usage | None) -> Usage | None:
     return reading.usage(given, details.cached_tokens if details else None, None, output)
 
 
-def _from_chat(found: _Chat) -> Answer:
-    choice = found.choices[0] if found.choices else _Choice()
-    message = choice.message or _Message()
-    content = message.content if message.content is not None else choice.text
-    if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    refusal = bool(message.refusal) or choice.finish_reason == "content_filter"
-    words = content if isinstance(content, str) else None
-    return Answer(
-        text=message.refusal or words,
-        finish_reason=choice.finish_reason,
-        truncated=choice.finish_reason == "length",
-        refusal=refusal,
-        usage=_usage(found.usage),
-        model=found.model,
-    )
-
-
-def _from_responses(found: dict[str, Any]) -> Answer:
-    parts = [
-        part
-        for item in found.get("output") or []
-        if isinstance(item, dict) and item.get("type") == "message"
-        for part in item.get("content") or []
-        if isinstance(part, dict)
-    ]
-    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
-    why = (found.get("incomplete_details") or {}).get("reason")
-    finish = reading.text(why) or reading.text(found.get("status"))
-    return Answer(
-        text="".join(refusals or texts) if refusals or texts else None,
-        finish_reason=finish,
-        truncated=why == "max_output_tokens",
-        refusal=bool(refusals) or why == "content_filter",
-        usage=_usage(msgspec.convert(found.get("usage"), _Usage | None)),
+def _chat(body: bytes) -> _Chat:
+    """Return a chat completion; member by member, where one of them is of an odd type."""
+    try:
+        return _decode_chat(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        found = reading.members(reading.document(body))
+    choices = found.get("choices")
+    if isinstance(choices, dict) and not choices.keys() & {"message", "text"}:
+        choices = list(choices.values())  # by index, as some languages write a list
+    return _Chat(
+        choices=[_choice(one) for one in reading.objects(choices)[:1]],
+        usage=reading.converted(found.get("usage"), _Usage),
         model=reading.text(found.get("model")),
     )
 
 
-def _from_embeddings(found: dict[str, Any]) -> Answer:
-    items = sorted(found.get("data") or [], key=lambda item: item.get("index", 0))
-    vectors = [item["embedding"] for item in items if "embedding" in item]
-    value = vectors[0] if len(vectors) == 1 else vectors or None
-    usage = _usage(msgspec.convert(found.get("usage"), _Usage | None))
+def _choice(found: Mapping[str, Any]) -> _Choice:
+    given = found.get("message")
+    message = reading.members(given if isinstance(given, dict) else {"content": given})
+    return _Choice(
+        message=_Message(
+            content=message.get("content"),
+            refusal=_refusal(message.get("refusal")),
+            tool_calls=message.get("tool_calls"),
+            function_call=message.get("function_call"),
+            audio=message.get("audio"),
+            images=message.get("images"),
+        ),
+        text=reading.words(found.get("text")),
+        finish_reason=reading.text(found.get("finish_reason")),
+    )
+
+
+def _from_chat(found: _Chat) -> Answer:
+    choice = found.choices[0] if found.choices else _Choice()
+    message = choice.message or _Message()
+    content = reading.words(message.content if message.content is not None else choice.text)
+    if content is None and message.audio:
+        content = reading.text(reading.members(message.audio).get("transcript"))
+    why = choice.finish_reason
+    others = (message.tool_calls, message.function_call, message.audio, message.images)
+    return Answer(
+        text=message.refusal or content,
+        finish_reason=why,
+        truncated=why is not None and why.lower() in reading.CUT,
+        refusal=bool(message.refusal) or why in _REFUSALS,
+        usage=_usage(found.usage),
+        model=found.model,
+        other=any(reading.objects(one) for one in others if one),
+        unfinished=_UNFINISHED.get((why or "").lower()),
+        spoken=bool(found.choices),
+    )
+
+
+def _from_responses(found: Mapping[str, Any]) -> Answer:
+    given = found.get("output")
+    items = reading.objects(given)
+    texts, refusals = _said([item for item in items if item.get("type") in (None, "message")])
+    text = "".join(texts) if texts else reading.text(given) or reading.text(found.get("output_text"))
+    why = reading.text(reading.members(found.get("incomplete_details")).get("reason"))
+    status = reading.text(found.get("status"))
+    truncated = why is not None and why.lower() in reading.CUT
+    kinds = () if text else tuple(str(item.get("type")) for item in items)
+    return Answer(
+        text="".join(refusals) if refusals else text,
+        finish_reason=why or status,
+        truncated=truncated,
+        refusal=bool(refusals) or why in _REFUSALS,
+        usage=_usage(reading.converted(found.get("usage"), _Usage)),
+        model=reading.text(found.get("model")),
+        other=any(kind.endswith("_call") for kind in kinds),
+        unfinished=None if truncated else _UNFINISHED.get((status or "").lower()),
+        spoken=given is not None or status is not None,
+        thought=bool(kinds) and all(kind in reading.THOUGHTS for kind in kinds),
+    )
+
+
+def _said(messages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return the texts and the refusals of the messages that are the answer: not those that comment on the way to it.
+
+    Newer models say which message is which by its ``phase`` (openai-python#3859).
+    """
+    final = [one for one in messages if one.get("phase") == "final_answer"]
+    meant = final or [one for one in messages if one.get("phase") != "commentary"]
+    contents = [one.get("content") for one in meant]
+    texts = [text for content in contents if (text := reading.words(content)) is not None]
+    parts = [part["refusal"] for content in contents for part in reading.objects(content) if "refusal" in part]
+    return texts, [text for part in parts if (text := _refusal(part))]
+
+
+def _refusal(value: Any) -> str | None:
+    """Return the words in which a model declined; None of what is no words: an odd member makes no answer a refusal."""
+    return reading.words(value if isinstance(value, list) else [value]) or None
+
+
+def _from_embeddings(found: Mapping[str, Any]) -> Answer:
+    items = reading.objects(found.get("data") or [])
+    if all(reading.whole(item.get("index")) is not None for item in items):
+        items.sort(key=lambda item: reading.whole(item["index"]) or 0)
+    vectors = [item.get("embedding") for item in items]
+    told = bool(vectors) and all(isinstance(vector, list | str) and vector for vector in vectors)
+    value = (vectors[0] if len(vectors) == 1 else vectors) if told else None
+    usage = _usage(reading.converted(found.get("usage"), _Usage))
     return Answer(value=value, usage=usage, model=reading.text(found.get("model")))
 
 

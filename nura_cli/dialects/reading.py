@@ -1,7 +1,13 @@
-"""Reading what services tell, in whatever form it comes: words, counts, times, tokens; what makes no sense is None."""
+"""Reading what services tell, in whatever form it comes: words, counts, times, tokens; what makes no sense is None.
 
+An answer was paid for, so a result line is read as leniently as can be. What is sound is decoded as it is; only where that
+fails is it mended: byte-order marks go, what is no Unicode becomes U+FFFD, NaN and Infinity become null, what is nested too
+deeply is left out. What even then is no result is an :class:`Illegible`, which says whose it may be.
+"""
+
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any, TypeVar
@@ -9,12 +15,26 @@ from typing import Any, TypeVar
 import msgspec
 
 from nura_cli import scrub
+from nura_cli.dialects.base import ResultLine
 from nura_cli.pricing import Usage
 from nura_cli.states import ErrorKind
 
 _LONGEST_MESSAGE = 300
+_LONGEST_KEPT = 1 << 20
+"""Bytes that are kept of a result line that cannot be read."""
+_DEEPEST = 100
+"""Levels of a document that are read, where one is nested too deeply to be read whole."""
+
+CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"})
+"""Why an answer ended, where it ran into a limit on tokens: the vendors' words, and those that gateways pass on."""
+PAUSED = "pause_turn"
+"""Why an answer ended, where the model is to be asked to go on (Messages API, stop reasons)."""
+THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
+"""Types of parts of an answer that are what the model thought, and not what it said."""
 
 Line = TypeVar("Line")
+Read = TypeVar("Read")
+Figures = TypeVar("Figures", bound=msgspec.Struct)
 
 
 def line(words: str) -> str:
@@ -134,16 +154,94 @@ def error_kind(http_status: int | None) -> ErrorKind:
     return ErrorKind.PROVIDER_ERROR
 
 
+class Illegible(ValueError):
+    """A result line that cannot be read. Whoever knows the batch's tag may tell whose it is.
+
+    Attributes:
+        document: the line as it came.
+        custom_ids: what may be its custom_id.
+    """
+
+    def __init__(self, document: bytes, custom_ids: Sequence[str], why: object) -> None:
+        super().__init__(f"not a result line: {why}")
+        self.document = document
+        self.custom_ids = custom_ids
+        self.why = str(why)
+
+    def of(self, custom_id: str) -> ResultLine:
+        """Return the line as one about this request."""
+        return unread(custom_id, self.document, self.why)
+
+
+def unread(custom_id: str, document: bytes, why: str, http_status: int | None = None) -> ResultLine:
+    """Return a result that cannot be read, and was most likely paid for: kept as it came, as a JSON string."""
+    kept = msgspec.json.encode(utf8(document[:_LONGEST_KEPT]).decode())
+    message = f"the result cannot be read: {why}"
+    return ResultLine(custom_id, kept, ErrorKind.INVALID_OUTPUT, http_status, message=message)
+
+
 def result_line(decode: Callable[[bytes], Line], document: bytes) -> Line:
-    """Return a line of results, decoded; bytes that are no UTF-8 are replaced.
+    """Return a line of results, decoded; mended first, where it has to be.
 
     Raises:
-        ValueError: ``decode`` finds that it is none.
+        Illegible: ``decode`` finds that it is none.
     """
     try:
         return decode(utf8(document))
+    except (msgspec.MsgspecError, RecursionError):
+        pass
+    try:
+        mended = sound(document)
+    except ValueError as error:
+        raise Illegible(document, _named(document), error) from error
+    try:
+        return decode(mended)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"not a result line: {error}") from error
+        custom_id = members(msgspec.json.decode(mended)).get("custom_id")
+        raise Illegible(document, [custom_id] if isinstance(custom_id, str) else [], error) from error
+
+
+_CUSTOM_ID = re.compile(rb'(?<!\\)"custom_id"\s*:\s*"([^"\\]{1,64})"')
+
+
+def _named(document: bytes) -> list[str]:
+    """Return the custom_id of a line that is no JSON; where none is the line's own, whatever stands as one in it, each once."""
+    own = top_level(document, "custom_id")
+    if own is not None:
+        return [own]
+    return list(dict.fromkeys(name.decode("utf-8", "replace") for name in _CUSTOM_ID.findall(document)))
+
+
+_WORD = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+
+
+def top_level(line: bytes, name: str) -> str | None:
+    """Return a text member of a JSON object that may be cut short; members of what is inside it do not count.
+
+    The custom_id belongs to the line itself: a tool's answer may have one of its own, and before the line's.
+    """
+    depth, key, before = 0, b"", b""
+    for token in _WORD.finditer(line):
+        word = token.group()
+        if depth == 1 and word.startswith(b'"'):
+            if before != b":":
+                key = word
+            elif key == f'"{name}"'.encode():
+                return word[1:-1].decode("utf-8", "replace")
+        depth += (word in b"{[") - (word in b"}]")
+        before = word
+    return None
+
+
+def bare(line: bytes) -> bytes:
+    """Return a line without white space and byte-order marks around it."""
+    line = line.strip()
+    while line.startswith(_BOM) or line.endswith(_BOM):
+        line = line.removeprefix(_BOM).removesuffix(_BOM).strip()
+    return line
+
+
+_BOM = b"\xef\xbb\xbf"
 
 
 def utf8(document: bytes) -> bytes:
@@ -151,5 +249,164 @@ def utf8(document: bytes) -> bytes:
     try:
         document.decode()
     except UnicodeDecodeError:
-        return document.decode("utf-8", "replace").encode()
+        return _unicode(document).encode()
     return document
+
+
+def _unicode(document: bytes) -> str:
+    """Return bytes that are no UTF-8 as text: surrogates in pairs (CESU-8) are what they stand for, all else is U+FFFD."""
+    try:
+        return document.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    except UnicodeDecodeError:
+        return document.decode("utf-8", "replace")
+
+
+def sound(document: bytes) -> bytes:
+    """Return a document as JSON that any reader takes; byte for byte what came, but for what had to be mended.
+
+    Raises:
+        ValueError: it is no JSON, however leniently it is read.
+    """
+    mended = escaped(utf8(bare(document)))
+    try:
+        msgspec.json.decode(mended)
+    except (msgspec.MsgspecError, RecursionError):
+        return json.dumps(_loosely(mended.decode()), ensure_ascii=False, separators=(",", ":")).encode()
+    return mended
+
+
+def is_json(document: bytes) -> bool:
+    """Return whether a document is JSON, read leniently."""
+    try:
+        sound(document)
+    except ValueError:
+        return False
+    return True
+
+
+_ESCAPE = re.compile(
+    rb"(?P<sound>\\(?:[\"\\/bfnrt]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))|(?P<lone>\\u[0-9a-fA-F]{4})|\\"
+)
+
+
+def escaped(document: bytes) -> bytes:
+    """Return a JSON document in which each escape stands for Unicode: a lone surrogate becomes U+FFFD, what is none itself."""
+
+    def mended(found: re.Match[bytes]) -> bytes:
+        return found[0] if found["sound"] else b"\\ufffd" if found["lone"] else b"\\\\"
+
+    return _ESCAPE.sub(mended, document) if b"\\" in document else document
+
+
+def document_in(text: str) -> str:
+    """Return the JSON document that a model wrote as its text: without a byte-order mark, each escape in it Unicode."""
+    return escaped(bare(text.encode())).decode() if "\\" in text or "\ufeff" in text else text
+
+
+def document(body: bytes) -> Any:
+    """Return a JSON document, numbers that no reader keeps as None.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return _loosely(escaped(bare(body)).decode())
+
+
+def _loosely(text: str) -> Any:
+    """Return a JSON document that is read as leniently as can be: control characters in strings, NaN, numbers of any size."""
+    try:
+        return _loads(text)
+    except RecursionError:
+        return _loads(_pruned(text))
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, strict=False, parse_int=_integer, parse_float=_fraction, parse_constant=lambda name: None)
+
+
+def _integer(digits: str) -> int | None:
+    return int(digits) if len(digits) <= 100 else None
+
+
+def _fraction(digits: str) -> float | None:
+    value = float(digits)
+    return value if abs(value) != float("inf") else None
+
+
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]|[^"\[\]{}]+|"', re.DOTALL)
+_OPEN, _CLOSE = frozenset("[{"), frozenset("]}")
+
+
+def _pruned(text: str) -> str:
+    """Return a JSON document in which null stands for what is nested deeper than :data:`_DEEPEST` levels."""
+    kept, depth = [], 0
+    for token in _TOKEN.findall(text):
+        depth += token in _OPEN
+        if depth <= _DEEPEST:
+            kept.append(token)
+        elif depth == _DEEPEST + 1 and token in _OPEN:
+            kept.append("null")
+        depth -= token in _CLOSE
+    return "".join(kept)
+
+
+def unwrapped(raw: bytes) -> bytes | None:
+    """Return the JSON object of a body; some services wrap it into a JSON string. None where there is no object."""
+    body = raw.strip()
+    if body.startswith(b'"'):
+        try:
+            body = sound(msgspec.json.decode(body, type=str).encode())
+        except (ValueError, RecursionError):
+            return None
+    return body if body.startswith(b"{") else None
+
+
+def converted(value: Any, kind: type[Read]) -> Read | None:
+    """Return a value as of this kind, numbers as text included; None where it makes no sense as that."""
+    try:
+        return None if value is None else msgspec.convert(value, kind, strict=False)
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        return None
+
+
+def sensible(usage: Figures | None) -> Figures | None:
+    """Return a vendor's figures, which are added up, or None where one of them is negative."""
+    figures = () if usage is None else msgspec.structs.astuple(usage)
+    return None if any(isinstance(n, int) and n < 0 for n in figures) else usage
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a vendor's list; one object alone stands for a list of it."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
+
+
+def words(value: Any) -> str | None:
+    """Return what a model wrote, in whatever form it comes; None where there is nothing.
+
+    Args:
+        value: text; the parts of a message, of which those that are texts count; or a number or a document, which a service
+            read where the model wrote JSON.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        texts = [text for part in value if (text := _part(part)) is not None]
+        return "".join(texts) if texts or not value else None
+    text = _part(value)
+    return text if text is not None or "type" in members(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _part(part: Any) -> str | None:
+    """Return the text of a part of a message; None of what is no text, or was only thought."""
+    if isinstance(part, str):
+        return part
+    inside = members(part)
+    if inside.get("type") in THOUGHTS:
+        return None
+    value = inside.get("text")
+    value = members(value).get("value") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None

@@ -11,6 +11,8 @@ PROMPT = "\x00nura\x00"
 # Words of several vendors: one given by habit to another would be refused request by request, hours later.
 PARAMS_SET = frozenset({"model", "messages", "input", "instructions", "system", "stream", "store"})
 PARAMS_SET_BY_SCHEMA = frozenset({"response_format", "text", "output_config"})
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Request options that say how many tokens an answer may have."""
 
 
 def around_prompt(request: Mapping[str, Any]) -> Callable[[str], bytes]:

@@ -65,7 +65,7 @@ def next_status(
         return NextStatus(TaskStatus.COMPLETED, 0)
     if failure.kind is ErrorKind.CANCELLED:  # somebody decided so
         return NextStatus(TaskStatus.CANCELLED, 0)
-    again = excused is not None or (failure.kind in RETRYABLE and attempts < max_attempts)
+    again = excused is not None or (failure.kind in RETRYABLE and not failure.final and attempts < max_attempts)
     if not again or superseded:
         return NextStatus(TaskStatus.FAILED, 0)
     if wished:

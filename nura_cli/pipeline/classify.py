@@ -3,7 +3,10 @@
 from typing import Any, NamedTuple
 
 from nura_cli import schemas, scrub
-from nura_cli.dialects.base import Dialect, ResultLine, Spec
+from nura_cli.dialects.base import Answer, Dialect, ResultLine, Spec
+from nura_cli.dialects.reading import document_in
+from nura_cli.dialects.writing import TOKEN_LIMITS
+from nura_cli.pipeline.settle import UNKNOWN
 from nura_cli.pricing import Prices
 from nura_cli.state.answers import Charge, Failure
 from nura_cli.states import ErrorKind
@@ -22,39 +25,44 @@ class Verdict(NamedTuple):
 class Classifier:
     """Judges the result lines of one batch, by the spec it was rendered with."""
 
-    def __init__(self, dialect: Dialect, spec: Spec, prices: Prices) -> None:
+    def __init__(self, dialect: Dialect, spec: Spec, prices: Prices, *, accept_truncated: bool = False) -> None:
+        """Take what the lines are judged by.
+
+        Args:
+            accept_truncated: whether the workload takes a text that ran into its token limit for an answer.
+        """
         self._dialect = dialect
         self._spec = spec
         self._prices = prices
         self._check = schemas.check(spec.answer_schema) if spec.answer_schema is not None else None
+        self._cut_will_do = accept_truncated or spec.prompt is None or _is_label(spec)
 
     def classify(self, line: ResultLine) -> Verdict:
         """Return what becomes of the task that a result line is about."""
         if line.error is not None:
             message = shorten(line.message or str(line.error))
             failure = Failure(line.error, message, line.code, line.http_status, line.param, line.blame)
-            return Verdict(failure, line.body, Charge())
+            unread = line.error is ErrorKind.INVALID_OUTPUT  # what was not read may be an answer
+            return Verdict(failure, line.body, UNKNOWN if unread else Charge())
         body = line.body or b""
         answer = self._dialect.answer(self._spec.endpoint, body)
         charge = self._spent(answer.model or self._spec.model, answer.usage)
-        if answer.refusal:
-            why = shorten(answer.text or "the model declined to answer")
-            return Verdict(Failure(ErrorKind.REFUSAL, why, answer.finish_reason, line.http_status), body, charge)
-        says_nothing = answer.text is None and answer.value is None and answer.finish_reason is None
-        if (
-            says_nothing and self._spec.endpoint in self._dialect.endpoints
-        ):  # other endpoints have answers of other forms
-            why = "the response holds no answer"
-            return Verdict(Failure(ErrorKind.INVALID_OUTPUT, why, None, line.http_status), body, charge)
-        wrong = self._check(answer.text) if self._check else None
+        failure = _no_answer(answer) or self._unfit(answer)
+        return Verdict(failure and failure._replace(http_status=line.http_status), body, charge)
+
+    def _unfit(self, answer: Answer) -> Failure | None:
+        """Return why what a model said is not the answer that was asked for; None where it is."""
+        wrong = self._check(answer.text and document_in(answer.text)) if self._check else None
+        code = _code(answer)
         if wrong is None:
-            return Verdict(None, body, charge)
+            fits = self._check is not None or self._cut_will_do
+            if fits or not answer.truncated:
+                return None
+            return Failure(ErrorKind.TRUNCATED, "the answer ran into its token limit, and was cut there", code)
         if answer.truncated:
             why = f"the answer ran into its token limit before it was whole ({wrong})"
-            return Verdict(
-                Failure(ErrorKind.TRUNCATED, shorten(why), answer.finish_reason, line.http_status), body, charge
-            )
-        return Verdict(Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong), None, line.http_status), body, charge)
+            return Failure(ErrorKind.TRUNCATED, shorten(why), code)
+        return Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong))
 
     def _spent(self, model: str, usage: Any) -> Charge:
         """Return what an answer cost: by the model that it names, else by the one that was asked for, else unknown."""
@@ -65,6 +73,42 @@ class Classifier:
             cost = self._prices.cost(self._spec.model, usage)
         paid, listed = cost or (None, None)
         return Charge(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
+
+
+_LABEL_TOKENS = 16
+"""A limit on tokens that is so low is meant to cut: what is asked for is a label, and its first words tell."""
+
+
+def _is_label(spec: Spec) -> bool:
+    limits = [spec.params.get(name) for name in TOKEN_LIMITS]
+    return any(type(limit) is int and limit <= _LABEL_TOKENS for limit in limits)
+
+
+def _no_answer(answer: Answer) -> Failure | None:
+    """Return why a response holds no answer, whatever was asked for; None where it holds one.
+
+    What is final would be paid for again, and come out the same.
+    """
+    code = _code(answer)
+    if answer.refusal:
+        return Failure(ErrorKind.REFUSAL, shorten(answer.text or "the model declined to answer"), code)
+    if answer.unfinished is not None:
+        why = shorten(f"the response ended unfinished: {answer.finish_reason}")
+        return Failure(answer.unfinished, why, code, final=answer.unfinished is ErrorKind.INVALID_OUTPUT)
+    if answer.other or answer.value is not None or answer.text or (answer.text == "" and not answer.truncated):
+        return None
+    if answer.truncated:
+        did = "only thought" if answer.thought else "said nothing"
+        return Failure(ErrorKind.TRUNCATED, f"the model {did} before it ran into its token limit", code)
+    if answer.thought:
+        return Failure(ErrorKind.INVALID_OUTPUT, "the model only thought, and gave no answer", code, final=True)
+    why = "the response holds no text" if answer.spoken else "the response holds no answer"
+    return Failure(ErrorKind.INVALID_OUTPUT, why, code, final=answer.spoken)
+
+
+def _code(answer: Answer) -> str | None:
+    """Return why an answer ended, as the code of an error."""
+    return None if answer.finish_reason is None else shorten(answer.finish_reason)
 
 
 def scrubbed(verdict: Verdict) -> Verdict:

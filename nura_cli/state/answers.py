@@ -44,6 +44,7 @@ class Failure(NamedTuple):
     Attributes:
         param: which part of the request the provider refused, in its words.
         blame: whose fault it is, as far as the provider's words tell.
+        final: another attempt would come out the same, whatever the kind.
     """
 
     kind: ErrorKind
@@ -52,6 +53,7 @@ class Failure(NamedTuple):
     http_status: int | None = None
     param: str | None = None
     blame: Blame = Blame.TASK
+    final: bool = False
 
 
 class Settled(NamedTuple):

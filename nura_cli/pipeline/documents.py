@@ -9,6 +9,7 @@ import msgspec
 from nura_cli.clock import rfc3339
 from nura_cli.config import Config
 from nura_cli.dialects.base import Answer, Dialect, Spec
+from nura_cli.dialects.reading import document_in
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, answers, batches, outbox
@@ -16,7 +17,7 @@ from nura_cli.state.answers import Row, Spending
 from nura_cli.state.outbox import Unwritten
 
 _LINE_ENDS = re.compile(rb"[\r\n]")
-_NOTHING = Answer(None, None, None, False, False, None, None)
+_NOTHING = Answer()
 
 
 class Documents:
@@ -79,7 +80,9 @@ class Documents:
             return None
         if row.revision not in self._specs:
             self._specs[row.revision] = Spec.stored(batches.spec(self._state.db, row.revision))
-        return one_line(answer.text.encode()) if self._specs[row.revision].answer_schema is not None else None
+        if self._specs[row.revision].answer_schema is None:
+            return None
+        return one_line(document_in(answer.text).encode())
 
     def _record(self, row: Row) -> dict[str, Any]:
         names = self._keep.get(row.workload)

@@ -7,7 +7,7 @@ deliveries; the last one also makes the batch final, so a crash in between is si
 outbox is delivered (:mod:`nura_cli.pipeline.deliver`).
 
 What can go wrong: a spool file gone or damaged sends its batch back to be fetched again; a line that cannot be read is
-counted and logged; a database or a receiver that fails delays its own deliveries and nothing else. What nobody foresaw
+kept, at unknown cost, where it says whose it is, and counted and logged where it does not; a database or a receiver that fails delays its own deliveries and nothing else. What nobody foresaw
 about one line, or one batch, leaves that task, or that batch, as it is, and is reported: the others go on. It holds the
 reconcile lock and never talks to a provider; it reads the providers' keys only to take them out of what they say.
 """
@@ -264,8 +264,13 @@ class Settling:
         self._paths = paths
         self._dialect = dialect_of(batch.dialect)
         spec = Spec.stored(batches.spec(job.state.db, batch.revision))
-        self._classifier = Classifier(self._dialect, spec, job.prices_of(batch))
         workload = job.config.workloads.get(batch.workload)
+        self._classifier = Classifier(
+            self._dialect,
+            spec,
+            job.prices_of(batch),
+            accept_truncated=workload is not None and workload.accept_truncated,
+        )
         self._plan = plans.plan_of(job.config, batch.workload)
         self._max_attempts = workload.retry.max_attempts if workload else _DEFAULT_ATTEMPTS
         self._answers = 0
@@ -285,9 +290,11 @@ class Settling:
         for line in chunk:
             task_id, result = self._read(line)
             if result is not None:
-                if task_id in lines:
+                before = lines.setdefault(task_id, result)
+                if before is not result:
                     self._job.ignored["repeated"] += 1
-                lines.setdefault(task_id, result)
+                    if before.error is not None and result.error is None:  # what was answered was paid for
+                        lines[task_id] = result
         self._answers += sum(all_answers or line.error is None for line in lines.values())
         self._apply(lines)
 
@@ -411,22 +418,20 @@ class Settling:
 
     def _read(self, line: bytes) -> tuple[int, ResultLine | None]:
         """Return the task a line is about, if it is one of this batch's lines at all."""
-        line = line.strip()
-        if not line:
-            return 0, None
         try:
-            result = self._dialect.result(line)
+            found = spool.read_line(line, self._dialect, self._batch.tag)
         except ValueError:
             self._job.ignored["unreadable"] += 1
             return 0, None
         except Exception as error:  # noqa: BLE001 - whose line it is stays unknown: no task of the batch is missing for sure
             self._unread = error
             return 0, None
-        tag, dash, number = result.custom_id.rpartition("-")
-        if tag != self._batch.tag or not dash or not number.isascii() or not number.isdigit() or len(number) > 18:
+        if found is None:
+            return 0, None
+        if found.task_id is None:
             self._job.ignored["not of their batch"] += 1
             return 0, None
-        return int(number), result
+        return found.task_id, found.result
 
     def _late(self, db: Any, charge: Mapping[int, Charge]) -> tuple[int, int]:
         """Bill lines for tasks that are no longer this batch's; those it accounted for before are repeats.
@@ -598,12 +603,11 @@ class OrphanBill:
                 self._job.tasks["late"] += n
 
     def _line(self, raw: bytes) -> tuple[int, Charge] | None:
+        """Return what one line adds: nothing where its request was not answered; one that cannot be read may have been."""
         try:
-            result = self._dialect.result(raw.strip())
-            tag, _, number = result.custom_id.rpartition("-")
-            task_id = int(number) if tag == self._batch.tag and number.isdigit() and len(number) <= 18 else None
+            found = spool.read_line(raw, self._dialect, self._batch.tag)
         except ValueError:
             return None
-        return (
-            None if task_id is None or result.error is not None else (task_id, self._classifier.classify(result).charge)
-        )
+        if found is None or found.task_id is None or found.result.error not in (None, ErrorKind.INVALID_OUTPUT):
+            return None
+        return found.task_id, self._classifier.classify(found.result).charge

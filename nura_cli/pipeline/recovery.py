@@ -8,7 +8,6 @@ decided is held, and nothing is ever sent on a guess.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 from nura_cli.clock import rfc3339
 from nura_cli.dialects.base import Dialect, Page, Phase, RemoteBatch
+from nura_cli.dialects.reading import Illegible, top_level
 from nura_cli.errors import (
     ConfigError,
     KeyRefused,
@@ -602,29 +602,10 @@ def _tag(dialect: Dialect, line: bytes) -> str | None:
     """Return what stands before the dash in the custom_id of a result line; None where it is no such line."""
     try:
         return dialect.result(line).custom_id.rpartition("-")[0]
+    except Illegible as error:
+        return error.custom_ids[0].rpartition("-")[0] if len(error.custom_ids) == 1 else None
     except ValueError:
         return None
-
-
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
-
-
-def top_level(line: bytes, name: str) -> str | None:
-    """Return a text member of a JSON object that may be cut short; members of what is inside it do not count.
-
-    The custom_id belongs to the line itself: a tool's answer may have one of its own, and before the line's.
-    """
-    depth, key, before = 0, b"", b""
-    for token in _TOKEN.finditer(line):
-        word = token.group()
-        if depth == 1 and word.startswith(b'"'):
-            if before != b":":
-                key = word
-            elif key == f'"{name}"'.encode():
-                return word[1:-1].decode("utf-8", "replace")
-        depth += (word in b"{[") - (word in b"}]")
-        before = word
-    return None
 
 
 def _watch(run: ProviderRun, batch: Batch) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import msgspec
 
-from nura_cli.dialects.base import Dialect
+from nura_cli.dialects import reading
+from nura_cli.dialects.base import Dialect, ResultLine
 from nura_cli.errors import Unreachable
 from nura_cli.providers.base import Download, Provider
 from nura_cli.state import State
@@ -118,11 +119,11 @@ def result_file(state: State, batch: Batch, part: str) -> Path:
 def fetch(provider: Provider, part_id: str, target: Path) -> Download:
     """Download one part whole to ``target``: through a ``.part`` file, checked, synced, renamed, the folder synced.
 
-    Whole means: as long as was announced, and its last line parses; where no length was announced, a second download
-    has to give the same bytes.
+    Whole means: as long as was announced; where no length was announced, a second download has to give the same bytes, and
+    its last line must not be cut. A line of it that cannot be read does not make it less whole; a page of HTML is no results.
 
     Raises:
-        Unreachable: it came short; the next run tries again.
+        Unreachable: it came short, or is something else; the next run tries again.
         NotFound: the provider no longer has it.
         StateError: there is no room for it on the disk, or the disk fails.
     """
@@ -133,12 +134,14 @@ def fetch(provider: Provider, part_id: str, target: Path) -> Download:
                 second = provider.download(part_id, again)
             if second.sha256 != got.sha256:
                 raise Unreachable(f"two downloads of {part_id} differ; it is fetched again by the next run")
+            if not ends_whole(part):
+                raise Unreachable(f"{part_id}: its last line is cut; it is fetched again by the next run")
         elif got.bytes != got.announced:
             raise Unreachable(
                 f"{part_id}: {got.bytes:,} of {got.announced:,} bytes came; it is fetched again by the next run"
             )
-        if not ends_whole(part):
-            raise Unreachable(f"{part_id}: its last line is cut; it is fetched again by the next run")
+        if not has_lines(part):
+            raise Unreachable(f"{part_id}: what came are no results; it is fetched again by the next run")
         publish(part, target)
     return got
 
@@ -147,24 +150,39 @@ _TAIL = 1 << 16
 
 
 def ends_whole(path: Path) -> bool:
-    """Return whether the last line of a file is a whole JSON document (an empty file is whole)."""
+    """Return whether the last line of a file is not cut: it has its line end, or can be read (an empty file is whole)."""
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        length = _TAIL
-        while True:
-            file.seek(max(0, size - length))
-            tail = file.read().rstrip(b" \r\n")
-            if b"\n" in tail or length >= size:
-                break
-            length *= 4
-    line = tail.rpartition(b"\n")[2]
+        tail, line = _last_line(file)
+    if tail.endswith(b"\n") or not line:
+        return True
     try:
-        msgspec.json.decode(line, type=msgspec.Raw) if line else None
-    except msgspec.MsgspecError:
-        return False
+        msgspec.json.decode(line, type=msgspec.Raw)
     except RecursionError:  # nested too deeply to be an answer: as whole as can be told
         return True
+    except msgspec.MsgspecError:
+        return reading.is_json(line)
     return True
+
+
+def has_lines(path: Path) -> bool:
+    """Return whether a file is empty, or its first or its last line may be one of results: it looks like an object of JSON."""
+    with path.open("rb") as file:
+        first = next((line for line in iter(lambda: file.readline(_TAIL), b"") if reading.bare(line)), b"")
+        last = _last_line(file)[1]
+    return not first or any(reading.bare(line).startswith(b"{") or b'"custom_id"' in line for line in (first, last))
+
+
+def _last_line(file: BinaryIO) -> tuple[bytes, bytes]:
+    """Return the end of a file, and its last line that is not blank."""
+    size = file.seek(0, 2)
+    length = _TAIL
+    while True:
+        file.seek(max(0, size - length))
+        tail = file.read()
+        lines = tail.rstrip(b" \r\n")
+        if b"\n" in lines or length >= size:
+            return tail, reading.bare(lines.rpartition(b"\n")[2])
+        length *= 4
 
 
 def intact(path: Path, expected: File) -> bool:
@@ -216,24 +234,58 @@ class Lines(NamedTuple):
 def lines_of(path: Path, dialect: Dialect, tag: str) -> Lines:
     """Read whose lines a result file holds; a custom_id counts where it belongs to the line itself."""
     tasks, answered, others = set(), set(), 0
-    mark = f"{tag}-"
     with on_disk(path), path.open("rb") as file:
         for line in file:
             try:
-                found = dialect.result(line) if line.strip() else None
+                found = read_line(line, dialect, tag)
             except ValueError:
                 others += 1
                 continue
             if found is None:
                 continue
-            number = found.custom_id.removeprefix(mark)
-            if number == found.custom_id or not number.isascii() or not number.isdigit() or len(number) > 18:
+            if found.task_id is None:
                 others += 1
                 continue
-            tasks.add(int(number))
-            if found.error is None:
-                answered.add(int(number))
+            tasks.add(found.task_id)
+            if found.result.error is None:
+                answered.add(found.task_id)
     return Lines(frozenset(tasks), frozenset(answered), others)
+
+
+class Found(NamedTuple):
+    """A line of results, and the task of the batch that it is about, by its custom_id; None where that is not ours."""
+
+    task_id: int | None
+    result: ResultLine
+
+
+def read_line(line: bytes, dialect: Dialect, tag: str) -> Found | None:
+    """Return what a line of a result file says, None where it is blank; one that cannot be read is ours if it bears our tag.
+
+    Args:
+        tag: of the batch.
+
+    Raises:
+        ValueError: it cannot be read, and is not known to be ours.
+    """
+    line = reading.bare(line)
+    if not line:
+        return None
+    try:
+        result = dialect.result(line)
+    except reading.Illegible as error:
+        ours = [name for name in error.custom_ids if _task_of(name, tag) is not None]
+        if len(ours) != 1:
+            raise
+        result = error.of(ours[0])
+    return Found(_task_of(result.custom_id, tag), result)
+
+
+def _task_of(custom_id: str, tag: str) -> int | None:
+    """Return the task that a custom_id of a batch names, or None where it is not of this batch."""
+    name, dash, number = custom_id.strip().rpartition("-")
+    ours = name == tag and dash and number.isascii() and number.isdigit() and len(number) <= 18
+    return int(number) if ours else None
 
 
 def claimed(completed: int | None, lines: Lines, requests: int) -> int:

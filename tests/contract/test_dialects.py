@@ -1,8 +1,10 @@
 """One suite for the dialects, and each vendor's own shapes."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,13 +12,13 @@ from hypothesis import strategies as st
 from nura_cli import clock
 from nura_cli.delivery import events
 from nura_cli.dialects import anthropic, openai, reading, vendors
-from nura_cli.dialects.base import Dialect, Phase, Rejection, Spec
+from nura_cli.dialects.base import Answer, Dialect, Phase, Rejection, Spec
 from nura_cli.errors import InputError
-from nura_cli.pipeline import backoff, settle
+from nura_cli.pipeline import backoff, settle, spool
 from nura_cli.pipeline.classify import Classifier, scrubbed
 from nura_cli.pricing import Prices, Usage
 from nura_cli.providers import wire
-from nura_cli.states import ErrorKind, Reason
+from nura_cli.states import ErrorKind, Reason, TaskStatus
 
 PRICES = Prices("openai")
 OPENAI, ANTHROPIC = vendors.dialect("openai"), vendors.dialect("anthropic")
@@ -172,7 +174,8 @@ def openai_line(response: Any, error: Any = None) -> bytes:
             200,
             "c",
         ),
-        (openai_line({"status_code": 200, "body": [1]}), ErrorKind.PROVIDER_ERROR, 200, None),
+        (openai_line({"status_code": 200, "body": [1]}), ErrorKind.INVALID_OUTPUT, 200, None),
+        (openai_line({"status_code": "429", "body": {}}), ErrorKind.RATE_LIMITED, 429, None),
     ],
 )
 def test_openai_shapes_of_errors(line: bytes, kind: ErrorKind, status: int | None, code: str | None) -> None:
@@ -509,3 +512,460 @@ def test_any_model_and_any_usage_has_a_price_or_none(model: str, tokens: list[in
     for prices, name in ((PRICES, model), (PRICES, "gpt-4.1-mini"), (Prices("anthropic"), "claude-haiku-4-5")):
         cost = prices.cost(name, Usage(*tokens))
         assert cost is None or 0 <= cost.paid <= cost.list < LARGEST
+
+
+# --- answers that are written oddly
+
+CHAT: dict[str, Any] = {
+    "model": "gpt-4.1-mini",
+    "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": "hi", "refusal": None}, "finish_reason": "stop"}
+    ],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}},
+}
+RESPONSE: dict[str, Any] = {
+    "status": "completed",
+    "incomplete_details": None,
+    "model": "gpt-4.1-mini",
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "hi"}]}],
+    "usage": {"input_tokens": 10, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 4}},
+}
+CLAUDE: dict[str, Any] = {
+    "model": "claude-haiku-4-5",
+    "content": [{"type": "text", "text": "hi"}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 6, "cache_read_input_tokens": 4, "output_tokens": 2},
+}
+SHAPES = pytest.mark.parametrize(
+    ("dialect", "endpoint", "body"),
+    [
+        (OPENAI, "/v1/chat/completions", CHAT),
+        (OPENAI, "/v1/responses", RESPONSE),
+        (ANTHROPIC, "/v1/messages", CLAUDE),
+    ],
+    ids=["chat", "responses", "messages"],
+)
+ODD: tuple[Any, ...] = (None, True, 7, -1, 14417.92, 10**30, "", "odd", [], [7], {}, {"a": 1})
+
+
+def line_of(dialect: Dialect, body: Any, custom_id: str = "t-1") -> bytes:
+    """Return a result line around a body, which may be JSON already."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    if dialect is OPENAI:
+        return b'{"custom_id": "%s", "response": {"status_code": 200, "body": %s}}' % (custom_id.encode(), raw)
+    return b'{"custom_id": "%s", "result": {"type": "succeeded", "message": %s}}' % (custom_id.encode(), raw)
+
+
+def read(dialect: Dialect, endpoint: str, line: bytes) -> Answer:
+    """Return the answer of a line; the body that is kept of it is JSON for any reader."""
+    found = dialect.result(line)
+    assert found.error is None, found
+    assert found.body is not None
+    msgspec.json.decode(found.body)
+    json.loads(found.body)
+    return dialect.answer(endpoint, found.body)
+
+
+def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the place of every member in a document."""
+    for step in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*way, step)
+        yield from places(value[step], (*way, step))
+
+
+def put(body: Any, way: tuple[Any, ...], value: Any) -> Any:
+    """Return a document with another value at a place."""
+    copy = json.loads(json.dumps(body))
+    inner = copy
+    for step in way[:-1]:
+        inner = inner[step]
+    inner[way[-1]] = value
+    return copy
+
+
+def beside_the_text(body: Any) -> list[tuple[Any, ...]]:
+    """Return the places of the members around which the text does not stand."""
+    (text,) = [
+        way for way in places(body) if json.loads(json.dumps(body)) != put(body, way, None) and _at(body, way) == "hi"
+    ]
+    return [way for way in places(body) if way != text[: len(way)] and way[-1] not in ("type", "phase")]
+
+
+def _at(body: Any, way: tuple[Any, ...]) -> Any:
+    for step in way:
+        body = body[step]
+    return body
+
+
+@SHAPES
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_whatever_stands_beside_the_text_the_text_is_read(
+    dialect: Dialect, endpoint: str, body: dict[str, Any], odd: Any
+) -> None:
+    """What cannot be used is None; what can be is used."""
+    spec = Spec(dialect=dialect.name, endpoint=endpoint, model=body["model"], prompt="p")
+    for way in beside_the_text(body):
+        declined = way[-1] == "refusal" and odd == "odd"
+        found = read(dialect, endpoint, line_of(dialect, put(body, way, odd)))
+        if declined:
+            assert (found.refusal, found.text) == (True, "odd")
+            continue
+        assert found.text == "hi", way
+        assert found.model in (body["model"], None, "", "odd")
+        assert found.usage is None or all(type(n) is int and n >= 0 for n in found.usage)
+        if way[-1] != "status":
+            line = dialect.result(line_of(dialect, put(body, way, odd)))
+            assert Classifier(dialect, spec, Prices(dialect.name)).classify(line).failure is None, way
+
+
+@SHAPES
+@pytest.mark.parametrize("odd", [True, -1, 14417.92, 2**60, 10**30, "odd", [], {}], ids=repr)
+def test_a_figure_that_makes_no_sense_makes_the_cost_unknown(
+    dialect: Dialect, endpoint: str, body: dict[str, Any], odd: Any
+) -> None:
+    for name in body["usage"]:
+        if name.endswith("tokens"):
+            found = read(dialect, endpoint, line_of(dialect, put(body, ("usage", name), odd)))
+            assert (found.text, found.usage) == ("hi", None)
+
+
+@SHAPES
+def test_figures_as_text_are_figures(dialect: Dialect, endpoint: str, body: dict[str, Any]) -> None:
+    usage = {name: str(n) if isinstance(n, int) else n for name, n in body["usage"].items()}
+    assert read(dialect, endpoint, line_of(dialect, {**body, "usage": usage})).usage == (10, 4, 0, 2)
+
+
+@SHAPES
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (rb"hi \ud800", "hi \ufffd"),
+        (rb"hi \udc00 \uD83D\uDE00", "hi \ufffd \U0001f600"),
+        (rb"hi \ud83d\ud83d\ude00", "hi \ufffd\U0001f600"),
+        (rb"hi \\ud800", "hi \\ud800"),
+        (rb"hi \\\ud800", "hi \\\ufffd"),
+        (b"hi \xed\xa0\x80", "hi \ufffd"),
+        (b"hi \xed\xa0\xbd\xed\xb8\x80", "hi \U0001f600"),
+        (b"hi \xff", "hi \ufffd"),
+        (b"hi\tyou", "hi\tyou"),
+        (rb"hi \x \u12", "hi \\x \\u12"),
+        (rb"hi \u0000", "hi \0"),
+        ("\ufeffhi".encode(), "\ufeffhi"),
+    ],
+)
+def test_a_text_of_any_bytes_is_read(
+    dialect: Dialect, endpoint: str, body: dict[str, Any], written: bytes, text: str
+) -> None:
+    raw = json.dumps(body).encode().replace(b'"hi"', b'"%s"' % written)
+    assert read(dialect, endpoint, line_of(dialect, raw)).text == text
+
+
+@SHAPES
+@pytest.mark.parametrize(
+    "beside",
+    [
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b"9" * 5000,
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"a": ' * 50_000 + b"1" + b"}" * 50_000,
+        b'{"a": 1, "a": 2}',
+        b'"\\ud800"',
+    ],
+    ids=["nan", "infinity", "large", "digits", "lists", "objects", "twice", "surrogate"],
+)
+@pytest.mark.parametrize("place", ["beside", "logprobs", "usage", "model", "metadata"])
+def test_a_text_beside_what_no_reader_takes_is_read(
+    dialect: Dialect, endpoint: str, body: dict[str, Any], beside: bytes, place: str
+) -> None:
+    raw = json.dumps({**body, place: "XX"}).encode().replace(b'"XX"', beside)
+    found = dialect.result(line_of(dialect, raw))
+    assert found.error is None
+    assert dialect.answer(endpoint, found.body or b"").text == "hi"
+    if beside[:1] != b"9":  # JSON, which Python alone does not take
+        json.loads(found.body or b"")
+
+
+@SHAPES
+def test_byte_order_marks_and_spaces_are_passed_over(dialect: Dialect, endpoint: str, body: dict[str, Any]) -> None:
+    mark, line = b"\xef\xbb\xbf", line_of(dialect, body)
+    for odd in (mark + line, mark + mark + b" " + line + b"\r\n", b"  " + line + mark):
+        assert read(dialect, endpoint, odd).text == "hi"
+    text = json.dumps("\ufeff" + json.dumps(body)).encode()
+    for wrapped in (
+        text,
+        json.dumps(json.dumps(body).replace("hi", "h\ud800")).encode(),
+        json.dumps(json.dumps(body, indent=1)).encode(),
+    ):
+        assert (read(dialect, endpoint, line_of(dialect, wrapped)).text or "")[:1] == "h"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("hi", "hi"),
+        (["h", {"type": "text", "text": "i"}, {"type": "image"}, 7, None], "hi"),
+        ({"type": "text", "text": "hi"}, "hi"),
+        ([{"type": "text", "text": {"value": "hi", "annotations": []}}], "hi"),
+        ([{"type": "thinking", "text": "hm"}, {"type": "text", "text": "hi"}], "hi"),
+        (42, "42"),
+        ({"label": "a"}, '{"label": "a"}'),
+        ([], ""),
+        ([{"type": "image"}], None),
+        ([{"type": "text", "text": None}], None),
+        (None, None),
+    ],
+)
+def test_a_text_is_read_in_any_form(content: Any, text: str | None) -> None:
+    nothing: tuple[Any, ...] = (None, [], False)
+    for refusal in nothing:
+        chat = put(
+            put(CHAT, ("choices", 0, "message", "content"), content), ("choices", 0, "message", "refusal"), refusal
+        )
+        assert read(OPENAI, "/v1/chat/completions", line_of(OPENAI, chat)).text == text
+    message = {**CLAUDE, "content": content}
+    if not isinstance(content, int) and content != {"label": "a"}:
+        assert read(ANTHROPIC, "/v1/messages", line_of(ANTHROPIC, message)).text == text
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"message": {"content": "hi"}, "finish_reason": "stop"},
+        {"0": {"message": {"content": "hi"}, "finish_reason": "stop"}},
+        [{"message": "hi", "finish_reason": "stop"}],
+        [{"text": "hi", "finish_reason": "stop"}],
+        [None, {"message": {"content": "hi"}, "finish_reason": "stop"}],
+    ],
+)
+def test_choices_of_any_shape_are_read(choices: Any) -> None:
+    found = read(OPENAI, "/v1/chat/completions", line_of(OPENAI, {**CHAT, "choices": choices}))
+    assert (found.text, found.finish_reason) == ("hi", "stop")
+
+
+def test_the_first_of_several_choices_is_the_answer() -> None:
+    second = {"message": {"content": "ho"}, "finish_reason": "length"}
+    found = read(OPENAI, "/v1/chat/completions", line_of(OPENAI, {**CHAT, "choices": [*CHAT["choices"], second]}))
+    assert (found.text, found.truncated) == ("hi", False)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"custom_id": "t-1", "response": {"status_code": 200, "body": {"a": "',
+        b'{"custom_id" : "t-1" , }',
+        b'{"response": {"body": {"text": "\\"custom_id\\": \\"t-2\\""}, }, "custom_id": "t-1"}',
+        b'{"custom_id": "t-1", "response": "an upstream error", "result": "an upstream error"}',
+        b'\xef\xbb\xbf{"custom_id": "t-1", \xff}',
+        b'{"response": {"custom_id": "t-2"}, "custom_id": "t-1", "x": tru',
+        b'"response": {"body": "custom_id"}, "custom_id":"t-1"}',
+    ],
+)
+def test_what_cannot_be_read_names_its_request_and_is_kept_as_it_came(dialect: Dialect, line: bytes) -> None:
+    with pytest.raises(reading.Illegible) as caught:
+        dialect.result(line)
+    assert caught.value.custom_ids == ["t-1"]
+    kept = caught.value.of("t-1")
+    assert kept.error is ErrorKind.INVALID_OUTPUT
+    assert json.loads(kept.body or b"") == line.decode("utf-8", "replace")
+    verdict = scrubbed(Classifier(dialect, Spec(dialect=dialect.name, endpoint="/x"), PRICES).classify(kept))
+    assert (verdict.charge.cost, verdict.body) == (None, kept.body)
+
+
+@pytest.mark.parametrize("error", [{}, {"code": None, "message": None}, {"message": ""}, [], "", False, 0])
+def test_an_error_that_says_nothing_is_none(error: Any) -> None:
+    for line in (
+        openai_line({"status_code": 200, "body": CHAT}, error),
+        openai_line({"status_code": 200, "body": {**CHAT, "error": error}}),
+    ):
+        assert read(OPENAI, C, line).text == "hi"
+
+
+@BOTH
+@pytest.mark.parametrize("body", [b"7", b"null", b'""', b'"plain words"', b'"{\\"choices\\": [{"', b"[1]", b"true"])
+def test_an_answered_request_without_a_body_to_read_is_kept(dialect: Dialect, body: bytes) -> None:
+    line = line_of(dialect, body)
+    found = dialect.result(line)
+    assert (found.custom_id, found.error, found.http_status) == ("t-1", ErrorKind.INVALID_OUTPUT, 200)
+    assert json.loads(found.body or b"") == line.decode()
+
+
+@BOTH
+def test_of_a_line_without_end_the_beginning_is_kept(dialect: Dialect) -> None:
+    with pytest.raises(reading.Illegible) as caught:
+        dialect.result(b'{"custom_id": "t-1", "x": "' + b"\xc3\xa9" * 2_000_000)
+    assert 1 << 20 <= len(caught.value.of("t-1").body or b"") < (1 << 20) + 100
+
+
+@BOTH
+@pytest.mark.parametrize("custom_id", [b"7", b"null", b'["t-1"]', b'{"custom_id": "t-1"}'])
+def test_a_custom_id_that_is_no_text_is_nobodys(dialect: Dialect, custom_id: bytes) -> None:
+    line = line_of(dialect, CHAT | CLAUDE).replace(b'"t-1"', custom_id, 1)
+    with pytest.raises(reading.Illegible) as caught:
+        dialect.result(line)
+    assert caught.value.custom_ids == []
+
+
+def chat_of(message: dict[str, Any], finish: str | None) -> dict[str, Any]:
+    return {"choices": [{"message": message, "finish_reason": finish}]}
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def response_of(*items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"status": "completed", "output": list(items), **more}
+
+
+def said(text: str, phase: str | None = None) -> dict[str, Any]:
+    part = {"type": "output_text", "text": text}
+    return {"type": "message", "content": [part]} | ({} if phase is None else {"phase": phase})
+
+
+THINKING = {"type": "thinking", "thinking": "hm", "signature": "s"}
+C, R, M = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "kind", "final"),
+    [
+        (C, chat_of({"content": None}, "stop"), "invalid_output", True),
+        (C, chat_of({"content": None}, None), "invalid_output", True),
+        (C, chat_of({}, "stop"), "invalid_output", True),
+        (C, chat_of({"content": None, "tool_calls": []}, "tool_calls"), "invalid_output", True),
+        (C, chat_of({"content": None}, "length"), "truncated", None),
+        (C, chat_of({"content": ""}, "length"), "truncated", None),
+        (C, chat_of({"content": "x"}, "length"), "truncated", None),
+        (C, chat_of({"content": "x"}, "MAX_TOKENS"), "truncated", None),
+        (C, chat_of({"content": "x"}, "error"), "provider_error", False),
+        (C, chat_of({"content": "x"}, "pause_turn"), "invalid_output", True),
+        (C, chat_of({"content": "x"}, "content_filter"), "refusal", None),
+        (C, chat_of({"content": ""}, "stop"), None, None),
+        (C, chat_of({"content": ""}, None), None, None),
+        (C, chat_of({"content": None, "tool_calls": [CALL]}, "tool_calls"), None, None),
+        (C, chat_of({"content": None, "function_call": {"name": "f"}}, "function_call"), None, None),
+        (C, chat_of({"content": None, "audio": {"id": "a", "transcript": "x"}}, "stop"), None, None),
+        (C, {"choices": []}, "invalid_output", False),
+        (C, {"choices": None}, "invalid_output", False),
+        (C, {}, "invalid_output", False),
+        ("/v1/completions", {"choices": [{"text": "", "finish_reason": "length"}]}, "truncated", None),
+        ("/v1/completions", {"choices": [{"text": "", "finish_reason": "stop"}]}, None, None),
+        ("/v1/moderations", {"results": [{"flagged": False}]}, None, None),
+        ("/v1/images/generations", {"data": [{"b64_json": "x"}]}, None, None),
+        ("/v1/embeddings", {"data": [{"index": 0, "embedding": [0.5]}]}, None, None),
+        ("/v1/embeddings", {"data": [{"index": 0, "embedding": "AAAA"}]}, None, None),
+        ("/v1/embeddings", {"data": [{"index": 0, "embedding": None}]}, "invalid_output", False),
+        ("/v1/embeddings", {"data": 7}, "invalid_output", False),
+        (R, response_of(said("x")), None, None),
+        (R, response_of({"type": "function_call", "name": "f"}), None, None),
+        (R, response_of({"type": "image_generation_call", "result": "x"}), None, None),
+        (R, response_of({"type": "reasoning", "summary": []}), "invalid_output", True),
+        (R, response_of(), "invalid_output", True),
+        (R, response_of(said("look", "commentary")), "invalid_output", True),
+        (R, response_of(said("x"), status="queued"), "provider_error", False),
+        (R, response_of(said("x"), status="in_progress"), "provider_error", False),
+        (R, response_of(said("x"), status="failed"), "provider_error", False),
+        (R, response_of(said("x"), status="CANCELLED"), "provider_error", False),
+        (R, response_of(said("x"), status="incomplete"), "invalid_output", True),
+        (
+            R,
+            response_of(said("x"), status="incomplete", incomplete_details={"reason": "max_messages"}),
+            "invalid_output",
+            True,
+        ),
+        (
+            R,
+            response_of(said("x"), status="incomplete", incomplete_details={"reason": "max_output_tokens"}),
+            "truncated",
+            None,
+        ),
+        (
+            R,
+            response_of(said("x"), status="incomplete", incomplete_details={"reason": "content_filter"}),
+            "refusal",
+            None,
+        ),
+        (M, {"content": [THINKING], "stop_reason": "end_turn"}, "invalid_output", True),
+        (M, {"content": [THINKING], "stop_reason": "max_tokens"}, "truncated", None),
+        (M, {"content": [{"type": "text", "text": "x"}], "stop_reason": "max_tokens"}, "truncated", None),
+        (
+            M,
+            {"content": [{"type": "text", "text": "x"}], "stop_reason": "model_context_window_exceeded"},
+            "truncated",
+            None,
+        ),
+        (M, {"content": [{"type": "text", "text": "x"}], "stop_reason": "pause_turn"}, "invalid_output", True),
+        (M, {"content": [{"type": "server_tool_use"}], "stop_reason": "end_turn"}, "invalid_output", True),
+        (M, {"content": None, "stop_reason": "end_turn"}, "invalid_output", True),
+        (M, {"content": [], "stop_reason": "max_tokens"}, "truncated", None),
+        (M, {"content": [], "stop_reason": "end_turn"}, None, None),
+        (M, {"content": [THINKING, {"type": "tool_use", "name": "f"}], "stop_reason": "tool_use"}, None, None),
+        (M, {}, "invalid_output", False),
+    ],
+)
+def test_completed_means_that_there_is_an_answer(
+    endpoint: str, body: Any, kind: str | None, final: bool | None
+) -> None:
+    dialect = ANTHROPIC if endpoint == M else OPENAI
+    spec = Spec(dialect=dialect.name, endpoint=endpoint, model="m", prompt="p")
+    failure = Classifier(dialect, spec, PRICES).classify(dialect.result(line_of(dialect, body))).failure
+    assert (failure and failure.kind) == kind
+    if failure is not None:
+        again = backoff.next_status(failure, 1, 3, False, 0, 0).to
+        assert (again is TaskStatus.FAILED) == (final is not False)
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ([said("look. ", "commentary"), said("it is 4", "final_answer")], "it is 4"),
+        ([said("it is ", "final_answer"), said("look. ", "commentary"), said("4", "final_answer")], "it is 4"),
+        ([said("look. ", "commentary"), said("it is 4")], "it is 4"),
+        ([said("it is "), said("4")], "it is 4"),
+        ([said("look. ", "commentary"), {"type": "function_call", "name": "f"}], None),
+    ],
+)
+def test_the_text_of_a_response_is_that_of_its_final_answer(items: list[dict[str, Any]], text: str | None) -> None:
+    assert OPENAI.answer(R, json.dumps(response_of(*items)).encode()).text == text
+
+
+@pytest.mark.parametrize(
+    ("spec", "accept", "taken"),
+    [
+        ({"prompt": "p"}, False, False),
+        ({"prompt": "p"}, True, True),
+        ({"prompt": None}, False, True),
+        ({"prompt": "p", "params": {"max_completion_tokens": 16}}, False, True),
+        ({"prompt": "p", "params": {"max_output_tokens": 5}}, False, True),
+        ({"prompt": "p", "params": {"max_tokens": 17}}, False, False),
+        ({"prompt": "p", "params": {"max_tokens": True}}, False, False),
+        ({"prompt": "p", "answer_schema": {"type": "integer"}}, False, True),
+        ({"prompt": "p", "answer_schema": {"type": "string"}}, True, False),
+    ],
+)
+def test_a_cut_text_is_an_answer_where_that_is_meant(spec: dict[str, Any], accept: bool, taken: bool) -> None:
+    meant = Spec(dialect="openai", endpoint=C, model="m", **spec)
+    for text, wanted in (("12", taken), ("", False)):
+        line = OPENAI.result(line_of(OPENAI, chat_of({"content": text}, "length")))
+        failure = Classifier(OPENAI, meant, PRICES, accept_truncated=accept).classify(line).failure
+        assert (failure is None) == wanted
+        assert failure is None or (failure.kind, failure.code) == (ErrorKind.TRUNCATED, "length")
+
+
+@BOTH
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_sound_line_with_any_bytes_changed_is_read_or_says_whose_it_is(dialect: Dialect, data: st.DataObject) -> None:
+    line = bytearray(line_of(dialect, CHAT if dialect is OPENAI else CLAUDE))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(30, len(line) - 1))
+        line[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    mine = spool.read_line(bytes(line), dialect, "t")
+    assert mine is not None
+    assert mine.task_id == 1
+    spec = Spec(dialect=dialect.name, endpoint=dialect.endpoints[0], model="m", prompt="p")
+    verdict = scrubbed(Classifier(dialect, spec, PRICES).classify(mine.result))
+    if verdict.body is not None:
+        msgspec.json.decode(verdict.body)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from nura_cli.dialects import reading
 from nura_cli.errors import UsageError
-from nura_cli.pipeline import dispatch, recovery
+from nura_cli.pipeline import dispatch
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
@@ -274,7 +275,7 @@ def test_the_tag_is_read_where_it_belongs(anthropic_spool: Spool, size: int) -> 
     ],
 )
 def test_only_the_lines_own_custom_id_counts(line: bytes, name: str | None) -> None:
-    assert recovery.top_level(line, "custom_id") == name
+    assert reading.top_level(line, "custom_id") == name
 
 
 # --- restored state files, and a person's part

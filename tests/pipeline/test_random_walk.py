@@ -77,6 +77,10 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"what": "foreign", "n": 2},
     {"what": "lost"},
     {"what": "invalid", "fraction": 0.4, "mode": "refusal"},
+    {"what": "invalid", "fraction": 0.4, "mode": "silent"},
+    {"what": "odd", "fraction": 0.5, "form": "surrogate"},
+    {"what": "odd", "fraction": 0.5, "form": "types"},
+    {"what": "odd", "fraction": 0.3, "form": "garbled"},
     {"what": "refuse", "code": "token_limit_exceeded", "message": "too much"},
     {"what": "refuse", "code": "invalid_request", "message": "bad"},
     {"what": "refuse", "code": "server_error", "errors": "null"},
@@ -397,8 +401,8 @@ class Walk(RuleBasedStateMachine):
     def billed_twice(self) -> dict[str, int]:
         """Return the tasks that were answered more often than there was a reason for, and how often.
 
-        A reason is an answer that the provider did not hand over (missing, lost, or of a batch that somebody cancelled), and
-        a person who had it sent again, or retried it: once for each time that it was.
+        A reason is an answer that the provider did not hand over (missing, lost, or of a batch that somebody cancelled) or that
+        cannot be read, and a person who had it sent again, or retried it: once for each time that it was.
         """
         with sqlite3.connect(f"file:{self.folder / 'box.db'}?mode=ro", uri=True) as box:
             names = [row[0].rpartition("-") for row in box.execute("SELECT custom_id FROM billed")]
@@ -407,7 +411,7 @@ class Walk(RuleBasedStateMachine):
             dict(
                 self.spool.rows(
                     "SELECT task_id, count(*) FROM attempts a JOIN batches b ON b.id = a.batch_id"
-                    " WHERE (outcome IN ('missing', 'lost') OR (outcome = 'cancelled' AND cost IS NULL))"
+                    " WHERE (outcome IN ('missing', 'lost') OR (outcome IN ('cancelled', 'invalid_output') AND cost IS NULL))"
                     " AND coalesce(b.reason, '') NOT LIKE '%no longer knows it%'"
                     " GROUP BY 1"  # no batch is ever forgotten here
                 )
@@ -471,7 +475,9 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 def _name(fault: dict[str, Any]) -> str:
     return " ".join(
-        str(fault[name]) for name in ("what", "status", "framing", "code", "shape", "where") if name in fault
+        str(fault[name])
+        for name in ("what", "status", "framing", "code", "shape", "where", "mode", "form")
+        if name in fault
     )
 
 

@@ -212,7 +212,7 @@ def _named(document: bytes) -> list[str]:
     return list(dict.fromkeys(name.decode("utf-8", "replace") for name in _CUSTOM_ID.findall(document)))
 
 
-_WORD = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+_WORD = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|(?P<cut>\\?\Z))|[{}\[\]:,]', re.DOTALL)
 
 
 def top_level(line: bytes, name: str) -> str | None:
@@ -223,6 +223,8 @@ def top_level(line: bytes, name: str) -> str | None:
     depth, key, before = 0, b"", b""
     for token in _WORD.finditer(line):
         word = token.group()
+        if token["cut"] is not None:
+            break
         if depth == 1 and word.startswith(b'"'):
             if before != b":":
                 key = word
@@ -234,14 +236,12 @@ def top_level(line: bytes, name: str) -> str | None:
 
 
 def bare(line: bytes) -> bytes:
-    """Return a line without white space and byte-order marks around it."""
+    """Return a line without white space around it, and without byte-order marks before it."""
     line = line.strip()
-    while line.startswith(_BOM) or line.endswith(_BOM):
-        line = line.removeprefix(_BOM).removesuffix(_BOM).strip()
-    return line
+    return _MARKS.sub(b"", line, 1) if line.startswith(b"\xef\xbb\xbf") else line
 
 
-_BOM = b"\xef\xbb\xbf"
+_MARKS = re.compile(rb"\A(?:\xef\xbb\xbf|\s)+")
 
 
 def utf8(document: bytes) -> bytes:
@@ -337,7 +337,7 @@ def _fraction(digits: str) -> float | None:
     return value if abs(value) != float("inf") else None
 
 
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]|[^"\[\]{}]+|"', re.DOTALL)
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]|[\]}]|[^"\[\]{}]+', re.DOTALL)
 _OPEN, _CLOSE = frozenset("[{"), frozenset("]}")
 
 

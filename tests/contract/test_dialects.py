@@ -1,6 +1,7 @@
 """One suite for the dialects, and each vendor's own shapes."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -690,7 +691,7 @@ def test_a_text_beside_what_no_reader_takes_is_read(
 @SHAPES
 def test_byte_order_marks_and_spaces_are_passed_over(dialect: Dialect, endpoint: str, body: dict[str, Any]) -> None:
     mark, line = b"\xef\xbb\xbf", line_of(dialect, body)
-    for odd in (mark + line, mark + mark + b" " + line + b"\r\n", b"  " + line + mark):
+    for odd in (mark + line, mark + mark + b" " + mark + line + b"\r\n", b"  " + line):
         assert read(dialect, endpoint, odd).text == "hi"
     text = json.dumps("\ufeff" + json.dumps(body)).encode()
     for wrapped in (
@@ -790,6 +791,28 @@ def test_an_answered_request_without_a_body_to_read_is_kept(dialect: Dialect, bo
     found = dialect.result(line)
     assert (found.custom_id, found.error, found.http_status) == ("t-1", ErrorKind.INVALID_OUTPUT, 200)
     assert json.loads(found.body or b"") == line.decode()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b'{"custom_id": "t-1", "x": "' + rb"\"" * 500_000,
+        b'{"x": ' + b"[" * 500_000 + b'"' + rb"\"" * 500_000,
+        b'{"custom_id": "t-1", "x": ' + b'"custom_id": "a", ' * 50_000,
+        b"\xef\xbb\xbf" * 500_000,
+        b"\xef\xbb\xbf" + b" \xef\xbb\xbf" * 300_000 + b"x",
+        b" " * 1_000_000 + b"{",
+        b'{"custom_id": "t-1", "x": "' + rb"\ud800" * 200_000,
+        b'"custom_id"' + b" " * 500_000 + b":",
+    ],
+)
+def test_no_line_takes_long_to_be_found_unreadable(dialect: Dialect, hostile: bytes) -> None:
+    began = time.process_time()
+    with pytest.raises(reading.Illegible):
+        dialect.result(hostile)
+    assert reading.bare(hostile) is not None
+    assert time.process_time() - began < 2
 
 
 @BOTH

@@ -191,6 +191,7 @@ class ProviderConfig(_Options):
     )
     organization: str | None = Field(None, description="organization to act for, where the vendor has such")
     project: str | None = Field(None, description="project to act for, where the vendor has such")
+    headers: dict[str, str] = Field({}, description="HTTP headers that go with every request; never secrets")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="lower limits than the vendor's own")
     on_unconfirmed: Literal["adopt", "hold"] = Field(
         "adopt", description="a create whose answer was lost: resolve it at the provider, or wait for a person"
@@ -514,11 +515,54 @@ def _provider_rules(options: Mapping[str, Any]) -> Found:
             yield (), f"give one of {', '.join(_KEYS)}"
         if "protocol" in options:
             yield ("protocol",), "is for kind: sandbox"
+    yield from _header_rules(options.get("headers"))
     if kind in _kinds():
         for option in sorted(options.keys() & _ACCOUNT_OPTIONS):
             takers = [name for name in vendors.names() if option in vendors.dialect(name).account_options]
             if kind not in takers:
                 yield (option,), f"is for kind: {' or '.join(takers)}"
+
+
+# What nura, the SDKs or HTTP itself set: about the connection, the body, the account and the version that is spoken.
+_OUR_HEADERS = frozenset(
+    (
+        *("accept", "accept-charset", "accept-encoding", "connection", "date", "expect", "host", "idempotency-key"),
+        *("keep-alive", "range", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "via"),
+        *(f"{name}-{option}" for name in vendors.names() for option in ("version", *_ACCOUNT_OPTIONS)),
+    )
+)
+_OUR_PREFIXES = ("content-", "if-", "proxy-", "x-stainless-")
+_SECRET_HEADERS = re.compile(
+    r"(^|[-_])(authorization|auth|(api-?)?key|token|secret|password|cookie2?|credentials?|signature)$"
+)
+_LONGEST_HEADER = 4096
+
+
+def _header_rules(headers: Any) -> Found:
+    """Find headers that cannot go with requests; of a value only its option is told, never what it is."""
+    seen: set[str] = set()
+    for name, value in headers.items() if isinstance(headers, dict) else ():
+        why = _header_problem(str(name), value)
+        if why is None and name.lower() in seen:
+            why = "stands here twice: a header is the same in capitals"
+        seen.add(str(name).lower())
+        if why is not None:
+            yield ("headers", name), why
+
+
+def _header_problem(name: str, value: Any) -> str | None:
+    lower = name.lower()
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", name):
+        return "is no name of an HTTP header"
+    if _SECRET_HEADERS.search(lower) or (isinstance(value, str) and re.match(r"(?i)sk-|bearer\s|basic\s", value)):
+        return f"looks like a secret; secrets are never in this file: use {' or '.join(_KEYS)}"
+    if lower in _OUR_HEADERS or lower.startswith(_OUR_PREFIXES):
+        return "nura sets this itself"
+    if not isinstance(value, str):
+        return "must be text"
+    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value) or len(value) > _LONGEST_HEADER:
+        return f"must be one line of at most {_LONGEST_HEADER} printable ASCII characters, without space around it"
+    return None
 
 
 def _dialect(name: Any) -> "Dialect | None":

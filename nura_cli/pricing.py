@@ -9,17 +9,34 @@ from typing import Any, NamedTuple
 
 PICO = 10**12
 BATCH_SHARE = Decimal("0.5")
-"""The vendors bill batch requests at half the list price (OpenAI and Anthropic pricing pages); used where the price list
-has no batch price of its own, such as for embeddings."""
+"""The vendors bill a batch's tokens at half the list price (OpenAI and Anthropic pricing pages); used where the price list has
+no batch price of its own, such as for embeddings. What a tool's calls cost is the same in a batch (Anthropic publishes no
+other price of searches, genai-prices notes; OpenRouter's batch guide says so of web search)."""
 
 
 class Usage(NamedTuple):
-    """Tokens of one answer. ``input_tokens`` is all of the input, what was cached or written to a cache included."""
+    """What one answer used, as far as it is billed.
+
+    Attributes:
+        input_tokens: all of the input, what was cached or written to a cache included.
+        cached_input_tokens, cache_write_tokens: how many of them were read from the vendor's cache, or written there.
+        output_tokens: all of the output.
+        cache_write_1h_tokens: how many of those written are kept for an hour.
+        input_image_tokens, output_image_tokens: how many of the input's and the output's are of images.
+        web_searches, file_searches: calls of these tools of the vendor's.
+        beyond: it used what none of these figures tells, or one of them cannot be read: its cost is not known.
+    """
 
     input_tokens: int
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    input_image_tokens: int = 0
+    output_image_tokens: int = 0
+    web_searches: int = 0
+    file_searches: int = 0
+    beyond: bool = False
 
 
 class Cost(NamedTuple):
@@ -30,23 +47,61 @@ class Cost(NamedTuple):
 
 
 class _Rates(NamedTuple):
-    """Pico-dollars for one token of each kind, and for the request itself."""
+    """Pico-dollars for one token of each kind, for the request itself, and for one call of a tool; None where the list has none."""
 
     fresh: int | Decimal
     cached: int | Decimal
     written: int | Decimal
     output: int | Decimal
     request: int | Decimal
+    written_1h: int | Decimal | None
+    image: int | Decimal
+    output_image: int | Decimal
+    web_search: int | Decimal | None
+    file_search: int | Decimal | None
 
-    def cost(self, usage: Usage) -> int:
+    def cost(self, usage: Usage) -> int | None:
         fresh = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-        return round(
+        total = (
             fresh * self.fresh
             + usage.cached_input_tokens * self.cached
             + usage.cache_write_tokens * self.written
             + usage.output_tokens * self.output
             + self.request
         )
+        if any(usage[len(_TEXT) :]):
+            more = self._more(usage)
+            return None if more is None else round(total + more)
+        return round(total)
+
+    def _more(self, usage: Usage) -> int | Decimal | None:
+        """Return what is added to the cost of text for what else was used; None where a rate is not known."""
+        total: int | Decimal = 0
+        for n, rate, counted in (
+            (usage.cache_write_1h_tokens, self.written_1h, self.written),
+            (usage.input_image_tokens, self.image, self.fresh),
+            (usage.output_image_tokens, self.output_image, self.output),
+            (usage.web_searches, self.web_search, 0),
+            (usage.file_searches, self.file_search, 0),
+        ):
+            if n and rate is None:
+                return None
+            total += n * ((rate or 0) - counted)
+        return total
+
+    def discounted(self, full: "_Rates") -> "_Rates":
+        """Return these rates of batches, halved where the list gives none of their own; what a tool's calls cost is not halved."""
+        same = {
+            name: _whole(whole * BATCH_SHARE)
+            for name, own, whole in zip(self._fields, self, full, strict=True)
+            if own == whole and whole is not None and name not in _CALLS
+        }
+        return self._replace(**same)
+
+
+_CALLS = ("web_search", "file_search")
+_TEXT = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens")
+"""The figures of :class:`Usage` that every answer has; they come first."""
 
 
 class _Tier(NamedTuple):
@@ -71,14 +126,22 @@ class Prices:
         self._tiers: dict[str, list[_Tier]] = {}
 
     def cost(self, model: str, usage: Usage) -> Cost | None:
-        """Return what ``usage`` of a model costs, or None where no price is known (unpriced, never free)."""
-        if model not in self._tiers:
-            self._tiers[model] = self._look_up(model)
-        tiers = self._tiers[model]
+        """Return what ``usage`` of a model costs, or None where that is not known (unpriced, never free)."""
+        tiers = self._tiers_of(model)
         if not tiers or not _sound(usage):
             return None
         tier = next(tier for tier in tiers if usage.input_tokens > tier.above)
-        return Cost(tier.batch.cost(usage), tier.listed.cost(usage))
+        paid, listed = tier.batch.cost(usage), tier.listed.cost(usage)
+        return None if paid is None or listed is None else Cost(paid, listed)
+
+    def known(self, model: str) -> bool:
+        """Return whether the list has prices for the tokens of a model."""
+        return bool(self._tiers_of(model))
+
+    def _tiers_of(self, model: str) -> list[_Tier]:
+        if model not in self._tiers:
+            self._tiers[model] = self._look_up(model)
+        return self._tiers[model]
 
     @cached_property
     def _where(self) -> dict[str, Any]:
@@ -121,30 +184,36 @@ class Prices:
 def _tier(above: int, batch: Any, listed: Any, *, own: bool) -> _Tier:
     """Return the rates above a size: a vendor's own address halves those that its list does not give for batches."""
     full, paid = _rates(listed, above), _rates(batch, above)
-    if own:
-        paid = _Rates(*(_whole(f * BATCH_SHARE) if p == f else p for p, f in zip(paid, full, strict=True)))
-    return _Tier(above, paid, full)
+    return _Tier(above, paid.discounted(full) if own else paid, full)
 
 
 def _rates(price: Any, above: int) -> _Rates:
     """Read the rates for more than ``above`` input tokens off a price object, which is in US dollars for a million."""
 
-    def rate(name: str) -> int | Decimal | None:
+    def rate(name: str, per: int = 10**6) -> int | Decimal | None:
         value = getattr(price, name)
         for tier in reversed(getattr(value, "tiers", ())):
             if above >= tier.start:
-                return _whole(tier.price * (PICO // 10**6))
+                return _whole(tier.price * (PICO // per))
         base = getattr(value, "base", value)
-        return None if base is None else _whole(base * (PICO // 10**6))
+        return None if base is None else _whole(base * (PICO // per))
 
-    fresh, cached, written = rate("input_mtok") or 0, rate("cache_read_mtok"), rate("cache_write_mtok")
-    request = _whole(Decimal(price.requests_kcount or 0) * (PICO // 1000))
+    def token(name: str, otherwise: int | Decimal) -> int | Decimal:
+        found = rate(name)
+        return otherwise if found is None else found
+
+    fresh, output = token("input_mtok", 0), token("output_mtok", 0)
     return _Rates(
-        fresh,
-        fresh if cached is None else cached,
-        fresh if written is None else written,
-        rate("output_mtok") or 0,
-        request,
+        fresh=fresh,
+        cached=token("cache_read_mtok", fresh),
+        written=token("cache_write_mtok", fresh),
+        output=output,
+        request=rate("requests_kcount", 1000) or 0,
+        written_1h=rate("cache_write_1h_mtok"),  # twice the input, at Anthropic (Prompt caching guide, pricing)
+        image=token("input_image_mtok", fresh),
+        output_image=token("output_image_mtok", output),
+        web_search=rate("web_searches_kcount", 1000),
+        file_search=rate("storage_searches_kcount", 1000),
     )
 
 
@@ -154,10 +223,15 @@ def _whole(rate: Decimal) -> int | Decimal:
 
 
 def _sound(usage: Usage) -> bool:
-    """Whether the figures can be priced: not negative, no more cached than there is, none absurd."""
+    """Whether the figures can be priced: all that is billed is among them, and none is negative, absurd, or more than its whole."""
     return (
-        all(0 <= n < 10**9 for n in usage)
+        not usage.beyond
+        and all(0 <= n < 10**9 for n in usage)
         and usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens
+        and usage.cache_write_1h_tokens <= usage.cache_write_tokens
+        and usage.input_image_tokens <= usage.input_tokens
+        and usage.output_image_tokens <= usage.output_tokens
+        and max(usage.web_searches, usage.file_searches) < 10**6
     )
 
 

@@ -42,6 +42,7 @@ TASK_ARROWS: Mapping[TaskStatus, Mapping[TaskStatus, str]] = {
     TaskStatus.COMPLETED: {},
     TaskStatus.FAILED: {
         TaskStatus.PENDING: "retry has it tried again",
+        TaskStatus.COMPLETED: "retry takes the answer that it has",
     },
     TaskStatus.CANCELLED: {
         TaskStatus.PENDING: "resolve resends what a cancelled batch left, or retry has it tried again",

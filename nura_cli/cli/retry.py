@@ -14,7 +14,10 @@ from nura_cli.pipeline.report import Problem, Report, counted
 def command(
     session: Session, asked: Asked, dry_run: DryRunOption = False, yes: YesOption = False, why: WhyOption = None
 ) -> None:
-    """Have tasks tried again that failed; or were cancelled, or completed with another prompt or model (--status)."""
+    """Have tasks tried again that failed; or were cancelled, or completed with another prompt or model (--status).
+
+    With accept_truncated those whose text was cut get the answers they have, at no cost.
+    """
     from nura_cli.pipeline import retry
 
     if not asked.narrowed:
@@ -36,12 +39,15 @@ def command(
 
 
 def _summary(report: Report) -> str:
-    retried, rerun = report.result["retried"], report.result["rerun"]
-    if not retried + rerun:
-        return "nothing to retry"
-    waiting = counted(retried + rerun, "task waits", "tasks wait")
-    old = f", {rerun:,} of them to take the place of an answer" if rerun else ""
-    return f"{waiting} for nura dispatch{old}"
+    retried, rerun, taken = (report.result[name] for name in ("retried", "rerun", "taken"))
+    said = []
+    if retried + rerun:
+        waiting = counted(retried + rerun, "task waits", "tasks wait")
+        old = f", {rerun:,} of them to take the place of an answer" if rerun else ""
+        said.append(f"{waiting} for nura dispatch{old}")
+    if taken:
+        said.append(counted(taken, "task has the answer it had", "tasks have the answers they had"))
+    return "; ".join(said) or "nothing to retry"
 
 
 def _left(report: Report) -> list[str]:

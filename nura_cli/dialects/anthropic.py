@@ -101,19 +101,14 @@ class _ResultLine(msgspec.Struct):
 class _Block(msgspec.Struct):
     type: str = ""
     text: str = ""
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    name: Any = None
+    caller: Any = None
 
 
 class _Message(msgspec.Struct):
     content: list[_Block] | None = None
     stop_reason: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     model: str | None = None
 
 
@@ -262,7 +257,7 @@ def _message(body: bytes) -> _Message:
     return _Message(
         content=None if content is None else [_block(one) for one in listed],
         stop_reason=reading.text(found.get("stop_reason")),
-        usage=reading.converted(found.get("usage"), _Usage),
+        usage=found.get("usage"),
         model=reading.text(found.get("model")),
     )
 
@@ -271,7 +266,10 @@ def _block(found: Any) -> _Block:
     """Return a block of a message; text that stands by itself is one."""
     kind = reading.text(reading.members(found).get("type"))
     text = reading.words([found])
-    return _Block(kind) if kind not in (None, "text") else _Block("text", text) if text is not None else _Block()
+    if kind not in (None, "text"):
+        told = reading.members(found)
+        return _Block(kind, name=told.get("name"), caller=told.get("caller"))
+    return _Block("text", text) if text is not None else _Block()
 
 
 def _from_message(found: _Message) -> Answer:
@@ -285,7 +283,7 @@ def _from_message(found: _Message) -> Answer:
         finish_reason=why,
         truncated=why is not None and why.lower() in reading.CUT,
         refusal=why in ("refusal", "content_filter"),
-        usage=_usage(reading.sensible(found.usage)),
+        usage=_usage(found),
         model=found.model,
         other=any(not (kind in _NO_ANSWER or kind.endswith("_tool_result")) for kind in kinds),
         unfinished=ErrorKind.INVALID_OUTPUT if why == reading.PAUSED else None,
@@ -294,12 +292,77 @@ def _from_message(found: _Message) -> Answer:
     )
 
 
-def _usage(found: _Usage | None) -> Usage | None:
-    """Return the tokens; the vendor's input_tokens leave out what was read from or written to the cache."""
-    if found is None or found.input_tokens is None:
+def _usage(found: _Message) -> Usage | None:
+    """Return what an answer used; the vendor's input_tokens leave out what was read from or written to the cache."""
+    told = reading.Figures(found.usage)
+    fresh, output = told.of("input_tokens"), told.of("output_tokens")
+    if not told.sound or not told.given("input_tokens"):
         return None
-    cached, written = found.cache_read_input_tokens or 0, found.cache_creation_input_tokens or 0
-    return reading.usage(found.input_tokens + cached + written, cached, written, found.output_tokens)
+    cached, kept, tools = (
+        told.of("cache_read_input_tokens"),
+        told.within("cache_creation"),
+        told.within("server_tool_use"),
+    )
+    hour = kept.of("ephemeral_1h_input_tokens")
+    written = max(told.of("cache_creation_input_tokens"), hour + kept.of("ephemeral_5m_input_tokens"))
+    searches = tools.of("web_search_requests")
+    beyond = (
+        not told.given("output_tokens")
+        or kept.others("ephemeral_1h_input_tokens", "ephemeral_5m_input_tokens")
+        or tools.others("web_search_requests", "web_fetch_requests")  # a fetch costs its tokens alone
+        or _dearer(found)
+        or _ran(found.content or [], counted=told.given("server_tool_use"))
+    )
+    return Usage(
+        input_tokens=fresh + cached + written,
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        output_tokens=output,
+        cache_write_1h_tokens=hour,
+        web_searches=searches,
+        beyond=beyond or not told.sound,
+    )
+
+
+def _dearer(found: _Message) -> bool:
+    """Return whether an answer's tokens have other rates than the price list's, or are not all in its figures.
+
+    Inference in one region costs 1.1 times as much, priority and fast mode have rates of their own (pricing page), and what an
+    advisor, a compaction or a fallback used stands in ``iterations`` alone (the SDK's ``beta_usage``).
+    """
+    told = reading.members(found.usage)
+    turns = told.get("iterations") or []
+    models = (None, found.model)
+    return (
+        told.get("inference_geo") not in _ANYWHERE
+        or told.get("service_tier") == "priority"
+        or told.get("speed") == "fast"
+        or not isinstance(turns, list)
+        or any(one.get("type") != "message" or one.get("model") not in models for one in map(reading.members, turns))
+    )
+
+
+_ANYWHERE = (None, "", "global", "not_available")
+_FREE_TOOLS = ("web_search", "web_fetch", "tool_search_tool_regex", "tool_search_tool_bm25")
+"""The vendor's tools that cost nothing beside the answer's tokens, but for searches, which are counted in its usage."""
+
+
+def _ran(content: list[_Block], *, counted: bool) -> bool:
+    """Return whether tools of the vendor's ran that are billed, and not in the usage: code, by the hour.
+
+    Code that searches or fetches is free (pricing page): these calls then say that code made them.
+
+    Args:
+        counted: whether the usage tells of searches, be it that there were none.
+    """
+    used = [block for block in content if block.type == "server_tool_use"]
+    if not used:
+        return False
+    callers = [reading.text(reading.members(block.caller).get("type")) or "" for block in used]
+    free = any(name.startswith("code_execution") for name in callers)
+    billed = [block.name for block in used if block.name not in _FREE_TOOLS]
+    untold = not counted and any(block.name == "web_search" for block in used)
+    return untold or any(not free or "code_execution" not in str(name) for name in billed)
 
 
 def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:

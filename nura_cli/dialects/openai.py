@@ -5,7 +5,7 @@ Facts from the OpenAI Batch guide and API reference, and from the public reports
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -123,19 +123,6 @@ class _ResultLine(msgspec.Struct):
     error: Any = None
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-
-
 class _Message(msgspec.Struct):
     content: Any = None
     refusal: str | None = None
@@ -143,6 +130,8 @@ class _Message(msgspec.Struct):
     function_call: Any = None
     audio: Any = None
     images: Any = None
+    annotations: Any = None
+    executed_tools: Any = None
 
 
 class _Choice(msgspec.Struct):
@@ -153,8 +142,9 @@ class _Choice(msgspec.Struct):
 
 class _Chat(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     model: str | None = None
+    service_tier: Any = None
 
 
 _decode_ready = msgspec.json.Decoder(_ReadyLine).decode
@@ -353,13 +343,105 @@ def _as_object(error: Any) -> dict[str, Any] | None:
     return error if isinstance(error, dict) and any(error.values()) else None
 
 
-def _usage(found: _Usage | None) -> Usage | None:
-    if found is None:
+# What costs nothing beside the answer's tokens (pricing page, built-in tools): what the model says, and calls of the caller's
+# own tools, of MCP servers and of those that search tools. Of what is not listed here the cost is not known.
+_FREE_ITEMS = frozenset(
+    (
+        *("message", "reasoning", "compaction", "function_call", "function_call_output"),
+        *("custom_tool_call", "custom_tool_call_output", "computer_call", "computer_call_output"),
+        *("local_shell_call", "local_shell_call_output", "shell_call_output"),
+        *("apply_patch_call", "apply_patch_call_output", "additional_tools"),
+        *("mcp_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"),
+        *("tool_search_call", "tool_search_output"),
+    )
+)
+_FREE_ACTIONS = ("open_page", "find_in_page")
+"""What a call of web search does that is no search: "search actions incur a tool call cost" (Web search guide)."""
+_DEARER_TIERS = ("priority", "fast", "ultrafast", "scale")
+"""Processing with rates of its own (pricing page). Any other word comes with a batch's answer, too, and says nothing."""
+_SERVICES_FIGURES = frozenset(("citation_tokens", "num_sources_used", "num_server_side_tools_used"))
+"""What compatible services count and bill beside the tokens (Perplexity, xAI)."""
+
+
+class _Tools(NamedTuple):
+    """Calls of the vendor's tools in an answer, and whether there are some of which its figures do not tell the cost."""
+
+    web: int = 0
+    files: int = 0
+    others: bool = False
+
+
+def _usage(found: Any, *, tier: Any = None, tools: _Tools = _Tools(), output: bool = True) -> Usage | None:
+    """Return what an answer used, or None where it does not say.
+
+    Args:
+        found: its ``usage``.
+        tier: the ``service_tier`` that it names.
+        output: whether an answer without a count of its output leaves something untold.
+    """
+    told = reading.Figures(found)
+    given, said = told.of("prompt_tokens", "input_tokens"), told.of("completion_tokens", "output_tokens")
+    if not told.sound or not told.given("prompt_tokens", "input_tokens"):
         return None
-    given = found.prompt_tokens if found.prompt_tokens is not None else found.input_tokens
-    details = found.prompt_tokens_details or found.input_tokens_details
-    output = found.completion_tokens if found.completion_tokens is not None else found.output_tokens
-    return reading.usage(given, details.cached_tokens if details else None, None, output)
+    inputs = told.within("prompt_tokens_details", "input_tokens_details")
+    outputs = told.within("completion_tokens_details", "output_tokens_details")
+    thought = outputs.of("reasoning_tokens")
+    if thought and told.of("total_tokens") == given + said + thought:
+        said += thought  # some services leave them out of the completion, and bill them
+    beyond = (
+        (output and not told.given("completion_tokens", "output_tokens"))
+        or inputs.of("audio_tokens") + outputs.of("audio_tokens") > 0
+        or inputs.within("cache_write_tokens_details").others("ttl_30m_tokens")  # a longer one has no price in the list
+        or told.within("server_tool_use").others()
+        or told.some(_SERVICES_FIGURES)
+        or tier in _DEARER_TIERS
+        or tools.others
+    )
+    images = told.given("input_tokens") and inputs.given("image_tokens") and not told.given("output_tokens_details")
+    used = Usage(
+        input_tokens=given,
+        cached_input_tokens=inputs.of("cached_tokens"),
+        cache_write_tokens=inputs.of("cache_write_tokens"),
+        output_tokens=said,
+        input_image_tokens=inputs.of("image_tokens"),
+        output_image_tokens=said if images else outputs.of("image_tokens"),  # images alone may come without details
+        web_searches=tools.web + told.of("num_search_queries"),
+        file_searches=tools.files,
+        beyond=beyond,
+    )
+    return used if told.sound else used._replace(beyond=True)
+
+
+def _called(found: Mapping[str, Any]) -> _Tools:
+    """Return the calls of the vendor's tools among the output items of a response.
+
+    The preview of web search has other prices with some models, and no figure that says which.
+    """
+    web = files = 0
+    others = False
+    for item in _objects(found.get("output")):
+        kind = reading.text(item.get("type"))
+        if kind == "web_search_call":
+            web += reading.members(item.get("action")).get("type") not in _FREE_ACTIONS
+        elif kind == "file_search_call":
+            files += 1
+        elif kind == "shell_call":
+            others |= reading.members(item.get("environment")).get("type") != "local"
+        elif kind is not None:
+            others |= kind not in _FREE_ITEMS
+    offered = [reading.text(one.get("type")) or "" for one in _objects(found.get("tools"))]
+    return _Tools(web, files, others or (web > 0 and any(kind.startswith("web_search_preview") for kind in offered)))
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    """Return the objects in a list; none where it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _searched(found: _Chat, message: _Message) -> bool:
+    """Return whether a chat's answer comes from a search, whose price no figure of it tells; or from other tools (Groq's)."""
+    cited = any(note.get("type") == "url_citation" for note in _objects(message.annotations))
+    return cited or "-search-" in (found.model or "") or bool(message.executed_tools)
 
 
 def _chat(body: bytes) -> _Chat:
@@ -373,7 +455,8 @@ def _chat(body: bytes) -> _Chat:
         choices = list(choices.values())  # by index, as some languages write a list
     return _Chat(
         choices=[_choice(one) for one in reading.objects(choices)[:1]],
-        usage=reading.converted(found.get("usage"), _Usage),
+        usage=found.get("usage"),
+        service_tier=found.get("service_tier"),
         model=reading.text(found.get("model")),
     )
 
@@ -389,6 +472,8 @@ def _choice(found: Mapping[str, Any]) -> _Choice:
             function_call=message.get("function_call"),
             audio=message.get("audio"),
             images=message.get("images"),
+            annotations=message.get("annotations"),
+            executed_tools=message.get("executed_tools"),
         ),
         text=reading.words(found.get("text")),
         finish_reason=reading.text(found.get("finish_reason")),
@@ -408,7 +493,7 @@ def _from_chat(found: _Chat) -> Answer:
         finish_reason=why,
         truncated=why is not None and why.lower() in reading.CUT,
         refusal=bool(message.refusal) or why in _REFUSALS,
-        usage=_usage(found.usage),
+        usage=_usage(found.usage, tier=found.service_tier, tools=_Tools(others=_searched(found, message))),
         model=found.model,
         other=any(reading.objects(one) for one in others if one),
         unfinished=_UNFINISHED.get((why or "").lower()),
@@ -430,7 +515,7 @@ def _from_responses(found: Mapping[str, Any]) -> Answer:
         finish_reason=why or status,
         truncated=truncated,
         refusal=bool(refusals) or why in _REFUSALS,
-        usage=_usage(reading.converted(found.get("usage"), _Usage)),
+        usage=_usage(found.get("usage"), tier=found.get("service_tier"), tools=_called(found)),
         model=reading.text(found.get("model")),
         other=any(kind.endswith("_call") for kind in kinds),
         unfinished=None if truncated else _UNFINISHED.get((status or "").lower()),
@@ -464,7 +549,7 @@ def _from_embeddings(found: Mapping[str, Any]) -> Answer:
     vectors = [item.get("embedding") for item in items]
     told = bool(vectors) and all(isinstance(vector, list | str) and vector for vector in vectors)
     value = (vectors[0] if len(vectors) == 1 else vectors) if told else None
-    usage = _usage(reading.converted(found.get("usage"), _Usage))
+    usage = _usage(found.get("usage"), output=False)
     return Answer(value=value, usage=usage, model=reading.text(found.get("model")))
 
 

@@ -16,7 +16,6 @@ import msgspec
 
 from nura_cli import scrub
 from nura_cli.dialects.base import ResultLine
-from nura_cli.pricing import Usage
 from nura_cli.states import ErrorKind
 
 _LONGEST_MESSAGE = 300
@@ -33,8 +32,6 @@ THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 """Types of parts of an answer that are what the model thought, and not what it said."""
 
 Line = TypeVar("Line")
-Read = TypeVar("Read")
-Figures = TypeVar("Figures", bound=msgspec.Struct)
 
 
 def line(words: str) -> str:
@@ -131,18 +128,74 @@ def members(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def usage(given: int | None, cached: int | None, written: int | None, output: int | None) -> Usage | None:
-    """Return the tokens that an answer took, or None where it does not say, or one of the figures makes no sense.
+_MOST_TOKENS = 2**40
 
-    Args:
-        given: all of the input.
-        cached, written: how much of it was read from the vendor's cache, or written there; None is 0.
-        output: None is 0.
-    """
-    if given is None:
+
+def tokens(value: Any) -> int | None:
+    """Return a figure of what was used, or None where it is no whole number that could be one; digits as text are one."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST_TOKENS:
         return None
-    found = Usage(given, cached or 0, written or 0, output or 0)
-    return found if all(0 <= n < 2**40 for n in found) else None
+    return int(value) if value == int(value) else None
+
+
+class Figures:
+    """The figures of an object that says what an answer used, and of those within it. One that is left out, or null, is 0.
+
+    Every answer is read so: it is written to be fast.
+
+    Attributes:
+        sound: whether all that was asked for so far, within it as well, could be read.
+    """
+
+    __slots__ = ("_found", "_whole", "sound")
+
+    def __init__(self, found: Any, whole: "Figures | None" = None) -> None:
+        self._whole = self if whole is None else whole
+        self.sound = type(found) is dict
+        self._found: dict[str, Any] = found if self.sound else {}
+        if not self.sound:
+            self._whole.sound = False
+
+    def given(self, *names: str) -> bool:
+        """Return whether there is something by one of these names."""
+        return self._first(names) is not None
+
+    def of(self, *names: str) -> int:
+        """Return the first figure there is by one of these names."""
+        value = self._first(names)
+        if value is None:
+            return 0
+        if type(value) is int and 0 <= value < _MOST_TOKENS:
+            return value
+        number = tokens(value)
+        if number is None:
+            self._whole.sound = False
+        return number or 0
+
+    def within(self, *names: str) -> "Figures":
+        """Return the figures of the first object there is by one of these names."""
+        value = self._first(names)
+        return _NO_FIGURES if value is None else Figures(value, self._whole)
+
+    def others(self, *known: str) -> bool:
+        """Return whether it has figures other than these: what they count may be billed."""
+        return bool(self._found) and any(value for name, value in self._found.items() if name not in known)
+
+    def some(self, names: frozenset[str]) -> bool:
+        """Return whether it has a figure by one of these names."""
+        return not names.isdisjoint(self._found) and any(self._found.get(name) for name in names)
+
+    def _first(self, names: tuple[str, ...]) -> Any:
+        for name in names:
+            value = self._found.get(name)
+            if value is not None:
+                return value
+        return None
+
+
+_NO_FIGURES = Figures({})
 
 
 def error_kind(http_status: int | None) -> ErrorKind:
@@ -363,20 +416,6 @@ def unwrapped(raw: bytes) -> bytes | None:
         except (ValueError, RecursionError):
             return None
     return body if body.startswith(b"{") else None
-
-
-def converted(value: Any, kind: type[Read]) -> Read | None:
-    """Return a value as of this kind, numbers as text included; None where it makes no sense as that."""
-    try:
-        return None if value is None else msgspec.convert(value, kind, strict=False)
-    except (msgspec.MsgspecError, ValueError, OverflowError):
-        return None
-
-
-def sensible(usage: Figures | None) -> Figures | None:
-    """Return a vendor's figures, which are added up, or None where one of them is negative."""
-    figures = () if usage is None else msgspec.structs.astuple(usage)
-    return None if any(isinstance(n, int) and n < 0 for n in figures) else usage
 
 
 def objects(value: Any) -> list[dict[str, Any]]:

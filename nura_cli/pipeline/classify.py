@@ -1,13 +1,13 @@
 """Pure decisions about one result line: is it an answer, does it fit the schema, what did it cost."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nura_cli import schemas, scrub
 from nura_cli.dialects.base import Answer, Dialect, ResultLine, Spec
 from nura_cli.dialects.reading import document_in
 from nura_cli.dialects.writing import TOKEN_LIMITS
 from nura_cli.pipeline.settle import UNKNOWN
-from nura_cli.pricing import Prices
+from nura_cli.pricing import Prices, Usage
 from nura_cli.state.answers import Charge, Failure
 from nura_cli.states import ErrorKind
 
@@ -41,9 +41,9 @@ class Classifier:
         """Return what becomes of the task that a result line is about."""
         if line.error is not None:
             message = shorten(line.message or str(line.error))
-            failure = Failure(line.error, message, line.code, line.http_status, line.param, line.blame)
+            failed = Failure(line.error, message, line.code, line.http_status, line.param, line.blame)
             unread = line.error is ErrorKind.INVALID_OUTPUT  # what was not read may be an answer
-            return Verdict(failure, line.body, UNKNOWN if unread else Charge())
+            return Verdict(failed, line.body, UNKNOWN if unread else self._wasted(line.body))
         body = line.body or b""
         answer = self._dialect.answer(self._spec.endpoint, body)
         charge = self._spent(answer.model or self._spec.model, answer.usage)
@@ -64,14 +64,19 @@ class Classifier:
             return Failure(ErrorKind.TRUNCATED, shorten(why), code)
         return Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong))
 
-    def _spent(self, model: str, usage: Any) -> Charge:
+    def _wasted(self, body: bytes | None) -> Charge:
+        """Return what a request that failed cost: nothing, unless its response says that it used something."""
+        answer = self._dialect.answer(self._spec.endpoint, body) if body else None
+        if answer is None or answer.usage is None:
+            return Charge()
+        return self._spent(answer.model or self._spec.model, answer.usage)
+
+    def _spent(self, model: str, usage: Usage | None) -> Charge:
         """Return what an answer cost: by the model that it names, else by the one that was asked for, else unknown."""
         if usage is None:
             return Charge(cost=None, list_cost=None)
-        cost = self._prices.cost(model, usage)
-        if cost is None and self._spec.model and model != self._spec.model:
-            cost = self._prices.cost(self._spec.model, usage)
-        paid, listed = cost or (None, None)
+        billed = model if self._prices.known(model) else self._spec.model
+        paid, listed = self._prices.cost(billed, usage) or (None, None)
         return Charge(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
 
 

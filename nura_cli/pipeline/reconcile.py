@@ -480,8 +480,7 @@ class Settling:
             return
         job, batch = self._job, self._batch
         failure = _WITHOUT_LINE[Ending(batch.ending or Ending.COMPLETED)]
-        untold = failure.kind is ErrorKind.MISSING and batch.completed is None
-        untold = untold or (batch.ending == Ending.CANCELLED and _answered_more(batch, self._answers))
+        untold = failure.kind is ErrorKind.MISSING or _answered_more(batch, self._answers)
         nothing = Verdict(failure, None, settle.UNKNOWN if untold else Charge())
         while True:
             now = job.clock()
@@ -518,7 +517,7 @@ class Settling:
 
 
 def _answered_more(batch: Batch, answers: int) -> bool:
-    """Return whether a cancelled batch may have answered more than the lines that came: then their cost is not known."""
+    """Return whether a batch that was cut off may have answered more than the lines that came: then their cost is not known."""
     if batch.completed is not None:
         return batch.completed > answers
     return not batch.files or batch.files.keys() != batch.offered.keys()
@@ -608,6 +607,7 @@ class OrphanBill:
             found = spool.read_line(raw, self._dialect, self._batch.tag)
         except ValueError:
             return None
-        if found is None or found.task_id is None or found.result.error not in (None, ErrorKind.INVALID_OUTPUT):
+        if found is None or found.task_id is None:
             return None
-        return found.task_id, self._classifier.classify(found.result).charge
+        charge = self._classifier.classify(found.result).charge
+        return None if found.result.error is not None and charge == Charge() else (found.task_id, charge)

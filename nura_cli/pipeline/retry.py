@@ -6,6 +6,11 @@ from the kept record: the old answer stands, in results and in the row, until th
 not. Completed ones are meant only where their answer has another revision than today's, so that the same command run again costs
 nothing; with ``until`` those of today's are meant, too. One that is being run again already is left alone.
 
+One that failed because its text was cut at the token limit costs nothing where its workload takes such texts by now
+(``accept_truncated``): it is completed with the response that was kept, no attempt is added, and the application is told as of
+any answer. A workload with a schema takes none: what fits it was completed at once. A re-run without an answer is none of these:
+the old answer stands for its key.
+
 It takes no stage lock: each chunk is one transaction, which looks at its tasks anew, and no more is done than was said before.
 What can go wrong: killed half-way, it is run again; what a workload holds that has left the configuration, or that cannot be
 sent as it is configured now, is reported, and the rest is done.
@@ -18,21 +23,25 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from nura_cli.config import Config
+from nura_cli.dialects.base import Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import ConfigError, InputError, UsageError
 from nura_cli.pipeline.estimate import Estimate, estimate
+from nura_cli.pipeline.plans import plan_of
 from nura_cli.pipeline.queues import refuse_misfit
 from nura_cli.pipeline.render import Rendering, rendering, revision
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.pipeline.run import Run
 from nura_cli.pricing import Prices, decimal_dollars
-from nura_cli.state import Connection, State, actions, answers, retries, tasks
+from nura_cli.state import Connection, State, actions, answers, batches, outbox, retries, tasks
 from nura_cli.state.retries import Candidate
 from nura_cli.state.selection import Selection
-from nura_cli.states import TaskStatus
+from nura_cli.states import ErrorKind, TaskStatus
 
 _SAMPLE = 500
 """Tasks of a queue that are rendered to say what all of them may cost."""
+_BODIES = 200
+"""Responses that are looked at together."""
 _TAG = "x" * 20
 """Stands for a batch's tag, which is as long."""
 _NEVER = {
@@ -45,32 +54,35 @@ class Fate(Enum):
     """What becomes of a task that is meant."""
 
     WAITS = "waits"  # it failed or was cancelled: pending again
+    TAKEN = "taken"  # it failed, and has a response that its workload takes by now: completed
     ANEW = "anew"  # it has an answer: a new task is made from its record
     UNCHANGED = "unchanged"  # its answer has today's revision: left alone
     RUNNING = "running"  # it is being run again: left alone
 
 
-def fate(found: Candidate, today: str, *, every: bool) -> Fate:
+def fate(found: Candidate, today: str, *, every: bool, kept: bool = False) -> Fate:
     """Decide what becomes of a task.
 
     Args:
         today: the revision with which it would be sent now.
         every: whether answers of that revision are meant, too.
+        kept: whether it failed with a response that its workload takes as an answer.
     """
     if found.status is not TaskStatus.COMPLETED:
-        return Fate.WAITS
+        return Fate.TAKEN if kept else Fate.WAITS
     if found.running:
         return Fate.RUNNING
     return Fate.ANEW if every or found.revision != today else Fate.UNCHANGED
 
 
 class Way(NamedTuple):
-    """How what waits in a queue would be sent now."""
+    """How what waits in a queue would be sent now; ``takes``: whether a text that was cut is an answer."""
 
     queue: tasks.Queue
     rendering: Rendering
     revision: str
     prices: Prices
+    takes: bool
 
 
 @dataclass
@@ -96,6 +108,7 @@ class Retry(Run):
         every: as for :func:`fate`.
         ways: of each queue that can be sent now.
         shares: by queue, as it was counted.
+        schemas: by revision, whether answers of it had to fit a schema.
         costs: by workload, what the input of all that is sent again may come to.
     """
 
@@ -104,12 +117,13 @@ class Retry(Run):
     every: bool
     ways: dict[int, Way] = field(default_factory=dict)
     shares: defaultdict[int, Share] = field(default_factory=lambda: defaultdict(Share))
+    schemas: dict[str, bool] = field(default_factory=dict)
     costs: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
-        """How many tasks will be sent again."""
-        return sum(share.n for share in self.shares.values())
+        """How many tasks will be sent again, or take the answers they have."""
+        return sum(share.n for share in self.shares.values()) + self.total(Fate.TAKEN)
 
     def total(self, which: Fate) -> int:
         """Return how many tasks have this fate."""
@@ -142,8 +156,9 @@ def plan(state: State, config: Config, parts: Iterable[Selection], problems: lis
             for queue in {found.queue_id for found in page} - looked_at:
                 looked_at.add(queue)
                 _find_way(job, queues[queue])
+            kept = _kept(job, page)
             for found in page:
-                _count(job, found)
+                _count(job, found, kept=found.task_id in kept)
     for queue, share in job.shares.items():
         if share.n:
             _add_cost(job, job.ways[queue], share)
@@ -159,15 +174,43 @@ def _find_way(job: Retry, queue: tasks.Queue) -> None:
         refuse_misfit(workload, queue, dialect)
         made = rendering(workload, dialect, queue.endpoint, queue.model)
         prices = Prices(dialect.price_list, provider.base_url)
-        job.ways[queue.id] = Way(queue, made, revision(made.spec)[0], prices)
+        takes = workload.accept_truncated and workload.answer_schema is None
+        job.ways[queue.id] = Way(queue, made, revision(made.spec)[0], prices, takes)
 
 
-def _count(job: Retry, found: Candidate) -> None:
+def _kept(job: Retry, page: Sequence[Candidate]) -> set[int]:
+    """Return which tasks of a page failed with a response that is an answer to what their workloads take now."""
+    cut = [
+        found.task_id
+        for found in page
+        if found.status is TaskStatus.FAILED and found.kind == ErrorKind.TRUNCATED
+        if found.queue_id in job.ways and job.ways[found.queue_id].takes
+    ]
+    return {
+        task_id
+        for start in range(0, len(cut), _BODIES)
+        for task_id, row in answers.of_tasks(job.state.db, cut[start : start + _BODIES]).items()
+        if _usable(job, row)
+    }
+
+
+def _usable(job: Retry, row: answers.Row) -> bool:
+    """Whether a response that failed has a text, is no refusal, and did not have to fit a schema."""
+    if row.body is None or row.dialect is None or row.revision is None:
+        return False
+    if row.revision not in job.schemas:
+        spec = Spec.stored(batches.spec(job.state.db, row.revision))
+        job.schemas[row.revision] = spec.answer_schema is not None
+    answer = dialect_of(row.dialect).answer(row.endpoint or "", row.body)
+    return bool(answer.text) and not answer.refusal and not job.schemas[row.revision]
+
+
+def _count(job: Retry, found: Candidate, *, kept: bool) -> None:
     way = job.ways.get(found.queue_id)
     if way is None:
         return
     share = job.shares[found.queue_id]
-    becomes = fate(found, way.revision, every=job.every)
+    becomes = fate(found, way.revision, every=job.every, kept=kept)
     share.fates[becomes] += 1
     if becomes in (Fate.WAITS, Fate.ANEW) and len(share.sample) < _SAMPLE:
         share.sample.append(found.task_id)
@@ -193,7 +236,9 @@ def _cost(state: State, way: Way, share: Share) -> Estimate:
 
 
 def question(job: Retry) -> str:
-    """Return what would be done, and what it may cost: ``2 tasks of w wait again, at about $0.40 for their input``."""
+    """Return what would be done, and what it may cost: ``2 tasks of w wait again, at about $0.40 for their input``; what costs
+    nothing comes last: ``3 tasks of w get the answers they have, at no cost``.
+    """
     by_workload: dict[str, Counter[Fate]] = {}
     for queue, share in job.shares.items():
         by_workload.setdefault(job.ways[queue].queue.workload, Counter()).update(share.fates)
@@ -206,7 +251,14 @@ def question(job: Retry) -> str:
         )
         if n
     ]
-    return f"{', '.join(said)}, {_price(job.costs)}"
+    taken = [
+        f"{counted(n, 'task')} of {workload} {'gets the answer it has' if n == 1 else 'get the answers they have'}"
+        for workload, fates in by_workload.items()
+        if (n := fates[Fate.TAKEN])
+    ]
+    sent = [f"{', '.join(said)}, {_price(job.costs)}"] if said else []
+    free = [f"{', '.join(taken)}, at no cost"] if taken else []
+    return "; ".join([*sent, *free])
 
 
 def _price(found: dict[str, Estimate]) -> str:
@@ -222,13 +274,15 @@ def report(job: Retry, done: Counter[Fate] | None = None) -> Report:
     """Return what was done; without it, what would be.
 
     Returns:
-        ``retried`` and ``rerun``: the tasks that wait again, and those of which new ones were made; ``left``: completed ones that
+        ``retried``, ``taken`` and ``rerun``: the tasks that wait again, those that were completed with the answers they had, and
+        those of which new ones were made; ``left``: completed ones that
         were left alone, and why; ``workloads``: what each was estimated at.
     """
     figures = Counter({which: job.total(which) for which in Fate}) if done is None else done
     result: dict[str, Any] = {
         "dry_run": done is None,
         "retried": figures[Fate.WAITS],
+        "taken": figures[Fate.TAKEN],
         "rerun": figures[Fate.ANEW],
         "left": {str(which.value): figures[which] for which in (Fate.UNCHANGED, Fate.RUNNING)},
         "workloads": {
@@ -258,24 +312,41 @@ def run(job: Retry) -> Report:
 
 def _retried(db: Connection, job: Retry, page: Sequence[Candidate]) -> Counter[Fate]:
     """Retry those of a page that are candidates still; return how many of them have which fate."""
-    groups: dict[tuple[int, Fate, TaskStatus], list[int]] = {}
-    for found in retries.still(db, page, job.upto):
+    groups: dict[tuple[int, Fate, TaskStatus], list[Candidate]] = {}
+    candidates = retries.still(db, page, job.upto)
+    kept = _kept(job, candidates)
+    for found in candidates:
         if found.queue_id in job.ways:
-            becomes = fate(found, job.ways[found.queue_id].revision, every=job.every)
-            groups.setdefault((found.queue_id, becomes, found.status), []).append(found.task_id)
+            today = job.ways[found.queue_id].revision
+            becomes = fate(found, today, every=job.every, kept=found.task_id in kept)
+            groups.setdefault((found.queue_id, becomes, found.status), []).append(found)
     done: Counter[Fate] = Counter()
-    for (queue, becomes, status), ids in groups.items():
-        done[becomes] += len(ids)
-        workload = job.ways[queue].queue.workload
+    for (queue, becomes, status), those in groups.items():
+        done[becomes] += len(those)
+        ids, n = [found.task_id for found in those], len(those)
+        what = counted(n, f"{status} task")
         if becomes is Fate.WAITS:
             answers.wait_again(db, queue, status, ids, "retried, as a person decided")
-            verb = "waits" if len(ids) == 1 else "wait"
-            actions.note(
-                db, "retry", f"{counted(len(ids), f'{status} task')} {verb} again", len(ids), workload=workload
-            )
+            what += " waits again" if n == 1 else " wait again"
+        elif becomes is Fate.TAKEN:
+            _take(db, job, queue, those)
+            what += " gets the answer it has" if n == 1 else " get the answers they have"
         elif becomes is Fate.ANEW:
             retries.run_again(db, queue, ids, "run again, as a person decided")
-            verb = "is" if len(ids) == 1 else "are"
-            what = f"{counted(len(ids), f'{status} task')} {verb} run anew"
-            actions.note(db, "retry", what, len(ids), workload=workload)
+            what += " is run anew" if n == 1 else " are run anew"
+        else:
+            continue
+        actions.note(db, "retry", what, n, workload=job.ways[queue].queue.workload)
     return done
+
+
+def _take(db: Connection, job: Retry, queue: int, those: Sequence[Candidate]) -> None:
+    """Complete failed tasks of a queue with the responses they have, and note whom the application is to be told of."""
+    plan = plan_of(job.config, job.ways[queue].queue.workload)
+    by_batch: dict[int, list[int]] = {}
+    for found in those:
+        if found.batch_id is not None:
+            by_batch.setdefault(found.batch_id, []).append(found.task_id)
+    for batch_id, ids in by_batch.items():
+        retries.take(db, queue, batch_id, ids, "the answer that it has is taken, as a person decided")
+        outbox.add_for_tasks(db, queue, batch_id, [(one, TaskStatus.COMPLETED) for one in ids], plan)

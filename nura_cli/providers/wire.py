@@ -49,7 +49,7 @@ def without_environment(*prefixes: str) -> Iterator[None]:
 
 
 def sdk_options(account: Account) -> dict[str, Any]:
-    """Return what any vendor's SDK client is made with: the account's key and address; each request is sent once.
+    """Return what any vendor's SDK client is made with: the account's key, address and headers; each request is sent once.
 
     Raises:
         ConfigError: the key cannot be read.
@@ -57,6 +57,7 @@ def sdk_options(account: Account) -> dict[str, Any]:
     return {
         "api_key": account.config.secret(),
         "base_url": account.address,
+        "default_headers": dict(account.config.headers),
         "max_retries": 0,
         "http_client": _http_client(account.address),
         "timeout": READ_SECONDS,

@@ -35,6 +35,8 @@ Of a batch, dealt out when it is first worked on; ``batch`` names the only one i
 ``short``        rows are counted and billed, and in no file until ``seconds`` (60) after the batch ended; then all are
 ``late_id``      rows' custom_id is the last member of their line, after an answer that holds a ``custom_id`` of its own
                  (somebody-1); with ``bytes`` the line is longer than these
+``patch``        answers are otherwise: the vendor's response is changed by ``body`` (a JSON merge patch, RFC 7396); what
+                 is billed stays
 ``expire``       the chosen rows (``fraction`` 0.5) are answered, the rest expires; OpenAI with ``files: false`` names no file
 ``cancel``       likewise, and the provider has cancelled the rest
 ``refuse``       OpenAI: the batch fails with ``code`` (token_limit_exceeded), ``message`` and ``line``; Anthropic: the create is
@@ -70,8 +72,9 @@ not say whether there are more), ``never_ends`` (no batch ends, whatever time pa
 (``where`` result files are named: list (there only), retrieve (likewise), wrong_list (lists name some that do not exist)),
 ``forgotten`` (``batch``, which may be a glob, is neither found nor listed; without it none is), ``times`` (those of batches have
 another ``form``: ms (milliseconds), far (ten thousand years later), text (seconds as a string), iso), ``skew`` (every second reply
-comes from a server whose clock is ``seconds`` (3600) ahead: its Date, and the created_at of the batches it makes), ``echo_key``
-(error messages, also those of rows and of refused batches, tell the key that was sent; result files keep it so).
+comes from a server whose clock is ``seconds`` (3600) ahead: its Date, and the created_at of the batches it makes),
+``wants_header`` (requests without a header ``name`` of this ``value`` are refused with 400), ``echo_key`` (error messages, also
+those of rows and of refused batches, tell the key that was sent; result files keep it so).
 """
 
 import fnmatch
@@ -110,6 +113,7 @@ BATCH = frozenset(
         "renamed",
         "short",
         "late_id",
+        "patch",
         "unnamed",
         "expire",
         "cancel",
@@ -151,6 +155,7 @@ QUIRKS = frozenset(
         "forgotten",
         "times",
         "skew",
+        "wants_header",
         "echo_key",
     }
 )
@@ -173,6 +178,7 @@ _OPTIONS: dict[str, set[str]] = {
     "short": {"seconds"},
     "unnamed": {"seconds"},
     "late_id": {"bytes"},
+    "patch": {"body"},
     "expire": {"files"},
     "cancel": {"files"},
     "refuse": {"code", "message", "line", "status", "errors", "at"},
@@ -184,6 +190,7 @@ _OPTIONS: dict[str, set[str]] = {
     "forgotten": {"batch"},
     "times": {"form"},
     "skew": {"seconds"},
+    "wants_header": {"name", "value"},
 }
 _FRAMINGS = ("length", "chunked", "close")
 _CHOICES = {

@@ -271,7 +271,10 @@ class _Handler(BaseHTTPRequestHandler):
             elif what in ("status", "html", "redirect") and not fault.get("after"):
                 request.drain()
                 return self._instead(api, fault)
+        wanted = self._quirks.get("wants_header")
         try:
+            if wanted and request.headers.get(wanted["name"]) != wanted["value"]:
+                raise api.failure(400, f"{wanted['name']}: header is required")
             request.account = self._account = api.account(request.headers)
             if not self.server.store.accepts(request.account):
                 raise api.refused_key()

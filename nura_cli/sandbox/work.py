@@ -20,7 +20,7 @@ from nura_cli.sandbox.store import Settings, Store, digest
 WINDOW = 86400
 """Seconds after which both vendors' batches expire."""
 _BILL_ROWS = 5000
-_ROW_FAULTS = frozenset({"missing", "duplicate", "renamed", "short", "late_id", "odd"})
+_ROW_FAULTS = frozenset({"missing", "duplicate", "renamed", "short", "late_id", "odd", "patch"})
 _SETTLE_SECONDS = 20.0
 """A request that asks after batches is answered after so long at the latest, and one batch more."""
 
@@ -204,6 +204,8 @@ def run(
         counts[reply.ending] = counts.get(reply.ending, 0) + 1
         if reply.usage is not None:
             bill.add(request, reply.usage)
+            if "patch" in row:
+                reply = reply._replace(line=_patched(reply.line, row["patch"].get("body")))
         elif key:
             reply = reply._replace(line=encoded(oddities.echoed(json.loads(reply.line), key)))
         if "late_id" in row:
@@ -226,6 +228,24 @@ def _row_faults(suffered: list[Fault], number: int, request: Request) -> dict[st
         for fault in suffered
         if fault["what"] in _ROW_FAULTS and faults.hits(fault, number, request.custom_id, request.raw)
     }
+
+
+def _patched(line: bytes, patch: Any) -> bytes:
+    """Return the line of an answer whose response is changed by a merge patch."""
+    members: dict[str, Any] = json.loads(line)
+    for outer, inner in (("response", "body"), ("result", "message")):
+        if outer in members:
+            members[outer][inner] = _merged(members[outer][inner], patch)
+    return encoded(members)
+
+
+def _merged(value: Any, patch: Any) -> Any:
+    """Return a value as a merge patch (RFC 7396) changes it."""
+    if not isinstance(patch, dict):
+        return patch
+    value = value if isinstance(value, dict) else {}
+    changed = {name: _merged(value.get(name), one) for name, one in patch.items() if one is not None}
+    return {name: one for name, one in value.items() if name not in patch} | changed
 
 
 def _id_last(line: bytes, size: int) -> bytes:

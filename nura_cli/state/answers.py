@@ -427,8 +427,9 @@ class Row(NamedTuple):
     tag: str | None
 
 
-TAG = "coalesce(b.tag, (SELECT value FROM meta WHERE name = 'state_id') || '-' || a.finished_at || '-' || a.seq)"
-"""The tag of the batch ``b`` that an answer ``a`` comes from, as SQL; what stands for it where no batch gave it."""
+TAG = "coalesce(b.tag || iif(a.taken, '-taken', ''), (SELECT value FROM meta WHERE name = 'state_id') || '-' || a.finished_at || '-' || a.seq)"
+"""The tag of the batch ``b`` that an answer ``a`` comes from, as SQL; what stands for it where no batch gave it. An answer that was
+taken later is told under another: under the tag itself its failure was."""
 _COLUMNS = (
     "SELECT a.seq, a.task_id, w.name, r.key, r.line, a.status, a.finished_at, r.enqueued_at, a.attempts, a.error_kind,"
     " a.error_code, a.http_status, a.error_message, a.body, a.batch_id, b.revision, b.provider, b.dialect, b.endpoint,"

@@ -273,6 +273,15 @@ def decided(db: Connection, batch: Batch) -> None:
     db.execute("UPDATE batches SET cancelled = 0 WHERE id = ?", (batch.id,))
 
 
+def took(db: Connection, batch_id: int, n: int) -> None:
+    """Count so many answers of a batch more, which had counted as failed."""
+    db.execute(
+        "UPDATE batches SET answered = answered + :n, completed = completed + iif(final_at IS NULL, 0, :n),"
+        " failed = max(failed - iif(final_at IS NULL, 0, :n), 0) WHERE id = :id",
+        {"n": n, "id": batch_id},
+    )
+
+
 def forget_cancelled(db: Connection, tasks: Sequence[int]) -> None:
     """Note that nobody has to decide any more about those of these tasks that a batch left cancelled."""
     db.execute(

@@ -1,4 +1,4 @@
-"""Tasks that are final and may be tried again: which they are, and the completed ones made anew.
+"""Tasks that are final and may be tried again: which they are, the completed ones made anew, the failed ones that take what they have.
 
 Every writing function runs inside the caller's transaction.
 """
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import log, selection, tasks
+from nura_cli.state import batches, log, outbox, selection, tasks
 from nura_cli.state.connection import Connection
 from nura_cli.states import TaskStatus
 
@@ -19,6 +19,8 @@ class Candidate(NamedTuple):
         seq: of its answer; another one since then is another candidate.
         revision: of the spec that its batch was rendered with; None for one that no batch settled.
         running: whether a task that runs it again is not final yet, or was not when it was counted.
+        kind: of error, of one that failed.
+        batch_id: the batch that settled it.
     """
 
     seq: int
@@ -27,6 +29,8 @@ class Candidate(NamedTuple):
     status: TaskStatus
     revision: str | None
     running: bool
+    kind: str | None = None
+    batch_id: int | None = None
 
 
 def newest(db: Connection) -> int:
@@ -59,16 +63,36 @@ def _query(chosen: selection.Selection, which: str) -> tuple[str, dict[str, obje
         " OR EXISTS (SELECT 1 FROM answers x WHERE x.task_id = n.id AND x.seq > :upto)))"
     )
     return (
-        f"SELECT a.seq, t.id, t.lane_id, t.status, b.revision, {running} FROM {tables}"
+        f"SELECT a.seq, t.id, t.lane_id, t.status, b.revision, {running}, a.error_kind, a.batch_id FROM {tables}"
         f" LEFT JOIN batches b ON b.id = a.batch_id WHERE {where} AND {which}"
     ), values
 
 
-def _candidates(rows: Iterable[tuple[int, int, int, str, str | None, int]]) -> list[Candidate]:
+def _candidates(rows: Iterable[tuple[int, int, int, str, str | None, int, str | None, int | None]]) -> list[Candidate]:
     return [
-        Candidate(seq, task_id, queue, TaskStatus(status), revision, bool(running))
-        for seq, task_id, queue, status, revision, running in rows
+        Candidate(seq, task_id, queue, TaskStatus(status), revision, bool(running), kind, batch_id)
+        for seq, task_id, queue, status, revision, running, kind, batch_id in rows
     ]
+
+
+def take(db: Connection, queue: int, batch_id: int, ids: Sequence[int], why: str) -> None:
+    """Make tasks of a queue completed that a batch left failed, with the responses that they have; the ledger stays as it is.
+
+    What the application was still to be told of their failure is closed.
+    """
+    listed = json.dumps(list(ids))
+    outbox.withdraw(db, ids, "retried")
+    move = tasks.moving(TaskStatus.FAILED, TaskStatus.COMPLETED)
+    n = db.execute(f"{move} AND id IN (SELECT value FROM json_each(?))", (listed,)).rowcount
+    db.execute(  # anew, as what is settled anew: readers go on by seq
+        "INSERT OR REPLACE INTO answers (task_id, batch_id, status, finished_at, attempts, body, taken)"
+        " SELECT task_id, batch_id, 'completed', ?, attempts, body, 1 FROM answers"
+        " WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY seq",
+        (db.now, listed),
+    )
+    batches.took(db, batch_id, n)
+    tasks.add_to_counts(db, {(queue, TaskStatus.FAILED, False): -n, (queue, TaskStatus.COMPLETED, False): n})
+    log.task(db, queue, batch_id, TaskStatus.FAILED, TaskStatus.COMPLETED, n, why)
 
 
 def run_again(db: Connection, queue: int, ids: Sequence[int], why: str) -> None:

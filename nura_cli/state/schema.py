@@ -453,6 +453,9 @@ ALTER TABLE attempts ADD COLUMN excused TEXT;
 CREATE INDEX attempts_refused ON attempts (batch_id) WHERE outcome IN ('refused', 'render');
 CREATE INDEX attempts_excused ON attempts (batch_id) WHERE excused IS NOT NULL;
 CREATE INDEX tasks_tried ON tasks (lane_id, attempts) WHERE status = 'pending' AND attempts > 0;
+
+-- taken: the answer of an attempt that had failed, which a person has taken all the same.
+ALTER TABLE answers ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
 """
 
 STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)

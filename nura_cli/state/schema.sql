@@ -162,7 +162,8 @@ CREATE TABLE sightings (
     PRIMARY KEY (provider, remote_id)
 ) STRICT, WITHOUT ROWID;
 
--- What became of a task in its last attempt; seq grows with each settling, so a reader can go on where it stopped.
+-- What became of a task in its last attempt; seq grows with each settling, so a reader can go on where it stopped. taken: the
+-- answer of an attempt that had failed, which a person has taken all the same.
 CREATE TABLE answers (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     task_id INTEGER NOT NULL UNIQUE,
@@ -175,6 +176,7 @@ CREATE TABLE answers (
     http_status INTEGER,
     error_message TEXT,
     body BLOB,
+    taken INTEGER NOT NULL DEFAULT 0,
     CHECK ((status = 'completed') = (error_kind IS NULL))
 ) STRICT;
 -- "nura results --since" looks at what is new, however much there is.

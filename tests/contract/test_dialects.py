@@ -223,10 +223,162 @@ def test_usage_counts_cached_tokens_once() -> None:
         "choices": [],
         "usage": {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 60}},
     }
-    assert OPENAI.answer("/v1/chat/completions", json.dumps(chat).encode()).usage == (100, 60, 0, 7)
+    assert OPENAI.answer("/v1/chat/completions", json.dumps(chat).encode()).usage == Usage(100, 60, 0, 7)
     usage = {"input_tokens": 40, "output_tokens": 7, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 10}
     message = {"content": [], "usage": usage}
-    assert ANTHROPIC.answer("/v1/messages", json.dumps(message).encode()).usage == (100, 50, 10, 7)
+    assert ANTHROPIC.answer("/v1/messages", json.dumps(message).encode()).usage == Usage(100, 50, 10, 7)
+
+
+def used(dialect: Dialect, endpoint: str, **body: Any) -> Usage | None:
+    """Return what an answer used, as its body tells."""
+    return dialect.answer(endpoint, json.dumps({"model": "m", **body}).encode()).usage
+
+
+def messages(usage: dict[str, Any], *content: dict[str, Any]) -> Usage | None:
+    """Return what a message used, beside 10 tokens in and 5 out."""
+    return used(ANTHROPIC, "/v1/messages", content=content, usage={"input_tokens": 10, "output_tokens": 5, **usage})
+
+
+def responses(usage: dict[str, Any], *output: dict[str, Any], **body: Any) -> Usage | None:
+    """Return what a response used, beside 10 tokens in and 5 out."""
+    return used(OPENAI, "/v1/responses", output=output, usage={"input_tokens": 10, "output_tokens": 5, **usage}, **body)
+
+
+def chat(usage: dict[str, Any], message: dict[str, Any] | None = None, **body: Any) -> Usage | None:
+    """Return what a chat completion used, beside 10 tokens in and 5 out."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, **usage}
+    return used(OPENAI, "/v1/chat/completions", choices=[{"message": message or {}}], usage=usage, **body)
+
+
+PLAIN = Usage(10, 0, 0, 5)
+BEYOND = PLAIN._replace(beyond=True)
+HOUR = {"ephemeral_1h_input_tokens": 40, "ephemeral_5m_input_tokens": 20}
+
+
+def test_what_is_written_to_a_cache_is_told_by_how_long_it_is_kept() -> None:
+    written = {"cache_creation_input_tokens": 60}
+    assert messages({**written, "cache_creation": HOUR}) == Usage(70, 0, 60, 5, 40)
+    assert messages({"cache_creation": HOUR}) == Usage(70, 0, 60, 5, 40)
+    assert messages({**written, "cache_creation": None}) == Usage(70, 0, 60, 5)
+    assert messages({**written, "cache_creation": {**HOUR, "ephemeral_12h_input_tokens": 1}}) == Usage(
+        70, 0, 60, 5, 40, beyond=True
+    )
+    assert chat({"prompt_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 4}}) == Usage(10, 1, 4, 5)
+    details = {"cached_tokens": 0, "cache_write_tokens": 4}
+    short, long = {"ttl_30m_tokens": 4, "ttl_12h_tokens": 0}, {"ttl_30m_tokens": 0, "ttl_12h_tokens": 4}
+    for kept, found in ((short, Usage(10, 0, 4, 5)), (long, Usage(10, 0, 4, 5, beyond=True))):
+        assert responses({"input_tokens_details": {**details, "cache_write_tokens_details": kept}}) == found
+
+
+SEARCH = {"type": "web_search_call", "action": {"type": "search", "query": "q"}}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (messages({"server_tool_use": {"web_search_requests": 3, "web_fetch_requests": 2}}), PLAIN._replace(web_searches=3)),
+        (messages({"server_tool_use": {"web_search_requests": 0, "code_execution_requests": 1}}), BEYOND),
+        (messages({"server_tool_use": None}), PLAIN),
+        (responses({}, SEARCH, SEARCH, {"type": "web_search_call", "action": {"type": "open_page"}}), PLAIN._replace(web_searches=2)),
+        (responses({}, {"type": "web_search_call", "action": "odd"}), PLAIN._replace(web_searches=1)),
+        (responses({}, {"type": "file_search_call"}, {"type": "message"}), PLAIN._replace(file_searches=1)),
+        (responses({}, {"type": "message"}, {"type": "reasoning"}, {"type": "function_call"}, {}, {"type": 5}), PLAIN),
+        (responses({}, {"type": "code_interpreter_call"}), BEYOND),
+        (responses({}, {"type": "image_generation_call"}), BEYOND),
+        (responses({}, {"type": "some_new_call"}), BEYOND),
+        (responses({}, {"type": "shell_call", "environment": {"type": "local"}}), PLAIN),
+        (responses({}, {"type": "shell_call", "environment": {"type": "container_reference"}}), BEYOND),
+        (responses({}, SEARCH, tools=[{"type": "web_search"}]), PLAIN._replace(web_searches=1)),
+        (responses({}, SEARCH, tools=[{"type": "web_search_preview"}]), BEYOND._replace(web_searches=1)),
+        (chat({}, model="gpt-4o-search-preview-2025-03-11"), BEYOND),
+        (chat({}, {"annotations": [{"type": "url_citation"}]}), BEYOND),
+        (chat({}, {"annotations": []}), PLAIN),
+        (chat({"num_search_queries": 2}), PLAIN._replace(web_searches=2)),
+        (chat({"citation_tokens": 900}), BEYOND),
+    ],
+)  # fmt: skip
+def test_calls_of_the_vendors_tools_are_counted_or_make_the_cost_unknown(found: Usage, expected: Usage) -> None:
+    assert found == expected
+
+
+def ran(name: str, **more: Any) -> dict[str, Any]:
+    """Return a block that calls one of Anthropic's tools."""
+    return {"type": "server_tool_use", "id": "s", "name": name, "input": {}, **more}
+
+
+def test_code_that_anthropic_runs_is_free_where_it_searches_and_unknown_else() -> None:
+    counted = {"server_tool_use": {"web_search_requests": 1}}
+    by_code = ran("web_search", caller={"type": "code_execution_20260120", "tool_id": "s"})
+    assert messages({}, ran("bash_code_execution")) == BEYOND
+    assert messages(counted, ran("code_execution"), ran("web_search")) == BEYOND._replace(web_searches=1)
+    assert messages(counted, ran("code_execution"), by_code) == PLAIN._replace(web_searches=1)
+    assert messages(counted, ran("advisor"), by_code) == BEYOND._replace(web_searches=1)
+    assert messages({}, ran("web_search")) == BEYOND
+    assert messages({}, ran("web_fetch"), ran("tool_search_tool_bm25")) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("found", "known"),
+    [
+        (messages({"inference_geo": "us"}), False),
+        (messages({"inference_geo": "not_available"}), True),
+        (messages({"service_tier": "batch", "speed": None}), True),
+        (messages({"service_tier": "priority"}), False),
+        (messages({"speed": "fast"}), False),
+        (messages({"iterations": [{"type": "message", "input_tokens": 10}]}), True),
+        (messages({"iterations": [{"type": "message", "model": "other"}]}), False),
+        (messages({"iterations": [{"type": "compaction"}]}), False),
+        (messages({"iterations": [{"type": "advisor_message", "model": "m"}]}), False),
+        (messages({"iterations": "odd"}), False),
+        (chat({}, service_tier="default"), True),
+        (chat({}, service_tier="flex"), True),
+        (chat({}, service_tier="priority"), False),
+        (chat({}, service_tier=["odd"]), True),
+        (responses({}, service_tier="ultrafast"), False),
+        (chat({"prompt_tokens_details": {"audio_tokens": 3}}), False),
+        (chat({"completion_tokens_details": {"audio_tokens": 3}}), False),
+        (chat({"completion_tokens_details": {"audio_tokens": 0, "accepted_prediction_tokens": 2}}), True),
+        (messages({"output_tokens": None}), False),
+        (chat({"completion_tokens": None}), False),
+        (chat({"prompt_tokens_details": {"cached_tokens": "many"}}), False),
+        (chat({"prompt_tokens_details": [1]}), False),
+        (messages({"cache_read_input_tokens": -1}), False),
+        (messages({"cache_creation": {"ephemeral_1h_input_tokens": 1.5}}), False),
+    ],
+)
+def test_what_has_a_price_of_its_own_or_cannot_be_read_is_of_unknown_cost(found: Usage | None, known: bool) -> None:
+    assert found is not None
+    assert found.beyond is not known
+
+
+@pytest.mark.parametrize("odd", [14417.92, [1], {}, True, -1, 2**40, 1e300])
+def test_a_figure_that_makes_no_sense_costs_no_answer_its_text(odd: Any) -> None:
+    said = {"content": [{"type": "text", "text": "hello"}], "choices": [{"message": {"content": "hello"}}]}
+    usage = {"input_tokens": odd, "prompt_tokens": odd, "output_tokens": 1, "completion_tokens": 1}
+    for dialect in (OPENAI, ANTHROPIC):
+        found = dialect.answer(dialect.endpoints[0], json.dumps({**said, "usage": usage}).encode())
+        assert (found.text, found.usage) == ("hello", None)
+        found = dialect.answer(dialect.endpoints[0], json.dumps({**said, "usage": odd}).encode())
+        assert (found.text, found.usage) == ("hello", None)
+    assert chat({"prompt_tokens": 14417.0}) == Usage(14417, 0, 0, 5)
+
+
+def test_thoughts_that_a_service_leaves_out_of_the_completion_are_counted() -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": 100}}
+    assert chat({**details, "total_tokens": 115}) == Usage(10, 0, 0, 105)
+    assert chat({**details, "completion_tokens": 105, "total_tokens": 115}) == Usage(10, 0, 0, 105)
+
+
+def test_images_are_told_from_text() -> None:
+    usage = {"input_tokens_details": {"text_tokens": 2, "image_tokens": 8}}
+    assert used(OPENAI, "/v1/images/edits", data=[], usage={"input_tokens": 10, "output_tokens": 5, **usage}) == Usage(
+        10, 0, 0, 5, 0, 8, 5
+    )
+    both = {**usage, "output_tokens_details": {"image_tokens": 4, "text_tokens": 1}}
+    assert used(OPENAI, "/v1/images/edits", data=[], usage={"input_tokens": 10, "output_tokens": 5, **both}) == Usage(
+        10, 0, 0, 5, 0, 8, 4
+    )
+    assert used(OPENAI, "/v1/embeddings", data=[], usage={"prompt_tokens": 10}) == Usage(10)
 
 
 @pytest.mark.parametrize(
@@ -470,6 +622,15 @@ WORDS = (
     *("output", "data", "embedding", "index", "status", "incomplete_details", "reason", "stop_reason", "status_code"),
     *("body", "prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "cached_tokens", "message"),
     *("prompt_tokens_details", "cache_read_input_tokens", "cache_creation_input_tokens", "errored", "succeeded"),
+    *(
+        "cache_creation",
+        "ephemeral_1h_input_tokens",
+        "server_tool_use",
+        "iterations",
+        "web_search_call",
+        "service_tier",
+    ),
+    *("cache_write_tokens", "output_tokens_details", "reasoning_tokens", "total_tokens", "tools", "action", "caller"),
 )
 hostile = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=5),
@@ -508,10 +669,10 @@ def test_whatever_stands_in_a_result_line_is_judged(dialect: Dialect, response: 
 
 
 @settings(deadline=None)  # the price list is loaded first
-@given(model=st.text(), tokens=st.lists(st.integers() | st.integers(0, 10**9), min_size=4, max_size=4))
+@given(model=st.text(), tokens=st.lists(st.integers() | st.integers(0, 10**9), min_size=9, max_size=9))
 def test_any_model_and_any_usage_has_a_price_or_none(model: str, tokens: list[int]) -> None:
     for prices, name in ((PRICES, model), (PRICES, "gpt-4.1-mini"), (Prices("anthropic"), "claude-haiku-4-5")):
-        cost = prices.cost(name, Usage(*tokens))
+        cost = prices.cost(name, Usage._make([*tokens, False]))
         assert cost is None or 0 <= cost.paid <= cost.list < LARGEST
 
 
@@ -613,7 +774,7 @@ def test_whatever_stands_beside_the_text_the_text_is_read(
             continue
         assert found.text == "hi", way
         assert found.model in (body["model"], None, "", "odd")
-        assert found.usage is None or all(type(n) is int and n >= 0 for n in found.usage)
+        assert found.usage is None or all(type(n) in (int, bool) and n >= 0 for n in found.usage)
         if way[-1] != "status":
             line = dialect.result(line_of(dialect, put(body, way, odd)))
             assert Classifier(dialect, spec, Prices(dialect.name)).classify(line).failure is None, way
@@ -627,13 +788,14 @@ def test_a_figure_that_makes_no_sense_makes_the_cost_unknown(
     for name in body["usage"]:
         if name.endswith("tokens"):
             found = read(dialect, endpoint, line_of(dialect, put(body, ("usage", name), odd)))
-            assert (found.text, found.usage) == ("hi", None)
+            assert found.text == "hi"
+            assert found.usage is None or found.usage.beyond
 
 
 @SHAPES
 def test_figures_as_text_are_figures(dialect: Dialect, endpoint: str, body: dict[str, Any]) -> None:
     usage = {name: str(n) if isinstance(n, int) else n for name, n in body["usage"].items()}
-    assert read(dialect, endpoint, line_of(dialect, {**body, "usage": usage})).usage == (10, 4, 0, 2)
+    assert read(dialect, endpoint, line_of(dialect, {**body, "usage": usage})).usage == Usage(10, 4, 0, 2)
 
 
 @SHAPES

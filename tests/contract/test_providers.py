@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.conftest import PROTOCOLS
 KEY = "sk-secret-1234567890"
 
 
-def settings(server: Sandbox, protocol: str, folder: Path, **options: str) -> ProviderConfig:
+def settings(server: Sandbox, protocol: str, folder: Path, **options: Any) -> ProviderConfig:
     """Return the configuration of a provider on a running sandbox."""
     (folder / "key").write_text(KEY)
     base = server.openai_base_url if protocol == "openai" else server.anthropic_base_url
@@ -55,6 +56,30 @@ def send(provider: Provider, folder: Path) -> RemoteBatch:
     path = request_file(provider, folder)
     source = provider.upload(path, "tag.jsonl") if provider.dialect.uploads else path
     return provider.create(source, endpoint=provider.dialect.endpoints[0], tag="tag", state_id="me")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_headers_of_the_configuration_go_with_every_request(server: Sandbox, tmp_path: Path, protocol: str) -> None:
+    headers = {"anthropic-beta": "output-300k-2026-03-24,context-1m-2025-08-07", "X-Team": "a b"}
+    for name, value in headers.items():
+        server.control.fault("wants_header", name=name, value=value)
+    plain = providers.connect("main", settings(server, protocol, tmp_path), tmp_path / "nura.db")
+    with pytest.raises(Refused, match="header is required"):
+        send(plain, tmp_path)
+    plain.close()
+    made = providers.connect("main", settings(server, protocol, tmp_path, headers=headers), tmp_path / "nura.db")
+    remote = made.retrieve(send(made, tmp_path).id)
+    assert [found.id for found in made.page().batches] == [remote.id]
+    (part,) = remote.parts.values()
+    made.download(part, tmp_path / "got")
+    assert made.head(part, 10)
+    made.cancel(remote.id)
+    made.files()
+    made.delete(remote)
+    made.close()
+    answered = [row for row in server.control.log() if row["status"] != 400]
+    assert {row["route"] for row in answered} >= {"create", "retrieve", "list", "download", "delete"}
+    assert "HTTP" not in (tmp_path / "got").read_text()
 
 
 def test_a_batch_from_its_create_to_its_deletion(provider: Provider, server: Sandbox, tmp_path: Path) -> None:

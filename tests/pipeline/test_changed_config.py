@@ -1,5 +1,7 @@
 """The configuration changes while batches are under way: they keep what they were sent with, and nothing is stuck."""
 
+import pytest
+
 from tests.conftest import Spool
 
 SECOND_PROTOCOL_IS_LONG = True
@@ -64,3 +66,20 @@ def test_a_workload_that_left_is_settled_and_what_it_still_holds_is_said(spool: 
     assert spool.status()["attention"] == []
     assert spool.status()["workloads"]["leaves"]["tasks"]["completed"] == 4
     assert spool.control.billing()["requests"] == 4
+
+
+@pytest.mark.parametrize("before", [{}, {"x-team": "red"}])
+def test_other_headers_change_nothing_about_a_create_that_is_in_doubt(spool: Spool, before: dict[str, str]) -> None:
+    spool.providers["main"] = spool.provider(headers=before)
+    spool.write_config()
+    spool.fill(3)
+    spool.control.fault("drop_after", route="create")
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    spool.providers["main"] = spool.provider(headers={"anthropic-beta": "context-1m-2025-08-07"})
+    spool.write_config()
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+    assert spool.status()["attention"] == []
+    spool.check()

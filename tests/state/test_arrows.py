@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nura_cli.errors import StateError
-from nura_cli.state import Connection, State, answers, batches, tasks
+from nura_cli.state import Connection, State, answers, batches, retries, tasks
 from nura_cli.state.answers import Charge, Failure, Settled
 from nura_cli.states import BATCH_ARROWS, TASK_ARROWS, BatchStatus, ErrorKind, TaskStatus
 
@@ -59,6 +59,12 @@ def retry(db: Connection) -> None:
     answers.wait_again(db, 1, FAILED, [1], "x")
 
 
+def take(db: Connection) -> None:
+    """Fail the claimed task, and have it take the answer it has."""
+    settle(FAILED)(db)
+    retries.take(db, 1, 1, [1], "x")
+
+
 def put_back(db: Connection) -> None:
     """Cancel the claimed task, and resend it."""
     settle(CANCELLED)(db)
@@ -78,6 +84,7 @@ MOVES: list[tuple[TaskStatus, TaskStatus, int, Callable[[Connection], object]]] 
     (SUBMITTED, CANCELLED, 1, settle(CANCELLED)),
     (SUBMITTED, CANCELLED, 1, release_replaced),
     (FAILED, PENDING, 1, retry),
+    (FAILED, COMPLETED, 1, take),
     (CANCELLED, PENDING, 1, put_back),
 ]
 

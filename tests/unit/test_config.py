@@ -234,6 +234,70 @@ def test_a_base_url_is_an_address_without_credentials(tmp_path: Path, address: s
     assert not re.search("p@|key=a", str(found))
 
 
+BETA = "output-300k-2026-03-24,context-1m-2025-08-07"
+
+
+def test_headers_of_a_provider_are_names_and_texts(tmp_path: Path) -> None:
+    found = provider(
+        tmp_path, f"kind: sandbox, headers: {{anthropic-beta: '{BETA}', X-Team: 'a b', x_max-tokens: '5'}}"
+    )
+    assert found.headers == {"anthropic-beta": BETA, "X-Team": "a b", "x_max-tokens": "5"}
+    assert provider(tmp_path, "kind: sandbox").headers == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ("'': a", "is no name of an HTTP header"),
+        ("'a b': a", "is no name of an HTTP header"),
+        ("'a:': a", "is no name of an HTTP header"),
+        ('"a\\r\\nb": a', "is no name of an HTTP header"),
+        ("'ümlaut': a", "is no name of an HTTP header"),
+        ("Authorization: a", "looks like a secret"),
+        ("x-api-key: a", "looks like a secret"),
+        ("api-key: a", "looks like a secret"),
+        ("Helicone-Auth: a", "looks like a secret"),
+        ("x_gateway_token: a", "looks like a secret"),
+        ("Cookie: a", "looks like a secret"),
+        ("x-team: 'Bearer HIDDEN'", "looks like a secret"),
+        ("x-team: sk-HIDDEN", "looks like a secret"),
+        ("Content-Type: a", "nura sets this itself"),
+        ("content-length: '1'", "nura sets this itself"),
+        ("Host: a", "nura sets this itself"),
+        ("Transfer-Encoding: chunked", "nura sets this itself"),
+        ("anthropic-version: '2026-10-21'", "nura sets this itself"),
+        ("OpenAI-Organization: o", "nura sets this itself"),
+        ("x-stainless-retry-count: '1'", "nura sets this itself"),
+        ("user-agent: a", "nura sets this itself"),
+        ("a: ''", "must be one line"),
+        ("a: ' HIDDEN'", "must be one line"),
+        ('a: "HIDDEN\\r\\nb: c"', "must be one line"),
+        ('a: "HIDDEN\\0"', "must be one line"),
+        ("a: HIDDENé", "must be one line"),
+        (f"a: {'HIDDEN' * 1000}", "must be one line"),
+        ("a: 5", "must be text"),
+        ("a: true", "must be text"),
+        ("a: null", "must be text"),
+        ("a: [HIDDEN]", "must be text"),
+        ("a: b, A: c", "stands here twice"),
+    ],
+)
+def test_a_header_that_cannot_go_with_requests_is_named_without_its_value(
+    tmp_path: Path, headers: str, why: str
+) -> None:
+    found = problems(tmp_path, f"providers: {{p: {{kind: sandbox, headers: {{{headers}}}}}}}")
+    ((place, problem),) = found.items()
+    assert place.startswith("providers.p.headers.")
+    assert why in str(problem)
+    assert "HIDDEN" not in str(found)
+
+
+@pytest.mark.parametrize("headers", ["a", "[a]", "5", "[{a: b}]"])
+def test_headers_are_a_mapping(tmp_path: Path, headers: str) -> None:
+    found = problems(tmp_path, f"providers: {{p: {{kind: sandbox, headers: {headers}}}}}")
+    assert found.keys() == {"providers.p.headers"}
+
+
 @pytest.mark.parametrize(
     ("options", "places"),
     [

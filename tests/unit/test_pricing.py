@@ -106,6 +106,20 @@ def test_a_vendors_batch_price_is_the_lists_or_half(of: tuple[str, str], usage: 
         # 1 and 5 dollars a million, cached 0.10, written to the cache 1.25
         ("anthropic", "claude-haiku-4-5", Usage(3000, 1000, 1000, 1000), Cost(3_675_000_000, 7_350_000_000)),
         ("anthropic", "claude-haiku-4-5-20251001", Usage(0, 0, 0, 1), Cost(2_500_000, 5_000_000)),
+        # written for an hour 2, of 1000 tokens 400
+        ("anthropic", "claude-haiku-4-5", Usage(1000, 0, 1000, 0, 400), Cost(775_000_000, 1_550_000_000)),
+        # written to the cache 1.25 times the input, which is 4 dollars a million
+        ("openai", "gpt-5.6-sol", Usage(1000, 0, 1000), Cost(2_500_000_000, 5_000_000_000)),
+        # searches: 10 dollars a thousand, and of files 2.50, in a batch as well
+        ("anthropic", "claude-haiku-4-5", Usage(1000, web_searches=2), Cost(20_500_000_000, 21_000_000_000)),
+        ("openai", "gpt-5", Usage(1000, web_searches=1), Cost(10_625_000_000, 11_250_000_000)),
+        ("openai", "gpt-5", Usage(1000, file_searches=2), Cost(5_625_000_000, 6_250_000_000)),
+        # more than 200,000 tokens of input: 6 and 22.50 dollars a million in place of 3 and 15, cached or not
+        ("anthropic", "claude-sonnet-4-5", Usage(200_000), Cost(300_000_000_000, 600_000_000_000)),
+        ("anthropic", "claude-sonnet-4-5", Usage(200_001, 0, 0, 2), Cost(600_025_500_000, 1_200_051_000_000)),
+        # images: 8 dollars a million in and 32 out in place of 5 and 10; where the list has no price for them, as text
+        ("openai", "gpt-image-1.5", Usage(1000, 0, 0, 1000, 0, 800, 900), Cost(18_600_000_000, 37_200_000_000)),
+        ("openai", "gpt-4.1-mini", Usage(1000, 0, 0, 0, 0, 800), Cost(200_000_000, 400_000_000)),
     ],
 )
 def test_prices_by_hand(provider: str, model: str, usage: Usage, cost: Cost) -> None:
@@ -128,6 +142,53 @@ def test_what_has_no_price_for_tokens_is_unpriced_and_not_free(model: str) -> No
 @pytest.mark.parametrize("usage", [Usage(-1), Usage(1, 2), Usage(2, 1, 2), Usage(10**9), Usage(1, 0, 0, -5)])
 def test_usage_that_cannot_be_is_unpriced(usage: Usage) -> None:
     assert Prices("openai").cost("gpt-4.1-mini", usage) is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "usage"),
+    [
+        ("openai", "gpt-5", Usage(1000, 0, 1000, 0, 1)),  # written for an hour
+        ("anthropic", "claude-haiku-4-5", Usage(1000, file_searches=1)),
+        ("openai", "o3-mini", Usage(1000, web_searches=1)),
+        ("openai", "gpt-5", Usage(1000, beyond=True)),
+        ("anthropic", "claude-haiku-4-5", Usage(1000, 0, 10, 0, 11)),
+        ("openai", "gpt-image-1.5", Usage(1000, 0, 0, 1000, 0, 0, 1001)),
+        ("openai", "gpt-5", Usage(1000, web_searches=10**6)),
+    ],
+)
+def test_what_the_list_has_no_price_for_makes_the_whole_unpriced(provider: str, model: str, usage: Usage) -> None:
+    assert Prices(provider).known(model)
+    assert Prices(provider).cost(model, usage) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([of for of in MODELS if of[0] == "anthropic"]),
+    usages(),
+    st.integers(0, 2_000_000),
+    st.integers(0, 9),
+)
+def test_longer_writes_and_searches_are_the_lists_own(
+    of: tuple[str, str], usage: Usage, hour: int, searches: int
+) -> None:
+    usage = usage._replace(cache_write_1h_tokens=min(hour, usage.cache_write_tokens), web_searches=searches)
+    found = genai_prices.calc_price(genai_prices.Usage(), of[1], provider_id=of[0]).model_price
+    cost = Prices(of[0]).cost(of[1], usage)
+    tokens = genai_prices.Usage(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        output_tokens=usage.output_tokens,
+        web_searches=searches,
+    )
+    unknown = (searches and found.web_searches_kcount is None) or (
+        usage.cache_write_1h_tokens and found.cache_write_1h_mtok is None
+    )
+    assert (cost is None) == bool(unknown)
+    if cost is not None:
+        full = genai_prices.calc_price(tokens, of[1], provider_id=of[0]).total_price * PICO
+        assert close(cost.list, full)
 
 
 def test_no_tokens_cost_nothing() -> None:

@@ -189,6 +189,8 @@ def _task(task: dict[str, Any]) -> Iterator[str]:
     at = f" {result['finished_at']}" if result else under_way
     yield f"task {task['task_id']}: {task['status']}{at}{until}{again}{gone}"
     yield f"  enqueued {task['enqueued_at']}"
+    if task["suspected"]:
+        yield f"  {_suspected(task['suspected'])}"
     if result and result["error"]:
         yield f"  {_error(result['error'])}"
     for attempt in task["attempts"]:
@@ -202,6 +204,17 @@ _EXCUSES = {
     "alike": "all were refused alike",
     "expired": "its batch's time was over first",
 }
+
+
+def _suspected(found: dict[str, Any]) -> str:
+    """Return why a task goes after the others, and apart from them."""
+    words = ": ".join(one for one in (found["code"], found["message"]) if one)
+    how = {
+        "among": "it is one of those that may be to blame, and they are tried apart",
+        "alone": "it was alone in it, and is tried again once another batch was taken",
+        "named": "the provider names it, and it fails once the rest was taken",
+    }[found["how"]]
+    return cut(plain(f"batch {found['batch_id']} was refused: {how}{f' ({words})' if words else ''}"))
 
 
 def _attempt(attempt: dict[str, Any]) -> Iterator[str]:

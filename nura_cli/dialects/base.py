@@ -282,6 +282,7 @@ class RemoteBatch(NamedTuple):
         parts: what can be downloaded: part name (``output``, ``error`` or ``results``) → id of the file or batch.
         tag, state_id: from the metadata, where the provider keeps any.
         faults: why it was refused.
+        validated: its status is one that it has only once the provider has looked at its requests and taken them.
     """
 
     id: str
@@ -299,6 +300,13 @@ class RemoteBatch(NamedTuple):
     state_id: str | None = None
     faults: tuple[Rejection, ...] = ()
     ending: Ending | None = None
+    validated: bool = False
+
+    @property
+    def taken(self) -> bool:
+        """Whether the provider has looked at its requests and taken them: by its word, or since it has answered some."""
+        answered = bool(self.completed) or bool(self.parts.keys() - {"error"})
+        return self.phase is not Phase.REFUSED and (self.validated or answered)
 
 
 class Page(NamedTuple):

@@ -58,6 +58,8 @@ _UNFINISHED = {
     reading.PAUSED: ErrorKind.INVALID_OUTPUT,
 }
 _ENDINGS = {"expired": Ending.EXPIRED, "cancelled": Ending.CANCELLED, "canceled": Ending.CANCELLED}
+_VALIDATED = frozenset(("in_progress", "finalizing", "completed"))
+"""What a batch is called once its file was found good (Batch guide, status); ``validating`` comes before that."""
 _FINISHED_BY = ("completed_at", "expired_at", "cancelled_at", "failed_at")
 
 # Why a batch is refused (Batch guide, errors): the list is open.
@@ -587,6 +589,7 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         state_id=reading.text(metadata.get(STATE_KEY)),
         faults=refusals.read(found.get("errors")) or refusals.read(found.get("error")),
         ending=ending,
+        validated=status.lower() in _VALIDATED,
     )
 
 

@@ -83,16 +83,18 @@ class Remedy(NamedTuple):
     """What a refused batch tells.
 
     Attributes:
-        line: the 1-based request to blame, or None.
+        lines: the 1-based requests that the provider blames.
         pause: whether its route is to rest.
         smaller: whether the next batch on its route is to be half as large.
-        fail_all: the batch held one request, and it is to blame.
+        search: a request of it is to blame, named or not (:mod:`nura_cli.pipeline.search`).
+        counted: no request is: it is one more of those after which a person decides.
     """
 
-    line: int | None = None
+    lines: tuple[int, ...] = ()
     pause: bool = False
     smaller: bool = False
-    fail_all: bool = False
+    search: bool = False
+    counted: bool = False
 
 
 def remedy_for(
@@ -105,10 +107,10 @@ def remedy_for(
 ) -> Remedy:
     """Decide what a refused batch of ``requests`` requests tells about its tasks.
 
-    Where a request is to blame and none is named, the culprit is found by halving. A limit on what is enqueued says
+    Where a request is to blame and none is named, the culprit is looked for by halving. A limit on what is enqueued says
     nothing about the size of this batch unless it was ``alone``: with others under way on its route, a rest is what helps.
-    Where the provider had not looked at the ``content`` yet, a file that it cannot find (any more, or so soon:
-    curator#116) or an account that may not do this is no task's fault either.
+    Where the provider had not looked at the ``content`` yet, and names no line, a file that it cannot find (any more, or so
+    soon: curator#116) or an account that may not do this is no task's fault either.
 
     Args:
         reasons: what the faults come down to, in no order.
@@ -116,17 +118,15 @@ def remedy_for(
     if Reason.TOO_MUCH in reasons:
         return Remedy(pause=True, smaller=alone and requests > 1)
     if Reason.SETTINGS in reasons or Reason.OUTAGE in reasons:
-        return Remedy(pause=True)
-    lines = [fault.line for fault in faults if fault.line is not None and 1 <= fault.line <= requests]
+        return Remedy(pause=True, counted=True)
+    lines = dict.fromkeys(fault.line for fault in faults if fault.line is not None and 1 <= fault.line <= requests)
     if lines:
-        return Remedy(line=lines[0])
+        return Remedy(tuple(lines), search=True)
     if Reason.TOO_LARGE in reasons and requests > 1:
         return Remedy(smaller=True)
     if not content:
-        return Remedy(pause=True)
-    if requests <= 1:
-        return Remedy(fail_all=True)
-    return Remedy(smaller=True)
+        return Remedy(pause=True, counted=True)
+    return Remedy(search=True)
 
 
 def after_refusal(route: Route, remedy: Remedy, requests: int, why: str, now: int, jitter: float) -> Route:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nura_cli.pipeline.failures import alike
-from nura_cli.state import Connection, refusals, standings
+from nura_cli.state import Connection, outcomes, standings
 from nura_cli.state.answers import Failure
-from nura_cli.state.refusals import Alike, Revision
+from nura_cli.state.outcomes import Alike, Revision
 from nura_cli.states import Blame, ErrorKind, Excuse
 
 MOST_PUT_BACK = 20
@@ -107,9 +107,9 @@ def alike_before(db: Connection, of: Revision, here: Rows) -> frozenset[Form]:
     if not here.refused or standings.of(db, of.workload, of.revision).pardoned:
         return frozenset()
     since = _since(db, of)
-    before = refusals.lately(db, of, ErrorKind.REFUSED, since)
-    judged = refusals.judged(db, of, since)
-    return alike_in(together(here, before, judged, answered=refusals.ever_answered(db, of))) & here.refused.keys()
+    before = outcomes.lately(db, of, ErrorKind.REFUSED, since)
+    judged = outcomes.judged(db, of, since)
+    return alike_in(together(here, before, judged, answered=outcomes.ever_answered(db, of))) & here.refused.keys()
 
 
 def unrendered(db: Connection, of: Revision, failed: Sequence[tuple[int, str]], requests: int) -> str | None:
@@ -124,9 +124,9 @@ def unrendered(db: Connection, of: Revision, failed: Sequence[tuple[int, str]], 
     forms = [form_of(None, None, words) for _, words in failed]
     since = _since(db, of)
     here = Rows(Counter(forms), requests + len(forms), answered=requests > 0)
-    before = refusals.lately(db, of, ErrorKind.RENDER, since)
-    judged = refusals.rendered(db, of, since) + sum(one.n for one in before)
-    found = alike_in(together(here, before, judged, answered=refusals.ever_rendered(db, of)))
+    before = outcomes.lately(db, of, ErrorKind.RENDER, since)
+    judged = outcomes.rendered(db, of, since) + sum(one.n for one in before)
+    found = alike_in(together(here, before, judged, answered=outcomes.ever_rendered(db, of)))
     first = next((words for form, (_, words) in zip(forms, failed, strict=True) if form in found), None)
     if first is None:
         return None

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nura_cli.config import Config, WorkloadConfig
+from nura_cli.dialects import vendors
 from nura_cli.dialects.base import Rejection
 from nura_cli.errors import (
     ConfigError,
@@ -34,7 +35,7 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, blame, holding, plans, queues, recovery, settle, spool, targets, wishes
+from nura_cli.pipeline import backoff, blame, holding, plans, queues, recovery, refusals, settle, spool, targets, wishes
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
@@ -42,13 +43,13 @@ from nura_cli.pipeline.render import ordered, revision
 from nura_cli.pipeline.report import Report, batch_dicts, counted
 from nura_cli.pipeline.run import about
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, actions, batches, refusals, runs, tasks
+from nura_cli.state import Connection, State, actions, batches, outcomes, runs, suspects, tasks
 from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
-from nura_cli.state.refusals import Revision
+from nura_cli.state.outcomes import Revision
 from nura_cli.state.standings import Held
-from nura_cli.states import BatchStatus, ErrorKind
+from nura_cli.states import BatchStatus, ErrorKind, Reason
 
 _PAGE = 1000
 """Tasks read at a time while a request file is written."""
@@ -87,7 +88,7 @@ class Dispatch(Walk):
         while True:
             with self.state.transaction() as db:
                 ids = tasks.used_up(db, visit.queue.id, visit.workload.retry.max_attempts, settle.CHUNK_TASKS)
-                ends = refusals.last_failures(db, ids)
+                ends = outcomes.last_failures(db, ids)
                 settled = settle.fail_waiting(db, visit.queue.id, ends, plan, "its attempts are used up") if ids else []
             total += len(settled)
             if len(settled) < settle.CHUNK_TASKS:
@@ -173,11 +174,14 @@ def _undo_claims(job: Dispatch) -> None:
 def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch | None:
     """Claim what is due for a new batch, once the provider has shown itself reachable and the key good."""
     queue = visit.queue.id
-    if not tasks.due_count(job.state.db, queue, 1):
-        return None
-    _surveyed(job, provider)
     workload, spec = visit.workload, visit.rendering.spec
     name, text = revision(spec)
+    _forget_others(job, queue, name)
+    beside = tasks.due_beside(job.state.db, queue, visit.last_id)
+    apart = [] if beside else job.apart_now(visit, room)
+    if not beside and not apart:
+        return None
+    _surveyed(job, provider)
     with job.state.transaction() as db:
         batch_id = batches.add(
             db,
@@ -194,10 +198,28 @@ def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch 
             plan=plans.plan_of(job.config, workload.name).text,
             rendered=ordered(spec),
         )
-        if not tasks.claim(db, queue, batch_id, room.limits.requests, visit.last_id):
+        claimed = _claim(db, visit, room, batch_id, apart)
+        if not claimed:
             batches.drop(db, batch_id)
             return None
         return batches.get(db, batch_id)
+
+
+def _claim(db: Connection, visit: Visit, room: Room, batch_id: int, apart: Sequence[int]) -> int:
+    """Claim for a batch what is due, or these suspects, where there are some; return how many it got."""
+    queue = visit.queue.id
+    if not apart:
+        return tasks.claim(db, queue, batch_id, room.limits.requests, visit.last_id)
+    if (first := suspects.of(db, apart[0])) is not None and first.how == "named":
+        suspects.alone(db, queue)  # there was no rest to wait for; that some are taken convicts none of the others
+    return tasks.claim_suspects(db, queue, batch_id, apart)
+
+
+def _forget_others(job: Dispatch, queue: int, name: str) -> None:
+    """Let the suspects of a queue go that were refused under another revision than the one in which they are sent now."""
+    if suspects.others(job.state.db, queue, name):
+        with job.state.transaction() as db:
+            suspects.clear_others(db, queue, name)
 
 
 def _surveyed(job: Dispatch, provider: Provider) -> None:
@@ -283,7 +305,7 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
                 batch = batches.move(db, batch, BatchStatus.UPLOADED, "request file uploaded", input_file_id=file_id)
         return _create(job, batch, provider, batch.input_file_id or path)
     except (ProviderError, KeyRefused, ConfigError) as error:
-        if isinstance(error, Refused) and error.http_status == _TOO_LARGE:
+        if isinstance(error, Refused) and _too_large(batch, error):
             return _refused(job, batch, error, content=True)
         _give_back(job, batch, error.message)
         raise
@@ -378,7 +400,7 @@ def _give_back(job: Dispatch, batch: Batch, why: str) -> None:
 
 
 def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreachable, *, content: bool) -> Sent:
-    """A certain no: nothing was done, so the tasks go back, and the one to blame fails if it is known.
+    """A certain no: nothing was done, so the tasks go back, and who is to blame fails or is looked for.
 
     Args:
         content: whether it can be about what the batch holds.
@@ -388,11 +410,28 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
         job.block(batch.provider, error)
         return Sent.STOP
     job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
-    if isinstance(error, NotFound):
-        _give_back(job, batch, error.message)
-        return Sent.STOP
-    code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
-    faults, plan = (Rejection(code, error.message, None),), plans.plan_of(job.config, batch.workload)
+    faults, plan = _faults(error), plans.plan_of(job.config, batch.workload)
     with settle.undoing(job.state, batch, plan) as db:
-        refusal = settle.refused_batch(db, batch, faults, plan, backoff.jitter(), content=content)
+        refusal = refusals.refused_batch(
+            db,
+            batch,
+            faults,
+            plan,
+            backoff.jitter(),
+            content=(content or _too_large(batch, error)) and not isinstance(error, NotFound),
+        )
+    if refusal.held is not None:
+        job.note(refusal.held)
+        return Sent.HELD
     return Sent.STOP if refusal.pause else Sent.REFUSED
+
+
+def _faults(error: Refused) -> tuple[Rejection, ...]:
+    """Return why the provider refused a file or a create: each fault that it names, else what it says of the whole."""
+    code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
+    return error.faults or (Rejection(code, error.message, None),)
+
+
+def _too_large(batch: Batch, error: Refused) -> bool:
+    """Return whether a file, or the batch that would be made of it, was refused for its size: by the status or by the words."""
+    return any(vendors.reason(batch.dialect, fault) is Reason.TOO_LARGE for fault in _faults(error))

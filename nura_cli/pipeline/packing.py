@@ -79,6 +79,13 @@ def later(next_at: int | None) -> Wait:
     return Wait(Why.BACKOFF, "they failed lately, and are tried again later", next_at)
 
 
+SEARCHED = Wait(
+    Why.PAUSED,
+    "they may be to blame for a batch that was refused, and are tried one batch at a time until another one is taken",
+)
+"""Why tasks wait of which one may be to blame."""
+
+
 def lowered(vendor: Limits, requests: int | None, size: int | None, inputs: int | None) -> Limits:
     """Return the vendor's limits, lowered by the configuration where it says less; it cannot raise them."""
     most = min(vendor.bytes, size or vendor.bytes)

@@ -37,12 +37,12 @@ from nura_cli.errors import (
     StateError,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, copies, plans, recovery, settle, spool, waiting, wishes
+from nura_cli.pipeline import backoff, copies, plans, recovery, search, settle, spool, waiting, wishes
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Problem, Report, batch_dicts, counted
 from nura_cli.pipeline.run import ProviderRun, about
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, batches, runs, tasks
+from nura_cli.state import State, batches, runs, standings, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, File, Orphan
 from nura_cli.state.file import unforeseen
@@ -259,8 +259,11 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
         "missed": None if running else batch.missed,
         "asked_at": job.clock() if alone and waiting.asked_alone(batch, job.clock()) else batch.asked_at,
     }
-    if any(getattr(batch, name) != value for name, value in seen.items()):
+    taken = batch.validated_at is None and search.taken(batch.dialect, remote)
+    if taken or any(getattr(batch, name) != value for name, value in seen.items()):
         with job.state.transaction() as db:
+            if taken:
+                seen["validated_at"] = standings.next_second(db, batch.workload, batch.revision)
             batch = batches.note(db, batch, **seen)
         job.moved[batch.id] = batch
     if running:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.errors import EX_PARTIAL
-from nura_cli.pipeline import backoff, blame, holding, queues, recovery, targets
+from nura_cli.pipeline import backoff, blame, holding, queues, recovery, search, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.estimate import estimate
 from nura_cli.pipeline.packing import Load, Room
@@ -24,7 +24,8 @@ from nura_cli.pipeline.report import Report
 from nura_cli.pricing import Prices, decimal_dollars
 from nura_cli.state import State, batches, runs, tasks
 from nura_cli.state.actions import Hold
-from nura_cli.state.refusals import Revision
+from nura_cli.state.outcomes import Revision
+from nura_cli.state.suspects import Due
 from nura_cli.states import BatchStatus
 
 _PAGE = 1000
@@ -60,6 +61,8 @@ class DryRun(Walk):
 
     planned: list[dict[str, Any]] = field(default_factory=list)
     _claims: dict[int, _Claims] = field(default_factory=dict)
+    _suspects: dict[int, list[Due]] = field(default_factory=dict)
+    _searches: dict[int, search.Search] = field(default_factory=dict)
     _gone: Counter[int] = field(default_factory=Counter)
     _bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
     _holds: dict[str, Hold] = field(default_factory=dict)
@@ -97,27 +100,47 @@ class DryRun(Walk):
 
     def next_batch(self, visit: Visit, room: Room) -> Sent:
         """Measure the next batch of a queue."""
-        claims = self._claims_of(visit)
+        claims, queue = self._claims_of(visit), visit.queue.id
         taken = claims.take(room.limits.requests)
-        if not taken:
+        apart = [] if taken else self.apart_now(visit, room)
+        if not taken and not apart:
             return Sent.DONE
-        load = _measured(self.state, visit, room, sorted(taken))
+        load = _measured(self.state, visit, room, sorted(taken or apart))
         if self._hold_unrendered(visit, load):
             claims.give_back(taken, 0)
             return Sent.HELD
         claims.give_back(taken, load.last_id)
-        self._gone[visit.queue.id] += load.requests + len(load.failed)
+        gone = {task_id for task_id in apart if task_id <= load.last_id}
+        left = [one for one in self.suspected(visit) if one.task_id not in gone]
+        self._suspects[queue] = search.doubted(left) if apart and self.suspected(visit, 1)[0].how == "named" else left
+        self._gone[queue] += load.requests + len(load.failed)
         self.unrendered(visit.workload, load.failed, "will fail", "mend its prompt before it is dispatched")
         if not load.requests:
             return Sent.EMPTY
+        now, decided = self.search_of(visit), visit.rendering.dialect.create_reads_requests
+        self._searches[queue] = search.Search(
+            now.pardoned, now.witness or decided, now.under_way or bool(apart), now.undecided or not decided
+        )
         self._plan(visit, load)
         return Sent.TAKEN
+
+    def suspected(self, visit: Visit, limit: int = -1) -> list[Due]:
+        """Return the suspects of a queue that would still be left, in their order."""
+        queue = visit.queue.id
+        if queue not in self._suspects:
+            self._suspects[queue] = super().suspected(visit)
+        return self._suspects[queue] if limit < 0 else self._suspects[queue][:limit]
+
+    def search_of(self, visit: Visit) -> search.Search:
+        """Return how the search would stand: where a create looks into its requests, what is taken is a witness."""
+        return self._searches.get(visit.queue.id) or super().search_of(visit)
 
     def _claims_of(self, visit: Visit) -> _Claims:
         queue = visit.queue.id
         if queue not in self._claims:
-            ids = tasks.due_ids(self.state.db, queue, visit.last_id)
-            self._claims[queue] = _Claims(one for one in ids if one not in self._used_up[queue])
+            apart = {one.task_id for one in self.suspected(visit)} | self._used_up[queue]
+            ids = (one for one in tasks.due_ids(self.state.db, queue, visit.last_id) if one not in apart)
+            self._claims[queue] = _Claims(ids)
         return self._claims[queue]
 
     def _hold_unrendered(self, visit: Visit, load: Load) -> bool:

@@ -28,13 +28,14 @@ from nura_cli.errors import (
     RateLimited,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, holding, packing
+from nura_cli.pipeline import backoff, holding, packing, search
 from nura_cli.pipeline.packing import Room, Wait, Waiting, Why
-from nura_cli.pipeline.render import Rendering, rendering
+from nura_cli.pipeline.render import Rendering, rendering, revision
 from nura_cli.pipeline.report import Problem, counted
 from nura_cli.pipeline.run import ProviderRun
-from nura_cli.state import actions, batches, runs, tasks
+from nura_cli.state import actions, batches, runs, standings, suspects, tasks
 from nura_cli.state.actions import Hold
+from nura_cli.state.suspects import Due
 from nura_cli.states import BatchStatus
 
 _MOST_REFUSALS = 40
@@ -136,6 +137,28 @@ class Walk(ProviderRun, ABC):
         """Return how many tasks of a queue are pending now."""
         return tasks.pending_count(self.state.db, queue)
 
+    def suspected(self, visit: Visit, limit: int = -1) -> list[Due]:
+        """Return the tasks of a queue that may be to blame for a refused batch, and may be sent, as they are tried; all, for -1."""
+        name = revision(visit.rendering.spec)[0]
+        return suspects.due(self.state.db, visit.queue.id, name, visit.last_id, limit)
+
+    def search_of(self, visit: Visit) -> search.Search:
+        """Return how the search for who is to blame stands in a queue."""
+        db, workload, name = self.state.db, visit.workload.name, revision(visit.rendering.spec)[0]
+        standing = standings.of(db, workload, name)
+        return search.Search(
+            standing.pardoned,
+            standings.validated_since(db, workload, name, standing.refused_at),
+            suspects.under_way(db, visit.queue.id),
+            standings.undecided(db, workload, name),
+        )
+
+    def apart_now(self, visit: Visit, room: Room) -> list[int]:
+        """Return the suspects that make the next batch of a queue, where nothing else of it is to go; none while they wait."""
+        most = room.limits.requests
+        found = self.suspected(visit, most)
+        return search.turn(found, most) if found and self.search_of(visit).goes_on(found[0]) else []
+
     def block(self, provider: str, error: ProviderError | KeyRefused) -> None:
         """Leave a provider alone for the rest of the run."""
         self.blocked.add(provider)
@@ -201,8 +224,12 @@ def chosen(config: Config, names: Sequence[str]) -> list[WorkloadConfig]:
 
 
 def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
-    """Visit the queues of these workloads, in their order, and make batches of what is due."""
-    for workload in workloads:
+    """Visit the queues of these workloads, in their order, and make batches of what is due.
+
+    Those go last in which a request is looked for that gets its batches refused: that may pause the route which others share.
+    """
+    searched = suspects.searched(walk.state.db)
+    for workload in sorted(workloads, key=lambda one: one.name in searched):
         guarded(walk, workload.provider, workload.name, partial(_visit, walk, workload))
 
 
@@ -289,6 +316,7 @@ def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_
             return
         sent = walk.next_batch(visit, room)
         if sent is Sent.DONE:
+            walk.note_waits(workload, len(walk.suspected(visit)), packing.SEARCHED, model)
             n, next_at = tasks.not_yet(walk.state.db, queue.id)
             walk.note_waits(workload, n, packing.later(next_at), model)
         if sent in (Sent.DONE, Sent.STOP):

@@ -3,8 +3,8 @@
 Takes ``completed`` batches and the results that poll left in the spool; leaves each of their tasks settled or waiting for
 another attempt, and the batch ``reconciled``. Lines come in any order; a line is applied only when it bears the batch's
 tag and names a task that belongs to the batch now. One transaction holds a chunk's task changes, answers and outgoing
-deliveries; the last one also makes the batch final, so a crash in between is simply run again. Then what is due in the
-outbox is delivered (:mod:`nura_cli.pipeline.deliver`).
+deliveries; the last one also makes the batch final, so a crash in between is simply run again. Tasks that a provider named
+when it refused their batch fail once it has taken another one. Then what is due in the outbox is delivered (:mod:`nura_cli.pipeline.deliver`).
 
 What can go wrong: a spool file gone or damaged sends its batch back to be fetched again; a line that cannot be read is
 kept, at unknown cost, where it says whose it is, and counted and logged where it does not; a database or a receiver that fails delays its own deliveries and nothing else. What nobody foresaw
@@ -23,12 +23,12 @@ from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, ResultLine, Spec, rejections
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import EX_OK, EX_PARTIAL, ConfigError, ProblemKind
-from nura_cli.pipeline import attention, backoff, blame, deliver, estimate, holding, plans, settle, spool
+from nura_cli.pipeline import attention, backoff, blame, deliver, estimate, holding, plans, refusals, settle, spool
 from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
 from nura_cli.pipeline.report import Problem, Report, counted, ordinal
 from nura_cli.pipeline.run import Run, about
 from nura_cli.pricing import Prices
-from nura_cli.state import Connection, State, answers, batches, outbox, refusals, runs, snapshots, standings
+from nura_cli.state import Connection, State, answers, batches, outbox, outcomes, runs, snapshots, standings, suspects
 from nura_cli.state.answers import Charge, Failure, Open, Settled
 from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.disk import on_disk
@@ -106,6 +106,7 @@ def run(state: State, config: Config, *, progress: Callable[[int, int], None] = 
         with job.apart(f"batch {batch.id}", **about(batch)):
             _reconcile(job, batch)
         progress(sum(job.tasks[name] for name in _TALLIED.values()), total)
+    _convict(job)
     for orphan in batches.orphans(state.db):
         doing = f"an extra batch beside batch {orphan.batch_id}"
         with job.apart(doing, provider=orphan.provider, batch=orphan.batch_id):
@@ -213,11 +214,14 @@ def _refused(job: Reconcile, batch: Batch) -> None:
     faults, plan = rejections(batch.faults), plans.plan_of(job.config, batch.workload)
     with settle.undoing(job.state, batch, plan) as db:
         wished = batches.wish(db, batch.id) is not None
-        settled = settle.refused_batch(db, batch, faults, plan, backoff.jitter()).settled
-    _tally(job, batch, settled)
-    text = f"batch {batch.id} was refused by {batch.provider}: {settle.describe(faults)}"
-    again = "its other tasks wait again" if settled else "its tasks wait again"
+        refusal = refusals.refused_batch(db, batch, faults, plan, backoff.jitter())
+    _tally(job, batch, refusal.settled)
+    text = f"batch {batch.id} was refused by {batch.provider}: {refusals.describe(faults)}"
+    again = "its other tasks wait again" if refusal.settled else "its tasks wait again"
+    again += "; who is to blame is looked for" if refusal.searched else ""
     hint = "its tasks are cancelled, as was wished" if wished else again
+    if refusal.held is not None:
+        job.note(refusal.held)
     job.note(
         Problem(
             ProblemKind.REFUSED,
@@ -229,6 +233,23 @@ def _refused(job: Reconcile, batch: Batch) -> None:
             batch_id=batch.id,
         )
     )
+
+
+def _convict(job: Reconcile) -> None:
+    """Fail the tasks that a provider named when it refused their batch, once it has taken another one without them."""
+    if not suspects.any_at_all(job.state.db):
+        return
+    with job.state.transaction() as db:
+        suspects.clear_ended(db)
+    for batch_id in suspects.convicted(job.state.db):
+        batch = batches.get(job.state.db, batch_id)
+        if batch is None:
+            continue
+        with job.apart(f"batch {batch.id}", **about(batch)):
+            with job.state.transaction() as db:
+                settled = refusals.convicted(db, batch, plans.plan_of(job.config, batch.workload))
+            _tally(job, batch, settled)
+        job.state.yield_to_writers()
 
 
 def chunks(file: BinaryIO) -> Iterator[list[bytes]]:
@@ -344,9 +365,9 @@ class Settling:
             if refusal and (failure := self._verdict(line).failure):
                 refused[blame.form_of(failure.code, failure.param, failure.message)] += 1
         db = self._job.state.db
-        revision = refusals.Revision(self._batch.workload, self._batch.revision, self._batch.id)
+        revision = outcomes.Revision(self._batch.workload, self._batch.revision, self._batch.id)
         alike = blame.alike_before(db, revision, blame.Rows(refused, judged, answered))
-        self._others = Others(alike, answered or refusals.answered_since(db, self._batch))
+        self._others = Others(alike, answered or outcomes.answered_since(db, self._batch))
 
     def _unwitnessed(self, verdict: Verdict) -> bool:
         """Return whether a failure would be excused for want of a request that was answered."""
@@ -355,7 +376,7 @@ class Settling:
 
     def _find_culprits(self, db: Connection, ids: Sequence[int]) -> None:
         """Remember which of these tasks failed before beside others that were answered: it takes no other witness now."""
-        self._culprits = refusals.failed_alone(db, ids) if ids else set()
+        self._culprits = outcomes.failed_alone(db, ids) if ids else set()
 
     def _all_lines(self) -> Iterator[ResultLine]:
         """Yield each of the batch's own lines, of all its files, once."""
@@ -389,7 +410,7 @@ class Settling:
             why = settle.words(put_back[0].failure)
             self._rest(db, why)
             released_at = standings.of(db, self._batch.workload, self._batch.revision).released_at
-            most = refusals.most_excused(db, [one.task_id for one in put_back], Excuse.ACCOUNT, released_at)
+            most = outcomes.most_excused(db, [one.task_id for one in put_back], Excuse.ACCOUNT, released_at)
             if most >= blame.MOST_PUT_BACK:
                 reason = f"the account's trouble goes on, {most} times for one task, the last time: {why}"
                 said.append(self._held(db, Held.ACCOUNT, reason))
@@ -548,7 +569,7 @@ def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
             job.failures.setdefault(batch.workload, Counter())[one.failure.kind] += 1
     if expired:
         before, times = job.expired.get(batch.workload, Expired())
-        often = refusals.most_excused(job.state.db, expired, Excuse.EXPIRED)
+        often = outcomes.most_excused(job.state.db, expired, Excuse.EXPIRED)
         job.expired[batch.workload] = Expired(before + len(expired), max(times, often))
 
 

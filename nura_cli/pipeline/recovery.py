@@ -27,13 +27,13 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import settle, wishes
+from nura_cli.pipeline import search, settle, wishes
 from nura_cli.pipeline.plans import plan_of
 from nura_cli.pipeline.report import counted
 from nura_cli.pipeline.run import ProviderRun, about
 from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, batches, tasks
+from nura_cli.state import State, batches, standings, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.outbox import Plan
@@ -363,11 +363,13 @@ def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -
     if batches.known(state.db, [remote.id]):
         raise _hold(state, batch, f"the provider gave it the id {remote.id}, which belongs to another batch already")
     with state.transaction() as db:
+        taken = search.taken(batch.dialect, remote)
         return batches.move(
             db,
             batch,
             BatchStatus.SUBMITTED,
             why,
+            validated_at=standings.next_second(db, batch.workload, batch.revision) if taken else None,
             remote_id=remote.id,
             remote_status=remote.status,
             submitted_at=remote.created_at or now,

@@ -1,9 +1,10 @@
 """nura release: what is held, or rests, is sent again by the next dispatch.
 
 Takes names of workloads or providers; lifts every hold of each, whoever set it, and ends a provider's pauses (what it takes
-at once stays known). Of a workload that nura itself held, the counts that led to it start anew, and what its requests failed
-for makes them fail one by one from now on. Leaves batches alone: about those that are held, a person decides with ``nura resolve``. It waits for
-no stage and takes no lock but the state file's own; where nothing is held, it says so.
+at once stays known). Of a workload that nura itself held, the counts that led to it start anew, nobody is suspected any more,
+and what its requests failed for makes them fail one by one from now on. Leaves batches alone: about those that are held, a
+person decides with ``nura resolve``. It waits for no stage and takes no lock but the state file's own; where nothing is held, it
+says so.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from nura_cli.clock import rfc3339
 from nura_cli.config import Config
 from nura_cli.pipeline import backoff, holding
 from nura_cli.pipeline.report import Report, counted
-from nura_cli.state import Connection, State, actions, runs, standings
+from nura_cli.state import Connection, State, actions, runs, standings, suspects
 from nura_cli.state.actions import Hold, Scope
 from nura_cli.state.runs import Route
 
@@ -35,6 +36,7 @@ def run(state: State, config: Config, scope: Scope, names: Sequence[str]) -> Rep
         lifted = actions.release(db, scope, names)
         if scope == "workload":
             standings.release(db, names)
+            suspects.clear_workloads(db, names)
         resumed = _end_pauses(db, names) if scope == "provider" else []
         for hold in lifted:
             holding.note(db, config, "release", hold, f"{scope} is released: {holding.described(hold)}")

@@ -1,16 +1,12 @@
-"""Moves that stages share: tasks that could not be rendered, batches that were not sent or refused whole, answers that were lost."""
+"""Moves that stages share: tasks that could not be rendered, batches that were not sent, answers that were lost."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
-from nura_cli.dialects import vendors
-from nura_cli.dialects.base import Rejection, stored_rejections
 from nura_cli.errors import EX_PARTIAL, ProblemKind
-from nura_cli.pipeline import backoff
 from nura_cli.pipeline.report import Problem, counted
-from nura_cli.state import Connection, State, answers, batches, outbox, runs, tasks
+from nura_cli.state import Connection, State, answers, batches, outbox, tasks
 from nura_cli.state.answers import Charge, Failure, Open, Settled
 from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.outbox import Plan
@@ -208,50 +204,6 @@ def in_vain(workload: str, kinds: Counter[str]) -> Problem:
     return Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload)
 
 
-class Refusal(NamedTuple):
-    """What came of a refused batch: the tasks settled for good, and whether its route is to rest."""
-
-    settled: list[Settled]
-    pause: bool
-
-
-def refused_batch(
-    db: Connection,
-    batch: Batch,
-    faults: tuple[Rejection, ...],
-    plan: Plan,
-    jitter: float,
-    *,
-    content: bool = True,
-) -> Refusal:
-    """Undo a batch the provider refused whole: the task to blame fails, the others wait again, the route learns.
-
-    Within :func:`undoing`: of a batch that a person wished cancelled no task is left to blame.
-
-    Args:
-        content: whether the provider had looked at its requests.
-    """
-    beside = batches.under_way(db, BatchStatus.SUBMITTED)
-    alone = not any((other.provider, other.model) == (batch.provider, batch.model) for other in beside)
-    reasons = {vendors.reason(batch.dialect, fault) for fault in faults}
-    verdict = backoff.remedy_for(faults, reasons, batch.requests, alone=alone, content=content)
-    why = describe(faults)
-    line = 1 if verdict.fail_all else verdict.line
-    culprit = tasks.nth(db, batch.id, line) if line is not None else None
-    settled = []
-    if culprit is not None:
-        named = [fault for fault in faults if fault.line == verdict.line]
-        fault = next(iter([*named, *faults]), Rejection(None, None, None))
-        failure = Failure(ErrorKind.REFUSED, fault.message or why, fault.code)
-        settled = fail_tasks(db, batch, [(culprit, failure)], plan, f"refused: {why}", attempt=True)
-    tasks.release(db, batch.id, f"its batch was refused: {why}")
-    route = runs.route(db, batch.provider, batch.endpoint, batch.model)
-    runs.learn(db, backoff.after_refusal(route, verdict, batch.requests, why, db.now, jitter))
-    batches.move(db, batch, BatchStatus.FAILED, f"refused: {why}", reason=why, faults=stored_rejections(faults))
-    outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_FAILED, plan)
-    return Refusal(settled, verdict.pause)
-
-
 def words(failure: Failure | None) -> str:
     """Return the provider's code and words about a failure on one line."""
     return (
@@ -276,14 +228,3 @@ def fail_waiting(
     for batch_id, notified in told.items():
         outbox.add_for_tasks(db, queue, batch_id, notified, plan)
     return settled
-
-
-def describe(faults: tuple[Rejection, ...]) -> str:
-    """Return the provider's words about a refused batch on one line, the first fault first."""
-    if not faults:
-        return "the provider gave no reason"
-    first = faults[0]
-    place = f" (line {first.line})" if first.line is not None else ""
-    words = ": ".join(part for part in (first.code, first.message) if part) or "no reason given"
-    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    return f"{words}{place}{more}"

@@ -25,7 +25,7 @@ from nura_cli.pipeline.lines import key_of
 from nura_cli.pipeline.report import Problem, Report, batch_dict
 from nura_cli.pipeline.targets import label_of
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import Connection, State, actions, answers, batches, versions
+from nura_cli.state import Connection, State, actions, answers, batches, suspects, versions
 from nura_cli.state.batches import Batch
 from nura_cli.state.selection import Selection
 from nura_cli.state.versions import Attempt, Moved, Named, Told, Version
@@ -99,6 +99,7 @@ class _Histories:
                     "batch_id": one.batch_id,
                     "enqueued_at": rfc3339(one.enqueued_at),
                     "not_before": rfc3339(one.not_before or None) if one.status is TaskStatus.PENDING else None,
+                    "suspected": self._suspected(one.task_id),
                     "record": msgspec.json.decode(one.line),
                     "prompt": self._prompt(workload, one),
                     "attempts": [_attempt(each) for each in attempts[one.task_id]],
@@ -113,6 +114,17 @@ class _Histories:
         options = self._config.workloads.get(workload)
         found = actions.held(self._db, workload, options.provider if options else "")
         return found and {**found._asdict(), "at": rfc3339(found.at), "until": rfc3339(found.until)}
+
+    def _suspected(self, task_id: int) -> dict[str, Any] | None:
+        """Return for the refusal of which batch a task may be to blame, and how it came under suspicion; None for most."""
+        found = suspects.of(self._db, task_id)
+        return found and {
+            "batch_id": found.batch_id,
+            "how": found.how,
+            "since": rfc3339(found.since),
+            "code": found.code,
+            "message": found.said,
+        }
 
     def _prompt(self, workload: str, version: Version) -> dict[str, Any]:
         batch = _batch_of(self._db, version)

@@ -130,11 +130,7 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
         move = tasks.moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "attempts = ?", "not_before = ?")
         rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
         db.executemany(f"{move} AND id = ? AND batch_id = ?", rows)
-    db.executemany(
-        "INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, param, excused, input_tokens,"
-        " cached_input_tokens, output_tokens, cost, list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(s.task_id, batch_id, db.now, *_outcome(s.failure), s.excused, *s.charge) for s in settled],
-    )
+    _enter(db, [(batch_id, s) for s in settled])
     db.executemany(_ANSWER, [_answer(batch_id, db.now, s) for s in settled if s.to is not TaskStatus.PENDING])
     moved = Counter((s.to, s.superseded) for s in settled)
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
@@ -152,6 +148,15 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     for to in (TaskStatus.FAILED, TaskStatus.CANCELLED):
         fall_back(db, queue, to, [s.task_id for s in settled if s.falls_back and s.to is to])
     _take_places(db, [(s.retry_of, s.task_id) for s in settled if s.retry_of is not None and s.told])
+
+
+def _enter(db: Connection, ended: Iterable[tuple[int | None, Settled]]) -> None:
+    """Enter attempts into the ledger, each with the batch that it was."""
+    db.executemany(
+        "INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, param, excused, input_tokens,"
+        " cached_input_tokens, output_tokens, cost, list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(s.task_id, batch_id, db.now, *_outcome(s.failure), s.excused, *s.charge) for batch_id, s in ended],
+    )
 
 
 def _mark_overtaken(db: Connection, queue: int, ids: Sequence[int]) -> None:
@@ -223,7 +228,13 @@ def withdraw(db: Connection, queue: int, ids: Sequence[int], why: str) -> Withdr
 
 
 def end_waiting(
-    db: Connection, queue: int, to: TaskStatus, ends: Mapping[int, tuple[int | None, Failure]], why: str
+    db: Connection,
+    queue: int,
+    to: TaskStatus,
+    ends: Mapping[int, tuple[int | None, Failure]],
+    why: str,
+    *,
+    attempt: bool = False,
 ) -> list[Settled]:
     """End those of a queue's tasks that still wait, and stand for their keys, without another attempt; return them.
 
@@ -231,16 +242,19 @@ def end_waiting(
         to: ``failed`` or ``cancelled``.
         ends: by task, the batch that it was in when it failed, None for one that no batch settles, and why it ends.
         why: for the log.
+        attempt: that it was in that batch counts as an attempt of its, as it did not before.
     """
     gone = db.execute(
-        f"{tasks.moving(TaskStatus.PENDING, to)} AND superseded_by IS NULL AND lane_id = ?"
-        " AND id IN (SELECT value FROM json_each(?)) RETURNING id, attempts, retry_of",
+        f"{tasks.moving(TaskStatus.PENDING, to, f'attempts = attempts + {attempt:d}')} AND superseded_by IS NULL"
+        " AND lane_id = ? AND id IN (SELECT value FROM json_each(?)) RETURNING id, attempts, retry_of",
         (queue, json.dumps(list(ends))),
     ).fetchall()
     settled = [
         Settled(task_id, False, to, n, 0, ends[task_id][1], None, Charge(), retry_of) for task_id, n, retry_of in gone
     ]
     db.executemany(_ANSWER, [_answer(ends[one.task_id][0], db.now, one) for one in settled])
+    if attempt:
+        _enter(db, [(ends[one.task_id][0], one) for one in settled])
     if settled:
         n = len(settled)
         tasks.add_to_counts(db, {(queue, TaskStatus.PENDING, False): -n, (queue, to, False): n})

@@ -54,6 +54,7 @@ class Batch(NamedTuple):
         rendered: under which name the spec is kept with its members in the order in which they were sent; None for one of an
             earlier release.
         cancel_why: who wished it, and why, in words.
+        validated_at: when it was first seen that the provider had looked at its requests and took them.
     """
 
     id: int
@@ -101,6 +102,7 @@ class Batch(NamedTuple):
     cancel_taken_at: int | None
     rendered: str | None
     cancel_why: str | None
+    validated_at: int | None
 
     @property
     def offered(self) -> dict[str, str]:

@@ -415,6 +415,7 @@ ALTER TABLE batches ADD COLUMN rendered TEXT;
 -- How a revision of a workload stands. refusals: its batches that were refused in a row, for what no single request is to blame
 -- for, the last at refused_at. held: why nura holds the workload for it, since held_at. released_at: when a person let it go on:
 -- what was before counts no more. pardoned: that was after it had been held for what its requests are: they fail one by one.
+-- refused_after: the newest batch when the last of the refusals was counted: of those under way together one counts.
 CREATE TABLE standings (
     workload TEXT NOT NULL,
     revision TEXT NOT NULL,
@@ -424,6 +425,7 @@ CREATE TABLE standings (
     held_at INTEGER,
     released_at INTEGER NOT NULL DEFAULT 0,
     pardoned INTEGER NOT NULL DEFAULT 0,
+    refused_after INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (workload, revision)
 ) STRICT, WITHOUT ROWID;
 

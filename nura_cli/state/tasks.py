@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import batches, log, outbox, selection
+from nura_cli.state import batches, log, outbox, selection, suspects
 from nura_cli.state.connection import Connection
 from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
@@ -188,6 +188,7 @@ def supersede(db: Connection, pairs: Sequence[tuple[int, int]], why: str) -> Non
     db.execute(f"{leaving} AND id IN (SELECT value FROM json_each(?))", (ids,))
     outbox.withdraw(db, old, "superseded")
     batches.forget_cancelled(db, old)
+    suspects.clear(db, old)
     for (queue, status, gone), n in found.items():
         after = TaskStatus.CANCELLED if status == TaskStatus.PENDING else TaskStatus(status)
         add_to_counts(db, {(queue, TaskStatus(status), bool(gone)): -n})
@@ -317,20 +318,34 @@ def _oldest(db: Connection, queue: int, now: int, horizon: int) -> int | None:
     return min(found, default=None)
 
 
+def due_beside(db: Connection, queue: int, last_id: int = 2**63 - 1) -> bool:
+    """Return whether a pending task of a queue, up to ``last_id``, is due that is not suspected of anything."""
+    values = {"queue": queue, "now": db.now, "horizon": db.horizon, "upto": last_id}
+    queries = (
+        f"SELECT 1 FROM tasks t WHERE lane_id = :queue AND status = 'pending' AND {due} AND id <= :upto AND {_NO_SUSPECT}"
+        " LIMIT 1"
+        for due in _DUE
+    )
+    return any(db.execute(query, values).fetchone() for query in queries)
+
+
+_NO_SUSPECT = "t.id NOT IN (SELECT task_id FROM suspects WHERE lane_id = :queue)"
 _WAITING = "retry_of IS NOT NULL AND t.status = 'pending'"
 
 
 def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -> int:
     """Move up to ``limit`` due tasks of a queue into a batch, retried ones first, then oldest first; return how many.
 
-    ``last_id`` is the last one to take: what comes in meanwhile waits for the next run.
+    Those that are suspected of something are left: they share no batch with others. ``last_id`` is the last one to take: what
+    comes in meanwhile waits for the next run.
     """
     total = 0
     _let_go(db, queue)
     for due in _DUE:
         query = (
             f"{moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, 'batch_id = :batch')} AND id IN (SELECT id FROM tasks t"
-            f" WHERE lane_id = :queue AND status = 'pending' AND {due} AND id <= :upto ORDER BY not_before, id LIMIT :n)"
+            f" WHERE lane_id = :queue AND status = 'pending' AND {due} AND id <= :upto AND {_NO_SUSPECT}"
+            " ORDER BY not_before, id LIMIT :n)"
         )
         values = {
             "batch": batch_id,
@@ -343,10 +358,24 @@ def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -
         total += db.execute(query, values).rowcount
         if total >= limit:
             break
-    add_to_counts(db, {(queue, TaskStatus.PENDING, False): -total, (queue, TaskStatus.SUBMITTED, False): total})
-    if total:
-        log.task(db, queue, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, total, "claimed")
+    _claimed(db, queue, batch_id, total, "claimed")
     return total
+
+
+def claim_suspects(db: Connection, queue: int, batch_id: int, ids: Sequence[int]) -> int:
+    """Move these tasks of a queue into a batch of their own, those that still wait; return how many."""
+    _let_go(db, queue)
+    move = moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, "batch_id = ?")
+    query = f"{move} AND lane_id = ? AND id IN (SELECT value FROM json_each(?))"
+    total = db.execute(query, (batch_id, queue, json.dumps(list(ids)))).rowcount
+    _claimed(db, queue, batch_id, total, "claimed apart: they may be to blame for a refused batch")
+    return total
+
+
+def _claimed(db: Connection, queue: int, batch_id: int, n: int, why: str) -> None:
+    add_to_counts(db, {(queue, TaskStatus.PENDING, False): -n, (queue, TaskStatus.SUBMITTED, False): n})
+    if n:
+        log.task(db, queue, batch_id, TaskStatus.PENDING, TaskStatus.SUBMITTED, n, why)
 
 
 def _let_go(db: Connection, queue: int) -> None:
@@ -372,7 +401,7 @@ def page(db: Connection, batch_id: int, after: int, limit: int) -> list[tuple[in
 
 
 def due_ids(db: Connection, queue: int, last_id: int) -> Iterator[int]:
-    """Yield the ids of a queue's due tasks up to ``last_id``, in the order in which :func:`claim` takes them.
+    """Yield the ids of a queue's due tasks up to ``last_id``, suspects among them, in the order in which :func:`claim` takes them.
 
     They are read in pages, and no read is open in between. What is due in two ways (where all is) comes once.
     """
@@ -415,12 +444,10 @@ def not_yet(db: Connection, queue: int) -> tuple[int, int | None]:
     return int(row[0]), row[1]
 
 
-def nth(db: Connection, batch_id: int, n: int) -> int | None:
-    """Return the id of the n-th (1-based) task of a batch, in the order of its request file, or None."""
-    row = db.execute(
-        "SELECT id FROM tasks WHERE batch_id = ? ORDER BY id LIMIT 1 OFFSET ?", (batch_id, n - 1)
-    ).fetchone()
-    return int(row[0]) if row else None
+def in_order(db: Connection, batch_id: int) -> list[tuple[int, bool]]:
+    """Return a batch's tasks in the order of its request file: each one's id, and whether another stands for its key by now."""
+    rows = db.execute("SELECT id, superseded_by IS NOT NULL FROM tasks WHERE batch_id = ? ORDER BY id", (batch_id,))
+    return [(task_id, bool(superseded)) for task_id, superseded in rows]
 
 
 def release(db: Connection, batch_id: int, why: str, *, after: int = 0, not_before: int = 0) -> int:

@@ -15,7 +15,7 @@ from nura_cli.delivery import events
 from nura_cli.dialects import anthropic, openai, reading, vendors
 from nura_cli.dialects.base import Answer, Dialect, Phase, Rejection, Spec
 from nura_cli.errors import InputError
-from nura_cli.pipeline import backoff, settle, spool
+from nura_cli.pipeline import backoff, refusals, search, spool
 from nura_cli.pipeline.classify import Classifier, scrubbed
 from nura_cli.pricing import Prices, Usage
 from nura_cli.providers import wire
@@ -537,6 +537,40 @@ MESSAGE = Rejection(None, "too many", None)
 
 
 @pytest.mark.parametrize(
+    ("told", "taken"),
+    [
+        ({"status": "validating"}, False),
+        ({"status": "in_progress"}, True),
+        ({"status": "IN_PROGRESS"}, True),
+        ({"status": "finalizing"}, True),
+        ({"status": "completed"}, True),
+        ({"status": "failed"}, False),
+        ({"status": "failed", "output_file_id": "file-1"}, True),
+        ({"status": "failed", "error_file_id": "file-1"}, False),
+        ({"status": "queued"}, False),
+        ({"status": "queued", "request_counts": {"completed": 1}}, True),
+        ({"status": "cancelling"}, False),
+        ({"status": "cancelled", "error_file_id": "file-1", "request_counts": {"failed": 3}}, False),
+        ({"status": "cancelled", "output_file_id": "file-1"}, True),
+        ({"status": "expired"}, False),
+        ({"status": "expired", "request_counts": {"completed": 2}}, True),
+        ({}, False),
+    ],
+)
+def test_when_openai_has_looked_at_the_requests_and_taken_them(told: dict[str, Any], taken: bool) -> None:
+    found = openai.remote_batch({"id": "b", **told})
+    assert found is not None
+    assert search.taken("openai", found) is taken
+
+
+@pytest.mark.parametrize("status", ["in_progress", "canceling", "ended", "something new"])
+def test_what_anthropic_creates_it_has_looked_at(status: str) -> None:
+    found = anthropic.remote_batch({"id": "b", "processing_status": status})
+    assert found is not None
+    assert search.taken("anthropic", found)
+
+
+@pytest.mark.parametrize(
     ("errors", "faults"),
     [
         *(
@@ -565,7 +599,7 @@ def test_why_a_batch_was_refused_is_read_in_any_shape(errors: Any, faults: tuple
     assert found is not None
     assert (found.phase, found.faults) == (Phase.REFUSED, faults)
     assert backoff.remedy_for(found.faults, {OPENAI.reason(fault) for fault in found.faults}, 1)
-    assert settle.describe(found.faults)
+    assert refusals.describe(found.faults)
 
 
 @pytest.mark.parametrize(

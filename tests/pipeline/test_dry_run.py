@@ -99,6 +99,11 @@ def any_world(random: Random) -> dict[str, Any]:
             for name in ("w0", "w1", "main", "other")
             if random.random() < 0.15
         ],
+        "refused": [
+            {"times": random.randint(1, 4), "line": random.choice([None, None, 1, 2])}
+            for _ in range(random.choice([0, 0, 0, 1, 2]))
+        ],
+        "takes": random.choice([0, 0, HOUR]),
         "now": random.random() < 0.4,
         "chosen": random.choice([(), (), (), ("w0",), ("w0", "w0")]),
     }
@@ -161,6 +166,17 @@ def hold(spool: Spool, world: dict[str, Any]) -> None:
             actions.hold(db, Hold(scope, name, "", START - HOUR, until, "tim", None))
 
 
+def refuse(spool: Spool, world: dict[str, Any]) -> None:
+    """Let some batches be refused, in words that nobody knows: who of their tasks is to blame is looked for."""
+    spool.control.settings(delay=world["takes"])
+    for refusal in world["refused"]:
+        spool.control.fault("refuse", code="odd_trouble", message="nobody knows this word", **refusal)
+        spool.dispatch(ignore_waits=True)
+        spool.poll()
+        spool.reconcile()
+        spool.control.clear()
+
+
 def build(spool: Spool, world: dict[str, Any]) -> None:
     """Make a spool in which such a world waits: some batches under way, some prompts lost, some routes paused."""
     spool.providers["other"] = spool.provider()
@@ -171,6 +187,7 @@ def build(spool: Spool, world: dict[str, Any]) -> None:
         spool.enqueue({"id": f"early {n}", "text": "early"}, workload="early")
         spool.dispatch(workloads=["early"])
     fill(spool, world)
+    refuse(spool, world)
     learn(spool, world)
     hold(spool, world)
     spool.providers["main"] = spool.provider(limits=world["limits"])
@@ -318,3 +335,35 @@ def test_a_batch_that_fills_up_gives_the_rest_back_in_its_place(spool: Spool) ->
     with State(spool.state_path) as state, state.transaction() as db:
         db.execute("UPDATE tasks SET not_before = ? - id WHERE id % 3 = 0", (START,))
     assert agreed(spool)["requests"] == 12
+
+
+def test_who_may_be_to_blame_goes_last_and_apart_as_the_dry_run_says(spool: Spool) -> None:
+    spool.fill(9)
+    spool.control.fault("refuse", code="odd_trouble", message="nobody knows this word")
+    spool.round()
+    spool.control.settings(delay=HOUR)
+    spool.clock.advance(HOUR)
+    spool.enqueue({"id": 9, "text": "record number 9"})
+    told = agreed(spool)
+    if spool.protocol == "openai":  # whether a batch is taken is not known at once: one batch of them at a time
+        assert [batch[5] for batch in told["batches"]] == [1, 5]
+        assert told["not_due"]["paused"] == 4
+        spool.poll()
+        assert [batch[5] for batch in agreed(spool)["batches"]] == [4]
+    else:
+        assert [batch[5] for batch in told["batches"]] == [1, 5, 4]
+
+
+def test_who_was_named_waits_for_the_rest_as_the_dry_run_says(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(4)
+    spool.control.fault("refuse", code="odd_trouble", message="nobody knows this word", line=2)
+    spool.round()
+    spool.control.settings(delay=HOUR)
+    told = agreed(spool)
+    assert ([batch[5] for batch in told["batches"]], told["not_due"]["paused"]) == ([3], 1)
+    assert "may be to blame" in told["waits"][0]["message"]
+    spool.cancel(under_way=True)
+    spool.poll()
+    spool.reconcile()
+    assert [batch[5] for batch in agreed(spool)["batches"]] in ([1], [])

@@ -195,8 +195,8 @@ def test_a_create_whose_answer_was_lost_is_found_by_what_its_results_call_their_
     assert acme.remotes() == ["batch-0000"]
 
 
-@pytest.mark.parametrize(("word", "pauses"), [("brimful", True), ("unpaid", True), ("whatever", False)])
-def test_its_words_for_refusing_a_batch_are_understood(acme: AcmeSpool, word: str, pauses: bool) -> None:
+@pytest.mark.parametrize(("word", "counts"), [("brimful", False), ("unpaid", True), ("whatever", True)])
+def test_its_words_for_refusing_a_batch_are_understood(acme: AcmeSpool, word: str, counts: bool) -> None:
     acme.fill(2)
     acme.tell(refuse=word)
     acme.dispatch()
@@ -204,7 +204,8 @@ def test_its_words_for_refusing_a_batch_are_understood(acme: AcmeSpool, word: st
     acme.poll()
     report = acme.reconcile()
     assert f"{word}: it says" in report.problems[0].message
-    assert bool(acme.status()["paused"]) is pauses
+    (paused,) = acme.status()["paused"]
+    assert ("1 of 20" in paused["why"]) is counts
     assert acme.counts()["pending"] == 2
 
 
@@ -215,6 +216,19 @@ def test_a_create_that_looks_into_its_requests_finds_the_one_to_blame(acme: Acme
         0: "completed",
         1: "failed",
         2: "completed",
+    }
+
+
+def test_a_create_that_names_its_bad_requests_sets_all_of_them_aside_at_once(acme: AcmeSpool) -> None:
+    """Where a create is refused before anything is looked at, and names a line all the same, the queue stood still (stdapi.ai#240)."""
+    acme.enqueue(*({"id": n, "text": "record number 1" if n == 1 else "unspeakable"} for n in range(3)))
+    acme.tell(names=True)
+    acme.settle()
+    assert acme.rows("SELECT requests FROM batches ORDER BY id") == [(3,), (1,)]
+    assert {answer["key"]: (answer["error"] or {}).get("message") for answer in acme.results()} == {
+        0: "line 1 is",
+        1: None,
+        2: "line 3 is",
     }
 
 

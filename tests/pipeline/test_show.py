@@ -458,3 +458,20 @@ def test_a_batch_with_two_owners_is_named_by_its_number(openai_spool: Spool) -> 
     assert openai_spool.show(batch="2")["batch"]["extra_batches"] == [remote_id]
     with pytest.raises(UsageError, match="of batches 1 and 2"):
         openai_spool.show(batch=remote_id)
+
+
+@pytest.mark.parametrize(
+    ("n", "line", "words"),
+    [
+        (4, None, "batch 1 was refused: it is one of those that may be to blame, and they are tried apart"),
+        (4, 1, "batch 1 was refused: the provider names it, and it fails once the rest was taken (odd: it is bad)"),
+        (1, None, "it was alone in it, and is tried again once another batch was taken (odd: it is bad)"),
+    ],
+)
+def test_who_may_be_to_blame_for_a_refused_batch_is_told(
+    openai_spool: Spool, n: int, line: int | None, words: str
+) -> None:
+    openai_spool.fill(n)
+    openai_spool.control.fault("refuse", code="odd", message="it is bad", line=line)
+    openai_spool.round()
+    assert words in nura(openai_spool, "show", "echo", "0").stdout

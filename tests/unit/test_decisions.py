@@ -17,7 +17,7 @@ from nura_cli.config import WorkloadConfig
 from nura_cli.dialects.base import Frame, Limits, Rejection, ResultLine, Spec
 from nura_cli.dialects.vendors import dialect
 from nura_cli.errors import ConfigError, InputError, ProblemKind
-from nura_cli.pipeline import backoff, lines, packing, poll
+from nura_cli.pipeline import backoff, lines, packing, poll, search
 from nura_cli.pipeline.classify import Classifier, shorten
 from nura_cli.pipeline.render import Prompt, revision, spec_of
 from nura_cli.pipeline.report import Problem, exit_code
@@ -26,7 +26,9 @@ from nura_cli.state import schema
 from nura_cli.state.answers import Failure
 from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.runs import Route
-from nura_cli.states import BATCH_ARROWS, RETRYABLE, TASK_ARROWS, BatchStatus, ErrorKind, Excuse, TaskStatus
+from nura_cli.state.standings import Standing
+from nura_cli.state.suspects import Due
+from nura_cli.states import BATCH_ARROWS, RETRYABLE, TASK_ARROWS, BatchStatus, ErrorKind, Excuse, Reason, TaskStatus
 
 PACKAGE = Path(lines.__file__).parents[1]
 
@@ -272,17 +274,88 @@ def test_a_pause_further_away_than_any_backoff_is_over() -> None:
     [
         ("token_limit_exceeded", None, 10, backoff.Remedy(pause=True, smaller=True)),
         ("token_limit_exceeded", None, 1, backoff.Remedy(pause=True)),
-        ("model_not_found", None, 10, backoff.Remedy(pause=True)),
-        ("invalid_json_line", 4, 10, backoff.Remedy(line=4)),
-        ("invalid_json_line", 40, 10, backoff.Remedy(smaller=True)),
-        ("something_new", None, 10, backoff.Remedy(smaller=True)),
-        ("something_new", None, 1, backoff.Remedy(fail_all=True)),
-        (None, None, 2, backoff.Remedy(smaller=True)),
+        ("model_not_found", None, 10, backoff.Remedy(pause=True, counted=True)),
+        ("server_error", 1, 10, backoff.Remedy(pause=True, counted=True)),
+        ("too_many_tasks", None, 10, backoff.Remedy(smaller=True)),
+        ("too_many_tasks", None, 1, backoff.Remedy(search=True)),
+        ("invalid_json_line", 4, 10, backoff.Remedy((4,), search=True)),
+        ("invalid_json_line", 40, 10, backoff.Remedy(search=True)),
+        ("something_new", None, 10, backoff.Remedy(search=True)),
+        ("something_new", None, 1, backoff.Remedy(search=True)),
+        (None, None, 2, backoff.Remedy(search=True)),
     ],
 )
 def test_what_a_refused_batch_tells(code: str | None, line: int | None, n: int, verdict: backoff.Remedy) -> None:
     fault = Rejection(code, "m", line)
     assert backoff.remedy_for([fault], {dialect("openai").reason(fault)}, n) == verdict
+
+
+def test_a_create_whose_file_was_not_looked_at_is_no_requests_fault_unless_it_names_one() -> None:
+    told = [Rejection("odd", "m", None)]
+    assert backoff.remedy_for(told, {Reason.CONTENT}, 5, content=False) == backoff.Remedy(pause=True, counted=True)
+    named = [Rejection("odd", "m", 2), Rejection("odd", "m", 2), Rejection("odd", "m", 4), Rejection("odd", "m", 9)]
+    assert backoff.remedy_for(named, {Reason.CONTENT}, 5, content=False) == backoff.Remedy((2, 4), search=True)
+
+
+def test_a_batch_of_suspects_holds_one_kind_and_half_of_what_was_refused_together() -> None:
+    among = [Due(n, "among", 1, 5) for n in range(5)]
+    assert search.turn(among, 100) == [0, 1, 2]
+    assert search.turn(among[3:], 100) == [3, 4]
+    assert search.turn(among, 2) == [0, 1]
+    assert search.turn([Due(1, "among", 1, 2), Due(2, "among", 2, 9)], 100) == [1]
+    alone = [Due(6, "alone", 2, 1), Due(7, "alone", 3, 1)]
+    named = [Due(8, "named", 4, 9), Due(9, "named", 5, 9)]
+    assert search.turn([*among[4:], *alone, *named], 100) == [4]
+    assert search.turn([*alone, *named], 100) == [6]
+    assert search.turn(named, 100) == [8, 9]
+    assert search.turn([], 100) == []
+
+
+@pytest.mark.parametrize("requests", range(1, 40))
+def test_halving_ends_with_each_one_alone(requests: int) -> None:
+    left = [Due(n, "among", 0, requests) for n in range(requests)]
+    batches = 0
+    while left:  # whatever is sent is refused
+        batches += 1
+        chosen = search.turn(left, 1000)
+        left = [one for one in left if one.task_id not in chosen]
+        left += [Due(n, "among", batches, len(chosen)) for n in chosen if len(chosen) > 1]
+    assert batches <= max(1, 2 * requests - 2)
+
+
+def test_a_row_of_refusals_is_counted_from_the_last_witness_on() -> None:
+    standing = Standing(refusals=4, refused_at=100, refused_after=7)
+    assert search.row(standing, 8, witness=False) == search.Row(5, witness=False, later=True)
+    assert search.row(standing, 7, witness=False) == search.Row(4, witness=False, later=False)
+    assert search.row(standing, 8, witness=True) == search.Row(1, witness=True, later=True)
+    assert not search.row(standing._replace(refusals=18), 8, witness=False).over
+    assert search.row(standing._replace(refusals=19), 8, witness=False).over
+
+
+@pytest.mark.parametrize(
+    ("refusals", "witness", "later", "beside", "rests"),
+    [
+        (1, False, True, False, True),  # nothing else to send, and nobody was taken
+        (1, False, True, True, False),  # the sister goes first
+        (1, True, True, False, False),
+        (2, False, True, True, True),  # a second one in a row
+        (2, False, False, False, False),  # it was under way with the first
+    ],
+)
+def test_when_a_route_rests_in_a_search(refusals: int, witness: bool, later: bool, beside: bool, rests: bool) -> None:
+    assert search.rests(search.Row(refusals, witness, later), beside=beside) is rests
+
+
+def test_what_was_named_waits_for_the_rest_and_others_for_a_witness() -> None:
+    among, named = Due(1, "among", 1, 2), Due(2, "named", 1, 2)
+    alone_there = search.Search(pardoned=False, witness=False, under_way=False, undecided=False)
+    assert alone_there.goes_on(among)
+    assert alone_there.goes_on(named)
+    assert not alone_there._replace(under_way=True).goes_on(among)
+    assert alone_there._replace(under_way=True, witness=True).goes_on(among)
+    assert alone_there._replace(under_way=True, pardoned=True).goes_on(among)
+    assert not alone_there._replace(undecided=True).goes_on(named)
+    assert not alone_there._replace(witness=True).goes_on(named)
 
 
 def test_a_limit_on_what_is_enqueued_says_nothing_about_the_size_of_a_batch_that_was_not_alone() -> None:

@@ -308,8 +308,8 @@ def test_a_table_that_is_wrong_holds_its_workload_back_and_looking_at_it_is_not_
 
 
 def test_tasks_that_wait_for_their_next_attempt_are_said_beside_those_that_go(spool: Spool) -> None:
-    spool.fill(1)
-    spool.control.fault("rows", status=500)
+    spool.fill(2)
+    spool.control.fault("rows", match="number 1", status=500)
     spool.round()
     spool.enqueue({"id": 7, "text": "record number 7"})
     told = agreed(spool)

@@ -89,12 +89,12 @@ def answered_since(db: Connection, batch: Batch) -> bool:
     return row is not None
 
 
-def most_excused(db: Connection, ids: Sequence[int], excuse: Excuse, after: int = -1) -> int:
-    """Return how many attempts of one of these tasks were excused so at most, those after a unix second."""
+def most_excused(db: Connection, ids: Sequence[int], excuse: Excuse, since: int = 0) -> int:
+    """Return how many attempts of one of these tasks were excused so at most, since a unix second."""
     row = db.execute(
         "SELECT max(n) FROM (SELECT count(*) AS n FROM attempts WHERE task_id IN (SELECT value FROM json_each(?))"
-        " AND excused = ? AND at > ? GROUP BY task_id)",
-        (json.dumps(list(ids)), excuse, after),
+        " AND excused = ? AND at >= ? GROUP BY task_id)",
+        (json.dumps(list(ids)), excuse, since),
     ).fetchone()
     return int(row[0] or 0)
 

@@ -197,6 +197,153 @@ def test_a_person_s_release_of_a_workload_that_is_not_held_pardons_nothing(spool
     assert len(holds(spool)) == 1
 
 
+# --- the account's trouble
+
+MONEY = {
+    "openai": {"status": 429, "code": "insufficient_quota", "message": "You exceeded your current quota."},
+    "anthropic": {"status": 400, "message": "Your credit balance is too low to access the Anthropic API."},
+}
+LIMITS = {
+    "status": 400,
+    "message": "You have reached your specified API usage limits. You will regain access on 2026-12-01.",
+}
+
+
+def money(spool: Spool, **options: Any) -> None:
+    """Let rows fail for want of money."""
+    spool.control.fault("rows", **MONEY[spool.protocol], **options)
+
+
+def rests(spool: Spool) -> list[tuple[int, str]]:
+    """Return how long routes rest, in seconds, and why."""
+    return [(until - spool.clock(), why) for until, why in spool.rows("SELECT paused_until, why FROM routes")]
+
+
+def test_without_money_nothing_fails_and_nothing_is_counted(spool: Spool) -> None:
+    spool.fill(64)
+    money(spool, times=-1)
+    sent = []
+    for _ in range(6):  # two days of cron
+        sent.append(spool.round()[0].result["requests"])
+        spool.clock.advance(8 * 3600)
+    assert sent == [64] * 6
+    assert spool.rows("SELECT DISTINCT status, attempts FROM tasks") == [("pending", 0)]
+    assert spool.rows("SELECT DISTINCT excused FROM attempts") == [("account",)]
+    assert holds(spool) == []
+    spool.control.clear()
+    spool.settle()
+    assert {answer["attempts"] for answer in spool.results()} == {1}
+    spool.check()
+
+
+def test_the_route_rests_for_longer_each_time(spool: Spool) -> None:
+    spool.fill(3)
+    money(spool, times=-1)
+    pauses = []
+    for _ in range(4):
+        settled = spool.round()[2]
+        assert settled.exit_code == EX_PARTIAL
+        (said,) = messages(settled, ProblemKind.REFUSED)
+        assert said.startswith("echo: 3 tasks wait again, no attempt counted: ")
+        assert MONEY[spool.protocol]["message"] in said
+        ((seconds, why),) = rests(spool)
+        assert MONEY[spool.protocol]["message"] in why
+        pauses.append(seconds)
+        waits = spool.dispatch()
+        assert waits.result["requests"] == 0
+        spool.clock.advance(max(seconds, 6 * 60))
+    assert all(225 * 2**n <= pause <= 300 * 2**n for n, pause in enumerate(pauses))
+
+
+def test_a_task_that_is_put_back_twenty_times_is_held_with_its_workload(spool: Spool) -> None:
+    spool.fill(3)
+    money(spool, times=-1)
+    for n in range(25):
+        spool.round()
+        assert bool(holds(spool)) is (n >= 19)
+        spool.clock.advance(2 * 3600)
+    (reason,) = holds(spool)
+    assert "20 times" in reason
+    assert spool.counts()["pending"] == 3
+    spool.release("echo")
+    for _ in range(20):  # the count starts anew
+        assert holds(spool) == []
+        spool.round()
+        spool.clock.advance(2 * 3600)
+    assert len(holds(spool)) == 1
+    spool.control.clear()
+    spool.release("echo")
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    spool.check()
+
+
+def test_money_is_nobodys_fault_however_many_were_answered(spool: Spool) -> None:
+    spool.fill(40)
+    money(spool, match="number 7")
+    spool.round()
+    assert (spool.counts()["completed"], spool.counts()["pending"]) == (39, 1)
+    assert spool.rows("SELECT attempts FROM tasks WHERE status = 'pending'") == [(0,)]
+
+
+def test_anthropics_spend_limit_that_a_customer_sets(anthropic_spool: Spool) -> None:
+    spool = anthropic_spool
+    spool.fill(64)
+    spool.control.fault("rows", **LIMITS)
+    spool.round()
+    assert spool.rows("SELECT DISTINCT status, attempts FROM tasks") == [("pending", 0)]
+    assert rests(spool)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (500, "The server had an error while processing your request"),
+        (503, "overloaded"),
+        (404, "The model `gpt-9` does not exist or you do not have access to it."),
+        (403, "Project does not have access to model."),
+        (429, "Rate limit reached for requests"),
+    ],
+)
+def test_what_may_be_the_accounts_is_so_unless_another_was_answered(spool: Spool, status: int, message: str) -> None:
+    spool.fill(5)
+    spool.control.fault("rows", match="number", status=status, message=message, times=-1)
+    spool.round()
+    assert spool.rows("SELECT DISTINCT status, attempts FROM tasks") == [("pending", 0)]
+    spool.clock.advance(2 * 3600)
+    spool.enqueue({"id": 99, "text": "a witness"})
+    spool.round()
+    assert spool.rows("SELECT DISTINCT attempts FROM tasks") == [(1,)]
+
+
+def test_an_answer_in_a_batch_sent_at_the_same_time_bears_witness(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(limits={"requests": 2})
+    spool.write_config()
+    spool.enqueue({"id": 98, "text": "a witness"}, {"id": 99, "text": "a witness"})
+    spool.fill(2)
+    spool.control.fault("rows", match="number", status=500, times=-1)
+    spool.round()
+    assert len(spool.batches()) == 2
+    assert spool.rows("SELECT DISTINCT attempts FROM tasks WHERE status = 'pending'") == [(1,)]
+
+
+def test_one_that_failed_beside_others_needs_no_other_witness(spool: Spool) -> None:
+    spool.fill(4)
+    spool.control.fault("rows", match="number 2", status=500, times=-1)
+    spool.settle()
+    assert (spool.counts()["completed"], spool.counts()["failed"]) == (3, 1)
+    (failed,) = [answer for answer in spool.results() if answer["status"] == "failed"]
+    assert failed["attempts"] == 3
+
+
+def test_a_record_that_speaks_of_money_changes_nothing(spool: Spool) -> None:
+    words = "Invalid value: 'Your credit balance is too low' is no colour"
+    spool.fill(3)
+    spool.control.fault("rows", match="number 1", status=400, message=words, times=-1)
+    spool.round()
+    assert (spool.counts()["completed"], spool.counts()["failed"]) == (2, 1)
+
+
 # --- what cannot be rendered
 
 

@@ -199,11 +199,11 @@ def test_a_person_s_release_of_a_workload_that_is_not_held_pardons_nothing(spool
 
 # --- the account's trouble
 
-MONEY = {
+MONEY: dict[str, dict[str, Any]] = {
     "openai": {"status": 429, "code": "insufficient_quota", "message": "You exceeded your current quota."},
     "anthropic": {"status": 400, "message": "Your credit balance is too low to access the Anthropic API."},
 }
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "status": 400,
     "message": "You have reached your specified API usage limits. You will regain access on 2026-12-01.",
 }

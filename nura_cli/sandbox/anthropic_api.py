@@ -92,7 +92,8 @@ def handle(store: Store, request: Request, name: str) -> Reply:
     if name == "unknown":
         raise failure(404, "Not Found")
     batch_id = request.path.split("/")[4]
-    if name == "retrieve" or (name == "download" and "only_retrieve" not in store.quirks()):
+    asked = name == "retrieve" or (name == "download" and "only_retrieve" not in store.quirks())
+    if asked or (name == "cancel" and work.looked_at(store, request.account, batch_id)):
         work.settle(store, request.account, PROTOCOL, step, batch_id)
     batch = store.batch(request.account, batch_id)
     if batch is None or batch["protocol"] != PROTOCOL:

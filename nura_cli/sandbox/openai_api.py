@@ -272,7 +272,7 @@ def _list(store: Store, request: Request) -> Reply:
 
 def _one(store: Store, request: Request, name: str) -> Reply:
     batch_id = request.path.split("/")[3]
-    if name == "retrieve":
+    if name == "retrieve" or work.looked_at(store, request.account, batch_id):
         work.settle(store, request.account, PROTOCOL, step, batch_id)
     batch, quirks = store.batch(request.account, batch_id), store.quirks()
     if batch is None:
@@ -295,10 +295,10 @@ def _json(store: Store, batch: dict[str, Any], quirks: frozenset[str]) -> dict[s
     counts = told.get("counts", {"total": 0, "completed": 0, "failed": 0})
     finalizing = ended if status == "completed" else None
     results = {} if ended is not None and work.unnamed(store, batch) else told
-    if status == "in_progress":
+    if status in ("in_progress", "cancelling"):
         share = 0.0 if "never_ends" in quirks else _share(store, batch)
         counts = {**counts, "completed": int(counts["total"] * share)}
-        if share >= _FINALIZING:
+        if status == "in_progress" and share >= _FINALIZING:
             status, finalizing = "finalizing", store.now()
     return {
         "id": batch["id"],
@@ -327,6 +327,6 @@ def _json(store: Store, batch: dict[str, Any], quirks: frozenset[str]) -> dict[s
 
 
 def _share(store: Store, batch: dict[str, Any]) -> float:
-    """Return which share of its time a batch under way has had."""
-    delay = store.settings().delay
-    return min(max(0.0, (store.now() - batch["created_at"]) / delay), 1.0) if delay else 0.0
+    """Return which share of its time a batch under way has had, until it was cancelled."""
+    delay, until = store.settings().delay, batch["cancel_at"] or store.now()
+    return min(max(0.0, (until - batch["created_at"]) / delay), 1.0) if delay else 0.0

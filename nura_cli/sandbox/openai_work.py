@@ -205,7 +205,8 @@ def _finish(store: Store, batch: dict[str, Any], source: Path, suffered: list[Fa
             "total_tokens": sum(outcome.usage),
         },
     }
-    store.change(batch["id"], status=status, ended_at=end.at, told=told)
+    stopped = end.at if faults.of(suffered, "cancel") else batch["cancel_at"]
+    store.change(batch["id"], status=status, ended_at=end.at, cancel_at=stopped, told=told)
     if store.file(batch["account"], batch["input_file_id"]) is None:
         store.discard(batch["input_file_id"])
 

@@ -305,6 +305,17 @@ def settle(store: Store, account: str, protocol: str, step: Step, batch_id: str 
             return
 
 
+def looked_at(store: Store, account: str, batch_id: str) -> bool:
+    """Return whether a batch is looked at before it is cancelled: one that takes its time may have ended by now.
+
+    One that takes none ends when somebody asks after it, so that it can be cancelled until then; and one that is being
+    cancelled is until then, too, however often it is cancelled.
+    """
+    batch = store.batch(account, batch_id)
+    waits = batch is not None and batch["cancel_at"] is None and store.settings().delay > 0
+    return waits and "only_retrieve" not in store.quirks()
+
+
 def as_created(batch: dict[str, Any], status: str) -> dict[str, Any]:
     """Return a batch as it was right after its create, when it had this status."""
     return {**batch, "status": status, "model": None, "told": {}, "cancel_at": None, "ended_at": None}

@@ -110,6 +110,35 @@ def test_a_batch_can_be_canceled_until_it_has_ended(client: Anthropic, server: S
         client.messages.batches.cancel(batch.id)
 
 
+def test_a_canceled_batch_says_what_had_finished(client: Anthropic, server: Sandbox) -> None:
+    server.control.settings(delay=1000)
+    created = client.messages.batches.create(requests=asks(60))
+    server.control.advance(500)
+    client.messages.batches.cancel(created.id)
+    canceling = client.messages.batches.cancel(created.id)
+    assert (canceling.processing_status, canceling.ended_at, canceling.results_url) == ("canceling", None, None)
+    server.control.advance(5000)
+    batch = client.messages.batches.retrieve(created.id)
+    assert (batch.processing_status, batch.ended_at) == ("ended", canceling.cancel_initiated_at)
+    kinds = [result.type for result in results(client, batch.id).values()]
+    assert {kind: kinds.count(kind) for kind in ("succeeded", "canceled")} == {
+        "succeeded": batch.request_counts.succeeded,
+        "canceled": batch.request_counts.canceled,
+    }
+    assert len(kinds) == 60
+    assert 0 < batch.request_counts.canceled < 60
+    assert client.messages.batches.list().data == [batch]
+
+
+def test_a_batch_that_ended_before_its_cancel_is_not_canceled(client: Anthropic, server: Sandbox) -> None:
+    server.control.settings(delay=1000)
+    batch = client.messages.batches.create(requests=asks(3))
+    server.control.advance(1000)
+    with pytest.raises(anthropic.BadRequestError, match="already ended"):
+        client.messages.batches.cancel(batch.id)
+    assert client.messages.batches.retrieve(batch.id).request_counts.succeeded == 3
+
+
 def test_only_an_ended_batch_can_be_deleted(client: Anthropic) -> None:
     batch = client.messages.batches.create(requests=asks(1))
     with pytest.raises(anthropic.BadRequestError, match="has not ended"):

@@ -203,6 +203,43 @@ def test_a_batch_can_be_cancelled_until_it_has_ended(client: OpenAI, server: San
         client.batches.cancel(created.id)
 
 
+def test_a_cancelled_batch_says_what_had_finished(client: OpenAI, server: Sandbox) -> None:
+    """So does the vendor: of 8 requests 4 completed and 0 failed, in two files (github.com/BerriAI/litellm/pull/36034)."""
+    server.control.settings(delay=1000)
+    created = send(client, chats(60))
+    server.control.advance(500)
+    cancelling = client.batches.cancel(created.id)
+    assert (cancelling.status, cancelling.output_file_id, cancelling.error_file_id) == ("cancelling", None, None)
+    assert cancelling.cancelling_at
+    assert cancelling.in_progress_at
+    assert cancelling.request_counts
+    assert cancelling.request_counts.to_dict() == {"total": 60, "completed": 30, "failed": 0}
+    server.control.advance(5000)
+    batch = client.batches.retrieve(created.id)
+    answered, left = rows(client, batch.output_file_id), rows(client, batch.error_file_id)
+    assert answered.keys() | left.keys() == {f"c{n}" for n in range(60)}
+    assert batch.request_counts
+    assert batch.request_counts.to_dict() == {"total": 60, "completed": len(answered), "failed": 0}
+    assert (batch.status, batch.completed_at, batch.cancelled_at) == ("cancelled", None, cancelling.cancelling_at)
+    assert client.batches.list().data == [batch]
+
+
+def test_a_batch_that_ended_before_its_cancel_is_not_cancelled(client: OpenAI, server: Sandbox) -> None:
+    server.control.settings(delay=1000)
+    created = send(client, chats(3))
+    server.control.advance(1000)
+    with pytest.raises(openai.ConflictError, match="Cannot cancel a batch with status 'completed'"):
+        client.batches.cancel(created.id)
+    assert client.batches.retrieve(created.id).status == "completed"
+
+
+def test_a_batch_that_the_provider_cancels_says_when(client: OpenAI, server: Sandbox) -> None:
+    server.control.fault("cancel")
+    batch = run(client, chats(20))
+    assert batch.cancelling_at
+    assert (batch.status, batch.cancelled_at) == ("cancelled", batch.cancelling_at)
+
+
 def test_a_batch_cancelled_at_once_answers_nothing(client: OpenAI, server: Sandbox) -> None:
     created = send(client, chats(3))
     client.batches.cancel(created.id)

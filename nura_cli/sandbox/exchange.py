@@ -12,6 +12,8 @@ from urllib.parse import unquote
 
 _PIECE = 1 << 17
 _MOST_JSON_BYTES = 1 << 20
+_UNNAMED = "upload"
+"""The name of a file that came without one: what both SDKs send then (httpx2's default)."""
 
 
 class Json(NamedTuple):
@@ -107,15 +109,18 @@ class Request:
         for _ in self.pieces():
             pass
 
-    def json(self) -> Any:
-        """Return the body's JSON value. Raises ValueError where it is none, or over 1 MiB."""
+    def json(self, most: int = _MOST_JSON_BYTES) -> Any:
+        """Return the body's JSON value. Raises ValueError where it is none, nested too deeply, or over ``most`` bytes."""
         body = bytearray()
         for piece in self.pieces():
-            if len(body) <= _MOST_JSON_BYTES:
+            if len(body) <= most:
                 body += piece
-        if len(body) > _MOST_JSON_BYTES:
+        if len(body) > most:
             raise ValueError("the body is too large")
-        return json.loads(bytes(body))
+        try:
+            return json.loads(bytes(body))
+        except RecursionError:
+            raise ValueError("the body is nested too deeply") from None
 
     def save(self, target: Path, limit: int) -> int:
         """Write the body to a file (0600); return its size in bytes. Past ``limit`` it is read and not written."""
@@ -127,13 +132,17 @@ class Request:
                     file.write(piece)
         return size
 
-    def form(self, folder: Path, limit: int) -> "Form":
-        """Read a multipart form, its file streamed to ``folder``; past ``limit`` bytes it is read and not written."""
+    def form(self, folder: Path, limit: int, field: str) -> "Form":
+        """Read a multipart form, its file streamed to ``folder``; past ``limit`` bytes it is read and not written.
+
+        Args:
+            field: the field that is a file even where it has no file name.
+        """
         match = re.search(r'boundary="?([^";]+)"?', self.headers.get("Content-Type") or "")
         if not match:
             self.drain()
             return Form({}, None, None, 0)
-        return _Multipart(self.pieces(), b"--" + match[1].encode(), folder, limit).read()
+        return _Multipart(self.pieces(), b"--" + match[1].encode(), folder, limit).read(field)
 
 
 class Form(NamedTuple):
@@ -172,7 +181,7 @@ class _Multipart:
                 return
             self._buffer += piece
 
-    def read(self) -> Form:
+    def read(self, field: str) -> Form:
         fields: dict[str, str] = {}
         path, filename, size = None, None, 0
         b"".join(self._until(self._boundary))
@@ -181,15 +190,13 @@ class _Multipart:
                 head = b"".join(self._until(b"\r\n\r\n"))
                 if head.strip() in (b"--", b""):
                     break
-                name = re.search(rb'[; ]name="([^"]*)"', head)
-                file = re.search(rb'filename="([^"]*)"', head)
-                if file and path is None:
-                    filename = unquote(file[1].decode("utf-8", "replace"))
+                name, file = _names(head)
+                if path is None and (file is not None or name == field):
+                    filename = file or _UNNAMED
                     path = self._folder / f"upload-{secrets.token_hex(8)}.part"
                     size = self._save(path)
                 else:
-                    value = b"".join(self._until(b"\r\n" + self._boundary)).decode("utf-8", "replace")
-                    fields[name[1].decode("utf-8", "replace") if name else ""] = value
+                    fields[name] = self._value()
             for _ in self._pieces:
                 pass
         except BaseException:
@@ -197,6 +204,13 @@ class _Multipart:
                 path.unlink(missing_ok=True)
             raise
         return Form(fields, path, filename, size)
+
+    def _value(self) -> str:
+        """Return a plain field, as much of it as a form may hold."""
+        value = bytearray()
+        for piece in self._until(b"\r\n" + self._boundary):
+            value += piece[: _MOST_JSON_BYTES - len(value)]
+        return value.decode("utf-8", "replace")
 
     def _save(self, path: Path) -> int:
         size = 0
@@ -206,6 +220,21 @@ class _Multipart:
                 if size <= self._limit:
                     out.write(piece)
         return size
+
+
+def _names(head: bytes) -> tuple[str, str | None]:
+    """Return the name of a form's part, and that of its file: None where it has none.
+
+    Clients write it in three ways: in quotes (with %22 or ``\\"`` for a quote), bare, or percent-encoded (RFC 5987).
+    """
+    text = head.decode("utf-8", "replace")
+    name = re.search(r'[; ]name=(?:"([^"]*)"|([^\s;]+))', text)
+    wide = re.search(r"[; ]filename\*=(?:utf-8|UTF-8)'[^']*'([^\s;]+)", text)
+    file = wide or re.search(r'[; ]filename=(?:"((?:\\"|[^"])*)"|([^\s;]*))', text)
+    found = "".join(filter(None, name.groups())) if name else ""
+    if file is None:
+        return found, None
+    return found, unquote("".join(filter(None, file.groups())).replace('\\"', '"'))
 
 
 def private(path: Path) -> BinaryIO:

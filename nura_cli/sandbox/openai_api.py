@@ -4,11 +4,12 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from nura_cli.sandbox import faults, work
+from nura_cli.sandbox import faults, openai_files, work
 from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number
 from nura_cli.sandbox.faults import Fault
-from nura_cli.sandbox.openai_requests import error_of
-from nura_cli.sandbox.openai_work import FILE_LASTS, errors_in, refused_for, step
+from nura_cli.sandbox.openai_errors import failure, object_of
+from nura_cli.sandbox.openai_files import FILE_LASTS, check_name, check_purpose, file_json, lasts
+from nura_cli.sandbox.openai_work import errors_in, refused_for, step
 from nura_cli.sandbox.store import Store, account_of
 
 ENDPOINTS = (
@@ -23,21 +24,9 @@ ENDPOINTS = (
 )
 PROTOCOL = "openai"
 MOST_BYTES = 200_000_000
-_LASTS = range(3600, 2_592_001)
+_OF_UPLOADS = {"parts": "upload_part", "complete": "upload_complete", "cancel": "upload_cancel"}
 _FINALIZING = 0.95
 """From this share of its time on, a batch is being finalized."""
-
-
-def failure(
-    status: int,
-    message: str,
-    kind: str | None = None,
-    code: str | None = None,
-    param: str | None = None,
-    headers: dict[str, str] | None = None,
-) -> Failure:
-    """Return an error in the vendor's shape."""
-    return Failure(status, error_of(status, message, kind, code, param), headers=headers)
 
 
 def route(request: Request) -> str:
@@ -50,6 +39,8 @@ def route(request: Request) -> str:
         ("batches", 1): {"POST": "create", "GET": "list"},
         ("batches", 2): {"GET": "retrieve"},
         ("batches", 3): {"POST": "cancel"} if parts[2:] == ["cancel"] else {},
+        ("uploads", 1): {"POST": "upload_create"},
+        ("uploads", 3): {"POST": _OF_UPLOADS[parts[2]]} if parts[2:] and parts[2] in _OF_UPLOADS else {},
     }
     if not request.path.startswith("/v1/") or not parts:
         return "unknown"
@@ -83,6 +74,8 @@ def handle(store: Store, request: Request, name: str) -> Reply:
         return _files(store, request)
     if name in ("file", "download", "delete"):
         return _file(store, request, name)
+    if name.startswith("upload_"):
+        return openai_files.upload(store, request, name, MOST_BYTES)
     if name == "create":
         return _create(store, request)
     if name == "list":
@@ -95,47 +88,21 @@ def handle(store: Store, request: Request, name: str) -> Reply:
 # Files
 
 
-def _file_json(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "object": "file",
-        "bytes": row["bytes"],
-        "created_at": row["created_at"],
-        "expires_at": row["expires_at"],
-        "filename": row["filename"],
-        "purpose": row["purpose"],
-        "status": "processed",
-        "status_details": None,
-    }
-
-
 def _upload(store: Store, request: Request) -> Reply:
-    form = request.form(store.folder, MOST_BYTES)
+    form = request.form(store.folder, MOST_BYTES, "file")
     try:
-        if form.path is None or not form.filename:
+        if form.path is None or form.filename is None:
             raise failure(400, "'file' is a required property", param="file")
-        if form.fields.get("purpose") != "batch":
-            raise failure(400, f"'{form.fields.get('purpose')}' is not one of ['batch'] - 'purpose'", param="purpose")
-        if not form.filename.endswith(".jsonl"):
-            raise failure(400, "Invalid file format for Batch API. Must be .jsonl", code="invalid_file_format")
+        check_purpose(form.fields.get("purpose"))
+        check_name(form.filename)
         if form.size > MOST_BYTES:
             raise failure(413, f"File is too large: {form.size} bytes, at most {MOST_BYTES}.", code="file_too_large")
-        lasts = _lasts(form.fields.get("expires_after[anchor]"), form.fields.get("expires_after[seconds]"))
-        file_id = "file-" + secrets.token_hex(12)
-        return Json(_file_json(store.add_file(request.account, file_id, form.filename, "batch", form.path, lasts)))
+        kept = lasts(form.fields.get("expires_after[anchor]"), form.fields.get("expires_after[seconds]"))
+        row = store.add_file(request.account, openai_files.file_id(), form.filename, "batch", form.path, kept)
+        return Json(file_json(row))
     finally:
         if form.path is not None:
             form.path.unlink(missing_ok=True)
-
-
-def _lasts(anchor: Any, seconds: Any) -> int:
-    """Return for how many seconds a file is kept, by its ``expires_after``."""
-    if anchor is None and seconds is None:
-        return FILE_LASTS
-    given = str(seconds)
-    if anchor != "created_at" or not given.isdigit() or int(given) not in _LASTS:
-        raise failure(400, "Invalid 'expires_after': created_at, and 3600 to 2592000 seconds.", param="expires_after")
-    return int(given)
 
 
 def _files(store: Store, request: Request) -> Reply:
@@ -147,7 +114,7 @@ def _files(store: Store, request: Request) -> Reply:
     after = None if "stuck_list" in store.quirks() else request.query.get("after")
     purpose = request.query.get("purpose")
     rows = store.files(request.account, purpose, after, limit + 1, ascending=order == "asc")
-    return Json(_page([_file_json(row) for row in rows], limit, stuck="stuck_list" in store.quirks()))
+    return Json(_page([file_json(row) for row in rows], limit, stuck="stuck_list" in store.quirks()))
 
 
 def _page(data: list[dict[str, Any]], limit: int, *, stuck: bool) -> dict[str, Any]:
@@ -167,19 +134,14 @@ def _file(store: Store, request: Request, name: str) -> Reply:
     if name == "delete":
         store.drop_file(file_id)
         return Json({"id": file_id, "object": "file", "deleted": True})
-    return Json(_file_json({**row, "bytes": store.served(file_id).stat().st_size}))
+    return Json(file_json({**row, "bytes": store.served(file_id).stat().st_size}))
 
 
 # Batches
 
 
 def _create(store: Store, request: Request) -> Reply:
-    try:
-        body = request.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise failure(400, "We could not parse the JSON body of your request.")
+    body = object_of(request)
     unknown = sorted(
         body.keys() - {"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"}
     )
@@ -196,7 +158,7 @@ def _create(store: Store, request: Request) -> Reply:
         raise failure(400, words, code="invalid_value", param="completion_window")
     metadata, after = body.get("metadata"), body.get("output_expires_after") or {}
     _check_metadata(metadata)
-    lasts = _lasts(after.get("anchor"), after.get("seconds")) if isinstance(after, dict) else FILE_LASTS
+    kept = lasts(after.get("anchor"), after.get("seconds")) if isinstance(after, dict) else FILE_LASTS
     row = store.file(request.account, body["input_file_id"])
     if row is None or row["purpose"] != "batch":
         raise failure(404, f"No such File object: {body['input_file_id']}", param="input_file_id")
@@ -214,7 +176,7 @@ def _create(store: Store, request: Request) -> Reply:
             endpoint=body["endpoint"],
             input_file_id=row["id"],
             metadata=None if "no_metadata" in quirks else metadata,
-            told={"lasts": lasts},
+            told={"lasts": kept},
         )
         for _ in range(request.executions)
     ]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from nura_cli.sandbox import answers, endings, strict
 from nura_cli.sandbox.answers import speak
+from nura_cli.sandbox.openai_errors import Problem
 
 
 def names(text: str) -> frozenset[str]:
@@ -42,25 +43,6 @@ _CATEGORIES = sorted(
     )
 )
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-
-
-def error_of(
-    status: int, message: str, kind: str | None = None, code: str | None = None, param: str | None = None
-) -> dict[str, Any]:
-    """Return the body of an error in the vendor's shape."""
-    kinds = {429: "rate_limit_exceeded", 403: "permission_error"}
-    kind = kind or kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-class Problem(Exception):
-    """A request that is refused, in the vendor's words."""
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
-        self.code = code
 
 
 class Response(NamedTuple):

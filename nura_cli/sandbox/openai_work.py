@@ -10,12 +10,13 @@ from typing import Any
 from nura_cli.sandbox import answers, faults, oddities, work
 from nura_cli.sandbox.exchange import private
 from nura_cli.sandbox.faults import Fault
-from nura_cli.sandbox.openai_requests import Problem, error_of, inputs_of, respond, text_of
+from nura_cli.sandbox.openai_errors import Problem, error_of
+from nura_cli.sandbox.openai_files import FILE_LASTS
+from nura_cli.sandbox.openai_requests import inputs_of, respond, text_of
 from nura_cli.sandbox.store import Settings, Store
 
 MOST_REQUESTS = 50_000
 MOST_INPUTS = 50_000
-FILE_LASTS = 30 * 86400
 _MOST_ERRORS = 20
 
 

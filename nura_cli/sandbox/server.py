@@ -283,6 +283,8 @@ class _Handler(BaseHTTPRequestHandler):
             reply: Reply | Failure = api.handle(self.server.store, request, name)
         except Failure as failure:
             reply = failure
+        except UnicodeEncodeError:
+            reply = api.failure(400, "The request holds what is no Unicode text.")
         request.drain()
         return reply
 

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -45,6 +46,14 @@ CREATE TABLE log (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
     route TEXT NOT NULL, fault TEXT, status INTEGER, outcome TEXT NOT NULL DEFAULT 'open');
 """
+_ADDED = """
+CREATE TABLE uploads (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, filename TEXT NOT NULL, purpose TEXT NOT NULL, bytes INTEGER NOT NULL,
+    lasts INTEGER NOT NULL, created_at INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'pending') WITHOUT ROWID;
+CREATE TABLE parts (id TEXT PRIMARY KEY, upload TEXT NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX parts_of ON parts (upload);
+"""
+"""What a file of this version may lack, if an older sandbox made it: it is added when the file is opened."""
 _LOG_ROWS = 20_000
 _REMEMBERED = "NOT EXISTS (SELECT 1 FROM json_each(?) WHERE batches.id GLOB json_each.value)"
 _SHORT = ""
@@ -100,13 +109,18 @@ class Store:
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
         if version == _VERSION:
+            self._add()
             return
         if version or self.db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             raise OSError(
                 errno.EINVAL, "is no sandbox's file, or one of another version; name another file", str(self.path)
             )
         self.db.execute("PRAGMA journal_mode = wal")
-        self.db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        self.db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {_ADDED} PRAGMA user_version = {_VERSION}; COMMIT;")
+
+    def _add(self) -> None:
+        if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'uploads'").fetchone():
+            self.db.executescript(f"BEGIN IMMEDIATE; {_ADDED} COMMIT;")
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -288,6 +302,51 @@ class Store:
         open_one = "SELECT 1 FROM batches WHERE input_file_id = ? AND ended_at IS NULL"
         if not self.db.execute(open_one, (file_id,)).fetchone():
             self.body(file_id).unlink(missing_ok=True)
+
+    # Uploads
+
+    def add_upload(self, account: str, takes: int, **columns: Any) -> dict[str, Any]:
+        """Add an upload; return it. Sweeps the parts of those that are older than ``takes`` seconds."""
+        now = self.now()
+        gone = self.db.execute(
+            "DELETE FROM parts WHERE upload IN (SELECT id FROM uploads WHERE created_at <= ?) RETURNING id",
+            (now - takes,),
+        ).fetchall()
+        for part in gone:
+            self.body(part["id"]).unlink(missing_ok=True)
+        values = {"id": "upload_" + secrets.token_hex(12), "account": account, "created_at": now, **columns}
+        names, holes = ", ".join(values), ", ".join("?" for _ in values)
+        row = self.db.execute(
+            f"INSERT INTO uploads ({names}) VALUES ({holes}) RETURNING *",  # noqa: S608 - our own names
+            list(values.values()),
+        ).fetchone()
+        return dict(row)
+
+    def upload(self, account: str, upload_id: str) -> dict[str, Any] | None:
+        """Return an upload, or None."""
+        row = self.db.execute("SELECT * FROM uploads WHERE id = ? AND account = ?", (upload_id, account)).fetchone()
+        return dict(row) if row else None
+
+    def add_part(self, upload_id: str, part: Path) -> dict[str, Any]:
+        """Keep a received body as a part of an upload; return its row."""
+        part_id = "part_" + secrets.token_hex(12)
+        part.replace(self.body(part_id))
+        values = (part_id, upload_id, self.now())
+        row = self.db.execute("INSERT INTO parts VALUES (?, ?, ?) RETURNING *", values).fetchone()
+        return dict(row)
+
+    def part_ids(self, upload_id: str) -> frozenset[str]:
+        """Return the ids of an upload's parts."""
+        rows = self.db.execute("SELECT id FROM parts WHERE upload = ?", (upload_id,))
+        return frozenset(row["id"] for row in rows)
+
+    def end_upload(self, upload_id: str, status: str) -> dict[str, Any]:
+        """Give an upload its last status, and forget its parts; return it."""
+        for part_id in self.part_ids(upload_id):
+            self.body(part_id).unlink(missing_ok=True)
+        self.db.execute("DELETE FROM parts WHERE upload = ?", (upload_id,))
+        row = self.db.execute("UPDATE uploads SET status = ? WHERE id = ? RETURNING *", (status, upload_id)).fetchone()
+        return dict(row)
 
     # Batches
 

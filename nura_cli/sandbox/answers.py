@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 _WORDS = 24
 _CHARACTERS = 200
 _DEEP = 8
+_MOST_VALUES = 100_000
+_MOST_CHARACTERS = 1_000_000
 _FORMATS = {
     "date": "2026-01-02",
     "time": "03:04:05Z",
@@ -66,7 +68,11 @@ def plain(prompt: str) -> str:
 
 
 def fitting(schema: dict[str, Any], prompt: str) -> str:
-    """Return a JSON document that fits a schema, chosen by the prompt. Patterns are not followed."""
+    """Return a JSON document that fits a schema, chosen by the prompt. Patterns are not followed.
+
+    Raises:
+        ValueError: no document of a sensible size fits, or the schema is none (other errors are of that kind, too).
+    """
     return json.dumps(_Walk(schema, prompt).value(schema, "", 0), ensure_ascii=False)
 
 
@@ -81,9 +87,13 @@ class _Walk:
         self._root = root
         self._prompt = prompt
         self._lower = prompt.lower()
+        self._values = 0
 
     def value(self, schema: Any, place: str, depth: int) -> Any:
         """Return a value that fits a schema; ``place`` is where it stands, so that neighbours differ."""
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise ValueError("the schema asks for too large a document")
         if not isinstance(schema, dict) or depth > 8 * _DEEP:
             return None
         if "$ref" in schema:
@@ -176,6 +186,8 @@ class _Walk:
     def _string(self, schema: dict[str, Any]) -> str:
         text = _FORMATS.get(str(schema.get("format")), plain(self._prompt))
         shortest = int(schema.get("minLength", 0))
+        if shortest > _MOST_CHARACTERS:
+            raise ValueError("the schema asks for too long a text")
         return (text + "." * max(0, shortest - len(text)))[: int(schema.get("maxLength", 10**6))]
 
 

@@ -14,6 +14,7 @@ from nura_cli.sandbox.anthropic_requests import problem_of, respond
 from nura_cli.sandbox.elements import elements
 from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number, private
 from nura_cli.sandbox.faults import Fault
+from nura_cli.sandbox.openai_requests import ODD
 from nura_cli.sandbox.store import Settings, Store, account_of
 
 PROTOCOL = "anthropic"
@@ -327,11 +328,16 @@ class _Answerer:
             status = int(fate.fault.get("status", 500))
             words = fate.fault.get("message", f"the sandbox failed this request with {status}")
             return _errored(request.custom_id, status, words, fate.fault.get("code"))
+        try:
+            return self._answered(request, fate.fault.get("mode", "text") if fate.ending == "invalid" else None)
+        except ODD as error:
+            return _errored(request.custom_id, 400, f"The request is not valid: {error}")
+
+    def _answered(self, request: work.Request, mode: str | None) -> work.Reply:
         problem = problem_of(request.body, self._version)
         if problem:
             return _errored(request.custom_id, 400, problem)
         if not work.exists(request.body["model"], self._models):
             return _errored(request.custom_id, 404, f"model: {request.body['model']}")
-        mode = fate.fault.get("mode", "text") if fate.ending == "invalid" else None
         message, usage = respond(request.body, mode)
         return _line(request.custom_id, "succeeded", {"message": message}, usage)

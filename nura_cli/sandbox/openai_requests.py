@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nura_cli.sandbox import answers, endings, strict
-from nura_cli.sandbox.answers import speak
+from nura_cli.sandbox import answers, endings, openai_tools, strict
+from nura_cli.sandbox.answers import Spoken, speak
 from nura_cli.sandbox.openai_errors import Problem
+from nura_cli.sandbox.openai_tools import Forced
 
 
 def names(text: str) -> frozenset[str]:
@@ -35,6 +36,9 @@ COMPLETIONS = names(
 )
 MODERATIONS = frozenset({"input", "model"})
 MOST_INPUTS_EACH = 2048
+ODD = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What comes of a request whose parts are of types nobody thought of, or of a schema that is none: it is refused alone."""
+_DEEPEST = 64
 _ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 _CATEGORIES = sorted(
     names(
@@ -52,14 +56,14 @@ class Response(NamedTuple):
     usage: tuple[int, int]
 
 
-def text_of(content: Any) -> str:
-    """Return the text of a message's content: a string, a part, a message, or a list of these."""
+def text_of(content: Any, depth: int = 0) -> str:
+    """Return the text of a message's content: a string, a part, a message, or a list of these; none from far inside."""
     if isinstance(content, str):
         return content
-    if isinstance(content, list):
-        return "".join(text_of(part) for part in content)
-    if isinstance(content, dict):
-        return text_of(content.get("text", content.get("content")))
+    if isinstance(content, list) and depth < _DEEPEST:
+        return "".join([text_of(part, depth + 1) for part in content])
+    if isinstance(content, dict) and depth < _DEEPEST:
+        return text_of(content.get("text", content.get("content")), depth + 1)
     return ""
 
 
@@ -79,8 +83,11 @@ def respond(endpoint: str, body: dict[str, Any], created: int, mode: str | None 
             raise Problem(f"Unrecognized request argument supplied: {name}", name)
     if body.get("stream"):
         raise Problem("Streaming is not supported in the Batch API.", "stream")
-    ident = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:24]
-    found: Response = answer(body, ident, created, mode)
+    try:
+        ident = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:24]
+        found: Response = answer(body, ident, created, mode)
+    except ODD as error:
+        raise Problem(f"We could not process this request ({error}).") from error
     return found._replace(body=endings.openai(found.body, mode))
 
 
@@ -167,17 +174,10 @@ def _chat(body: dict[str, Any], ident: str, created: int, mode: str | None) -> R
     form = body.get("response_format")
     inner = form.get("json_schema") if isinstance(form, dict) else None
     schema = _schema(form, inner, "response_format", messages)
+    forced = openai_tools.of_chat(body)
     most = body.get("max_completion_tokens", body.get("max_tokens"))
-    said = speak(text_of(messages[-1].get("content")), schema, most, mode)
-    refused = said.reason == "refusal"
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": None if refused else said.text,
-        "refusal": said.text if refused else None,
-        "annotations": [],
-    }
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop" if refused else said.reason}
-    choices = [{**choice, "index": n} for n in range(body.get("n") or 1)]
+    said = speak(text_of(messages[-1].get("content")), forced.schema if forced else schema, most, mode)
+    choices = [_choice(n, said, forced, f"{ident}{n}") for n in range(body.get("n") or 1)]
     usage = (answers.tokens("".join(text_of(one.get("content")) for one in messages)), said.tokens * len(choices))
     shown = {
         "id": f"chatcmpl-{ident}",
@@ -190,6 +190,25 @@ def _chat(body: dict[str, Any], ident: str, created: int, mode: str | None) -> R
         "system_fingerprint": None,
     }
     return Response(shown, usage)
+
+
+def _choice(n: int, said: Spoken, forced: Forced | None, ident: str) -> dict[str, Any]:
+    """Return a choice of a chat completion: words, a refusal, or the call of the tool that is forced."""
+    refused = said.reason == "refusal"
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if refused or forced else said.text,
+        "refusal": said.text if refused else None,
+        "annotations": [],
+    }
+    reason = "stop" if refused else said.reason
+    if forced and not refused:
+        call = forced.call(said.text, ident)
+        message |= {"function_call": call} if forced.kind == "function_call" else {"tool_calls": [call]}
+        # A tool that is named ends with stop, one that is required with tool_calls: 500 of 500 each, in
+        # community.openai.com/t/function-call-with-finish-reason-of-stop/437226/45.
+        reason = "tool_calls" if reason == "stop" and not forced.named else reason
+    return {"index": n, "message": message, "logprobs": None, "finish_reason": reason}
 
 
 def _usage(used: tuple[int, int]) -> dict[str, Any]:
@@ -216,14 +235,11 @@ def _responses(body: dict[str, Any], ident: str, created: int, mode: str | None)
     text = body.get("text") or {}
     form = text.get("format") if isinstance(text, dict) else None
     schema = _schema(form, form, "text.format", given)
+    forced = openai_tools.of_response(body)
     last = given if isinstance(given, str) else given[-1:]
-    said = speak(text_of(last), schema, body.get("max_output_tokens"), mode)
-    usage = (answers.tokens(text_of(body.get("instructions")) + text_of(given)), said.tokens)
-    part: dict[str, Any] = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
-    if said.reason == "refusal":
-        part = {"type": "refusal", "refusal": said.text}
+    said = speak(text_of(last), forced.schema if forced else schema, body.get("max_output_tokens"), mode)
+    usage = (count(body), said.tokens)
     status = "incomplete" if said.reason == "length" else "completed"
-    message = {"id": f"msg_{ident}", "type": "message", "role": "assistant", "status": status, "content": [part]}
     shown = {
         "id": f"resp_{ident}",
         "object": "response",
@@ -235,12 +251,12 @@ def _responses(body: dict[str, Any], ident: str, created: int, mode: str | None)
         "max_output_tokens": body.get("max_output_tokens"),
         "metadata": body.get("metadata") or {},
         "model": body.get("model"),
-        "output": [message],
-        "parallel_tool_calls": True,
+        "output": [_item(said, forced, ident, status)],
+        "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
         "temperature": body.get("temperature", 1.0),
         "text": {"format": form or {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
+        "tool_choice": body.get("tool_choice") or "auto",
+        "tools": body.get("tools") or [],
         "top_p": body.get("top_p", 1.0),
         "usage": {
             "input_tokens": usage[0],
@@ -251,6 +267,22 @@ def _responses(body: dict[str, Any], ident: str, created: int, mode: str | None)
         },
     }
     return Response(shown, usage)
+
+
+def count(body: dict[str, Any]) -> int:
+    """Return how many input tokens a Responses request has; a batch is billed as many."""
+    tools = json.dumps(body["tools"]) if body.get("tools") else ""
+    return answers.tokens(text_of(body.get("instructions")) + text_of(body.get("input")) + tools)
+
+
+def _item(said: Spoken, forced: Forced | None, ident: str, status: str) -> dict[str, Any]:
+    """Return the one item of a response's output: a message, or the call of the tool that is forced."""
+    if forced and said.reason != "refusal":
+        return forced.item(said.text, ident, status)
+    part: dict[str, Any] = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+    if said.reason == "refusal":
+        part = {"type": "refusal", "refusal": said.text}
+    return {"id": f"msg_{ident}", "type": "message", "role": "assistant", "status": status, "content": [part]}
 
 
 def inputs_of(body: dict[str, Any]) -> int:

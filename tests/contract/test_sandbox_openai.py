@@ -586,6 +586,14 @@ def test_the_parameters_that_are_accepted_are_those_of_the_sdk() -> None:
         assert set(params.__annotations__) <= names
 
 
+def test_content_that_is_nested_deeply_stops_no_batch(client: OpenAI) -> None:
+    content: Any = "x"
+    for _ in range(400):
+        content = [{"content": content}]
+    batch = run(client, [chat(1, messages=[{"role": "user", "content": content}]), chat(2)])
+    assert rows(client, batch.output_file_id).keys() == {"c1", "c2"}
+
+
 def test_text_that_breaks_lines_elsewhere_stays_in_its_line(client: OpenAI) -> None:
     nasty = "one\u2028two\u2029three\x85four\ud800"
     batch = run(client, [chat(1, messages=[{"role": "user", "content": nasty}]), chat(2)])

@@ -1,4 +1,4 @@
-"""The sandbox's Anthropic side: Message Batches, as the vendor's guide and API reference describe them."""
+"""The sandbox's Anthropic side: Message Batches, models and counts of tokens, as the vendor's API reference describes them."""
 
 import hashlib
 import json
@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from nura_cli.sandbox import faults, work
-from nura_cli.sandbox.anthropic_requests import problem_of, respond
+from nura_cli.sandbox.anthropic_requests import count, count_problem_of, problem_of, respond
 from nura_cli.sandbox.elements import elements
 from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number, private
 from nura_cli.sandbox.faults import Fault
@@ -20,7 +21,13 @@ from nura_cli.sandbox.store import Settings, Store, account_of
 PROTOCOL = "anthropic"
 MOST_REQUESTS = 100_000
 MOST_BYTES = 256_000_000
+MOST_COUNTED_BYTES = 32_000_000
 RESULTS_LAST = 29 * 86400
+MODELS = ("claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-5")
+"""The models that are listed where the settings name none; any other is answered too."""
+_MODEL_SINCE = 1_767_225_600
+"""When every model was released, as unix seconds: the first of January 2026."""
+_ROUTES = {"/v1/messages/count_tokens": {"POST": "count"}, "/v1/models": {"GET": "models"}}
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _EDGE = (
     b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n"
@@ -52,11 +59,19 @@ def _error(status: int, message: str, kind: str | None = None) -> dict[str, Any]
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": None}
 
 
+def speaks(path: str, headers: Any) -> bool:
+    """Return whether a request is of this protocol. ``/v1/models`` is of both: the headers tell, which every client sends."""
+    ours = headers.get("anthropic-version") or headers.get("x-api-key")
+    return path.startswith("/v1/messages") or (bool(ours) and re.match(r"/v1/models(/|$)", path) is not None)
+
+
 def route(request: Request) -> str:
     """Return the name of the route of a request, for faults and the log."""
     method, rest = request.method, request.path.removeprefix("/v1/messages/batches").strip("/").split("/")
     if not request.path.startswith("/v1/messages/batches"):
-        return "unknown"
+        path = request.path.rstrip("/")
+        one = path.startswith("/v1/models/") and method == "GET"
+        return "model" if one else _ROUTES.get(path, {}).get(method, "unknown")
     if rest == [""]:
         return {"POST": "create", "GET": "list"}.get(method, "unknown")
     if len(rest) == 1:
@@ -90,6 +105,12 @@ def handle(store: Store, request: Request, name: str) -> Reply:
         return _create(store, request)
     if name == "list":
         return _list(store, request)
+    if name == "count":
+        return _count(store, request)
+    if name == "models":
+        return _models(store, request)
+    if name == "model":
+        return _model(store, unquote(request.path.removeprefix("/v1/models/")))
     if name == "unknown":
         raise failure(404, "Not Found")
     batch_id = request.path.split("/")[4]
@@ -140,6 +161,53 @@ def _results(store: Store, batch: dict[str, Any]) -> Reply:
 
 def _archived(store: Store, batch: dict[str, Any]) -> bool:
     return store.now() >= int(batch["created_at"]) + RESULTS_LAST
+
+
+# Models, and tokens
+
+
+def _models(store: Store, request: Request) -> Reply:
+    limit, after, before = _page_of(request)
+    known = list(dict.fromkeys(store.settings().models or MODELS))
+    for cursor in (after, before):
+        if cursor and cursor not in known:
+            raise failure(400, f"{'after_id' if after else 'before_id'}: {cursor} is no model")
+    rest = known[known.index(after) + 1 :] if after else known[: known.index(before)] if before else known
+    shown = rest[-limit:] if before else rest[:limit]
+    ends = {"first_id": shown[0] if shown else None, "last_id": shown[-1] if shown else None}
+    return Json({"data": [_model_json(model) for model in shown], "has_more": len(rest) > limit, **ends})
+
+
+def _model(store: Store, model: str) -> Reply:
+    if not work.exists(model, store.settings().models):
+        raise failure(404, f"model: {model}")
+    return Json(_model_json(model))
+
+
+def _model_json(model: str) -> dict[str, Any]:
+    line = next((one for one in ("haiku", "sonnet", "opus") if one in model), None)
+    shown = {"id": model, "type": "model", "display_name": model.replace("-", " ").title(), "line": line}
+    ends = {"lifecycle": "active", "deprecated_at": None, "retires_at": None, "capabilities": None}
+    return {**shown, "created_at": _time(_MODEL_SINCE), "max_input_tokens": 200_000, "max_tokens": 64_000, **ends}
+
+
+def _count(store: Store, request: Request) -> Reply:
+    try:
+        params = request.json(MOST_COUNTED_BYTES)
+    except ValueError as error:
+        raise failure(400, f"The request body is not valid: {error}") from error
+    if not isinstance(params, dict):
+        raise failure(400, "The request body is not valid: it is no object")
+    try:
+        problem = count_problem_of(params)
+        tokens = 0 if problem else count(params)
+    except ODD as error:
+        raise failure(400, f"The request is not valid: {error}") from error
+    if problem:
+        raise failure(400, problem)
+    if not work.exists(params["model"], store.settings().models):
+        raise failure(404, f"model: {params['model']}")
+    return Json({"input_tokens": tokens})
 
 
 # Create
@@ -210,16 +278,19 @@ def _refusal(refused: Fault, part: Path) -> Failure:
 # List and retrieve
 
 
-def _list(store: Store, request: Request) -> Reply:
-    limit, after, before = (
-        number(request.query, "limit", 20),
-        request.query.get("after_id"),
-        request.query.get("before_id"),
-    )
+def _page_of(request: Request) -> tuple[int, str | None, str | None]:
+    """Return which page of a list is asked for: how many, after and before which id."""
+    after, before = request.query.get("after_id"), request.query.get("before_id")
+    limit = number(request.query, "limit", 20)
     if limit is None or not 1 <= limit <= 1000:
         raise failure(400, "limit: Input should be between 1 and 1000")
     if after and before:
         raise failure(400, "Only one of before_id and after_id can be given")
+    return limit, after, before
+
+
+def _list(store: Store, request: Request) -> Reply:
+    limit, after, before = _page_of(request)
     for cursor in (after, before):
         if cursor and store.batch(request.account, cursor) is None:
             raise failure(400, f"{'after_id' if after else 'before_id'}: {cursor} is no batch of this account")

@@ -11,6 +11,11 @@ PARAMS = names(
     "cache_control container diagnostics inference_geo max_tokens messages metadata model output_config service_tier"
     " stop_sequences system thinking tool_choice tools user_profile_id"
 )
+COUNTED = names(
+    "cache_control messages model output_config speed system thinking tool_choice tools user_profile_id"
+    " context_management mcp_servers"
+)
+"""What a request to count tokens may hold; the last two by a beta."""
 SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 STRICT_SINCE = "2026-10-21"
 """From this ``anthropic-version`` on, sampling parameters are refused, even at their default values."""
@@ -32,6 +37,14 @@ def problem_of(params: dict[str, Any], version: str) -> str | None:
     if extra:
         return f"{extra[0]}: Extra inputs are not permitted"
     return _content(params)
+
+
+def count_problem_of(params: dict[str, Any]) -> str | None:
+    """Return what the vendor says against a request to count tokens, or None."""
+    extra = sorted(params.keys() - COUNTED)
+    if not _model(params):
+        return "model: Field required"
+    return f"{extra[0]}: Extra inputs are not permitted" if extra else _content(params)
 
 
 def _model(params: dict[str, Any]) -> bool:

@@ -4,8 +4,8 @@ Every fault is a JSON object ``{"what": KIND, ...}``. All kinds know ``times`` (
 ``skip`` (how many occasions it lets pass first: 0), ``probability`` (1.0) with ``seed`` (0). Of an option's choices the first
 is meant where none is given.
 
-Of an exchange, by ``route`` (a glob over upload, files, file, download, create, list, retrieve, cancel, delete; ``*``),
-``path`` (a glob over the path) and ``method``:
+Of an exchange, by ``route`` (a glob over upload, files, file, download, create, list, retrieve, cancel, delete, models, model,
+count, upload_create, upload_part, upload_complete, upload_cancel; ``*``), ``path`` (a glob over the path) and ``method``:
 
 ``latency``      ``seconds`` (1); goes together with another fault
 ``status``       ``status`` (500), ``retry_after``, ``code``, ``message``: the vendor's error with this status, nothing done

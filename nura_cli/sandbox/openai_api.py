@@ -1,14 +1,16 @@
-"""The sandbox's OpenAI side: files and batches, as the vendor's Batch guide and API reference describe them."""
+"""The sandbox's OpenAI side: files, batches and models, as the vendor's Batch guide and API reference describe them."""
 
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from nura_cli.sandbox import faults, openai_files, work
 from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number
 from nura_cli.sandbox.faults import Fault
-from nura_cli.sandbox.openai_errors import failure, object_of
+from nura_cli.sandbox.openai_errors import Problem, failure, object_of
 from nura_cli.sandbox.openai_files import FILE_LASTS, check_name, check_purpose, file_json, lasts
+from nura_cli.sandbox.openai_requests import counted
 from nura_cli.sandbox.openai_work import errors_in, refused_for, step
 from nura_cli.sandbox.store import Store, account_of
 
@@ -24,6 +26,10 @@ ENDPOINTS = (
 )
 PROTOCOL = "openai"
 MOST_BYTES = 200_000_000
+MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-5-mini", "text-embedding-3-small", "omni-moderation-latest")
+"""The models that are listed where the settings name none; any other is answered too."""
+_MODEL_SINCE = 1_767_225_600
+"""When every model was made, as unix seconds: the first of January 2026."""
 _OF_UPLOADS = {"parts": "upload_part", "complete": "upload_complete", "cancel": "upload_cancel"}
 _FINALIZING = 0.95
 """From this share of its time on, a batch is being finalized."""
@@ -41,9 +47,13 @@ def route(request: Request) -> str:
         ("batches", 3): {"POST": "cancel"} if parts[2:] == ["cancel"] else {},
         ("uploads", 1): {"POST": "upload_create"},
         ("uploads", 3): {"POST": _OF_UPLOADS[parts[2]]} if parts[2:] and parts[2] in _OF_UPLOADS else {},
+        ("models", 1): {"GET": "models"},
+        ("responses", 2): {"POST": "count"} if parts[1:] == ["input_tokens"] else {},
     }
     if not request.path.startswith("/v1/") or not parts:
         return "unknown"
+    if parts[0] == "models" and len(parts) > 1:
+        return "model" if method == "GET" else "unknown"
     return routes.get((parts[0], len(parts)), {}).get(method, "unknown")
 
 
@@ -76,6 +86,10 @@ def handle(store: Store, request: Request, name: str) -> Reply:
         return _file(store, request, name)
     if name.startswith("upload_"):
         return openai_files.upload(store, request, name, MOST_BYTES)
+    if name in ("models", "model"):
+        return _models(store, request, name)
+    if name == "count":
+        return _count(store, request)
     if name == "create":
         return _create(store, request)
     if name == "list":
@@ -135,6 +149,39 @@ def _file(store: Store, request: Request, name: str) -> Reply:
         store.drop_file(file_id)
         return Json({"id": file_id, "object": "file", "deleted": True})
     return Json(file_json({**row, "bytes": store.served(file_id).stat().st_size}))
+
+
+# Models, and tokens
+
+
+def _models(store: Store, request: Request, name: str) -> Reply:
+    """Return the list of models, or one: any whose batches are not refused."""
+    known = store.settings().models
+    if name == "models":
+        return Json({"object": "list", "data": [_model_json(model) for model in known or MODELS]})
+    model = unquote(request.path.removeprefix("/v1/models/"))
+    _check_model(store, model)
+    return Json(_model_json(model))
+
+
+def _check_model(store: Store, model: str) -> None:
+    if not work.exists(model, store.settings().models):
+        raise failure(404, f"The model '{model}' does not exist", code="model_not_found", param="model")
+
+
+def _count(store: Store, request: Request) -> Reply:
+    body = object_of(request)
+    try:
+        tokens = counted(body)
+    except Problem as problem:
+        raise failure(400, problem.message, code=problem.code, param=problem.param) from problem
+    if body.get("model"):
+        _check_model(store, str(body["model"]))
+    return Json({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+def _model_json(model: str) -> dict[str, Any]:
+    return {"id": model, "object": "model", "created": _MODEL_SINCE, "owned_by": "sandbox"}
 
 
 # Batches

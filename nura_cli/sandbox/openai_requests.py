@@ -29,6 +29,10 @@ RESPONSES = names(
     " prompt_cache_key prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier store stream"
     " stream_options temperature text tool_choice tools top_logprobs top_p truncation user"
 )
+COUNTED = names(
+    "conversation input instructions model parallel_tool_calls personality previous_response_id reasoning text tool_choice"
+    " tools truncation"
+)
 EMBEDDINGS = names("dimensions encoding_format input model user")
 COMPLETIONS = names(
     "best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed stop stream"
@@ -273,6 +277,20 @@ def count(body: dict[str, Any]) -> int:
     """Return how many input tokens a Responses request has; a batch is billed as many."""
     tools = json.dumps(body["tools"]) if body.get("tools") else ""
     return answers.tokens(text_of(body.get("instructions")) + text_of(body.get("input")) + tools)
+
+
+def counted(body: dict[str, Any]) -> int:
+    """Return how many input tokens a request that only asks for their number has. Raises Problem as :func:`respond` does."""
+    for name in body:
+        if name not in COUNTED:
+            raise Problem(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+    if not isinstance(body.get("input"), str | list | None):
+        raise Problem("Invalid type for 'input': expected a string or an array of items.", "input", "invalid_type")
+    try:
+        openai_tools.of_response(body)
+        return count(body)
+    except ODD as error:
+        raise Problem(f"We could not process this request ({error}).") from error
 
 
 def _item(said: Spoken, forced: Forced | None, ident: str, status: str) -> dict[str, Any]:

@@ -204,7 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _exchange(self, request: Request) -> None:
         """Answer a request of either protocol; whatever becomes of it is logged."""
         store = self.server.store
-        api: Any = anthropic_api if request.path.startswith("/v1/messages") else openai_api
+        self._anthropic = anthropic_api.speaks(request.path, request.headers)
+        api: Any = anthropic_api if self._anthropic else openai_api
         name = api.route(request)
         struck = store.strike(name, request.method, request.path)
         self._releases = store.releases()
@@ -327,6 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(reply.status, reply.body, "text/html; charset=utf-8", {})
         return reply.status
 
+    _anthropic = False
     _request_id = ""
     _account = ""
     _releases = 0
@@ -336,7 +338,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, kind: str, headers: dict[str, str]) -> None:
         """Send the head: the request's id and the account as either vendor names them."""
-        anthropic, quirks = self.path.startswith("/v1/messages"), self.server.store.quirks()
+        anthropic, quirks = self._anthropic, self.server.store.quirks()
         self.send_response_only(status)
         self.send_header("Server", self.version_string())
         if "no_date" not in quirks:

@@ -14,10 +14,11 @@ import anthropic
 import httpx2
 import pytest
 from anthropic import Anthropic
+from anthropic.types.message_count_tokens_params import MessageCountTokensParams
 from anthropic.types.message_create_params import MessageCreateParamsBase
 
 from nura_cli.sandbox import Sandbox
-from nura_cli.sandbox.anthropic_requests import PARAMS
+from nura_cli.sandbox.anthropic_requests import COUNTED, PARAMS
 from nura_cli.sandbox.elements import elements
 from tests.contract.sandbox_clients import anthropic_client, ask, asks, finish, post_raw, results
 
@@ -182,6 +183,91 @@ def test_batches_are_listed_newest_first_both_ways(client: Anthropic) -> None:
 def test_a_list_that_asks_for_nonsense_is_refused(client: Anthropic, query: dict[str, Any]) -> None:
     with pytest.raises(anthropic.BadRequestError, match=next(iter(query))):
         client.messages.batches.list(**query)
+
+
+# Models, and tokens
+
+
+def test_models_are_listed_by_page_and_found_as_the_settings_have_them(client: Anthropic, server: Sandbox) -> None:
+    listed = [model.id for model in client.models.list()]
+    assert "claude-haiku-4-5" in listed
+    for name in (*listed, "claude-any-other", "org/mine"):
+        model = client.models.retrieve(name)
+        assert (model.id, model.type, model.lifecycle) == (name, "model", "active")
+        assert not model.model_extra
+    assert [model.id for model in client.beta.models.list()] == listed
+    with pytest.raises(anthropic.NotFoundError, match="model: no-such"):
+        client.models.retrieve("no-such")
+    server.control.settings(models=["m1", "m2", "m3", "m4", "m5"])
+    page = client.models.list(limit=2)
+    assert ([model.id for model in page.data], page.has_more, page.last_id) == (["m1", "m2"], True, "m2")
+    assert [model.id for model in page] == ["m1", "m2", "m3", "m4", "m5"]
+    assert [model.id for model in client.models.list(before_id="m4", limit=2).data] == ["m2", "m3"]
+    assert client.models.list(after_id="m4").has_more is False
+    for query in ({"limit": 0}, {"after_id": "no-such"}, {"after_id": "m1", "before_id": "m2"}):
+        with pytest.raises(anthropic.BadRequestError):
+            client.models.list(**query)
+
+
+def test_each_vendor_has_its_own_shape_of_models_and_errors(client: Anthropic, server: Sandbox) -> None:
+    answer = client.models.with_raw_response.list()
+    assert answer.headers["request-id"]
+    assert answer.headers["anthropic-organization-id"].startswith("org-")
+    server.control.settings(accept_keys=["sk-right"])
+    with pytest.raises(anthropic.AuthenticationError, match="invalid x-api-key"):
+        client.models.list()
+    headers = {"Authorization": "Bearer sk-right"}
+    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/models", headers=headers)) as plain:
+        assert json.loads(plain.read())["object"] == "list"
+        assert plain.headers["x-request-id"]
+
+
+def test_tokens_are_counted_as_a_batch_is_billed(client: Anthropic, server: Sandbox) -> None:
+    params: dict[str, Any] = {
+        "model": "claude-haiku-4-5",
+        "system": "Be brief.",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Say hello."}]}],
+        "tools": [{"name": "f", "input_schema": {"type": "object", "properties": {}}}],
+    }
+    counted = client.messages.count_tokens(**params)
+    assert not counted.model_extra
+    assert counted.input_tokens > 20
+    assert client.beta.messages.count_tokens(**params).input_tokens == counted.input_tokens
+    request = {"custom_id": "a1", "params": {**params, "max_tokens": 50}}
+    assert results(client, finish(client, [request]).id)["a1"].message.usage.input_tokens == counted.input_tokens
+    long: list[Any] = [{"role": "user", "content": "x" * 4_000_000}]
+    assert client.messages.count_tokens(model="claude-opus-5", messages=long).input_tokens == 1_000_000
+    with pytest.raises(anthropic.NotFoundError, match="model: no-such"):
+        client.messages.count_tokens(**{**params, "model": "no-such"})
+    assert server.control.billing()["requests"] == 1
+    assert server.control.log()[0]["route"] == "count"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"max_tokens": 5}, "max_tokens: Extra inputs are not permitted"),
+        ({"temperature": 1}, "temperature: Extra inputs are not permitted"),
+        ({"messages": []}, "at least one message"),
+        ({"model": None}, "model: Field required"),
+        ({"tool_choice": {"type": "any"}}, "tools"),
+        (
+            {"tools": [{"name": "f", "strict": True, "input_schema": {"properties": {"a": 5}, "required": 3}}]},
+            "tools.0",
+        ),
+    ],
+)
+def test_a_count_of_nonsense_is_refused(client: Anthropic, wrong: dict[str, Any], words: str) -> None:
+    params = {"model": "claude-haiku-4-5", "messages": [{"role": "user", "content": "x"}], **wrong}
+    with pytest.raises(anthropic.BadRequestError, match=re.escape(words)):
+        client.post("/v1/messages/count_tokens", body=params, cast_to=object)
+
+
+def test_a_body_that_is_no_object_is_not_counted(client: Anthropic) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in (b"", b"[]", b"[" * 100_000, b"{"):
+        with pytest.raises(anthropic.BadRequestError, match="not valid"):
+            client.post("/v1/messages/count_tokens", content=body, cast_to=object, options={"headers": headers})
 
 
 # Create
@@ -426,4 +512,5 @@ def test_an_answer_fits_the_schema_and_the_prompt(client: Anthropic) -> None:
 
 
 def test_the_parameters_that_are_accepted_are_those_of_the_sdk() -> None:
+    assert set(MessageCountTokensParams.__annotations__) - {"workspace_id"} <= COUNTED
     assert set(MessageCreateParamsBase.__annotations__) - {"speed", "workspace_id"} == PARAMS

@@ -379,6 +379,45 @@ def _code(batch: Any) -> str | None:
     return code
 
 
+# Models, and tokens
+
+
+def test_models_are_listed_and_found_as_the_settings_have_them(client: OpenAI, server: Sandbox) -> None:
+    listed = [model.id for model in client.models.list()]
+    assert "gpt-4.1-mini" in listed
+    for name in (*listed, "any-other", "org/llama 3", "ft:gpt-4.1:me::1"):
+        model = client.models.retrieve(name)
+        assert (model.id, model.object) == (name, "model")
+        assert not model.model_extra
+    for name in ("no-such-model", "no-such/model"):
+        with pytest.raises(openai.NotFoundError, match="does not exist") as missing:
+            client.models.retrieve(name)
+        assert missing.value.code == "model_not_found"
+    server.control.settings(models=["mine", "org/mine"])
+    assert [model.id for model in client.models.list()] == ["mine", "org/mine"]
+    assert client.models.retrieve("org/mine").id == "org/mine"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4.1-mini")
+
+
+def test_tokens_are_counted_as_a_batch_is_billed(client: OpenAI, server: Sandbox) -> None:
+    tools = [{"type": "function", "name": "f", "parameters": {"type": "object"}}]
+    body: dict[str, Any] = {"model": "m", "instructions": "Be brief.", "input": "Say hello.", "tools": tools}
+    counted = client.responses.input_tokens.count(**body)
+    assert (counted.object, counted.model_extra) == ("response.input_tokens", {})
+    assert counted.input_tokens > 20
+    usage = Response.model_validate(_answer(client, _line("/v1/responses", **body))).usage
+    assert usage
+    assert usage.input_tokens == counted.input_tokens
+    assert client.responses.input_tokens.count(input="Say hello.").input_tokens == 3
+    for wrong in ({"temperature": 1}, {"input": 5}, {"tool_choice": "required"}, {"tools": 5}):
+        with pytest.raises(openai.BadRequestError):
+            client.responses.input_tokens.count(extra_body={**body, "tools": [], **wrong})
+    with pytest.raises(openai.NotFoundError):
+        client.responses.input_tokens.count(model="no-such", input="x")
+    assert server.control.billing()["requests"] == 1
+
+
 # Accounts
 
 
@@ -574,6 +613,7 @@ def test_the_parameters_that_are_accepted_are_those_of_the_sdk() -> None:
     from openai.types.completion_create_params import CompletionCreateParamsBase as Completion
     from openai.types.embedding_create_params import EmbeddingCreateParams
     from openai.types.moderation_create_params import ModerationCreateParams
+    from openai.types.responses.input_token_count_params import InputTokenCountParams
     from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
     for params, names in (
@@ -581,6 +621,7 @@ def test_the_parameters_that_are_accepted_are_those_of_the_sdk() -> None:
         (Completion, known.COMPLETIONS),
         (ResponseCreateParamsBase, known.RESPONSES),
         (EmbeddingCreateParams, known.EMBEDDINGS),
+        (InputTokenCountParams, known.COUNTED),
         (ModerationCreateParams, known.MODERATIONS),
     ):
         assert set(params.__annotations__) <= names

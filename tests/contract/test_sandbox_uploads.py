@@ -196,6 +196,7 @@ def test_an_upload_that_makes_no_batch_file_is_refused(client: OpenAI, wrong: di
     [
         ("uploads", r'{"bytes": 1, "filename": "a\ud800", "mime_type": "x", "purpose": "batch"}'),
         ("batches", r'{"input_file_id": "\ud800", "endpoint": "/v1/responses", "completion_window": "24h"}'),
+        ("responses/input_tokens", '{"input": ' + "[" * 100_000),
     ],
 )
 def test_what_is_no_text_is_refused(server: Sandbox, path: str, body: str) -> None:

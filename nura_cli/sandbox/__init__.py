@@ -6,6 +6,7 @@ on when somebody asks after it.
 
 ``server``, ``exchange``  HTTP: connections, bodies, what a fault does to an exchange
 ``openai_api``, ``openai_work``, ``openai_requests``  the one vendor: its routes, its batches, its single requests
+``openai_files``, ``openai_tools``, ``openai_errors``  its files and uploads, the tools its requests force, its refusals
 ``anthropic_api``, ``anthropic_requests``, ``elements``  the other: its routes and batches, its single requests, its bodies
 ``work``, ``answers``, ``strict``  what both have in common: how a batch is answered, what is said, which schemas are refused
 ``store``  what is remembered, and every SQL statement

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -347,11 +347,19 @@ class WorkloadConfig(_Options):
     events: list[EventConfig] = Field([], description="who is told")
 
     _name: str = PrivateAttr("")
+    _path: Path = PrivateAttr(Path())
+    _prompt_line: int | None = PrivateAttr(None)
+    _unfit: list[ConfigProblem] = PrivateAttr(default_factory=list)
 
     @property
     def name(self) -> str:
         """Its name in the file."""
         return self._name
+
+    def check(self) -> None:
+        """See that its vendor would take what is sent. Raises ConfigError with every problem: of this workload alone."""
+        if self._unfit:
+            raise problems_in(self._path, self._unfit, workload=self._name)
 
     @property
     def has_prompt(self) -> bool:
@@ -432,6 +440,9 @@ class Config(_Options):
 def load(path: Path) -> Config:
     """Read and check a configuration file.
 
+    What a vendor would refuse of a workload's schema is found here, and is a problem of that workload when it is to be sent
+    (:meth:`WorkloadConfig.check`): answers that are under way come home all the same.
+
     Raises:
         ConfigError: with every problem in it, each with its path and line.
     """
@@ -442,15 +453,19 @@ def load(path: Path) -> Config:
         config = Config.model_validate(document, context=path)
     except ValidationError as error:
         found |= {one["loc"]: _wording(one) for one in error.errors(include_url=False, include_input=False)}
+    unfit = [
+        (where[1], ConfigProblem(dotted(where), _line(marks, where), why)) for where, why in _schema_rules(document)
+    ]
     if found:
-        raise problems_in(
-            path, [ConfigProblem(dotted(where), _line(marks, where), why) for where, why in found.items()]
-        )
+        problems = [ConfigProblem(dotted(where), _line(marks, where), why) for where, why in found.items()]
+        raise problems_in(path, [*problems, *(problem for _, problem in unfit)])
     config._path = path
     prompts = [file for one in config.workloads.values() for file in (one.prompt_file, one.system_file) if file]
     config._read = {path: before, **{file: _stamp(file) for file in prompts}}
     for name, workload in config.workloads.items():
-        workload._name = name
+        workload._name, workload._path = name, path
+        workload._prompt_line = _line(marks, ("workloads", name, "prompt"))
+        workload._unfit = [problem for whose, problem in unfit if whose == name]
     for database in config.databases.values():
         database._config = path
     return config
@@ -579,13 +594,31 @@ def _workload_rules(options: Mapping[str, Any], providers: Mapping[str, Mapping[
     if isinstance(name, str) and name not in providers:
         yield ("provider",), f"no provider {name}{_like(name, providers)}"
     if "prompt" in options or "prompt_file" in options:
-        provider = providers.get(name, {}) if isinstance(name, str) else {}
-        kind = provider.get("kind")
-        speaks = provider.get("protocol", vendors.in_sandbox()[0]) if kind == "sandbox" else kind
-        yield from _prompt_rules(options, _dialect(speaks))
+        yield from _prompt_rules(options, _spoken(options, providers))
     else:
         for option in sorted(options.keys() & set(_RENDERED_ONLY)):
             yield (option,), "needs a prompt; ready lines bring their own"
+
+
+def _spoken(options: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]]) -> "Dialect | None":
+    """Return the dialect of a workload's provider; None where its provider is wrong."""
+    name = options.get("provider")
+    provider = providers.get(name, {}) if isinstance(name, str) else {}
+    kind = provider.get("kind")
+    return _dialect(provider.get("protocol", vendors.in_sandbox()[0]) if kind == "sandbox" else kind)
+
+
+def _schema_rules(document: Mapping[str, Any]) -> Found:
+    """Find what the vendors would refuse of the schemas of workloads that render prompts."""
+    providers = dict(_entries(document, "providers"))
+    for name, options in _entries(document, "workloads"):
+        dialect = _spoken(options, providers)
+        rendered = "prompt" in options or "prompt_file" in options
+        if rendered and isinstance(options.get("schema"), dict) and dialect is not None:
+            from nura_cli import schemas
+
+            for place, why in schemas.problems(options["schema"], dialect):
+                yield ("workloads", name, "schema", *place), why
 
 
 def _prompt_rules(options: Mapping[str, Any], dialect: "Dialect | None") -> Found:
@@ -613,10 +646,6 @@ def _vendor_rules(options: Mapping[str, Any], dialect: "Dialect") -> Found:
     ours = dialect.params_set | (dialect.params_set_by_schema if "schema" in options else frozenset())
     for option in sorted(given & ours):
         yield ("params", option), "nura sets this itself"
-    if isinstance(options.get("schema"), dict):
-        from nura_cli import schemas
-
-        yield from ((("schema", *place), why) for place, why in schemas.problems(options["schema"], dialect))
     missing = [option for option in dialect.params_required if option not in given]
     if missing:
         yield ("params",), f"{dialect.title} requires {', '.join(missing)}"
@@ -749,6 +778,18 @@ def prompt_text(workload: WorkloadConfig) -> str | None:
     return _text(workload, "prompt_file", workload.prompt, workload.prompt_file)
 
 
+def prompt_place(workload: WorkloadConfig) -> Callable[[int | None], str]:
+    """Return what says where a line of a workload's template stands: in its file, or below its option in the configuration."""
+
+    def place(line: int | None) -> str:
+        if workload.prompt_file is not None:
+            return f"{workload.prompt_file}:{line or 1}: workloads.{workload.name}.prompt_file"
+        within = f" (line {line})" if line else ""
+        return f"{workload._path}:{workload._prompt_line or 1}: workloads.{workload.name}.prompt{within}"
+
+    return place
+
+
 def system_text(workload: WorkloadConfig) -> str | None:
     """Return a workload's system text, read from its file where it names one. Raises ConfigError like prompt_text."""
     return _text(workload, "system_file", workload.system, workload.system_file)
@@ -759,7 +800,7 @@ def _text(workload: WorkloadConfig, option: str, inline: str | None, file: Path 
     if file is None:
         return inline
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # a byte-order mark is no part of the text
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise ConfigError(f"workloads.{workload.name}.{option}: {file}: {why}", workload=workload.name) from error

@@ -183,8 +183,8 @@ def _expanded(path: Path | str) -> Path:
         return Path(path)
 
 
-def problems_in(path: Path, problems: Iterable[ConfigProblem]) -> ConfigError:
-    """Return the error that lists everything wrong with a file, each with its line and path."""
+def problems_in(path: Path, problems: Iterable[ConfigProblem], workload: str | None = None) -> ConfigError:
+    """Return the error that lists everything wrong with a file, or with one workload, each with its line and path."""
     listed = sorted(problems, key=lambda problem: problem.line or 0)
     lines = [f"{path}:{found.line or 1}: {found.where}: {found.message}" for found in listed]
-    return ConfigError("\n".join(lines), path=path, problems=listed)
+    return ConfigError("\n".join(lines), path=path, problems=listed, workload=workload)

@@ -4,7 +4,7 @@ Facts from the Message Batches guide and API reference.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from nura_cli.dialects.base import (
     Frame,
     Limits,
     Phase,
+    Place,
     Ready,
     Rejection,
     RemoteBatch,
@@ -64,14 +65,18 @@ _REASONS = {
 _LIMITS = Limits(requests=100_000, bytes=256_000_000, inputs=None, line_bytes=32_000_000)
 """Requests and bytes of a batch (Message Batches guide, limitations); a single message request may have 32 MB."""
 
-_SCHEMA_NO = frozenset(
+# Structured output takes what its guide lists ("For 'integer' type, property 'minimum' is not supported").
+_SCHEMA_WORDS = frozenset(
     (
-        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
-        *("maxItems", "uniqueItems", "contains", "not", "if", "then", "else", "patternProperties", "propertyNames"),
-        *("minProperties", "maxProperties", "dependentRequired", "dependentSchemas"),
+        *("type", "enum", "const", "anyOf", "allOf", "$ref", "$defs", "definitions", "properties", "required"),
+        *("additionalProperties", "items", "minItems", "pattern", "format", "default", "title", "description"),
+        *("$schema", "$id"),
     )
 )
-_SCHEMA_KINDS = frozenset(("type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"))
+_SCHEMA_KINDS = frozenset(("type", "$ref", "anyOf", "allOf", "enum", "const"))
+_MOST_OPTIONAL = 24
+_MOST_UNIONS = 16
+"""Properties that are not required, and parts with anyOf or several types (its guide, schema complexity limits)."""
 _SCHEMA_FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 )
@@ -219,16 +224,40 @@ class AnthropicDialect:
 
     def schema_problems(self, schema: Mapping[str, Any]) -> Found:
         """Yield what structured output refuses (its guide, JSON schema limitations; the SDK's ``lib._parse``)."""
-        for place, part in schema_parts.parts(schema):
+        every = list(schema_parts.parts(schema))
+        for place, part in every:
             yield from schema_parts.findings(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
-            for name in sorted(part.keys() & _SCHEMA_NO):
-                yield (*place, name), f"Anthropic's structured output has no {name}; say it in the description"
-            if part.get("minItems", 0) not in (0, 1):
-                yield (*place, "minItems"), "Anthropic's structured output takes 0 or 1"
-            if any(isinstance(value, dict | list) for value in part.get("enum") or ()):
-                yield (*place, "enum"), "Anthropic's structured output takes plain values alone"
+            yield from _not_structured(place, part)
+        yield from _too_complex([part for _, part in every])
         if schema_parts.recursive(schema):
             yield (), "refers to itself, which Anthropic's structured output does not take"
+
+
+def _not_structured(place: Place, part: Mapping[str, Any]) -> Found:
+    """Find what structured output has no word for in one part, or takes a part of."""
+    for name in sorted(part.keys() - _SCHEMA_WORDS):
+        instead = "anyOf does the same" if name == "oneOf" else "say it in the description"
+        yield (*place, name), f"Anthropic's structured output has no {name}; {instead}"
+    if part.get("minItems", 0) not in (0, 1):
+        yield (*place, "minItems"), "Anthropic's structured output takes 0 or 1"
+    if any(isinstance(value, dict | list) for value in part.get("enum") or ()):
+        yield (*place, "enum"), "Anthropic's structured output takes plain values alone"
+    if any(isinstance(one, dict) and "$ref" in one for one in part.get("allOf") or ()):
+        yield (*place, "allOf"), "Anthropic's structured output takes no $ref in it"
+    if "\\b" in part.get("pattern", "").replace("\\\\", ""):
+        yield (*place, "pattern"), "Anthropic's structured output has no \\b in patterns"
+
+
+def _too_complex(parts: Sequence[Mapping[str, Any]]) -> Found:
+    """Find what a schema has too much of, all its parts together."""
+    optional = sum(len({*part.get("properties", ())} - {*part.get("required", ())}) for part in parts)
+    unions = sum("anyOf" in part or isinstance(part.get("type"), list) for part in parts)
+    for n, most, what in (
+        (optional, _MOST_OPTIONAL, "properties that are not required"),
+        (unions, _MOST_UNIONS, "parts with anyOf or several types"),
+    ):
+        if n > most:
+            yield (), f"has {n} {what}, and Anthropic's structured output takes {most}"
 
 
 _PARAM = re.compile(

@@ -87,11 +87,12 @@ _LIMITS = Limits(requests=50_000, bytes=200_000_000, inputs=50_000, line_bytes=1
 not documented; 16 MB keeps one line from filling the memory."""
 
 # Strict mode takes what its guide lists, and refuses a whole request for any other word ("'uniqueItems' is not permitted").
-_SCHEMA_NO = frozenset(
+# Beyond the guide's, it takes what says something about the schema and nothing about an answer (openai-python#3732: examples).
+_SCHEMA_WORDS = frozenset(
     (
-        *("allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"),
-        *("default", "minLength", "maxLength", "uniqueItems", "contains", "minContains", "maxContains", "prefixItems"),
-        *("propertyNames", "minProperties", "maxProperties", "unevaluatedProperties", "unevaluatedItems"),
+        *("type", "enum", "const", "anyOf", "$ref", "$defs", "definitions", "properties", "required"),
+        *("additionalProperties", "items", "minItems", "maxItems", "pattern", "format", "multipleOf", "minimum"),
+        *("maximum", "exclusiveMinimum", "exclusiveMaximum", "title", "description", "examples", "$schema", "$id"),
     )
 )
 _SCHEMA_KINDS = frozenset(("type", "$ref", "anyOf"))
@@ -100,6 +101,18 @@ _MOST_NESTED = 10
 _MOST_PROPERTIES = 5000
 _MOST_ENUM_VALUES = 1000
 _MOST_CHARACTERS = 120_000
+_LONG_ENUM = 250
+_LONG_ENUM_CHARACTERS = 15_000
+"""An enum of more values than the first may have so many characters in them."""
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+    "array": (list,),
+    "object": (dict,),
+}
 
 
 class _ReadyLine(msgspec.Struct):
@@ -606,13 +619,40 @@ def _not_strict(place: Place, part: Mapping[str, Any]) -> Found:
             f"OpenAI's strict mode wants every property here, and {missing[0]} is not; one that may be absent is"
             " of type [..., 'null']",
         )
-    for name in sorted(part.keys() & _SCHEMA_NO):
+    for name in sorted(part.keys() - _SCHEMA_WORDS):
         yield (*place, name), f"OpenAI's strict mode has no {name}"
+    yield from _not_listed(place, part)
+
+
+def _not_listed(place: Place, part: Mapping[str, Any]) -> Found:
+    """Find what strict mode refuses of an enum: too much of it, and values of another type than stands beside them."""
+    values = part.get("enum") or []
+    length = sum(len(value) for value in values if isinstance(value, str))
+    if len(values) > _LONG_ENUM and length > _LONG_ENUM_CHARACTERS:
+        yield (
+            (*place, "enum"),
+            f"has {length:,} characters in {len(values):,} values; beyond {_LONG_ENUM} values OpenAI's strict mode takes"
+            f" {_LONG_ENUM_CHARACTERS:,}",
+        )
+    named = schema_parts.types(part)
+    strange = [value for value in values if not any(_is(value, kind) for kind in named)] if named else []
+    if strange:
+        yield (*place, "enum"), f"OpenAI's strict mode wants {' or '.join(named)} here, and {strange[0]!r} is none"
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type of JSON Schema's."""
+    if isinstance(value, bool) or kind == "boolean":
+        return isinstance(value, bool) and kind == "boolean"
+    whole = kind != "integer" or not isinstance(value, float) or value.is_integer()
+    return whole and isinstance(value, _TYPES.get(kind, ()))
 
 
 def _too_large(every: Sequence[tuple[Place, Mapping[str, Any]]]) -> Found:
     """Find what a schema has too much of, all its parts together."""
-    names = [name for _, part in every for word in ("properties", "$defs") for name in part.get(word) or ()]
+    names = [
+        name for _, part in every for word in ("properties", "$defs", "definitions") for name in part.get(word) or ()
+    ]
     values = [value for _, part in every for value in part.get("enum") or ()]
     values += [part["const"] for _, part in every if "const" in part]
     nested = max(sum(step in ("properties", "items") for step in place) for place, _ in every)

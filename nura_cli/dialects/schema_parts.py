@@ -13,18 +13,34 @@ def findings(
 ) -> Found:
     """Find an open object, and a part that does not say what it is, or says it in a format that is not known."""
     yield from _closed(place, part, vendor)
+    yield from _open_ended(place, part, vendor)
     if not part.keys() & kinds:
         yield place, f"{vendor} wants to be told a type here"
     if "format" in part and part["format"] not in formats:
         yield (*place, "format"), f"{vendor} knows {', '.join(sorted(formats))}"
 
 
+def types(part: Mapping[str, Any]) -> list[Any]:
+    """Return the types that a part may be of, as it names them."""
+    named = part.get("type")
+    return named if isinstance(named, list) else [] if named is None else [named]
+
+
 def _closed(place: Place, part: Mapping[str, Any], vendor: str) -> Found:
-    """Find an object that may have members beyond those it names."""
-    kinds = part.get("type")
-    is_object = "properties" in part or "object" in (kinds if isinstance(kinds, list) else [kinds])
+    """Find an object that may have members beyond those it names, or must have one that it does not."""
+    is_object = "properties" in part or "object" in types(part)
     if is_object and part.get("additionalProperties") is not False:
         yield place, f"an object needs additionalProperties: false for {vendor}"
+    for name in sorted({*part.get("required", ())} - {*part.get("properties", ())}):
+        yield (*place, "required"), f"{name} is required, and is no property here: no answer could have it"
+
+
+def _open_ended(place: Place, part: Mapping[str, Any], vendor: str) -> Found:
+    """Find an array that holds nobody knows what, and an enum of nothing."""
+    if "array" in types(part) and not isinstance(part.get("items"), dict | bool):
+        yield place, f"{vendor} wants to be told what an array holds: items, a schema for each of them"
+    if part.get("enum") == []:
+        yield (*place, "enum"), "has no value: no answer could fit"
 
 
 def recursive(schema: Mapping[str, Any]) -> bool:

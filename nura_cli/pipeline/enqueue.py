@@ -2,8 +2,8 @@
 
 Takes JSON Lines: records for a workload with a prompt (its ``key`` field names each), or ready lines of its provider's
 kind for one without. Leaves one pending task for each new key; the record is kept as it came, the prompt is rendered
-when it is sent. A line that was there already is a duplicate, whatever became of it; the same key with another line is a
-conflict, unless ``--replace``. A key that was cancelled may be enqueued again with any line, but not out of the workload's
+when it is sent. A line that was there already, however it was written, is a duplicate, whatever became of it; the same key
+with other content is a conflict, unless ``--replace``. A key that was cancelled may be enqueued again with any line, but not out of the workload's
 own source, which gives the same rows night after night. A bad line is rejected with its number, and the good ones still go
 in.
 
@@ -21,9 +21,10 @@ from typing import Any, BinaryIO
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
 from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind
-from nura_cli.pipeline import lines
+from nura_cli.pipeline import lines, sameness
 from nura_cli.pipeline.needs import Needs
-from nura_cli.pipeline.render import Prompt
+from nura_cli.pipeline.numbers import record_of
+from nura_cli.pipeline.render import compiled
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.state import Connection, State, tasks
 from nura_cli.state.disk import on_disk
@@ -129,8 +130,7 @@ class Reader:
         self.dialect = dialect
         self.limit = dialect.limits.line_bytes
         self._prefix = key_prefix
-        source = prompt_text(workload)
-        self._prompt = None if source is None else Prompt(source, workload.name)
+        self._prompt = compiled(workload, prompt_text(workload))
         fields = workload.key
         self._fields = [fields] if isinstance(fields, str) else list(fields)
         self._composite = not isinstance(fields, str)
@@ -186,7 +186,7 @@ class Read:
 
     @property
     def digest(self) -> bytes:
-        """A digest of the line, by which a duplicate is told from a conflict."""
+        """A digest of the line, by which most duplicates are known; the others by what is kept (:mod:`sameness`)."""
         return hashlib.blake2b(self.line, digest_size=16).digest()
 
 
@@ -342,19 +342,20 @@ class _Intake:
             if here is None:
                 fresh[row.key] = row
                 done["enqueued"] += 1
-            elif here.digest == row.digest and not renewed:
+            elif not renewed and _same(db, workload, here, row):
                 done["duplicates"] += 1
                 if status in unanswered:
                     unanswered[status] += 1
             elif not self._replace and not renewed:
                 conflicts.append(line)
             else:
+                replaced = self._replace and not _same(db, workload, here, row)
                 tasks.insert(db, workload, list(fresh.values()))
                 known.update(tasks.current(db, workload, [*fresh, row.key]))
                 fresh.clear()
                 tasks.replace(db, workload, row, known[row.key].task_id)
                 known.update(tasks.current(db, workload, [row.key]))
-                done["replaced" if here.digest != row.digest and self._replace else "enqueued"] += 1
+                done["replaced" if replaced else "enqueued"] += 1
         tasks.insert(db, workload, list(fresh.values()))
         for name, n in done.items():
             self._counts[name] += n
@@ -386,6 +387,22 @@ class _Intake:
         return "; ".join(filter(None, (again, unanswered)))
 
 
+def _same(db: Connection, workload: int, here: tasks.Current | tasks.NewTask, row: tasks.NewTask) -> bool:
+    """Return whether a line says what the task that stands for its key was made of.
+
+    Where only the bytes differ (or the digest is one of an earlier release), what is kept decides; the digest is then noted
+    anew, so that the next run knows it at once.
+    """
+    if here.digest == row.digest:
+        return True
+    stored = (here.queue_id, here.line) if isinstance(here, tasks.NewTask) else tasks.kept(db, here.task_id)
+    if stored is None or stored[0] != row.queue_id or not sameness.same(stored[1], row.line):
+        return False
+    if isinstance(here, tasks.Current):
+        tasks.note_digest(db, workload, row.key, row.digest)
+    return True
+
+
 def preview(
     workload: WorkloadConfig,
     spec: Spec,
@@ -396,7 +413,7 @@ def preview(
 ) -> Iterator[bytes | InputError]:
     """Yield the requests that the first ``limit`` lines would become, or why a line would be rejected; stores nothing."""
     reader = Reader(workload, dialect, key_prefix)
-    prompt = Prompt(spec.prompt, workload.name) if spec.prompt is not None else None
+    prompt = compiled(workload, spec.prompt)
     body = dialect.body(spec) if prompt else None
     shown = 0
     for source in sources:
@@ -407,7 +424,7 @@ def preview(
                 shown += 1
                 try:
                     read = reader.read(line)
-                    request = body(prompt.render(lines.document(line.data))) if prompt and body else read.keep
+                    request = body(prompt.render(record_of(line.data))) if prompt and body else read.keep
                     endpoint = spec.endpoint if prompt else read.queue[1]
                     yield dialect.request(b"preview-%d" % shown, endpoint, request)
                 except InputError as error:

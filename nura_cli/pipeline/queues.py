@@ -234,7 +234,7 @@ def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
 
 
 def _visit(walk: Walk, workload: WorkloadConfig) -> None:
-    """Visit one workload: say why it waits, or see that its answers have somewhere to go and visit its queues."""
+    """Visit one workload: say why it waits, or see that it can be sent, and its answers received, and visit its queues."""
     queues = [queue for queue in tasks.queues(walk.state.db) if queue.workload == workload.name]
     pending = sum(walk.pending(queue.id) for queue in queues)
     wait = _held(walk, workload, pending) or _waits(walk, workload, queues)
@@ -242,6 +242,7 @@ def _visit(walk: Walk, workload: WorkloadConfig) -> None:
         walk.note_waits(workload, pending, wait)
         return
     try:
+        workload.check()
         walk.check_targets(workload)
     except (ConfigError, DatabaseDown) as error:
         walk.fail(error, workload=workload.name)

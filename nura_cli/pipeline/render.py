@@ -1,74 +1,18 @@
-"""Prompts and requests: a workload's template in Jinja's immutable sandbox, where an undefined name is an error."""
+"""Requests: what a workload's lines become now, or became in a batch: a prompt in the dialect's body, or the bytes as they came."""
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
-from jinja2 import StrictUndefined, TemplateError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from nura_cli.config import WorkloadConfig, prompt_text, system_text
+from nura_cli.config import WorkloadConfig, prompt_place, prompt_text, system_text
 from nura_cli.dialects.base import Dialect, Limits, Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
-from nura_cli.errors import ConfigError, InputError
+from nura_cli.errors import InputError
+from nura_cli.pipeline.numbers import record_of
 from nura_cli.pipeline.packing import Request
-
-
-class Prompt:
-    """A compiled template.
-
-    Attributes:
-        names: the top-level names a record must have. ``record`` is the whole record; a name that is only ever given a
-            ``default`` or asked ``is defined`` may be absent.
-    """
-
-    def __init__(self, source: str, workload: str) -> None:
-        """Compile ``source``.
-
-        Raises:
-            ConfigError: it is no valid template; says where.
-        """
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
-        )
-        try:
-            tree = environment.parse(source)
-            self._template = environment.from_string(tree)
-        except TemplateError as error:
-            line = getattr(error, "lineno", None)
-            place = f" (line {line} of the prompt)" if line else ""
-            raise ConfigError(f"workload {workload}: its prompt is no valid template: {error}{place}") from error
-        self._globals = dict(self._template.globals)
-        self.names = frozenset(_required(tree)) - {"record"}
-
-    def render(self, record: Mapping[str, Any]) -> str:
-        """Return the prompt of one record.
-
-        Raises:
-            InputError: the template fails on this record; says why.
-        """
-        try:
-            # What Template.render() does, without merging Jinja's chain of globals anew for each record: that takes
-            # longer than a prompt's rendering itself.
-            names = {**self._globals, "record": record, **record}
-            context = self._template.new_context(names, shared=True)
-            return "".join(self._template.root_render_func(context))
-        except Exception as error:
-            raise InputError(f"its prompt cannot be rendered: {type(error).__name__}: {error}") from error
-
-
-def _required(tree: nodes.Template) -> set[str]:
-    """Return the undeclared names of a template, without those used only where being absent is provided for."""
-    optional = [
-        node.node.name
-        for node in tree.find_all((nodes.Filter, nodes.Test))
-        if isinstance(node, nodes.Filter | nodes.Test)
-        and node.name in ("default", "d", "defined", "undefined")
-        and isinstance(node.node, nodes.Name)
-    ]
-    used = [node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"]
-    return {name for name in meta.find_undeclared_variables(tree) if used.count(name) > optional.count(name)}
+from nura_cli.pipeline.templates import Prompt
 
 
 def revision(spec: Spec) -> tuple[str, str]:
@@ -137,31 +81,39 @@ def rendering(workload: WorkloadConfig, dialect: Dialect, endpoint: str = "", mo
         ConfigError: its prompt or system file cannot be read, or is no valid template.
     """
     spec = spec_of(workload, dialect, endpoint, model)
-    return Rendering(spec, dialect, _body_maker(workload.name, spec, dialect))
+    return Rendering(spec, dialect, _body_maker(compiled(workload, spec.prompt), spec, dialect))
+
+
+def compiled(workload: WorkloadConfig, source: str | None) -> Prompt | None:
+    """Return a workload's prompt, ready to be rendered; None where it takes ready lines.
+
+    Raises:
+        ConfigError: it is no valid template; says in which file and line.
+    """
+    return None if source is None else Prompt(source, workload.name, prompt_place(workload))
 
 
 def rendered(workload: str, spec: Spec) -> Rendering:
     """Return how lines became requests in a batch of this workload that was rendered with a spec."""
     spoken = dialect_of(spec.dialect)
-    return Rendering(spec, spoken, _body_maker(workload, spec, spoken))
+    prompt = None if spec.prompt is None else Prompt(spec.prompt, workload)
+    return Rendering(spec, spoken, _body_maker(prompt, spec, spoken))
 
 
 def prompt_of(workload: str, spec: Spec, line: bytes) -> str | None:
     """Return the prompt that a spec makes of a kept line; None for a ready one. Raises InputError where it makes none."""
-    return None if spec.prompt is None else Prompt(spec.prompt, workload).render(msgspec.json.decode(line))
+    return None if spec.prompt is None else Prompt(spec.prompt, workload).render(record_of(line))
 
 
-def _body_maker(workload: str, spec: Spec, dialect: Dialect) -> Callable[[bytes], bytes]:
+def _body_maker(prompt: Prompt | None, spec: Spec, dialect: Dialect) -> Callable[[bytes], bytes]:
     """Return the function that makes a kept line the body of a request: a ready line is one, a record is rendered."""
-    if spec.prompt is None:
+    if prompt is None:
         return lambda line: line
-    prompt = Prompt(spec.prompt, workload)
     wrap = dialect.body(spec)
-    decode = msgspec.json.Decoder(dict[str, Any]).decode  # the line was checked when it was enqueued
 
     def body(line: bytes) -> bytes:
         try:
-            return wrap(prompt.render(decode(line)))
+            return wrap(prompt.render(record_of(line)))
         except UnicodeEncodeError as error:
             raise InputError("its prompt has a lone surrogate") from error
 

@@ -106,6 +106,19 @@ def current(db: Connection, workload: int, keys: Iterable[str]) -> dict[str, Cur
     return found
 
 
+def kept(db: Connection, task_id: int) -> tuple[int, bytes] | None:
+    """Return the queue of a task and the line that is kept of it; None where nothing is."""
+    row = db.execute(
+        "SELECT t.lane_id, r.line FROM tasks t JOIN records r ON r.task_id = t.id WHERE t.id = ?", (task_id,)
+    ).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def note_digest(db: Connection, workload: int, key: str, digest: bytes) -> None:
+    """Note the digest of a line that says what the one before it said."""
+    db.execute("UPDATE keys SET digest = ? WHERE workload_id = ? AND key = ?", (digest, workload, key))
+
+
 def insert(db: Connection, workload: int, tasks: Sequence[NewTask]) -> None:
     """Insert pending tasks whose keys are new.
 

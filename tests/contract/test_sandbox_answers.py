@@ -128,7 +128,7 @@ def test_each_vendor_has_demands_of_its_own() -> None:
     for limit in (
         {"type": "integer", "maximum": 3},
         {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 2},
+        {"type": "array", "items": {"type": "string"}, "minItems": 2},
     ):
         schema = {**OBJECT, "properties": {"a": limit}}
         assert strict.openai(schema) is None

@@ -19,8 +19,9 @@ from nura_cli.dialects.vendors import dialect
 from nura_cli.errors import ConfigError, InputError, ProblemKind
 from nura_cli.pipeline import backoff, lines, packing, poll, search
 from nura_cli.pipeline.classify import Classifier, shorten
-from nura_cli.pipeline.render import Prompt, revision, spec_of
+from nura_cli.pipeline.render import revision, spec_of
 from nura_cli.pipeline.report import Problem, exit_code
+from nura_cli.pipeline.templates import Prompt
 from nura_cli.pricing import Prices, Usage, decimal_dollars
 from nura_cli.state import schema
 from nura_cli.state.answers import Failure

@@ -117,10 +117,53 @@ def test_a_schema_that_shares_its_parts_many_times_over_is_read_at_once(vendor: 
         (schema(a={"type": "string", "enum": [f"v{n}" for n in range(1001)]}), "", "1,001 enum values"),
         (schema(**{f"p{n}": {"type": "string"} for n in range(5001)}), "", "5,001 properties"),
         (schema(a={"type": "string", "enum": ["x" * 120_001]}), "", "characters in names and enum values"),
+        (
+            schema(a={"type": "string", "enum": [f"{n:060}" for n in range(251)]}),
+            "properties.a.enum",
+            "has 15,060 characters in 251 values",
+        ),
+        (schema(a={"type": "string", "enum": ["x", 1]}), "properties.a.enum", "wants string here, and 1 is none"),
+        (schema(a={"type": "integer", "enum": [1, True]}), "properties.a.enum", "and True is none"),
+        (schema(a={"type": "string", "x-order": 1}), "properties.a.x-order", "has no x-order"),
+        (schema(a={"type": "string", "contentEncoding": "base64"}), "properties.a.contentEncoding", "has no"),
     ],
 )
 def test_what_openai_would_refuse_is_said_at_its_place(given: dict[str, Any], place: str, words: str) -> None:
     assert words in said(given, "openai")[place]
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "words"),
+    [
+        (schema(a={"type": "array"}), "properties.a", "what an array holds"),
+        (schema(a={"type": ["null", "array"]}), "properties.a", "what an array holds"),
+        (schema(a={"type": "array", "items": {"type": "array"}}), "properties.a.items", "what an array holds"),
+        (schema(a={"type": "null"}) | {"required": ["a", "b"]}, "required", "b is required, and is no property"),
+        (schema(a={"type": "string", "enum": []}), "properties.a.enum", "has no value"),
+        (schema(a={"type": "array", "items": {"type": "null"}, "prefixItems": []}), "properties.a.prefixItems", "no"),
+        (schema() | {"unevaluatedProperties": False}, "unevaluatedProperties", "has no unevaluatedProperties"),
+    ],
+)
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_what_no_vendor_takes_is_said_at_its_place(given: dict[str, Any], place: str, words: str, vendor: str) -> None:
+    assert words in said(given, vendor)[place]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "string", "enum": [f"{n:059}" for n in range(251)]},
+        {"type": "string", "enum": ["x" * 15_001]},
+        {"type": ["string", "null"], "enum": ["x", None]},
+        {"type": "integer", "enum": [1, 2.0], "title": "N", "examples": [1]},
+        {"type": "number", "minimum": 1, "exclusiveMaximum": 2, "multipleOf": 0.5},
+        {"type": "array", "items": {"type": "string", "pattern": "^x$"}, "minItems": 2, "maxItems": 3},
+    ],
+)
+def test_what_openai_lists_is_taken(part: dict[str, Any]) -> None:
+    given = schema(a=part) | {"$schema": "http://json-schema.org/draft-07/schema#"}
+    assert said(given, "openai") == {}
+    assert strict.openai(given) is None
 
 
 def test_openai_takes_ten_levels() -> None:
@@ -156,6 +199,20 @@ def test_openai_takes_ten_levels() -> None:
         (schema(a={"enum": [{"x": 1}]}), "properties.a.enum", "plain values"),
         (schema(a={}), "properties.a", "a type here"),
         (schema(a={"type": "array", "items": True}), "properties.a.items", "a type here"),
+        (schema(a={"oneOf": [{"type": "string"}]}), "properties.a.oneOf", "anyOf does the same"),
+        (schema(a={"type": "string", "examples": ["x"]}), "properties.a.examples", "has no examples"),
+        (schema(a={"type": "string", "pattern": r"\bx"}), "properties.a.pattern", "has no \\b"),
+        (
+            schema(a={"allOf": [{"$ref": "#/$defs/x"}]}) | {"$defs": {"x": {"type": "null"}}},
+            "properties.a.allOf",
+            "takes no $ref",
+        ),
+        (
+            schema(**{f"p{n}": {"type": "null"} for n in range(25)}) | {"required": []},
+            "",
+            "25 properties that are not required",
+        ),
+        (schema(**{f"p{n}": {"type": ["null", "string"]} for n in range(17)}), "", "17 parts with anyOf"),
         (schema(a={"$ref": "#"}), "", "refers to itself"),
         (
             schema(a={"$ref": "#/$defs/tree"}) | {"$defs": {"tree": schema(left={"$ref": "#/$defs/tree"})}},
@@ -183,6 +240,10 @@ def test_what_one_vendor_refuses_the_other_may_take() -> None:
         schema(a={"type": "array", "items": {"type": "string"}, "minItems": 2}),
         schema(a={"type": "string"}),
         {"type": "array", "items": {"type": "string"}},
+        schema(a={"type": "array"}),
+        schema(a={"type": "string"}) | {"required": ["a", "b"]},
+        schema(a={"type": "string", "uniqueItems": True}),
+        schema(a={"type": "string", "enum": [f"{n:060}" for n in range(251)]}),
     ],
 )
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -193,10 +254,7 @@ def test_whatever_the_sandbox_refuses_is_found_at_load(given: dict[str, Any], ve
         assert said(given, vendor) == {}
 
 
-def test_the_configuration_says_it_with_the_line(tmp_path: Path) -> None:
-    path = tmp_path / "nura.yaml"
-    path.write_text(
-        """\
+CONFIG = """\
 providers: {box: {kind: sandbox, protocol: anthropic}}
 workloads:
   w:
@@ -210,13 +268,27 @@ workloads:
         n: {type: integer, minimum: 1}
       required: [n]
 """
-    )
+
+
+def test_the_configuration_knows_it_with_the_line_when_the_workload_is_to_be_sent(tmp_path: Path) -> None:
+    path = tmp_path / "nura.yaml"
+    path.write_text(CONFIG)
+    workload = config.load(path).workloads["w"]
     with pytest.raises(ConfigError) as caught:
-        config.load(path)
+        workload.check()
+    assert caught.value.workload == "w"
     assert [(found.where, found.line) for found in caught.value.problems] == [
         ("workloads.w.schema", 8),
         ("workloads.w.schema.properties.n.minimum", 11),
     ]
+
+
+def test_a_file_that_is_wrong_otherwise_says_it_with_all_else(tmp_path: Path) -> None:
+    path = tmp_path / "nura.yaml"
+    path.write_text(CONFIG + "    keys: x\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert [found.line for found in caught.value.problems] == [8, 11, 13]
 
 
 # --- each answer is held to it

@@ -105,7 +105,7 @@ class Result(TypedDict):
 
 def enqueue(
     workload: str,
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Mapping[str, Any]] | Mapping[str, Any],
     *,
     config: str | os.PathLike[str] | None = None,
     replace: bool = False,
@@ -119,7 +119,8 @@ def enqueue(
 
     Args:
         workload: a workload of the configuration.
-        records: mappings that JSON has a form for: records, or ready requests where the workload has no prompt.
+        records: mappings: records, or ready requests where the workload has no prompt; a single mapping is one record. Decimals
+            become numbers with all their digits; dates and times RFC 3339 text, UUIDs their text, as ``--from-source`` has them.
         config: the configuration file; None looks where the command looks.
         replace: a key that was enqueued with other content gets the new one.
         key_prefix: put before each key.
@@ -128,7 +129,7 @@ def enqueue(
         How many were enqueued, duplicates, conflicts (the key is there with other content), replaced and rejected.
 
     Raises:
-        UsageError: there is no such workload.
+        UsageError: there is no such workload; or what is given is no iterable of mappings, but text or a whole table.
         ConfigError: the configuration cannot be used.
         StateError: the state file cannot be written now.
     """
@@ -136,6 +137,7 @@ def enqueue(
     from nura_cli.pipeline import enqueue as stage
     from nura_cli.state import State
 
+    given = stage.records_of(records)
     loaded = _loaded(config)
     chosen = loaded.workload(workload)
     try:
@@ -144,7 +146,7 @@ def enqueue(
                 state,
                 chosen,
                 dialect(loaded.providers[chosen.provider].dialect),
-                [stage.Objects("records", records)],
+                [stage.Objects("records", given)],
                 replace=replace,
                 key_prefix=key_prefix,
             )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from pydantic import (
     AfterValidator,
@@ -257,8 +257,19 @@ class DatabaseConfig(_Options):
         scheme, slashes, rest = url.partition(":///")
         if not re.fullmatch(r"sqlite(\+[a-z]+)?", scheme) or not slashes or rest.startswith((":", "file:")) or not rest:
             return url
-        path, mark, query = rest.partition("?")
-        return f"{scheme}:///{beside(self._config, path)}{mark}{query}"
+        file, mark, query = self._file(rest)
+        return f"{scheme}:///{quote(str(file))}{mark}{query}"
+
+    def _file(self, rest: str) -> tuple[Path, str, str]:
+        """Return the file that the end of a SQLite URL names, and the options behind it.
+
+        In a URL a blank is %20 and a question mark %3F; a file whose own name is written so, or with a ?, is that file.
+        """
+        whole, (path, mark, query) = beside(self._config, rest), rest.partition("?")
+        if mark and whole.is_file():
+            return whole, "", ""
+        literal, decoded = beside(self._config, path), beside(self._config, unquote(path))
+        return (literal if literal != decoded and literal.is_file() else decoded), mark, query
 
     def files(self) -> Iterator[Path]:
         """Yield the files of a SQLite database, with those that SQLite keeps beside it, and what a URL's options may name:
@@ -328,7 +339,7 @@ class WorkloadConfig(_Options):
     endpoint: str | None = Field(None, description="path at the vendor; default: its first for prompts")
     model: str | None = Field(None, description="model; needed with a prompt")
     key: Annotated[str | list[str], PlainValidator(_field_names)] = Field(
-        "id", description="field (or fields) that names a record"
+        "id", description="field (or fields) that names a record, or a path into it such as _id.$oid"
     )
     system: str | None = Field(None, description="system text, sent as it is")
     system_file: File | None = Field(None, description="file with the system text")

@@ -56,11 +56,26 @@ def load(text: str) -> tuple[Any, Marks, list[ConfigProblem]]:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        marked = [mark.line for mark in (error.problem_mark, error.context_mark) if mark]
         why = " ".join(part for part in (error.context, error.problem) if part)
-        return None, {}, [ConfigProblem("YAML", mark.line + 1 if mark else None, why)]
+        lines = text.splitlines()
+        hint = next(filter(None, (_unquoted(lines[n]) for n in marked if n < len(lines))), "")
+        return None, {}, [ConfigProblem("YAML", marked[0] + 1 if marked else None, why + hint)]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return None, {}, [ConfigProblem("YAML", None, str(error).splitlines()[0])]
+
+
+_QUOTES = (
+    """: a template that begins with braces stands in quotes, as in "{{ title }}", or on lines of its own under |"""
+)
+_TEMPLATE = re.compile(r"""^\s*[\w-]+:\s+[^"'|>\s#].*(\{\{|\{%|\{#)|^\s*[\w-]+:\s+\{[{%#]""")
+
+
+def _unquoted(line: str) -> str:
+    """Return what to do about a template that is the value on a line, without quotes; else nothing."""
+    if not _TEMPLATE.search(line):
+        return ""
+    return """; a template stands in quotes, as in "{{ title }}", or on lines of its own under |"""
 
 
 def _check_depth(text: str) -> None:
@@ -86,7 +101,9 @@ def _walk(loader: Any, node: Any, where: tuple[Any, ...], marks: Marks, problems
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                problems.append(ConfigProblem(dotted(where), line, "a name must be plain text"))
+                template = isinstance(key, yaml.MappingNode) and key.flow_style and node.flow_style
+                what = f"is a mapping here{_QUOTES}" if template else "a name must be plain text"
+                problems.append(ConfigProblem(dotted(where), line, what))
                 continue
             key.tag = _TEXT  # names are text, as in JSON: 1, true and null are no exception
             here = (*where, key.value)

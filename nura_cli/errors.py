@@ -11,6 +11,7 @@
     ├── StateError                     75  a file cannot be used now: locked, disk full, read-only
     │   ├── OutputLost                 75  standard output cannot be written: it goes to a file on such a disk
     │   ├── StateCorrupt               1   it is damaged
+    │   │   └── StateForeign           78  it is something else: a text, an application's database
     │   └── StateNewer                 78  a newer nura wrote it
     ├── DatabaseDown                   75  the application's database cannot be used now: down, locked, full
     └── ProviderError                  75  a provider could not be spoken to, or said no
@@ -180,6 +181,12 @@ class StateCorrupt(StateError):
 
     exit_code = EX_UNEXPECTED
     kind = ProblemKind.STATE_CORRUPT
+
+
+class StateForeign(StateCorrupt):
+    """What is named as the state file is something else, and is left alone."""
+
+    exit_code = EX_CONFIG
 
 
 class StateNewer(StateError):

@@ -38,8 +38,18 @@ class Database:
         return [outcome.kind for outcome in self.write(*documents, **options)]
 
     def records(self, query: str) -> list[dict[str, Any]]:
-        """Return what a source gives."""
-        return [json.loads(line) for line in source.rows(self.url, query)]
+        """Return what a source gives, where all of it can be read."""
+        return [json.loads(line) for line in self.read(query)]
+
+    def read(self, query: str) -> list[bytes]:
+        """Return the lines of a source, where all of it can be read."""
+        found = list(source.rows(self.url, query))
+        assert self.unread(query) == []
+        return [row for row in found if isinstance(row, bytes)]
+
+    def unread(self, query: str) -> list[str]:
+        """Return why rows of a source could not be read."""
+        return [row.why for row in source.rows(self.url, query) if isinstance(row, source.Unread)]
 
     def trigger(self, when: str, statement: str) -> None:
         """Make a trigger that does something for each row, such as ``AFTER UPDATE ON t``."""

@@ -90,7 +90,7 @@ def _given(
     if source:
         return from_sources(config, [workload] if workload is not None else sourced(config))
     chosen = config.workload(str(workload))
-    inputs: list[Input] = [_source(stack, file) for file in files or [Path("-")]]
+    inputs: list[Input] = [_source(stack, file, chosen.name) for file in files or [Path("-")]]
     return [Given(workload=chosen, dialect=_dialect(config, chosen), inputs=lambda: inputs, source=False)]
 
 
@@ -176,16 +176,16 @@ def _dialect(config: "Config", workload: "WorkloadConfig") -> "Dialect":
     return dialect(config.providers[workload.provider].dialect)
 
 
-def _source(stack: contextlib.ExitStack, file: Path) -> "Source":
-    """Return what a file, or standard input, has to give. Raises UsageError: it cannot be opened."""
+def _source(stack: contextlib.ExitStack, file: Path, workload: str) -> "Source":
+    """Return what a file, or standard input, has to give to a workload. Raises UsageError: it cannot be opened."""
     from nura_cli.pipeline.enqueue import Source
 
     if str(file) == "-":
         if sys.stdin is None or sys.stdin.closed:
             raise UsageError("standard input is closed", hint="name a file, or pipe records in")
-        return Source("-", sys.stdin.buffer)
+        return Source("-", sys.stdin.buffer, workload)
     try:
-        return Source(str(file), stack.enter_context(file.open("rb")))
+        return Source(str(file), stack.enter_context(file.open("rb")), workload)
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
 

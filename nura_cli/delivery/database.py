@@ -120,6 +120,7 @@ def _connect_args(url: "URL", packets: bool) -> dict[str, object]:
             "keepalives_idle": 30,
             "tcp_user_timeout": 60_000,
             "prepare_threshold": None,
+            "client_encoding": "utf8",  # whatever cron's environment, or a database of encoding SQL_ASCII, would have
         }
     elif url.drivername.endswith("+pymysql"):
         from pymysql.constants import CLIENT  # type: ignore[import-untyped]  # it brings no types

@@ -14,6 +14,8 @@ import asyncio
 import contextlib
 import os
 import selectors
+import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -41,6 +43,8 @@ _AT_ONCE = 8
 _MESSAGE_CHARS = 2000
 _ANSWER_BYTES = 500
 _BODY_SECONDS = 1.0
+_FIRST_LINE = 256
+"""Bytes of a script's first line that the system reads (Linux: BINPRM_BUF_SIZE)."""
 _GRACE_SECONDS = 2.0
 _LOOK_SECONDS = 0.05
 _PIPE_BYTES = 1 << 16
@@ -152,6 +156,40 @@ class Command:
 
     def close(self) -> None:
         """Nothing stays open between calls."""
+
+
+def not_to_be_run(argv: Sequence[str]) -> str | None:
+    """Return why a command could not be started, as far as its files tell; None where nothing speaks against it.
+
+    A script is run by the program that its first line names, to the letter: one saved with Windows' line ends names none.
+    """
+    program = argv[0]
+    found = Path(shutil.which(program, mode=os.F_OK, path=os.environ.get("PATH") or os.defpath) or program)
+    if not found.exists():
+        return f"{program}: there is no such program" + ("" if "/" in program else " in PATH")
+    if not found.is_file():
+        return f"{program}: is no file"
+    if not os.access(found, os.X_OK):
+        return f"{program}: may not be run (chmod +x {shlex.quote(str(found))})"
+    try:
+        with found.open("rb") as file:
+            first = file.readline(_FIRST_LINE)
+    except OSError:  # a program may be run that may not be read
+        return None
+    if first.startswith(b"#!"):
+        return _no_interpreter(program, first[2:])
+    text = first.isascii() and first.decode("ascii").replace("\n", "").replace("\t", "").isprintable()
+    return f"{program}: is a text, and does not say by #! what runs it" if text else None
+
+
+def _no_interpreter(program: str, named: bytes) -> str | None:
+    """Return why a script's interpreter, as its first line names it, cannot run it."""
+    interpreter = os.fsdecode((named.strip(b" \t\n").split() or [b""])[0])
+    if named.rstrip(b"\n").endswith(b"\r"):
+        return f"{program}: has Windows' line ends, and is not run so (sed -i 's/\\r$//' {shlex.quote(program)})"
+    if not os.access(interpreter, os.X_OK) or not Path(interpreter).is_file():
+        return f"{program}: is to be run by {interpreter or 'nothing'}, and there is no such program"
+    return None
 
 
 def _heard(child: "subprocess.Popen[bytes]", pipe: IO[bytes], deadline: float) -> bytes:
@@ -275,6 +313,11 @@ class Webhook:
         if "_client" in self.__dict__:
             self._runner.run(self._client.aclose())
         self._runner.close()
+
+
+def check_secret(secret: str) -> None:
+    """Raise ConfigError where a webhook's events could not be signed with a secret."""
+    _signer(secret)
 
 
 def _signer(secret: str) -> "Signer":

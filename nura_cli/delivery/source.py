@@ -3,24 +3,22 @@
 Takes a workload's SELECT; gives each row as one line of JSON, column name → value, as the database streams them. The
 transaction is read-only, whatever the statement says, and nothing is kept in memory but one page of rows.
 
-What can go wrong: the statement is wrong, or a column holds what JSON has no form for, or what cannot be read at all
-(ConfigError); the database cannot be used now (DatabaseDown).
+What can go wrong: a row holds what cannot be read or has no form in JSON (that row is given as :class:`Unread`, and the
+others go on); the statement is wrong, computes what the database refuses to compute (a division by zero), or has a column
+of a type that JSON has no form for (ConfigError); the database cannot be used now (DatabaseDown).
 """
 
-import math
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from nura_cli.delivery import reading
 from nura_cli.delivery.database import cause_of, errors_of, names_wrong, open_engine, read_only, refuses_row, wording
+from nura_cli.delivery.forms import NoForm, encode, plain
 from nura_cli.errors import ConfigError, DatabaseDown
 
 if TYPE_CHECKING:
@@ -30,18 +28,31 @@ PAGE = 1000
 """Rows that are held at a time."""
 
 
-def rows(url: str, query: str) -> Generator[bytes, None, None]:
-    """Yield each row of a SELECT as one JSON object on one line, without its line end.
+class Unread(NamedTuple):
+    """A row that has no form in JSON.
+
+    Attributes:
+        line: what of it could be read, as one JSON object.
+        why: names each column that could not be, and says why.
+    """
+
+    line: bytes
+    why: str
+
+
+def rows(url: str, query: str) -> Generator[bytes | Unread, None, None]:
+    """Yield each row of a SELECT as one JSON object on one line, without its line end; or why there is none.
 
     Args:
         url: a SQLAlchemy URL.
         query: passed to the driver as it is; it cannot change anything.
 
     Raises:
-        ConfigError: the statement is wrong, gives no rows, two columns of one name, or a value JSON has no form for.
+        ConfigError: the statement is wrong, gives no rows, two columns of one name, or a column whose type JSON has no form for.
         DatabaseDown: the database cannot be used now.
     """
     engine = open_engine(url)
+    reading.prepare(engine)
     try:
         with _as_ours(engine), read_only(engine) as connection:
             yield from _lines(connection, query)
@@ -49,14 +60,15 @@ def rows(url: str, query: str) -> Generator[bytes, None, None]:
         engine.dispose()
 
 
-def _lines(connection: "Connection", query: str) -> Iterator[bytes]:
+def _lines(connection: "Connection", query: str) -> Iterator[bytes | Unread]:
     # A percent sign is the query's own: without parameters no driver looks for places to put them.
     options = {"stream_results": True, "max_row_buffer": PAGE, "no_parameters": True}
     with closing(connection.execution_options(**options).exec_driver_sql(query)) as result:
-        yield from _encoded(result)
+        # In SQLite each value has a type of its own: there a column may hold one that has no form, among others that have.
+        yield from _encoded(result, typed=connection.dialect.name != "sqlite")
 
 
-def _encoded(result: "CursorResult[Any]") -> Iterator[bytes]:
+def _encoded(result: "CursorResult[Any]", typed: bool) -> Iterator[bytes | Unread]:
     if not result.returns_rows:
         raise ConfigError("the query gives no rows; a source is a SELECT")
     names = list(result.keys())
@@ -65,59 +77,45 @@ def _encoded(result: "CursorResult[Any]") -> Iterator[bytes]:
             raise ConfigError(
                 f"the query gives {n} columns named {name}", hint=f"name them apart: SELECT … AS {name}_2"
             )
-    encode = msgspec.json.Encoder(decimal_format="number").encode
-    for page in result.partitions(PAGE):
-        for row in page:
-            yield encode(dict(zip(names, map(_plain, names, row), strict=True)))
+    for row in result:  # one by one: where one fails, what came before it is given, and not only whole pages
+        try:
+            yield encode(dict(zip(names, map(_value, row), strict=True)))
+        except (ValueError, OverflowError, RecursionError):
+            yield _by_column(names, row, typed)
 
 
-def _plain(name: str, value: object) -> object:
-    """Return a value as JSON has it.
+def _value(value: object) -> object:
+    """Return a value as JSON has it. Raises ValueError: it has no form there, or could not be read."""
+    if type(value) is str:
+        if "\0" in value:
+            raise ValueError("a NUL character")
+        return value
+    return plain(value)
+
+
+def _by_column(names: Sequence[str], row: Sequence[object], typed: bool) -> Unread:
+    """Return a row that cannot be written as one: what of it can be, and why the rest cannot.
 
     Raises:
-        ConfigError: there is no form for it.
+        ConfigError: a column's type has no form, so that no row of it would have one.
     """
-    kind = type(value)
-    if value is None or kind in (str, int, bool):
-        return value
-    convert = _FORMS.get(kind)
-    try:
-        if convert is None:
-            raise ValueError(f"JSON has no form for {kind.__name__}")
-        return convert(name, value)
-    except ValueError as error:
-        raise ConfigError(
-            f"column {name}: {error}", hint=f"cast it in the query, such as CAST({name} AS TEXT); AS CHAR in MySQL"
-        ) from None
-
-
-def _finite(name: str, value: float | Decimal) -> float | Decimal:
-    if not math.isfinite(value):
-        raise ValueError(f"JSON has no {value}")
-    return value
-
-
-def _clock(span: timedelta) -> str:
-    """Return a span of time as SQL writes it: hours, as many as they are, minutes and seconds."""
-    minutes, seconds = divmod(abs(span) // timedelta(seconds=1), 60)
-    fraction = f".{abs(span).microseconds:06}" if span.microseconds else ""
-    sign = "-" if span < timedelta() else ""
-    return f"{sign}{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{fraction}"
-
-
-_ADDRESSES = (IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)
-_FORMS: dict[type, Callable[[str, Any], object]] = {
-    float: _finite,
-    Decimal: _finite,
-    datetime: lambda name, value: value.isoformat(),
-    date: lambda name, value: value.isoformat(),
-    time: lambda name, value: value.isoformat(),
-    timedelta: lambda name, value: _clock(value),
-    **dict.fromkeys((UUID, *_ADDRESSES), lambda name, value: str(value)),
-    list: lambda name, value: [_plain(name, item) for item in value],
-    tuple: lambda name, value: [_plain(name, item) for item in value],
-    dict: lambda name, value: {str(key): _plain(name, item) for key, item in value.items()},
-}
+    good, faults = {}, []
+    for name, value in zip(names, row, strict=True):
+        try:
+            good[name] = msgspec.Raw(encode(_value(value)))
+        except NoForm as error:
+            cast = f"cast it in the query, such as CAST({name} AS TEXT); AS CHAR in MySQL"
+            why = f"column {name}: JSON has no form for {error.kind}"
+            if typed:
+                raise ConfigError(why, hint=cast) from None
+            faults.append(f"{why} ({cast})")
+        except RecursionError:
+            faults.append(f"column {name}: nested too deeply")
+        except UnicodeEncodeError:
+            faults.append(f"column {name}: a lone surrogate (\\ud800 to \\udfff) in a string")
+        except (ValueError, OverflowError) as error:
+            faults.append(f"column {name}: {' '.join(str(error).split())}")
+    return Unread(encode(good), "; ".join(faults))
 
 
 def writes(error: BaseException) -> bool:
@@ -135,6 +133,8 @@ def _as_ours(engine: "Engine") -> Iterator[None]:
     """Turn what the database says into one of our errors."""
     try:
         yield
+    except UnicodeError as error:  # a driver of a kind that is not looked after
+        raise ConfigError(f"the query gives text that cannot be read: {error}", hint="cast it in the query") from error
     except errors_of(engine) as error:
         message = wording(error)
         if names_wrong(error) or writes(error):

@@ -325,6 +325,8 @@ class WriteBack:
                 warnings.simplefilter("ignore", sa.exc.SAWarning)  # types it does not know are no concern of ours
                 table = sa.Table(name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
             _retyped(connection, table)
+            if option == "table" and connection.dialect.name == "sqlite":
+                _add_row_ids(connection, table, {*self._where, *self._only_if})
             wrong = list(_ledger_rules(table, connection.dialect.name)) if option == "ledger" else []
             problems += ((option, f"table {named} {why}") for why in wrong)
             return None if wrong else table
@@ -452,9 +454,10 @@ def _retyped(connection: "Connection", table: "Table") -> None:
     if connection.dialect.name == "sqlite":
         declared = sa.text("SELECT name, upper(type) FROM pragma_table_xinfo(:named, :schema)")
         names = connection.execute(declared, {"named": table.name, "schema": table.schema or "main"})
-        for name, kind in names:
-            if isinstance(table.columns[name].type, sa.Numeric) and not kind.startswith(("NUMERIC", "DEC")):
-                table.columns[name].type = sa.types.NullType()
+        for name, kind in names:  # a virtual table has hidden columns, which are not reflected
+            column = table.columns.get(name)
+            if column is not None and isinstance(column.type, sa.Numeric) and not kind.startswith(("NUMERIC", "DEC")):
+                column.type = sa.types.NullType()
     elif getattr(connection.dialect, "is_mariadb", False):
         valid = sa.text(
             "SELECT constraint_name FROM information_schema.check_constraints WHERE level = 'Column' AND table_name = :named"
@@ -462,6 +465,25 @@ def _retyped(connection: "Connection", table: "Table") -> None:
         )
         for name in connection.scalars(valid, {"named": table.name, "schema": table.schema}):
             table.columns[name].type = sa.JSON()
+
+
+_ROW_IDS = frozenset({"rowid", "oid", "_rowid_", "docid"})
+"""Names by which SQLite finds a row of a table that has no such column; ``docid`` is that of FTS3 and FTS4."""
+
+
+def _add_row_ids(connection: "Connection", table: "Table", named: Collection[str]) -> None:
+    """Add the column that finds the rows of a full-text table, which has no key of its own, where it is asked for."""
+    import sqlalchemy as sa
+
+    inspector = sa.inspect(connection)
+    if table.name in inspector.get_view_names(table.schema):  # whose rows have none, whatever SQLite says
+        return
+    for name in sorted(_ROW_IDS & set(named) - set(table.columns.keys())):
+        try:
+            connection.execute(sa.select(sa.literal_column(name)).select_from(table).limit(0))
+        except sa.exc.OperationalError:  # a table WITHOUT ROWID
+            continue
+        table.append_column(sa.Column(name, sa.BigInteger()))
 
 
 _TYPE_NAMES = """

@@ -13,22 +13,34 @@ stage lock, and commits often, so that other stages get their turn.
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+import msgspec
 
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
-from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind
+from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind, UsageError
 from nura_cli.pipeline import lines, sameness
+from nura_cli.pipeline.guess import Command, guess
+from nura_cli.pipeline.keys import Keys
+from nura_cli.pipeline.lines import Line
 from nura_cli.pipeline.needs import Needs
 from nura_cli.pipeline.numbers import record_of
 from nura_cli.pipeline.render import compiled
 from nura_cli.pipeline.report import Problem, Report, counted
+from nura_cli.pipeline.unpack import Damaged, unpacked
 from nura_cli.state import Connection, State, tasks
 from nura_cli.state.disk import on_disk
 from nura_cli.states import TaskStatus
+
+if TYPE_CHECKING:
+    from nura_cli.delivery.source import Unread
 
 CHUNK_LINES = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -42,29 +54,81 @@ Lines = Generator[lines.Line, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input: a name for messages (a file name, or ``-``) and a stream of bytes."""
+    """One input: a name for messages (a file name, or ``-``), a stream of bytes, and for hints the workload's name."""
 
     name: str
     stream: BinaryIO
+    workload: str = "WORKLOAD"
+    lasting: ClassVar[bool] = False
 
     def lines(self, limit: int) -> Lines:
         """Yield its lines, none longer than ``limit`` bytes. Raises StateError: it cannot be read."""
         with on_disk("standard input" if self.name == "-" else self.name):
-            yield from lines.split(self.stream, limit)
+            given = unpacked(self.stream)
+            command = Command(self.name, self.workload, *filter(None, (given.tool,)))
+            why = f"is {given.why}; or {command.through()}" if given.why else guess(given.head, command)
+            if why is None and not given.tool:
+                yield from lines.split(given.stream, limit)
+                return
+            number = 0
+            try:
+                for line in lines.split(given.stream, limit):
+                    number = line.number
+                    yield line if why is None else lines.Line(number, line.data, why, whole=True)
+            except Damaged as error:
+                yield lines.Line(number + 1, b"", f"compressed data: {error}; the lines before are taken")
+
+    def place(self, line: Line) -> str:
+        """Return where a line stands, in words."""
+        if line.whole:
+            return "standard input" if self.name == "-" else self.name
+        return f"line {line.number}" if self.name == "-" else f"{self.name}, line {line.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Records out of a database: each is one JSON document on one line, without its line end."""
+    """Records out of a database: each is one JSON document on one line, without its line end, or cannot be read.
+
+    What is wrong with one lasts: the same query gives it again.
+    """
 
     name: str
-    rows: Generator[bytes, None, None]
+    rows: Generator["bytes | Unread", None, None]
+    keys: Keys
+    lasting: ClassVar[bool] = True
 
     def lines(self, limit: int) -> Lines:
         """Yield its records, none longer than ``limit`` bytes."""
         with closing(self.rows):
             for number, row in enumerate(self.rows, 1):
-                yield lines.bounded(number, row, limit)
+                if isinstance(row, bytes):
+                    yield lines.bounded(number, row, limit)
+                else:
+                    yield lines.Line(number, row.line, row.why)
+
+    def place(self, line: Line) -> str:
+        """Return which row a line is, by its key where that can be read, and the column that makes it no record."""
+        record, bad = _fields(line.data)
+        column = f", column {bad[0]}" if bad else ""
+        try:
+            return f"{self.name}, key {self.keys.of(record).json}{column}"
+        except InputError:
+            return f"{self.name}, row {line.number}{column}"
+
+
+def _fields(line: bytes) -> tuple[dict[str, Any], list[str]]:
+    """Return what of a record can be read, field by field, and the names of the fields that cannot."""
+    good, bad = {}, []
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}, []
+    for name, raw in fields.items():
+        try:
+            good[name] = lines.document(bytes(raw))
+        except InputError:
+            bad.append(name)
+    return good, bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +137,7 @@ class Objects:
 
     name: str
     records: Iterable[Mapping[str, Any]]
+    lasting: ClassVar[bool] = False
 
     def lines(self, limit: int) -> Lines:
         """Yield its records as JSON, none longer than ``limit`` bytes.
@@ -82,15 +147,59 @@ class Objects:
         """
         for number, record in enumerate(self._given(), 1):
             try:
-                yield lines.bounded(number, json.dumps(record, allow_nan=False).encode(), limit)
-            except (TypeError, ValueError, RecursionError) as error:
+                yield lines.bounded(number, _as_json(record), limit)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
                 yield lines.Line(number, b"", f"has no form in JSON: {error}")
+
+    def place(self, line: Line) -> str:
+        """Return where a record stands, in words."""
+        return f"record {line.number}"
 
     def _given(self) -> Iterator[Mapping[str, Any]]:
         try:
             yield from self.records
         except Exception as error:
             raise GiverFailed(error) from error
+
+
+def records_of(given: Any) -> Iterable[Mapping[str, Any]]:
+    """Return the records that are given: one mapping is one. Raises UsageError: these are none."""
+    if isinstance(given, Mapping):
+        return [given]
+    kind = type(given).__name__
+    if hasattr(given, "columns") and hasattr(given, "shape"):  # iterating over a table gives the names of its columns
+        rows = 'table.to_dict("records") in pandas, table.to_dicts() in polars'
+        raise UsageError(f"records are mappings, and a {kind} is a whole table", hint=f"give {rows}")
+    if (
+        isinstance(given, str | bytes | bytearray | os.PathLike)
+        or not isinstance(given, Iterable)
+        or hasattr(given, "read")
+    ):
+        hint = "give an iterable of dicts; a file goes through the command: nura enqueue WORKLOAD FILE"
+        raise UsageError(f"records are mappings, and a {kind} is none", hint=hint)
+    return given
+
+
+def _as_json(record: Any) -> bytes:
+    """Return a record as one line. Raises TypeError, ValueError: it has no form; says which field it is about."""
+    if isinstance(record, dict):
+        try:
+            return json.dumps(record, allow_nan=False).encode()
+        except (TypeError, ValueError):
+            pass  # it holds more than JSON's own kinds: a decimal, a date
+    from nura_cli.delivery.forms import encode, plain
+
+    if not isinstance(record, Mapping):
+        if not callable(getattr(record, "keys", None)):  # as a row of sqlite3 has
+            raise TypeError(f"a {type(record).__name__} is no mapping of fields")
+        record = {name: record[name] for name in record.keys()}  # noqa: SIM118 - it iterates over its values
+    fields = {}
+    for name, value in record.items():
+        try:
+            fields[str(name)] = plain(value)
+        except ValueError as error:
+            raise ValueError(f"{error} (field {name})") from None
+    return encode(fields)
 
 
 class GiverFailed(Exception):
@@ -115,7 +224,7 @@ def from_source(workload: WorkloadConfig, config: Config) -> Rows:
     if workload.source is None:
         raise ConfigError("the workload has no source", hint="give it a database and a query")
     url = config.databases[workload.source.database].secret()
-    return Rows(f"source of {workload.name}", source.rows(url, workload.source.query))
+    return Rows(f"source of {workload.name}", source.rows(url, workload.source.query), Keys(workload.key))
 
 
 class Reader:
@@ -130,10 +239,8 @@ class Reader:
         self.dialect = dialect
         self.limit = dialect.limits.line_bytes
         self._prefix = key_prefix
+        self._keys = Keys(workload.key, key_prefix)
         self._prompt = compiled(workload, prompt_text(workload))
-        fields = workload.key
-        self._fields = [fields] if isinstance(fields, str) else list(fields)
-        self._composite = not isinstance(fields, str)
         self._names = self._prompt.names if self._prompt else frozenset[str]()
         self._needs = Needs(workload)
 
@@ -154,22 +261,27 @@ class Reader:
                 self._needs.check(key.json, lines.document(ready.body))
             return Read((self.dialect.name, ready.endpoint, ready.model), key, ready.body, line)
         if type(document) is not dict:
-            raise InputError("not a JSON object")
+            raise InputError(_NO_OBJECT.get(type(document), "not a JSON object"))
         if not self._names <= document.keys():
-            missing = ", ".join(sorted(self._names - document.keys()))
-            raise InputError(f"the prompt needs {missing}, which the record lacks")
-        key = self._key(document)
+            missing = sorted(self._names - document.keys())
+            hint = lines.near(missing, document) or _within(self._names, document)
+            raise InputError(f"the prompt needs {', '.join(missing)}, which the record lacks{hint}")
+        key = self._keys.of(document)
         if self._needs:
             self._needs.check(key.json, document)
         return Read(_RECORD_LANE, key, line, line)
 
-    def _key(self, record: dict[str, Any]) -> lines.Key:
-        """Return a record's key, of one field or several. Raises InputError: one is missing, or is no key."""
-        absent = [name for name in self._fields if name not in record]
-        if absent:
-            raise InputError(f"its key field {', '.join(absent)} is missing")
-        value = [record[name] for name in self._fields] if self._composite else record[self._fields[0]]
-        return lines.key_of(value, self._prefix)
+
+_NO_OBJECT = {list: "a JSON array and not an object; jq -c '.[]' writes its elements one on each line"}
+
+
+def _within(wanted: AbstractSet[str], record: Mapping[str, Any]) -> str:
+    """Return where in a record what is wanted stands, for one that is a whole document of records; else nothing."""
+    for name, value in record.items():
+        inner = value[0] if isinstance(value, list) and value else None
+        if isinstance(inner, dict) and wanted <= inner.keys() and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            return f"; the elements of its {name} have it, which jq -c '.{name}[]' writes one on each line"
+    return ""
 
 
 _RECORD_LANE = ("", "", "")
@@ -192,10 +304,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """A read line and where it stood."""
+    """A read line, as it came, and the input in which it stood."""
 
-    source: str
-    number: int
+    source: Input
+    line: lines.Line
     read: Read
 
 
@@ -238,9 +350,9 @@ def run(
         with closing(_kept(source.lines(reader.limit), intake.flush)) as given:
             for line in given:
                 try:
-                    intake.take(Numbered(source.name, line.number, reader.read(line)))
+                    intake.take(Numbered(source, line, reader.read(line)))
                 except InputError as error:
-                    intake.refuse("rejected", source.name, line.number, line.data, error.message)
+                    intake.refuse("rejected", source, line, error.message)
     intake.flush()
     return intake.report()
 
@@ -252,10 +364,6 @@ def _kept(given: Lines, flush: Callable[[], None]) -> Lines:
     except Exception:
         flush()
         raise
-
-
-_UNNAMED = {"-": "line", "records": "record"}
-"""Inputs without a name worth giving, and what one of their parts is called."""
 
 
 class _Intake:
@@ -285,7 +393,9 @@ class _Intake:
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
         self._unanswered = {TaskStatus.FAILED: 0, TaskStatus.CANCELLED: 0}
         self._again = 0
-        self._printed: list[str] = []
+        self._said: dict[tuple[str, str], bool] = {}
+        self._told = 0
+        self._lasting = False
 
     def take(self, line: Numbered) -> None:
         self._chunk.append(line)
@@ -294,13 +404,17 @@ class _Intake:
             self.flush()
             self._state.yield_to_writers()
 
-    def refuse(self, kind: str, source: str, number: int, line: bytes, why: str) -> None:
+    def refuse(self, kind: str, source: Input, line: lines.Line, why: str) -> None:
         self._counts[kind] += 1
-        place = f"{_UNNAMED[source]} {number}" if source in _UNNAMED else f"{source}, line {number}"
-        if len(self._printed) < MOST_PRINTED:
-            self._printed.append(f"{place}: {why}")
+        place = source.place(line)
+        if (place, why) in self._said:
+            self._told += 1
+        elif len(self._said) < MOST_PRINTED:
+            self._said[place, why] = source.lasting
+            self._told += 1
+        self._lasting |= source.lasting
         if self._rejects:
-            self._rejects(source, number, line, why)
+            self._rejects(source.name, line.number, line.data, why)
 
     def flush(self) -> None:
         if self._chunk:
@@ -314,7 +428,7 @@ class _Intake:
                     conflicts = self._one_by_one(db, workload, rows)
             for line in conflicts:
                 why = f"key {line.read.key.json} was enqueued with other content; --replace sends the new one"
-                self.refuse("conflicts", line.source, line.number, line.read.line, why)
+                self.refuse("conflicts", line.source, line.line, why)
         self._chunk, self._bytes = [], 0
         self._progress(sum(self._counts.values()))
 
@@ -365,14 +479,19 @@ class _Intake:
         return conflicts
 
     def report(self) -> Report:
-        problems = [Problem(ProblemKind.INPUT, text, EX_PARTIAL, workload=self._workload) for text in self._printed]
-        unprinted = self._counts["rejected"] + self._counts["conflicts"] - len(self._printed)
-        if unprinted > 0:
-            more = f"and {unprinted} more lines were not taken; --rejects FILE keeps them all"
-            problems.append(Problem(ProblemKind.INPUT, more, EX_PARTIAL, workload=self._workload))
+        problems = [self._problem(place, why, lasts) for (place, why), lasts in self._said.items()]
+        unsaid = self._counts["rejected"] + self._counts["conflicts"] - self._told
+        if unsaid > 0:
+            more = f"{unsaid} more lines were not taken; --rejects FILE keeps them all"
+            problems.append(self._problem("", f"and {more}", self._lasting))
         counts = {f"duplicates_{status}": n for status, n in self._unanswered.items()}
         result = {**self._counts, **counts, "enqueued_again": self._again, "hint": self._hint()}
         return Report(result, problems, worked=True)
+
+    def _problem(self, place: str, why: str, lasts: bool) -> Problem:
+        text = f"{place}: {why}" if place else why
+        about = text if lasts and place else "more" if lasts else None
+        return Problem(ProblemKind.INPUT, text, EX_PARTIAL, workload=self._workload, about=about, stays=lasts)
 
     def _hint(self) -> str | None:
         """Return what of the duplicates has no answer, and what to type for one, and what had been cancelled; else None."""
@@ -428,4 +547,8 @@ def preview(
                     endpoint = spec.endpoint if prompt else read.queue[1]
                     yield dialect.request(b"preview-%d" % shown, endpoint, request)
                 except InputError as error:
-                    yield InputError(f"line {line.number}: {error.message}")
+                    named = line.whole or source.lasting
+                    place = source.place(line) if named else f"line {line.number}"
+                    yield InputError(f"{place}: {error.message}")
+                    if line.whole:
+                        break

@@ -4,8 +4,10 @@ Takes bytes, gives documents or :class:`InputError`; a line that cannot be used 
 """
 
 import codecs
+import difflib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
+from decimal import Decimal
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
@@ -16,15 +18,26 @@ from nura_cli.state import tasks
 _decode = msgspec.json.Decoder().decode
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 _NOT_A_NUMBER = re.compile(rb"[:,\[\s]-?(NaN|Infinity)\b|^-?(NaN|Infinity)\b")
+_PYTHONS = re.compile(
+    rb"^[\[{\s]*\{?'|^\{[^\"]*\"[^\"]*\": *(None|True|False)\b|^[\[{].*[:,\[] *(None|True|False)\b *[,}\]]"
+)
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
 class Line(NamedTuple):
-    """One line: its number in its file (1-based), its bytes without the line end, and why it cannot be used, if known."""
+    """One line.
+
+    Attributes:
+        number: its place in its file, from 1 on.
+        data: its bytes, without the line end.
+        fault: why it cannot be used, if that is known.
+        whole: the fault is that of all lines of its file, and need be said once only.
+    """
 
     number: int
     data: bytes
     fault: str | None = None
+    whole: bool = False
 
 
 def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:
@@ -88,7 +101,7 @@ def _any_string(value: Any, test: Callable[[str], bool]) -> bool:
 def _why(line: bytes, error: Exception) -> str:
     """Say why a line is no JSON, in words that name what people have done rather than what the parser met."""
     if isinstance(error, UnicodeDecodeError):
-        return "not valid UTF-8"
+        return "not valid UTF-8 (text of another encoding goes through iconv -f WINDOWS-1252 -t UTF-8, say)"
     if line.startswith(codecs.BOM_UTF8):
         return "a byte order mark in the middle of the input"
     if b"\0" in line:
@@ -97,10 +110,56 @@ def _why(line: bytes, error: Exception) -> str:
         return "a lone surrogate (\\ud800 to \\udfff) in a string"
     if _NOT_A_NUMBER.search(line):
         return "NaN and Infinity are not JSON"
+    if _PYTHONS.search(line):
+        return "not JSON but Python's own form: write it by json.dumps(record)"
     if "out of range" in str(error):
         return "a number too large to represent"
     detail = str(error).removeprefix("JSON is malformed: ")
-    return f"not valid JSON: {detail}"
+    return f"not valid JSON: {detail}{_cure(line, detail)}"
+
+
+def _cure(line: bytes, detail: str) -> str:
+    """Return what to type where more than one document stands on a line, or one is an element of an array; else nothing."""
+    if line.endswith(b",") and _is_document(line[:-1]):
+        return "; it is an element of a JSON array, which jq -c '.[]' takes apart"
+    if "trailing characters" in detail and line.startswith(b"{"):
+        return "; where it is another document, jq -c . writes one on each line"
+    return ""
+
+
+def _is_document(line: bytes) -> bool:
+    """Return whether a line is JSON."""
+    try:
+        _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def nearest(wanted: Collection[str], known: Collection[str]) -> tuple[str, str] | None:
+    """Return the first wanted name that a known one nearly is, and that one; None where there is no such."""
+    names = [name for name in list(known)[:_MOST_NAMES] if len(name) <= _LONGEST_NAME and printable(name)]
+    for name in wanted:
+        alike = [one for one in names if one.casefold() == name.casefold()]
+        for found in alike or difflib.get_close_matches(name, names, 1, _NEAR):
+            if found not in wanted:
+                return name, found
+    return None
+
+
+def near(wanted: Collection[str], known: Collection[str]) -> str:
+    """Return ``; the record has titel; did you mean title?`` for a near miss, or nothing."""
+    found = nearest(wanted, known)
+    return f"; the record has {found[1]}; did you mean {found[0]}?" if found else ""
+
+
+_MOST_NAMES, _LONGEST_NAME, _NEAR = 200, 80, 0.65
+"""What near misses are looked for among: names of a record come from anywhere."""
+
+
+def printable(text: str) -> bool:
+    """Return whether a name can stand in a message as it is."""
+    return text.isprintable()
 
 
 class Key(NamedTuple):
@@ -116,7 +175,7 @@ KEY_BYTES = 512
 
 
 def key_of(value: Any, prefix: str = "") -> Key:
-    """Return the key that a value stands for: a string, an integer, or an array of these (a composite key).
+    """Return the key that a value stands for: a string, an integer (1.0 is one), or an array of these (a composite key).
 
     Args:
         value: as it stands in the record.
@@ -125,6 +184,7 @@ def key_of(value: Any, prefix: str = "") -> Key:
     Raises:
         InputError: the value is no key; says why.
     """
+    value = [_whole(part) for part in value] if isinstance(value, list) else _whole(value)
     if prefix:
         if isinstance(value, list):
             raise InputError("--key-prefix does not go with a composite key")
@@ -138,6 +198,15 @@ def key_of(value: Any, prefix: str = "") -> Key:
     if len(identity.encode()) > KEY_BYTES:
         raise InputError(f"its key is longer than {KEY_BYTES} bytes")
     return Key(msgspec.json.encode(value).decode(), identity)
+
+
+def _whole(value: Any) -> Any:
+    """Return a number that is whole as an integer: 1.0 is 1. Past 2^53 a fraction may not be the number that was meant."""
+    fraction = isinstance(value, float | Decimal)
+    return int(value) if fraction and abs(value) < _EXACT and value == int(value) else value
+
+
+_EXACT = 2**53
 
 
 def shown(identity: str) -> str:
@@ -164,6 +233,7 @@ def _kind(value: Any) -> str:
         type(None): "null",
         bool: "a boolean",
         float: "a fraction",
+        Decimal: "a fraction",
         dict: "an object",
         list: "an array in an array",
     }

@@ -13,6 +13,7 @@ import msgspec
 from nura_cli.config import WorkloadConfig
 from nura_cli.delivery.expressions import FIELDS, Pick, Reads, compiled, reads
 from nura_cli.errors import InputError
+from nura_cli.pipeline.lines import near
 
 _KNOWN = frozenset({"workload", "key", "record"})
 """The fields of an answer document that are known before there is an answer."""
@@ -64,7 +65,7 @@ class Needs:
             why = _fault(need, known)
             if why is not None:
                 here = [name for name in need.reads.record if name in record and name not in kept]
-                hint = f" (name {here[0]} under keep)" if here else ""
+                hint = f" (name {here[0]} under keep)" if here else near(need.reads.absent(record), record)
                 raise InputError(f"write_back.{need.place}: {why}{hint}")
 
 

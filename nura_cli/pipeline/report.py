@@ -33,6 +33,7 @@ class Problem:
         message, hint: for a person; what is known of secrets is taken out of the message.
         exit_code: what the run would end with, were this all; 0 for what was said before and waits for a person.
         about: what tells it from another problem of its kind, where provider, workload and batch do not.
+        stays: it is met again in the next run, whatever its kind.
     """
 
     kind: ProblemKind
@@ -43,6 +44,7 @@ class Problem:
     workload: str | None = None
     batch_id: int | None = None
     about: str | None = None
+    stays: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", scrub.clean(self.message))
@@ -50,7 +52,7 @@ class Problem:
     @property
     def lasting(self) -> bool:
         """Whether it is a condition that lasts from run to run, rather than something that happened in this one."""
-        return self.kind in _LASTING
+        return self.stays or self.kind in _LASTING
 
     @property
     def scope(self) -> str:

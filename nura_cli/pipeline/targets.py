@@ -1,10 +1,11 @@
 """Where a workload's answers go: the application's table, and its receivers by name."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nura_cli.config import Config, DatabaseConfig, EventConfig, WorkloadConfig, WriteBackConfig
-from nura_cli.errors import ConfigError, DatabaseDown
+from nura_cli.errors import ConfigError, ConfigProblem, DatabaseDown
 from nura_cli.pipeline.plans import plan_of
 from nura_cli.state import State, outbox
 
@@ -49,9 +50,11 @@ def checked(state: State, workload: WorkloadConfig, config: Config, *, note: boo
         note: remember that they were found right.
 
     Raises:
-        ConfigError: database, table, columns or expressions are wrong; with every problem, each at its option.
+        ConfigError: database, table, columns or expressions are wrong, or a command of its events cannot be run, or a webhook's
+            secret cannot be read; with every problem, each at its option.
         DatabaseDown: it cannot be asked now, and never was.
     """
+    _check_receivers(workload)
     options = workload.write_back
     if options is None:
         return
@@ -68,6 +71,33 @@ def checked(state: State, workload: WorkloadConfig, config: Config, *, note: boo
     if note and outbox.known_good(state.db, name) != digest:
         with state.transaction() as db:
             outbox.remember_good(db, name, digest)
+
+
+def _check_receivers(workload: WorkloadConfig) -> None:
+    """See that a workload's events could be told. Raises ConfigError: a program or a secret is not there."""
+    problems = [
+        ConfigProblem(f"workloads.{workload.name}.events.{n}.{option}", None, why)
+        for n, event in enumerate(workload.events)
+        for option, why in _receiver_faults(event)
+    ]
+    if problems:
+        text = "\n".join(f"{one.where}: {one.message}" for one in problems)
+        raise ConfigError(text, problems=problems, workload=workload.name)
+
+
+def _receiver_faults(event: EventConfig) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a receiver. A secret out of the environment is looked at when it is needed: reconcile may have
+    one, and dispatch, run by hand, none.
+    """
+    from nura_cli.delivery import events
+
+    if event.command is not None and (why := events.not_to_be_run(event.command)):
+        yield "command", why
+    if event.secret_file is not None:
+        try:
+            events.check_secret(event.secret())
+        except ConfigError as error:
+            yield "secret_file", error.message.removeprefix("secret_file: ")
 
 
 def follow(state: State, config: Config) -> None:

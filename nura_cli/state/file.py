@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 from nura_cli import clock as clocks
 from nura_cli import logs
 from nura_cli.clock import Clock
-from nura_cli.errors import ConfigError, NuraError, StateCorrupt, StateError, StateNewer
+from nura_cli.errors import ConfigError, NuraError, StateCorrupt, StateError, StateForeign, StateNewer
 from nura_cli.state import disk, locks, schema, snapshots
 from nura_cli.state.connection import Connection
 from nura_cli.state.disk import sync_folder
@@ -35,6 +35,7 @@ _OWN = re.compile(
     rf"|{snapshots.NAME}(\.part)?"
 )
 """How the names of the files and folders of nura's own go on after the state file's."""
+_OWN_FILE = "set state: (or --state) to a file of nura's own"
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "smbfs", "afs", "ncpfs"})
 
 
@@ -66,7 +67,7 @@ class State:
 
         Raises:
             StateError: it cannot be opened, lies on a network file system, or does not exist and ``create`` is off.
-            StateCorrupt, StateNewer: it is damaged, or a newer nura wrote it.
+            StateCorrupt, StateForeign, StateNewer: it is damaged, something else, or a newer nura wrote it.
         """
         path = Path(os.path.realpath(path))
         self.path = path
@@ -83,7 +84,7 @@ class State:
                 _make(path)
             else:
                 raise StateError(f"{path}: no such state file", hint="nura enqueue makes it with the first record")
-            self.db = _connect(path)
+            self.db = self._connected()
             self.db.clock = clock or clocks.now
             try:
                 self.state_id = self._prepare(newer)
@@ -185,7 +186,7 @@ class State:
 
     def _refuse_other_kind(self) -> None:
         if not self.path.is_file():
-            raise StateError(f"{self.path}: is no plain file", hint="set state: (or --state) to a file of nura's own")
+            raise StateError(f"{self.path}: is no plain file", hint=_OWN_FILE)
 
     def _refuse_second_name(self) -> None:
         """A file with two names (hard links, or mounted by itself) has two WALs, one beside each: what one process commits the
@@ -205,17 +206,28 @@ class State:
 
     def _refuse_emptied(self) -> None:
         """A file without a byte, on which stages have run before, has lost what it held: it is not made anew in silence."""
-        ran = any(self.lock_path(stage).exists() for stage in ("dispatch", "poll", "reconcile"))
-        if ran and not self.path.stat().st_size:
+        if self._ran() and not self.path.stat().st_size:
             raise StateCorrupt(
                 f"{self.path}: is empty, and stages have run on it before",
                 hint="restore a backup; to start anew without what it held, remove it",
             )
 
+    def _ran(self) -> bool:
+        """Return whether stages have run on it: its name has been that of a state file."""
+        return any(self.lock_path(stage).exists() for stage in ("dispatch", "poll", "reconcile"))
+
+    def _connected(self) -> Connection:
+        """Open a connection. Raises StateForeign: there never was a state file under this name, and what is there is no database."""
+        try:
+            return _connect(self.path)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB and not self._ran():
+                raise StateForeign(f"{self.path}: is not an SQLite database", hint=_OWN_FILE) from error
+            raise
+
     def _prepare(self, newer: bool) -> str:
         """See that the file is nura's and of this version, migrated where it is older; return its id."""
         version = self._version()
-        self._refuse_others_database(version)
         if version > schema.VERSION:
             self._refuse_newer(version, newer)
         if version < schema.VERSION:
@@ -240,20 +252,6 @@ class State:
             f"{self.path}: written by a newer nura (schema {version}, this one knows {schema.VERSION})",
             hint=f"run the newer nura{only}; or restore an older state file",
         )
-
-    def _refuse_others_database(self, version: int) -> None:
-        """An SQLite database that is not nura's is left alone; one without a table becomes nura's.
-
-        The tables are looked at first: another process may be making them at this moment, and the id comes with them.
-        """
-        names = {row[0] for row in self.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        application = self.db.execute("PRAGMA application_id").fetchone()[0]
-        foreign = application or version or names - {"_sqlite_migrations", "sqlite_sequence"}
-        if application != schema.APPLICATION_ID and foreign:
-            raise StateCorrupt(
-                f"{self.path}: is an SQLite database, but not nura's",
-                hint="set state: (or --state) to a file of nura's own",
-            )
 
     def _migrate(self) -> None:
         self.refuse_root()
@@ -423,6 +421,7 @@ def _connect(path: Path) -> Connection:
     uri = f"{path.absolute().as_uri()}?{_mode(path)}"
     db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, factory=Connection)
     try:
+        _refuse_others_database(db, path)
         if not db.execute("PRAGMA page_count").fetchone()[0]:
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
         if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -436,6 +435,19 @@ def _connect(path: Path) -> Connection:
         db.close()
         raise
     return db
+
+
+def _refuse_others_database(db: Connection, path: Path) -> None:
+    """An SQLite database that is not nura's is left alone, its journal's mode included; one without a table becomes nura's.
+
+    The tables are looked at first: another process may be making them at this moment, and the id comes with them.
+    """
+    names = {row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    foreign = application or version or names - {"_sqlite_migrations", "sqlite_sequence"}
+    if application != schema.APPLICATION_ID and foreign:
+        raise StateForeign(f"{path}: is an SQLite database, but not nura's", hint=_OWN_FILE)
 
 
 def _insist(db: sqlite3.Connection, statement: str) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from nura_cli.delivery import source
 from tests.contract.test_write_back import answer
 from tests.databases import KINDS, Database, opened
 
@@ -102,7 +101,7 @@ def table_of(database: Database, column: str, literal: str) -> dict[str, Any]:
         database.run("CREATE DOMAIN short AS VARCHAR(3)")
     database.run(f"CREATE TABLE t (id INTEGER PRIMARY KEY, v {column}, a INTEGER)")
     database.run(f"INSERT INTO t (id, v) VALUES (1, {literal})")
-    [line] = source.rows(database.url, "SELECT v FROM t")
+    [line] = database.read("SELECT v FROM t")
     return msgspec.json.decode(line, type=dict[str, msgspec.Raw])
 
 

@@ -70,31 +70,54 @@ def test_two_columns_of_one_name_are_refused(articles: Database) -> None:
         articles.records("SELECT a.id, b.id FROM articles a JOIN articles b ON a.id = b.id")
 
 
-def test_what_json_has_no_form_for_is_refused_by_its_column(database: Database) -> None:
+def test_a_type_that_json_has_no_form_for_is_a_matter_of_configuration(database: Database) -> None:
+    if database.kind == "sqlite":
+        return  # its columns have no types
     literal = "'\\xff00'::bytea" if database.kind == "postgresql" else "x'ff00'"
     with pytest.raises(ConfigError, match="column raw") as caught:
         database.records(f"SELECT {literal} AS raw")
     assert "CAST(raw AS TEXT)" in str(caught.value.hint)
 
 
-def test_an_infinite_number_is_refused(database: Database) -> None:
-    if database.kind == "mariadb":
-        return  # it has none
-    literal = "9e999" if database.kind == "sqlite" else "'Infinity'::float8"
-    with pytest.raises(ConfigError, match="column much"):
-        database.records(f"SELECT {literal} AS much")
+BROKEN = {
+    "sqlite": ["CAST(x'61ff' AS TEXT)", "9e999", "-9e999", "x'ff00'", "'a' || char(0) || 'b'"],
+    "postgresql": [
+        *("date 'infinity'", "date '-infinity'", "date '0044-03-15 BC'", "date '10000-01-01'", "time '24:00'"),
+        *("timestamp '0001-01-01 BC'", "timestamptz 'infinity'", "timestamptz '9999-12-31 23:59:59-14'"),
+        *("'Infinity'::float8", "'NaN'::float8", "'NaN'::numeric", "ARRAY['NaN'::float8]", "ARRAY[date 'infinity']"),
+        *("'[1e5000]'::jsonb", "'[\"\\ud800\"]'::json", "('[1' || repeat('0', 5000) || ']')::json"),
+    ],
+    "mariadb": [],
+}
+"""Values that Python or JSON cannot hold, in one row among others."""
 
 
-@pytest.mark.parametrize(
-    "value", ["date 'infinity'", "date '0044-03-15 BC'", "timestamptz 'infinity'", "time '24:00'", "1 / 0"]
-)
-def test_a_value_that_cannot_be_read_is_a_matter_of_configuration(database: Database, value: str) -> None:
-    """Time does not help it: it is no outage, after which the query would be tried again for ever."""
-    query = f"SELECT {value} AS v" if database.kind == "postgresql" else "SELECT CAST(x'ff' AS TEXT) AS v"
-    if database.kind == "mariadb":
-        return  # it converts whatever it has to what is asked for
-    with pytest.raises(ConfigError, match="cannot be read"):
-        database.records(query)
+@pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind in KINDS for value in BROKEN[kind]])
+def test_one_row_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path, kind: str, value: str) -> None:
+    with opened(kind, tmp_path) as database:
+        null = "NULL" if kind == "sqlite" else f"CAST(NULL AS {database.run(f'SELECT pg_typeof({value})')[0][0]})"
+        query = f"SELECT 1 AS id, {null} AS bad UNION ALL SELECT 2, {value} UNION ALL SELECT 3, {null}"
+        first, broken, last = source.rows(database.url, query)
+    assert (first, last) == (b'{"id":1,"bad":null}', b'{"id":3,"bad":null}')
+    assert isinstance(broken, source.Unread)
+    assert broken.line == b'{"id":2}'
+    assert broken.why.startswith("column bad: ")
+    assert "\n" not in broken.why
+    assert len(broken.why) < 300
+
+
+def test_every_column_that_cannot_be_read_is_named(database: Database) -> None:
+    if database.kind == "sqlite":
+        assert database.unread("SELECT 9e999 AS a, 1 AS b, CAST(x'ff' AS TEXT) AS c") == [
+            "column a: JSON has no inf; column c: text that is not UTF-8, from its byte 1 on"
+        ]
+
+
+def test_what_the_database_refuses_to_compute_is_a_matter_of_configuration(database: Database) -> None:
+    """It ends the query, and time does not help: it is no outage, after which it would be tried again for ever."""
+    if database.kind == "postgresql":
+        with pytest.raises(ConfigError, match="cannot be read: division by zero"):
+            database.records("SELECT 1 / 0 AS v")
 
 
 def test_a_span_of_time_is_written_as_sql_writes_it(database: Database) -> None:
@@ -109,7 +132,7 @@ def test_a_span_of_time_is_written_as_sql_writes_it(database: Database) -> None:
 def test_numbers_are_given_as_they_are(database: Database) -> None:
     if database.kind == "postgresql":
         query = "SELECT 12345678901234567890.123456789 AS a, '{\"n\": [12345678901234567890.5]}'::jsonb AS b"
-        [line] = source.rows(database.url, query)
+        [line] = database.read(query)
         assert line == b'{"a":12345678901234567890.123456789,"b":{"n":[12345678901234567890.5]}}'
     assert database.records("SELECT 9007199254740993 AS n") == [{"n": 9007199254740993}]
 
@@ -140,7 +163,7 @@ def test_the_types_of_postgresql_become_what_json_has(database: Database) -> Non
         " '{\"a\": [1]}'::jsonb AS doc, ARRAY[1,2] AS list, '00000000-0000-0000-0000-000000000001'::uuid AS id,"
         " 9223372036854775807 AS large"
     )
-    [line] = source.rows(database.url, query)
+    [line] = database.read(query)
     assert b'"price":12.50' in line
     assert json.loads(line) == {
         "yes": True,

@@ -966,3 +966,59 @@ def test_the_statements_for_mysql_can_be_made() -> None:
     assert writer._update.startswith("UPDATE t SET `a%%`=%s WHERE t.id = %s")
     assert "<=>" in writer._update
     assert writer._update_values((1, 2, 3)) == (3, 1, 2, 3)
+
+
+# --- tables that SQLite makes up
+
+
+FULL_TEXT = {
+    "fts5": "CREATE VIRTUAL TABLE x USING fts5(body, summary UNINDEXED)",
+    "fts5 of trigrams": "CREATE VIRTUAL TABLE x USING fts5(body, summary, tokenize='trigram')",
+    "fts4": "CREATE VIRTUAL TABLE x USING fts4(body, summary)",
+    "a table without a key": "CREATE TABLE x (body, summary)",
+}
+
+
+@pytest.mark.parametrize("create", FULL_TEXT.values(), ids=FULL_TEXT)
+@pytest.mark.parametrize("where", ["rowid", "_rowid_", "oid"])
+def test_a_full_text_table_is_written_by_its_row_ids(tmp_path: Path, create: str, where: str) -> None:
+    with opened("sqlite", tmp_path) as database:
+        database.run(create)
+        database.run("INSERT INTO x (rowid, body) VALUES (7, 'seven'), (8, 'eight')")
+        options: dict[str, Any] = {"table": "x", "where": {where: "key"}, "set_": {"summary": "text"}}
+        documents = [answer(7), answer(99)]
+        assert database.kinds(*documents, **options, only_if={"body": "'seven'"}) == ["written", "gone"]
+        assert database.kinds(*documents, **options) == ["unchanged", "gone"]
+        assert database.run("SELECT rowid, body, summary FROM x ORDER BY 1") == [
+            (7, "seven", "done"),
+            (8, "eight", None),
+        ]
+
+
+def test_a_full_text_table_is_written_by_a_column_of_its_own(tmp_path: Path) -> None:
+    with opened("sqlite", tmp_path) as database:
+        database.run("CREATE VIRTUAL TABLE x USING fts5(id UNINDEXED, body, summary)")
+        database.run("INSERT INTO x (id, body) VALUES (1, 'one'), (2, 'two')")
+        options: dict[str, Any] = {"table": "x", "where": {"id": "key"}, "set_": {"summary": "text"}}
+        assert database.kinds(answer(2), **options) == ["written"]
+        assert database.run("SELECT id FROM x WHERE x MATCH 'done'") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "create", ["CREATE TABLE x (id TEXT PRIMARY KEY, a) WITHOUT ROWID", "CREATE VIEW x AS SELECT 1 AS a"]
+)
+def test_where_there_are_no_row_ids_none_is_made_up(tmp_path: Path, create: str) -> None:
+    with opened("sqlite", tmp_path) as database:
+        database.run(create)
+        with pytest.raises(ConfigError, match="table x has no column rowid"):
+            database.write(answer(1), table="x", where={"rowid": "key"})
+
+
+def test_a_generated_column_finds_a_row_and_is_never_set(database: Database) -> None:
+    stored = "GENERATED ALWAYS AS (id * 2) STORED"
+    database.run(f"CREATE TABLE t (id INTEGER PRIMARY KEY, twice INTEGER {stored}, a TEXT)")
+    database.run("INSERT INTO t (id) VALUES (7), (8)")
+    assert database.kinds(answer(14), where={"twice": "key"}) == ["written"]
+    assert database.run("SELECT id, a FROM t ORDER BY id") == [(7, "done"), (8, None)]
+    with pytest.raises(ConfigError, match=r"set\.twice: the database computes this column itself"):
+        database.write(answer(7), set_={"twice": "key"})

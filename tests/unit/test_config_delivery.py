@@ -1,11 +1,13 @@
 """The options of delivery: databases, sources, write-back, events."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from nura_cli import config
 from nura_cli.config import DatabaseConfig
+from nura_cli.delivery import source
 from nura_cli.errors import ConfigError
 
 BASE = """\
@@ -141,6 +143,34 @@ def test_a_sqlite_file_is_relative_to_the_configuration(tmp_path: Path, monkeypa
     assert database(tmp_path, "url_env: APP_URL").secret() == f"sqlite:///{tmp_path}/data/app.db?timeout=3"
     assert database(tmp_path, "url_file: url").secret() == f"sqlite+pysqlite:///{tmp_path}/app.db"
     assert database(tmp_path, "url: 'postgresql://me@host/db'").secret() == "postgresql://me@host/db"
+
+
+@pytest.mark.parametrize("folder", ["plain", "a%20b", "wh?at#x", "ü é"])
+@pytest.mark.parametrize(
+    ("file", "url"),
+    [
+        ("app.db", "app.db?timeout=1"),
+        ("a b.db", "a b.db"),
+        ("a b.db", "a%20b.db"),
+        ("x%20y.db", "x%20y.db"),
+        ("x%20y.db", "x%2520y.db"),
+        ("w?z.db", "w?z.db"),
+        ("w?z.db", "w%3Fz.db?timeout=1"),
+        ("h#z.db", "h#z.db"),
+    ],
+)
+def test_a_sqlite_file_is_found_whatever_its_name_means_in_a_url(
+    tmp_path: Path, folder: str, file: str, url: str
+) -> None:
+    home = tmp_path / folder
+    home.mkdir()
+    with sqlite3.connect(home / file) as db:
+        db.execute("CREATE TABLE t AS SELECT 1 AS a")
+    db.close()
+    found = database(home, f"url: 'sqlite:///{url}'")
+    assert list(source.rows(found.secret(), "SELECT a FROM t")) == [b'{"a":1}']
+    assert home / file in found.files()
+    assert [path.name for path in home.iterdir() if path.suffix == ".db"] == [file]
 
 
 def test_a_url_that_is_not_to_be_had_names_its_option_and_no_value(tmp_path: Path) -> None:

@@ -91,6 +91,26 @@ def test_a_name_that_is_no_text_is_refused() -> None:
     assert wrong("a:\n  ? [b]\n  : 1") == [("a", 2)]
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        *("{{ x }}", "{{x}}", "{{ x.y }}", "{{ x | default('a') }}", "{{ x }} and {{ y }}", "{{ x }}: {{ y }}"),
+        *("Summarise: {{ x }}", "{% if x %}a{% endif %}", "{# a note #} {{ x }}", "`{{ x }}`"),
+    ],
+)
+def test_a_template_without_quotes_is_said_to_need_them(template: str) -> None:
+    document, _, [problem] = config_file.load(f"workloads:\n  w:\n    prompt: {template}\n    model: m\n")
+    assert document is None
+    assert """in quotes, as in "{{ title }}", or on lines of its own under |""" in problem.message
+
+
+@pytest.mark.parametrize("value", ["'{{ x }}'", "Say {{ x }}", '"Summarise: {{ x }}"', "|\n      {{ x }}: {{ y }}"])
+def test_a_template_with_quotes_needs_none(value: str) -> None:
+    document, _, problems = config_file.load(f"workloads:\n  w:\n    prompt: {value}\n")
+    assert "{{ x }}" in document["workloads"]["w"]["prompt"]
+    assert problems == []
+
+
 def test_every_place_has_its_line() -> None:
     _, marks, _ = config_file.load("a:\n  b:\n    - 1\n    - c: 2\n")
     assert (marks["a",], marks["a", "b"], marks["a", "b", 1], marks["a", "b", 1, "c"]) == (1, 2, 4, 4)

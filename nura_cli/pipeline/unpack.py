@@ -1,0 +1,124 @@
+"""Compressed input, known by its first bytes and not by its name: gzip and zstd, from files and from standard input.
+
+Takes an open stream; gives the bytes inside, decompressed as they are asked for, so that no more than a line is ever held.
+Several members in one file are read as one. Where the data are damaged, or end too early, :class:`Damaged` is raised after
+all that could be read was given.
+"""
+
+import io
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+HEAD_BYTES = 1 << 16
+"""How much of an input is looked at before its first line is read."""
+_BUFFER_BYTES = 1 << 17
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+"""RFC 8878, 3.1.1: a frame; one that is to be skipped (3.1.2) may stand before it, and has sixteen beginnings."""
+_SKIPPABLE = tuple(bytes((0x50 + n, 0x2A, 0x4D, 0x18)) for n in range(16))
+
+
+class Damaged(Exception):
+    """Compressed data cannot be read on from here; ``str`` of it says why."""
+
+
+class Unpacked(NamedTuple):
+    """An input without its compression.
+
+    Attributes:
+        head: its first bytes, at most :data:`HEAD_BYTES`; they come out of the stream again.
+        stream: all of it.
+        tool: the command that decompresses such a file; empty where it is not compressed.
+        why: why it cannot be decompressed here; its bytes are then as they came.
+    """
+
+    head: bytes
+    stream: BinaryIO
+    tool: str = ""
+    why: str | None = None
+
+
+def unpacked(stream: BinaryIO) -> Unpacked:
+    """Return what an input holds. Raises OSError: it cannot be read."""
+    start = stream.tell() if stream.seekable() else None
+    head, whole = _peeked(stream, ())
+    if head.startswith(_GZIP):
+        import gzip
+        import zlib
+
+        inner: Any = gzip.GzipFile(fileobj=whole)
+        return Unpacked(*_peeked(inner, (EOFError, gzip.BadGzipFile, zlib.error)), "zcat")
+    if head.startswith((_ZSTD, *_SKIPPABLE)):
+        zstd = _zstd()
+        if zstd is None:
+            return Unpacked(head, whole, "zstdcat", "zstd, which this Python cannot read: pip install 'nura[zstd]'")
+        return Unpacked(*_peeked(zstd.ZstdFile(whole), (EOFError, zstd.ZstdError)), "zstdcat")
+    if start is not None:  # read by itself it is read faster
+        stream.seek(start)
+        return Unpacked(head, stream)
+    return Unpacked(head, whole)
+
+
+def _zstd() -> Any:
+    """Return the module that reads zstd: Python's own from 3.14 on, or its backport; None where there is none."""
+    import importlib
+
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+def _peeked(stream: Any, damage: tuple[type[Exception], ...]) -> tuple[bytes, BinaryIO]:
+    """Return the first bytes of a stream, and a stream of all of it.
+
+    Args:
+        damage: what the stream raises where its data are damaged.
+    """
+    given = _Given(getattr(stream, "read1", stream.read), damage)
+    head = given.peek(HEAD_BYTES)
+    return head, io.BufferedReader(given, _BUFFER_BYTES)
+
+
+class _Given(io.RawIOBase):
+    """A stream over whatever reads: its first bytes can be looked at, and what goes wrong then is told when it is its turn."""
+
+    def __init__(self, read: Callable[[int], bytes], damage: tuple[type[Exception], ...]) -> None:
+        super().__init__()
+        self._read = read
+        self._damage = damage
+        self._head = bytearray()
+        self._damaged: Damaged | None = None
+
+    def peek(self, n: int) -> bytes:
+        """Return the first ``n`` bytes, or what there is; they are read later all the same."""
+        while len(self._head) < n and self._damaged is None:
+            data = self._next(n - len(self._head))
+            if not data:
+                break
+            self._head += data
+        return bytes(self._head)
+
+    def readable(self) -> bool:
+        """It is for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the next bytes. Raises Damaged."""
+        data = bytes(self._head[: len(buffer)]) or self._next(len(buffer))
+        del self._head[: len(data)]
+        if not data and self._damaged is not None:
+            raise self._damaged
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _next(self, n: int) -> bytes:
+        try:
+            return b"" if self._damaged else self._read(n)
+        except self._damage as error:
+            early, unsure = isinstance(error, EOFError), "CRC" in str(error) or "checksum" in str(error).lower()
+            why = "it ends too early" if early else f"it is damaged: {error}"
+            self._damaged = Damaged(f"{why} (some of what came before may be, too)" if unsure else why)
+            return b""

@@ -5,6 +5,7 @@ account, or the provider itself, does unless another request of that time was an
 fault either: then the prompt or the options are mended, and nothing is gained by failing a backlog one by one.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from nura_cli.pipeline.failures import alike
 from nura_cli.state import Connection, outcomes, standings
 from nura_cli.state.answers import Failure
 from nura_cli.state.outcomes import Alike, Revision
+from nura_cli.state.standings import Held
 from nura_cli.states import Blame, ErrorKind, Excuse
 
 MOST_PUT_BACK = 20
@@ -37,7 +39,8 @@ class Form(NamedTuple):
 
 def form_of(code: str | None, param: str | None, words: str | None) -> Form:
     """Return the form of a refusal."""
-    return Form(_plain(code), _plain(param) or _plain(words))
+    part = None if param is None else re.sub(r"\d+", "…", param)
+    return Form(_plain(code), part or _plain(words))
 
 
 def _plain(words: str | None) -> str | None:
@@ -104,7 +107,7 @@ def excuse(failure: Failure | None, alike: frozenset[Form], *, witnessed: bool) 
 
 def alike_before(db: Connection, of: Revision, here: Rows) -> frozenset[Form]:
     """Return which forms of refusal in a batch's results are no request's fault, by all that is known of its revision."""
-    if not here.refused or standings.of(db, of.workload, of.revision).pardoned:
+    if not here.refused or standings.of(db, of.workload, of.revision).pardons(Held.ALIKE, of.batch_id):
         return frozenset()
     since = _since(db, of)
     before = outcomes.lately(db, of, ErrorKind.REFUSED, since)
@@ -119,7 +122,7 @@ def unrendered(db: Connection, of: Revision, failed: Sequence[tuple[int, str]], 
         failed: the tasks that cannot be rendered, and why.
         requests: how many could.
     """
-    if not failed or standings.of(db, of.workload, of.revision).pardoned:
+    if not failed or Held.RENDER in standings.of(db, of.workload, of.revision).pardoned:
         return None
     forms = [form_of(None, None, words) for _, words in failed]
     since = _since(db, of)

@@ -47,7 +47,6 @@ from nura_cli.state import Connection, State, actions, batches, outcomes, runs, 
 from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch
 from nura_cli.state.disk import on_disk
-from nura_cli.state.outcomes import Revision
 from nura_cli.state.standings import Held
 from nura_cli.states import BatchStatus, ErrorKind, Reason
 
@@ -264,12 +263,11 @@ def _held_unrendered(job: Dispatch, batch: Batch, load: Load) -> bool:
     """Return whether the records of a batch cannot be rendered for what is no record's fault; then the workload is held, and none of
     its tasks fails.
     """
-    revision = Revision(batch.workload, batch.revision, batch.id)
-    reason = blame.unrendered(job.state.db, revision, load.failed, load.requests)
+    reason = blame.unrendered(job.state.db, outcomes.revision_of(batch), load.failed, load.requests)
     if reason is None:
         return False
     with job.state.transaction() as db:
-        found = holding.hold_by_itself(db, batch.workload, batch.revision, Held.ALIKE, reason)
+        found = holding.hold_by_itself(db, batch.workload, batch.revision, Held.RENDER, reason)
     _give_back(job, batch, reason)
     if found is not None:
         job.note(found)
@@ -299,14 +297,15 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
         if provider.dialect.uploads:
             if hold := _held(job, batch):
                 return _keep_back(job, batch, hold)
-            with on_disk(path):
-                file_id = provider.upload(path, path.name)
+            try:
+                with on_disk(path):
+                    file_id = provider.upload(path, path.name)
+            except Refused as error:
+                return _refused(job, batch, error, content=_looked_into(batch, error))
             with job.state.transaction() as db:
                 batch = batches.move(db, batch, BatchStatus.UPLOADED, "request file uploaded", input_file_id=file_id)
         return _create(job, batch, provider, batch.input_file_id or path)
     except (ProviderError, KeyRefused, ConfigError) as error:
-        if isinstance(error, Refused) and _too_large(batch, error):
-            return _refused(job, batch, error, content=True)
         _give_back(job, batch, error.message)
         raise
     finally:
@@ -430,6 +429,11 @@ def _faults(error: Refused) -> tuple[Rejection, ...]:
     """Return why the provider refused a file or a create: each fault that it names, else what it says of the whole."""
     code = "request_too_large" if error.http_status == _TOO_LARGE else error.code
     return error.faults or (Rejection(code, error.message, None),)
+
+
+def _looked_into(batch: Batch, error: Refused) -> bool:
+    """Return whether a file was refused for what it holds: a line is named, or it is too large."""
+    return _too_large(batch, error) or any(fault.line is not None for fault in error.faults)
 
 
 def _too_large(batch: Batch, error: Refused) -> bool:

@@ -65,6 +65,7 @@ class DryRun(Walk):
     _searches: dict[int, search.Search] = field(default_factory=dict)
     _gone: Counter[int] = field(default_factory=Counter)
     _bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _rendered: Counter[Revision] = field(default_factory=Counter)
     _holds: dict[str, Hold] = field(default_factory=dict)
     _used_up: dict[int, frozenset[int]] = field(default_factory=dict)
     _routes: dict[tuple[str, str, str], runs.Route] = field(default_factory=dict)
@@ -146,8 +147,9 @@ class DryRun(Walk):
     def _hold_unrendered(self, visit: Visit, load: Load) -> bool:
         """Return whether dispatch would hold the workload, for records that cannot be rendered alike."""
         name = visit.workload.name
-        of = Revision(name, revision(visit.rendering.spec)[0])
-        reason = blame.unrendered(self.state.db, of, load.failed, load.requests)
+        of = Revision(name, revision(visit.rendering.spec)[0], self.accounts.address(visit.workload.provider), 0)
+        self._rendered[of] += load.requests
+        reason = blame.unrendered(self.state.db, of, load.failed, self._rendered[of])
         if reason is None:
             return False
         hold = Hold("workload", name, reason, self.clock(), None, "", None)

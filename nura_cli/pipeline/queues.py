@@ -35,6 +35,7 @@ from nura_cli.pipeline.report import Problem, counted
 from nura_cli.pipeline.run import ProviderRun
 from nura_cli.state import actions, batches, runs, standings, suspects, tasks
 from nura_cli.state.actions import Hold
+from nura_cli.state.standings import Held
 from nura_cli.state.suspects import Due
 from nura_cli.states import BatchStatus
 
@@ -145,12 +146,12 @@ class Walk(ProviderRun, ABC):
     def search_of(self, visit: Visit) -> search.Search:
         """Return how the search for who is to blame stands in a queue."""
         db, workload, name = self.state.db, visit.workload.name, revision(visit.rendering.spec)[0]
-        standing = standings.of(db, workload, name)
+        standing, address = standings.of(db, workload, name), self.accounts.address(visit.workload.provider)
         return search.Search(
-            standing.pardoned,
-            standings.validated_since(db, workload, name, standing.refused_at),
+            Held.SEARCH in standing.pardoned,
+            standings.validated_since(db, workload, name, address, standing.refused_at),
             suspects.under_way(db, visit.queue.id),
-            standings.undecided(db, workload, name),
+            standings.undecided(db, workload, name, address),
         )
 
     def apart_now(self, visit: Visit, room: Room) -> list[int]:

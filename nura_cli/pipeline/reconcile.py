@@ -297,9 +297,9 @@ class Settling:
         self._answers = 0
         self._left: dict[int, Exception] = {}
         self._unread: Exception | None = None
-        self._pardoned = standings.of(job.state.db, batch.workload, batch.revision).pardoned
+        self._standing = standings.of(job.state.db, batch.workload, batch.revision)
+        self._pardoned = self._standing.pardons(Held.ALIKE, batch.id)
         self._others: Others | None = None
-        self._culprits: set[int] = set()
 
     def apply(self, chunk: list[bytes], *, all_answers: bool) -> None:
         """Settle the tasks that a chunk of result lines is about.
@@ -342,7 +342,6 @@ class Settling:
         now = job.clock()
         with job.state.transaction() as db:
             found, wish = answers.open_tasks(db, batch.id, list(lines)), batches.wish(db, batch.id)
-            self._find_culprits(db, [task_id for task_id in found if self._unwitnessed(verdicts[task_id])])
             settled = [self._settled(task_id, task, verdicts[task_id], now, wish) for task_id, task in found.items()]
             settle.settle_tasks(db, batch, settled, self._plan, "its result came")
             held = self._hold(db, settled)
@@ -365,18 +364,9 @@ class Settling:
             if refusal and (failure := self._verdict(line).failure):
                 refused[blame.form_of(failure.code, failure.param, failure.message)] += 1
         db = self._job.state.db
-        revision = outcomes.Revision(self._batch.workload, self._batch.revision, self._batch.id)
+        revision = outcomes.revision_of(self._batch)
         alike = blame.alike_before(db, revision, blame.Rows(refused, judged, answered))
         self._others = Others(alike, answered or outcomes.answered_since(db, self._batch))
-
-    def _unwitnessed(self, verdict: Verdict) -> bool:
-        """Return whether a failure would be excused for want of a request that was answered."""
-        unsure = verdict.failure is not None and verdict.failure.blame is Blame.UNSURE
-        return unsure and not (self._others or _NONE).answered
-
-    def _find_culprits(self, db: Connection, ids: Sequence[int]) -> None:
-        """Remember which of these tasks failed before beside others that were answered: it takes no other witness now."""
-        self._culprits = outcomes.failed_alone(db, ids) if ids else set()
 
     def _all_lines(self) -> Iterator[ResultLine]:
         """Yield each of the batch's own lines, of all its files, once."""
@@ -409,8 +399,8 @@ class Settling:
         if put_back:
             why = settle.words(put_back[0].failure)
             self._rest(db, why)
-            released_at = standings.of(db, self._batch.workload, self._batch.revision).released_at
-            most = outcomes.most_excused(db, [one.task_id for one in put_back], Excuse.ACCOUNT, released_at)
+            ids = [one.task_id for one in put_back]
+            most = outcomes.most_excused(db, ids, Excuse.ACCOUNT, self._standing.released_at)
             if most >= blame.MOST_PUT_BACK:
                 reason = f"the account's trouble goes on, {most} times for one task, the last time: {why}"
                 said.append(self._held(db, Held.ACCOUNT, reason))
@@ -428,6 +418,9 @@ class Settling:
         runs.learn(db, backoff.after_refusal(route, remedy, batch.requests, why, db.now, backoff.jitter()))
 
     def _held(self, db: Connection, why: Held, reason: str) -> Problem | None:
+        """Hold the workload; not for what was sent before a person let it go on: that goes out as it is mended."""
+        if self._batch.id <= self._standing.released_after:
+            return None
         return holding.hold_by_itself(db, self._batch.workload, self._batch.revision, why, reason)
 
     def _verdict(self, line: ResultLine) -> Verdict:
@@ -467,7 +460,7 @@ class Settling:
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int, wish: str | None) -> Settled:
         """Return what becomes of a task; ``wish`` says who wished its batch cancelled, and why, where somebody did."""
         failure, others = verdict.failure, self._others or _NONE
-        excused = blame.excuse(failure, others.alike, witnessed=others.answered or task_id in self._culprits)
+        excused = blame.excuse(failure, others.alike, witnessed=others.answered)
         attempts = task.attempts if excused else task.attempts + 1
         if wish is not None and failure is not None and failure.kind is ErrorKind.CANCELLED:
             failure = failure._replace(message=wish)

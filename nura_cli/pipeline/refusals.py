@@ -50,7 +50,7 @@ def refused_batch(
     """Undo a batch the provider refused whole: who is surely to blame fails, the others wait again, the route learns.
 
     Within :func:`nura_cli.pipeline.settle.undoing`: of a batch that a person wished cancelled no task is left to blame, and it
-    counts for nothing.
+    counts for nothing. One of which others are named than before, and not all, brings the search onward: the rest goes at once.
 
     Args:
         content: whether the provider had looked at its requests.
@@ -60,7 +60,8 @@ def refused_batch(
     row = search.row(standing, batch.id, witness=_witness(db, batch, standing.refused_at))
     members = tasks.in_order(db, batch.id)
     guilty, suspected = _judged(db, batch, members, faults, standing) if remedy.search else ([], [])
-    searched = bool(suspected) and not standing.pardoned
+    searched = bool(suspected) and not standing.pardons(Held.SEARCH, batch.id)
+    onward = searched and suspected[0].how == "named" and len(suspected) < len(members)
     counted = bool(members) and (searched or remedy.counted)
     settled = settle.fail_tasks(db, batch, guilty, plan, f"refused: {why}", attempt=True)
     if guilty or suspected or counted:
@@ -71,8 +72,8 @@ def refused_batch(
             suspects.add(db, [one._replace(since=since) for one in suspected])
     apart = "; who is to blame is looked for" if searched else ""
     tasks.release(db, batch.id, f"its batch was refused: {why}{apart}")
-    held = _hold(db, batch, row, why, searched=searched) if counted and row.over else None
-    if searched:
+    held = _hold(db, batch, row, why, searched=searched) if counted and row.over and not onward else None
+    if searched and not onward:
         beside = tasks.due_beside(db, batch.queue_id)
         remedy = remedy._replace(pause=not row.over and search.rests(row, beside=beside))
     _learn(db, batch, remedy, _said(batch, row, why, searched=searched) if counted else why, jitter, anew=row.witness)
@@ -90,7 +91,7 @@ def _remedy(db: Connection, batch: Batch, faults: Sequence[Rejection], *, conten
 
 def _witness(db: Connection, batch: Batch, since: int) -> bool:
     """Return whether another batch of its workload and revision was taken since a unix second."""
-    return standings.validated_since(db, batch.workload, batch.revision, since)
+    return standings.validated_since(db, batch.workload, batch.revision, batch.address, since)
 
 
 def _judged(
@@ -114,7 +115,9 @@ def _judged(
         if alone or n in named or not named
     }
     prior = suspects.of(db, members[0][0]) if alone else None
-    if (alone or named) and (standing.pardoned or (prior is not None and _witness(db, batch, prior.since))):
+    if (alone or named) and (
+        standing.pardons(Held.SEARCH, batch.id) or (prior is not None and _witness(db, batch, prior.since))
+    ):
         why = describe(tuple(faults))
         failures = [(one, Failure(ErrorKind.REFUSED, said.message or why, said.code)) for one, said in blamed.items()]
         return failures, []

@@ -17,6 +17,7 @@ from nura_cli.pipeline.report import Report, counted
 from nura_cli.state import Connection, State, actions, runs, standings, suspects
 from nura_cli.state.actions import Hold, Scope
 from nura_cli.state.runs import Route
+from nura_cli.state.standings import Held
 
 
 def run(state: State, config: Config, scope: Scope, names: Sequence[str]) -> Report:
@@ -34,10 +35,7 @@ def run(state: State, config: Config, scope: Scope, names: Sequence[str]) -> Rep
     with state.transaction() as db:
         passed = [hold for hold in holding.end_passed(db, config) if hold.scope == scope and hold.name in names]
         lifted = actions.release(db, scope, names)
-        if scope == "workload":
-            standings.release(db, names)
-            suspects.clear_workloads(db, names)
-        resumed = _end_pauses(db, names) if scope == "provider" else []
+        resumed = _end_pauses(db, names) if scope == "provider" else _let_go_on(db, config, names)
         for hold in lifted:
             holding.note(db, config, "release", hold, f"{scope} is released: {holding.described(hold)}")
         released = [_released(db, config, hold) for hold in lifted]
@@ -55,9 +53,25 @@ def run(state: State, config: Config, scope: Scope, names: Sequence[str]) -> Rep
     return Report(result, worked=True)
 
 
-def _end_pauses(db: Connection, providers: Sequence[str]) -> list[Route]:
-    """End the pauses of providers and of their routes; return them as they were."""
-    paused = [one for one in runs.routes(db) if one.provider in providers and backoff.until(one.paused_until, db.now)]
+def _let_go_on(db: Connection, config: Config, names: Sequence[str]) -> list[Route]:
+    """Let workloads go on that nura itself held; where that was for trouble of the account, or for refusals of whole batches, end
+    the pauses of their routes. Return these as they were.
+    """
+    suspects.clear_workloads(db, names)
+    if not standings.release(db, names) & {Held.ACCOUNT, Held.SEARCH}:
+        return []
+    chosen = [one for one in config.workloads.values() if one.name in names]
+    return _end_pauses(db, [one.provider for one in chosen], [one.model for one in chosen if one.model])
+
+
+def _end_pauses(db: Connection, providers: Sequence[str], models: Sequence[str] = ()) -> list[Route]:
+    """End the pauses of providers and of their routes, of all where no model is named; return them as they were."""
+    paused = [
+        one
+        for one in runs.routes(db)
+        if one.provider in providers and backoff.until(one.paused_until, db.now)
+        if not models or one.model in (*models, "")
+    ]
     for route in paused:
         runs.learn(db, backoff.released(route))
         actions.note(db, "release", f"{_way(route)}: its pause until {rfc3339(route.paused_until)} is ended", 0)

@@ -164,7 +164,10 @@ def lose(
 
 def _lost(task_id: int, task: Open, failure: Failure, to: TaskStatus) -> Settled:
     final = TaskStatus.FAILED if to is TaskStatus.PENDING and task.superseded else to
-    return Settled(task_id, task.superseded, final, task.attempts + 1, 0, failure, None, UNKNOWN, task.retry_of)
+    attempts = task.attempts + (
+        final is not TaskStatus.PENDING
+    )  # what is sent again is so by a decision, and not for its sake
+    return Settled(task_id, task.superseded, final, attempts, 0, failure, None, UNKNOWN, task.retry_of)
 
 
 def _end_lost(db: Connection, batch: Batch, why: str, plan: Plan) -> None:

@@ -11,11 +11,17 @@ from nura_cli.states import ErrorKind, Excuse
 
 
 class Revision(NamedTuple):
-    """A revision of a workload; ``but`` is the batch at hand, which is left out, 0 for none."""
+    """A revision of a workload as it is sent to an address; ``batch_id`` is the batch at hand, which is left out."""
 
     workload: str
     revision: str
-    but: int = 0
+    address: str
+    batch_id: int
+
+
+def revision_of(batch: Batch) -> Revision:
+    """Return what a batch is one of."""
+    return Revision(batch.workload, batch.revision, batch.address, batch.id)
 
 
 class Alike(NamedTuple):
@@ -27,7 +33,10 @@ class Alike(NamedTuple):
     n: int
 
 
-_LATELY = "b.revision = :revision AND b.workload = :workload AND b.id <> :but AND (b.final_at IS NULL OR b.final_at >= :since)"
+_LATELY = (
+    "b.revision = :revision AND b.workload = :workload AND b.address = :address AND b.id <> :batch_id"
+    " AND (b.final_at IS NULL OR b.final_at >= :since)"
+)
 
 
 def lately(db: Connection, of: Revision, outcome: ErrorKind, since: int) -> list[Alike]:
@@ -38,7 +47,7 @@ def lately(db: Connection, of: Revision, outcome: ErrorKind, since: int) -> list
     """
     rows = db.execute(
         "SELECT a.code, a.param, a.said, count(*) FROM batches b CROSS JOIN attempts a ON a.batch_id = b.id"
-        f" WHERE {_LATELY} AND a.outcome = '{outcome}' AND a.outcome IN ('refused', 'render') AND a.at >= :since"
+        f" WHERE {_LATELY} AND b.faults IS NULL AND a.outcome = '{outcome}' AND a.outcome IN ('refused', 'render') AND a.at >= :since"
         " GROUP BY 1, 2, 3",
         _values(of, since),
     )
@@ -58,8 +67,11 @@ def judged(db: Connection, of: Revision, since: int) -> int:
 
 
 def rendered(db: Connection, of: Revision, since: int) -> int:
-    """Return how many requests of a revision were rendered since a unix second."""
-    query = f"SELECT coalesce(sum(b.requests), 0) FROM batches b WHERE {_LATELY} AND b.created_at >= :since"
+    """Return how many requests of a revision were rendered since a unix second, in batches that were sent."""
+    query = (
+        f"SELECT coalesce(sum(b.requests), 0) FROM batches b WHERE {_LATELY} AND b.created_at >= :since"
+        " AND b.marker IS NOT NULL"
+    )
     return int(db.execute(query, _values(of, since)).fetchone()[0])
 
 
@@ -69,44 +81,42 @@ def _values(of: Revision, since: int) -> dict[str, object]:
 
 def ever_answered(db: Connection, of: Revision) -> bool:
     """Return whether any request of a revision was ever answered."""
-    query = "SELECT 1 FROM batches WHERE revision = ? AND workload = ? AND answered > 0 LIMIT 1"
-    return db.execute(query, (of.revision, of.workload)).fetchone() is not None
+    query = "SELECT 1 FROM batches WHERE revision = ? AND workload = ? AND answered > 0 AND address = ? LIMIT 1"
+    return db.execute(query, (of.revision, of.workload, of.address)).fetchone() is not None
 
 
 def ever_rendered(db: Connection, of: Revision) -> bool:
     """Return whether any request of a revision was ever rendered."""
     query = "SELECT 1 FROM batches WHERE revision = ? AND workload = ? AND id <> ? AND requests > 0 LIMIT 1"
-    return db.execute(query, (of.revision, of.workload, of.but)).fetchone() is not None
+    return db.execute(query, (of.revision, of.workload, of.batch_id)).fetchone() is not None
 
 
 def answered_since(db: Connection, batch: Batch) -> bool:
-    """Return whether another batch of a batch's route, sent no sooner than it, had an answer."""
+    """Return whether another batch of a batch's route, sent after it had ended, had an answer."""
     row = db.execute(
         "SELECT 1 FROM batches WHERE provider = ? AND marker IS NOT NULL AND created_at >= ? AND id <> ?"
-        " AND endpoint = ? AND model = ? AND answered > 0 LIMIT 1",
-        (batch.provider, batch.created_at, batch.id, batch.endpoint, batch.model),
+        " AND endpoint = ? AND model = ? AND address = ? AND answered > 0 LIMIT 1",
+        (
+            batch.provider,
+            db.now if batch.ended_at is None else batch.ended_at,
+            batch.id,
+            batch.endpoint,
+            batch.model,
+            batch.address,
+        ),
     ).fetchone()
     return row is not None
 
 
 def most_excused(db: Connection, ids: Sequence[int], excuse: Excuse, since: int = 0) -> int:
-    """Return how many attempts of one of these tasks were excused so at most, since a unix second."""
+    """Return how many attempts of one of these tasks were excused so at most, since its last one that counted and a unix second."""
     row = db.execute(
-        "SELECT max(n) FROM (SELECT count(*) AS n FROM attempts WHERE task_id IN (SELECT value FROM json_each(?))"
-        " AND excused = ? AND at >= ? GROUP BY task_id)",
+        "SELECT max(n) FROM (SELECT count(*) AS n FROM attempts a WHERE a.task_id IN (SELECT value FROM json_each(?))"
+        " AND a.excused = ? AND a.at >= ? AND NOT EXISTS (SELECT 1 FROM attempts c WHERE c.task_id = a.task_id"
+        " AND c.excused IS NULL AND c.at > a.at) GROUP BY a.task_id)",
         (json.dumps(list(ids)), excuse, since),
     ).fetchone()
     return int(row[0] or 0)
-
-
-def failed_alone(db: Connection, ids: Sequence[int]) -> set[int]:
-    """Return which of these tasks have failed at their provider before, in attempts that counted: others were answered then."""
-    rows = db.execute(
-        "SELECT DISTINCT task_id FROM attempts WHERE task_id IN (SELECT value FROM json_each(?)) AND excused IS NULL"
-        f" AND outcome IN ('{ErrorKind.PROVIDER_ERROR}', '{ErrorKind.RATE_LIMITED}', '{ErrorKind.REFUSED}')",
-        (json.dumps(list(ids)),),
-    )
-    return {row[0] for row in rows}
 
 
 def last_failures(db: Connection, ids: Sequence[int]) -> dict[int, tuple[int | None, Failure]]:

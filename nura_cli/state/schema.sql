@@ -275,18 +275,20 @@ CREATE TABLE holds (
 ) STRICT, WITHOUT ROWID;
 
 -- How a revision of a workload stands. refusals: its batches that were refused in a row, for what no single request is to blame
--- for, the last at refused_at. held: why nura holds the workload for it, since held_at. released_at: when a person let it go on:
--- what was before counts no more. pardoned: that was after it had been held for what its requests are: they fail one by one.
--- refused_after: the newest batch when the last of the refusals was counted: of those under way together one counts.
+-- for, the last at refused_at. held: for what nura holds the workload because of it (account, alike, render, search), since held_at.
+-- released_at: when a person let it go on, and released_after: the newest batch by then; what was before counts no more. pardoned:
+-- for what it had been held then (but for account): what is sent from then on fails one by one for that. refused_after: the newest
+-- batch when the last of the refusals was counted: of those under way together one counts.
 CREATE TABLE standings (
     workload TEXT NOT NULL,
     revision TEXT NOT NULL,
     refusals INTEGER NOT NULL DEFAULT 0,
     refused_at INTEGER NOT NULL DEFAULT 0,
-    held TEXT CHECK (held IN ('account', 'alike', 'search')),
+    held TEXT NOT NULL DEFAULT '',
     held_at INTEGER,
     released_at INTEGER NOT NULL DEFAULT 0,
-    pardoned INTEGER NOT NULL DEFAULT 0,
+    released_after INTEGER NOT NULL DEFAULT 0,
+    pardoned TEXT NOT NULL DEFAULT '',
     refused_after INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (workload, revision)
 ) STRICT, WITHOUT ROWID;

@@ -16,6 +16,7 @@ class Held(StrEnum):
 
     ACCOUNT = "account"  # the account's trouble goes on and on
     ALIKE = "alike"  # what it sends fails alike
+    RENDER = "render"  # its records cannot be rendered, alike
     SEARCH = "search"  # its batches are refused, and no request is found to blame
 
 
@@ -25,35 +26,39 @@ class Standing(NamedTuple):
     Attributes:
         refusals: its batches that were refused in a row, for what no single request is known to be to blame for.
         refused_at: when the last of them was; later than what was seen to be taken before it, however the clock was set.
-        held, held_at: why nura holds the workload for it, and since when; None where it does not.
-        released_at: when a person last let the workload go on: what was before counts no more.
-        pardoned: that was after it had been held for what its requests are: they fail one by one.
         refused_after: the newest batch when the last of them was counted: of those that were under way together, one counts.
+        held_at: since when nura holds the workload for it; None where it does not.
+        pardoned: for what it was held when a person let it go on: for that its requests fail one by one.
+        released_at: when a person last let the workload go on, whatever its revision: what was before counts no more.
+        released_after: the newest batch by then: earlier ones are no part of what was let go on.
     """
 
     refusals: int = 0
     refused_at: int = 0
-    held: Held | None = None
-    held_at: int | None = None
-    released_at: int = 0
-    pardoned: bool = False
     refused_after: int = 0
+    held_at: int | None = None
+    pardoned: frozenset[Held] = frozenset()
+    released_at: int = 0
+    released_after: int = 0
 
-
-_UNKNOWN = Standing()
+    def pardons(self, kind: Held, batch_id: int) -> bool:
+        """Return whether the requests of a batch fail one by one for what the workload would be held for otherwise."""
+        return kind in self.pardoned and batch_id > self.released_after
 
 
 def of(db: Connection, workload: str, revision: str) -> Standing:
     """Return how a revision of a workload stands."""
     row = db.execute(
-        "SELECT refusals, refused_at, held, held_at, released_at, pardoned, refused_after FROM standings"
-        " WHERE workload = ? AND revision = ?",
-        (workload, revision),
+        "SELECT coalesce(max(refusals) FILTER (WHERE revision = ?1), 0), coalesce(max(refused_at) FILTER (WHERE revision = ?1), 0),"
+        " coalesce(max(refused_after) FILTER (WHERE revision = ?1), 0), max(held_at) FILTER (WHERE revision = ?1),"
+        " coalesce(max(pardoned) FILTER (WHERE revision = ?1), ''), coalesce(max(released_at), 0),"
+        " coalesce(max(released_after), 0) FROM standings WHERE workload = ?2",
+        (revision, workload),
     ).fetchone()
-    if row is None:
-        return _UNKNOWN
     found = Standing(*row)
-    return found._replace(held=None if found.held is None else Held(found.held), pardoned=bool(found.pardoned))
+    return found._replace(
+        pardoned=frozenset(Held(kind) for kind in row[4].split()), released_at=min(found.released_at, max(db.now, 0))
+    )
 
 
 def refused(db: Connection, workload: str, revision: str, refusals: int, *, counted: bool = True) -> int:
@@ -84,40 +89,60 @@ def next_second(db: Connection, workload: str, revision: str) -> int:
 
 def hold(db: Connection, workload: str, revision: str, why: Held) -> None:
     """Note that nura holds a workload for a revision of it; since when does not change while it does."""
+    row = db.execute("SELECT held FROM standings WHERE workload = ? AND revision = ?", (workload, revision)).fetchone()
+    kinds = " ".join(sorted({why, *(row[0].split() if row else ())}))
     db.execute(
         "INSERT INTO standings (workload, revision, held, held_at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
         " held = excluded.held, held_at = coalesce(held_at, excluded.held_at)",
-        (workload, revision, why, db.now),
+        (workload, revision, kinds, db.now),
     )
 
 
-def release(db: Connection, workloads: Sequence[str]) -> None:
-    """Note that a person let these workloads go on: counts start anew, and what was held for its requests is pardoned."""
-    db.execute(
-        "UPDATE standings SET refusals = 0, released_at = ?, held = NULL, held_at = NULL,"
-        " pardoned = pardoned OR coalesce(held, 'account') <> 'account'"
-        " WHERE workload IN (SELECT value FROM json_each(?))",
-        (db.now, json.dumps(list(workloads))),
-    )
+def release(db: Connection, workloads: Sequence[str]) -> set[Held]:
+    """Note that a person let these workloads go on: counts start anew, and for what they were held, but for the account's trouble,
+    what is sent from now on fails one by one. Return for what they were held.
+    """
+    newest = db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]
+    lifted: set[Held] = set()
+    rows = db.execute(
+        "SELECT workload, revision, held, pardoned FROM standings WHERE workload IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(workloads)),),
+    ).fetchall()
+    for workload, revision, held, pardoned in rows:
+        kinds = {Held(kind) for kind in held.split()}
+        lifted |= kinds
+        db.execute(
+            "UPDATE standings SET refusals = 0, released_at = ?, released_after = ?, held = '', held_at = NULL, pardoned = ?"
+            " WHERE workload = ? AND revision = ?",
+            (
+                db.now,
+                newest,
+                " ".join(sorted({*pardoned.split(), *kinds} - {Held.ACCOUNT})),
+                workload,
+                revision,
+            ),
+        )
+    return lifted
 
 
-def undecided(db: Connection, workload: str, revision: str) -> bool:
-    """Return whether a batch of a revision is under way of which nobody knows yet whether it is taken."""
+def undecided(db: Connection, workload: str, revision: str, address: str) -> bool:
+    """Return whether a batch of a revision is under way at an address of which nobody knows yet whether it is taken."""
     row = db.execute(
         "SELECT 1 FROM batches WHERE revision = ? AND workload = ? AND final_at IS NULL AND validated_at IS NULL"
-        " AND faults IS NULL LIMIT 1",
-        (revision, workload),
+        " AND faults IS NULL AND address = ? LIMIT 1",
+        (revision, workload, address),
     ).fetchone()
     return row is not None
 
 
-def validated_since(db: Connection, workload: str, revision: str, at: int) -> bool:
-    """Return whether a batch of a revision was seen to be taken, its requests looked at, after a unix second.
+def validated_since(db: Connection, workload: str, revision: str, address: str, at: int) -> bool:
+    """Return whether a batch of a revision at an address was seen to be taken, its requests looked at, after a unix second.
 
     One that was refused after all is none.
     """
     row = db.execute(
-        "SELECT 1 FROM batches WHERE revision = ? AND workload = ? AND validated_at > ? AND faults IS NULL LIMIT 1",
-        (revision, workload, at),
+        "SELECT 1 FROM batches WHERE revision = ? AND workload = ? AND validated_at > ? AND faults IS NULL"
+        " AND address = ? LIMIT 1",
+        (revision, workload, at, address),
     ).fetchone()
     return row is not None

@@ -143,7 +143,7 @@ def convicted(db: Connection) -> list[int]:
     rows = db.execute(
         "SELECT DISTINCT s.batch_id FROM suspects s JOIN batches b ON b.id = s.batch_id WHERE s.how = 'named'"
         " AND EXISTS (SELECT 1 FROM batches o WHERE o.revision = b.revision AND o.workload = b.workload"
-        " AND o.validated_at > s.since AND o.faults IS NULL) ORDER BY s.batch_id"
+        " AND o.address = b.address AND o.validated_at > s.since AND o.faults IS NULL) ORDER BY s.batch_id"
     )
     return [row[0] for row in rows]
 

@@ -431,15 +431,11 @@ def due_ids(db: Connection, queue: int, last_id: int) -> Iterator[int]:
 
 
 def used_up(db: Connection, queue: int, most: int, limit: int) -> list[int]:
-    """Return up to ``limit`` due tasks of a queue that have had ``most`` attempts or more: those were lowered since.
-
-    What had its answers lost is not meant: a person, or the configuration, has decided that it is sent again.
-    """
+    """Return up to ``limit`` due tasks of a queue that have had ``most`` attempts or more: those were lowered since."""
     due = " OR ".join(_DUE)
     rows = db.execute(
         "SELECT t.id FROM tasks t WHERE t.lane_id = :queue AND t.status = 'pending' AND t.attempts > 0"
-        f" AND t.attempts >= :most AND ({due}) AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = t.id"
-        " AND a.outcome IN ('lost', 'missing')) LIMIT :limit",
+        f" AND t.attempts >= :most AND ({due}) LIMIT :limit",
         {"queue": queue, "most": most, "now": db.now, "horizon": db.horizon, "limit": limit},
     )
     return [row[0] for row in rows]

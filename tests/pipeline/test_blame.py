@@ -8,6 +8,7 @@ from nura_cli.errors import EX_OK, EX_PARTIAL, ProblemKind
 from nura_cli.pipeline import blame
 from nura_cli.pipeline.blame import Form, Rows
 from nura_cli.pipeline.report import Report, ordinal
+from nura_cli.state import State, batches, outcomes
 from nura_cli.state.answers import Failure
 from nura_cli.states import Blame, ErrorKind, Excuse
 from tests.conftest import Spool
@@ -35,6 +36,14 @@ def batch(spool: Spool, *records: dict[str, Any]) -> Report:
 def text(n: int, words: str = "good") -> dict[str, Any]:
     """Return a record."""
     return {"id": n, "text": f"{words} record number {n} "}
+
+
+def odd(n: int) -> dict[str, Any]:
+    """Return a record that the prompt of the next tests cannot be rendered with."""
+    return {"id": n, "text": None}
+
+
+UPPER = "Say: {{ text.upper() }}"
 
 
 # --- refused alike
@@ -197,6 +206,56 @@ def test_a_person_s_release_of_a_workload_that_is_not_held_pardons_nothing(spool
     assert len(holds(spool)) == 1
 
 
+def test_what_was_under_way_at_the_release_waits_and_goes_out_mended(spool: Spool) -> None:
+    spool.providers["main"] = spool.provider(limits={"requests": 6})
+    spool.write_config()
+    spool.control.settings(delay=3600)
+    spool.fill(18)
+    spool.control.fault("rows", match="number", status=400, message=WRONG, times=3)
+    spool.dispatch()
+    spool.clock.advance(3700)
+    spool.control.fault("status", "download", status=500, times=2)
+    spool.poll()
+    spool.reconcile()
+    assert spool.counts()["submitted"] > 0
+    assert len(holds(spool)) == 1
+    spool.set(params={"max_tokens": 200})
+    spool.release("echo")
+    spool.poll()
+    spool.reconcile()
+    assert (spool.counts()["failed"], spool.counts()["pending"]) == (0, 18)
+    assert holds(spool) == []  # it was let go on
+    spool.settle()
+    assert spool.counts()["completed"] == 18
+    spool.check()
+
+
+def test_a_pardon_is_for_what_the_workload_was_held_for(spool: Spool) -> None:
+    spool.set(prompt=UPPER)
+    spool.enqueue(*(odd(n) for n in range(6)))
+    spool.dispatch()
+    spool.release("echo")
+    spool.dispatch()
+    assert spool.counts()["failed"] == 6
+    spool.control.fault("rows", match="NUMBER", status=400, message=WRONG, times=-1)
+    batch(spool, *(text(n) for n in range(50, 60)))
+    assert (spool.counts()["failed"], spool.counts()["pending"]) == (6, 10)
+    assert len(holds(spool)) == 1
+
+
+def test_another_address_is_judged_by_what_it_answered_itself(spool: Spool) -> None:
+    batch(spool, *(text(n) for n in range(3)))
+    assert spool.counts()["completed"] == 3
+    spool.providers["other"] = spool.provider()
+    spool.providers["other"]["base_url"] = spool.providers["main"]["base_url"].replace("127.0.0.1", "localhost")
+    spool.set(provider="other")
+    with State(spool.state_path, spool.clock) as state, state.transaction() as db:
+        batches.note_shown(db, f"{spool.protocol} {spool.providers['other']['base_url']}", "an earlier batch")
+    spool.control.fault("rows", match="number", status=400, message=WRONG, times=-1)
+    batch(spool, *(text(n) for n in range(10, 20)))
+    assert (spool.counts()["failed"], spool.counts()["pending"]) == (0, 10)
+
+
 # --- the account's trouble
 
 MONEY: dict[str, dict[str, Any]] = {
@@ -278,6 +337,52 @@ def test_a_task_that_is_put_back_twenty_times_is_held_with_its_workload(spool: S
     spool.check()
 
 
+def test_a_release_after_the_accounts_trouble_ends_its_pauses_whatever_was_mended(spool: Spool) -> None:
+    spool.fill(3)
+    money(spool, times=-1)
+    for _ in range(20):
+        spool.round()
+        spool.clock.advance(2 * 3600)
+    spool.clock.advance(-2 * 3600)
+    assert rests(spool)
+    spool.set(params={"max_tokens": 200})
+    released = spool.release("echo").result
+    assert [one["provider"] for one in released["resumed"]] == ["main"]
+    assert rests(spool) == []
+    spool.clock.advance(6 * 60)
+    assert spool.round()[0].result["requests"] == 3
+    assert holds(spool) == []  # another revision counts from the release on, too
+    spool.check()
+
+
+def test_a_task_that_is_retried_is_counted_anew(spool: Spool) -> None:
+    spool.fill(2)
+    money(spool, match="number 0", times=19)
+    for _ in range(19):
+        spool.round()
+        spool.clock.advance(2 * 3600)
+    spool.control.fault("rows", match="number 0", status=400, message="no")
+    spool.round()
+    assert spool.counts()["failed"] == 1
+    spool.clock.advance(86400)
+    spool.retry()
+    money(spool, match="number 0")
+    spool.round()
+    assert spool.counts()["pending"] == 1
+    assert holds(spool) == []
+
+
+def test_a_witness_was_sent_after_the_batch_had_ended(spool: Spool) -> None:
+    batch(spool, text(1))
+    with State(spool.state_path, spool.clock) as state:
+        (one,) = (found for found in [batches.get(state.db, 1)] if found)
+        other = one._replace(id=99)
+        assert outcomes.answered_since(state.db, other._replace(ended_at=one.created_at))
+        assert not outcomes.answered_since(state.db, other._replace(ended_at=one.created_at + 1))
+        assert not outcomes.answered_since(state.db, other._replace(ended_at=one.created_at, address="elsewhere"))
+        assert not outcomes.answered_since(state.db, one._replace(ended_at=one.created_at))
+
+
 def test_money_is_nobodys_fault_however_many_were_answered(spool: Spool) -> None:
     spool.fill(40)
     money(spool, match="number 7")
@@ -316,24 +421,19 @@ def test_what_may_be_the_accounts_is_so_unless_another_was_answered(spool: Spool
     assert spool.rows("SELECT DISTINCT attempts FROM tasks") == [(1,)]
 
 
-def test_an_answer_in_a_batch_sent_at_the_same_time_bears_witness(spool: Spool) -> None:
-    spool.providers["main"] = spool.provider(limits={"requests": 2})
-    spool.write_config()
-    spool.enqueue({"id": 98, "text": "a witness"}, {"id": 99, "text": "a witness"})
-    spool.fill(2)
-    spool.control.fault("rows", match="number", status=500, times=-1)
-    spool.round()
-    assert len(spool.batches()) == 2
-    assert spool.rows("SELECT DISTINCT attempts FROM tasks WHERE status = 'pending'") == [(1,)]
-
-
-def test_one_that_failed_beside_others_needs_no_other_witness(spool: Spool) -> None:
+def test_what_fails_alone_has_no_witness_though_it_failed_beside_others_before(spool: Spool) -> None:
+    """An outage that begins within a batch is no fault of those that it hit."""
     spool.fill(4)
-    spool.control.fault("rows", match="number 2", status=500, times=-1)
-    spool.settle()
-    assert (spool.counts()["completed"], spool.counts()["failed"]) == (3, 1)
-    (failed,) = [answer for answer in spool.results() if answer["status"] == "failed"]
-    assert failed["attempts"] == 3
+    spool.control.fault("rows", match="number 2", status=503, times=-1)
+    for _ in range(4):
+        spool.round()
+        spool.clock.advance(2 * 3600)
+    assert spool.rows("SELECT status, attempts FROM tasks WHERE status <> 'completed'") == [("pending", 1)]
+    for n in range(2):
+        spool.enqueue({"id": 90 + n, "text": "a witness"})
+        spool.round()
+        spool.clock.advance(2 * 3600)
+    assert spool.rows("SELECT status, attempts FROM tasks WHERE status <> 'completed'") == [("failed", 3)]
 
 
 def test_a_record_that_speaks_of_money_changes_nothing(spool: Spool) -> None:
@@ -367,14 +467,6 @@ def test_records_that_cannot_be_rendered_for_a_wrong_name_hold_their_workload(sp
     spool.settle()
     assert spool.counts()["completed"] == 50
     spool.check()
-
-
-def odd(n: int) -> dict[str, Any]:
-    """Return a record that the prompt of the next tests cannot be rendered with."""
-    return {"id": n, "text": None}
-
-
-UPPER = "Say: {{ text.upper() }}"
 
 
 def test_after_release_what_cannot_be_rendered_fails_one_by_one(spool: Spool) -> None:

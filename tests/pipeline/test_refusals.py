@@ -98,6 +98,23 @@ def test_a_request_file_too_large_to_upload_is_sent_in_smaller_ones(openai_spool
     assert spool.rows("SELECT max(requests) FROM batches WHERE status = 'reconciled'") == [(4,)]
 
 
+def test_an_upload_that_is_refused_for_a_line_is_searched_and_for_ever_is_held(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("status", "upload", status=400, message="Line 2: invalid request", times=1)
+    spool.dispatch()
+    spool.settle()
+    assert (spool.counts()["failed"], spool.counts()["completed"]) == (1, 2)
+    spool.fill(9)
+    spool.control.fault("status", "upload", status=400, message="we do not like it", times=-1)
+    for _ in range(25):
+        spool.dispatch()
+        spool.clock.advance(2 * 3600)
+    assert len(spool.status()["holds"]) == 1
+    assert spool.counts()["pending"] == 6
+    assert len(spool.batches()) < 25
+
+
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_full_account_is_no_tasks_fault(openai_spool: Spool, status: int) -> None:
     spool = openai_spool
@@ -107,6 +124,7 @@ def test_a_full_account_is_no_tasks_fault(openai_spool: Spool, status: int) -> N
     for _ in range(2):
         assert spool.dispatch().exit_code in (3, 77)
         assert spool.counts()["pending"] == 1
+        spool.clock.advance(6 * 60)
     spool.settle()
     assert spool.counts()["completed"] == 1
 

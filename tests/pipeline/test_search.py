@@ -153,7 +153,7 @@ def test_an_accounts_trouble_that_goes_on_is_held_and_no_task_is_searched_for(op
     assert suspects(spool) == []
     spool.release("echo")
     rounds(spool, 3)
-    assert spool.rows("SELECT refusals, pardoned FROM standings") == [(3, 0)]
+    assert spool.rows("SELECT refusals, pardoned FROM standings") == [(3, "")]
     assert spool.status()["holds"] == []
     spool.control.clear(fault)
     spool.settle()
@@ -378,6 +378,16 @@ def test_what_concerns_the_whole_file_and_is_called_line_1_fails_nobody(openai_s
     rounds(spool, times + 6)
     assert spool.counts()["completed"] == 12
     assert suspects(spool) == []
+    spool.check()
+
+
+def test_thirty_bad_lines_of_which_one_is_named_each_time_hold_nobody_up(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.enqueue(*({"id": n, "text": f"{'bad' if n % 2 else 'good'} record number {n} "} for n in range(60)))
+    spool.control.fault("refuse", times=-1, match="bad record", line="match", **ODD)
+    rounds(spool, 35)
+    assert spool.status()["holds"] == []
+    assert (spool.counts()["failed"], spool.counts()["completed"]) == (30, 30)
     spool.check()
 
 

@@ -109,14 +109,14 @@ def test_what_was_seen_first_is_told_within_a_second_and_with_a_clock_set_back(
     taken()
     clock.time -= back
     first = refused(1)
-    assert not standings.validated_since(state.db, "w", "r", first)
+    assert not standings.validated_since(state.db, "w", "r", "a", first)
     taken()
-    assert standings.validated_since(state.db, "w", "r", first)
-    assert not standings.validated_since(state.db, "other", "r", first)
-    assert not standings.validated_since(state.db, "w", "other", first)
+    assert standings.validated_since(state.db, "w", "r", "a", first)
+    assert not standings.validated_since(state.db, "other", "r", "a", first)
+    assert not standings.validated_since(state.db, "w", "other", "a", first)
     second = refused(2)
     assert second > first
-    assert not standings.validated_since(state.db, "w", "r", second)
+    assert not standings.validated_since(state.db, "w", "r", "a", second)
     assert standings.of(state.db, "w", "r").refused_after == max(seen)
 
 
@@ -130,13 +130,13 @@ def test_what_was_under_way_does_not_count_and_moves_nothing_but_the_time(state:
 
 
 def test_a_batch_of_which_nothing_is_known_yet_is_undecided(state: State) -> None:
-    assert not standings.undecided(state.db, "w", "r")
+    assert not standings.undecided(state.db, "w", "r", "a")
     one = made(state, "a")
-    assert standings.undecided(state.db, "w", "r")
-    assert not standings.undecided(state.db, "w", "other")
+    assert standings.undecided(state.db, "w", "r", "a")
+    assert not standings.undecided(state.db, "w", "other", "a")
     with state.transaction() as db:
         batches.note(db, one, validated_at=NOW)
-    assert not standings.undecided(state.db, "w", "r")
+    assert not standings.undecided(state.db, "w", "r", "a")
 
 
 def test_suspects_of_another_revision_of_final_tasks_and_of_released_workloads_are_let_go(state: State) -> None:

@@ -332,6 +332,8 @@ def gone_wrong(spool: Spool, verb: str, database: Database) -> None:
     if verb == "retry":
         spool.set(prompt="{{ txet }}")
         assert spool.dispatch().exit_code == 3
+        spool.release("echo")  # what cannot be rendered, alike, is held at first
+        assert spool.dispatch().exit_code == 3
         assert spool.counts()["failed"] == RECORDS
         spool.set(prompt="Repeat: {{ text }}")
     if verb == "cancel-under-way":

@@ -75,14 +75,24 @@ def test_a_key_in_a_rows_error_is_kept_nowhere(
     spool: Spool, source: dict[str, Any], shape: str, options: tuple[str, ...]
 ) -> None:
     keyed(spool, **source)
-    words = f"Incorrect API key provided: {KEY}; cut: {KEY[:20]}"
-    spool.control.fault("rows", status=401, message=words, shape=shape, match="number 1")
+    words = f"This request has a key in it: {KEY}; cut: {KEY[:20]}"
+    spool.control.fault("rows", status=400, message=words, shape=shape, match="number 1")
     said = told(spool, *options)
     assert nowhere(KEY, said, kept(spool))
     assert nowhere(KEY[:20], said, kept(spool))
     (failed,) = spool.results(statuses=["failed"])
-    assert "Incorrect API key provided: [secret]" in failed["error"]["message"]
+    assert "This request has a key in it: [secret]" in failed["error"]["message"]
     assert spool.counts()["completed"] == 3
+
+
+def test_a_key_that_is_refused_in_a_row_is_kept_nowhere(spool: Spool) -> None:
+    keyed(spool, api_key_file="secret")
+    words = f"Incorrect API key provided: {KEY}; cut: {KEY[:20]}"
+    spool.control.fault("rows", status=401, message=words, match="number 1")
+    said = told(spool)
+    assert nowhere(KEY, said, kept(spool))
+    assert "Incorrect API key provided: [secret]" in said
+    assert (spool.counts()["completed"], spool.counts()["pending"]) == (3, 1)
 
 
 def test_a_key_in_a_batchs_error_is_kept_nowhere(spool: Spool) -> None:

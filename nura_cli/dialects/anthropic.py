@@ -181,7 +181,8 @@ class AnthropicDialect:
         """Decode a result line: succeeded, errored, canceled or expired; an unknown ending is tried again."""
         found = reading.result_line(_decode_line, line)
         ending = found.result
-        if ending.type == "succeeded":
+        ended = ending.type.lower()
+        if ended == "succeeded":
             message = reading.unwrapped(bytes(ending.message))
             if message is None:
                 return reading.unread(found.custom_id, line, "it succeeded, and has no message that is an object", 200)
@@ -190,9 +191,13 @@ class AnthropicDialect:
         inner = outer.get("error")
         failure = inner if isinstance(inner, dict) else outer
         code, words = reading.text(failure.get("type")), reading.text(failure.get("message"))
+        if code is None or words is None:
+            told = next(iter(refusals.read(ending.error, dumped=False)), Rejection(None, None, None))
+            code, words = code or told.code, words or told.message
         status = _STATUSES.get(code or "")
-        kind = _ENDINGS.get(ending.type) or reading.error_kind(status)
-        blame = topics.blame(kind, reading.codes(failure), words, status)
+        kind = _ENDINGS.get(ended) or reading.error_kind(status)
+        codes = dict.fromkeys((*reading.codes(failure), *([code] if code else [])))
+        blame = topics.blame(kind, tuple(codes), words, status)
         return ResultLine(found.custom_id, None, kind, status, code, words, _param(words), blame)
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
@@ -303,19 +308,20 @@ def _block(found: Any) -> _Block:
 
 def _from_message(found: _Message) -> Answer:
     blocks, why = found.content or [], found.stop_reason
+    close = reading.close(why)
     texts = [block.text for block in blocks if block.type == "text" or (block.text and not block.type)]
-    silent = found.content == [] and why in _SAID  # it had nothing to say, which is an answer
+    silent = found.content == [] and (why or "").lower() in _SAID  # it had nothing to say, which is an answer
     text = "".join(texts) if texts or silent else None
     kinds = () if text else tuple(block.type for block in blocks)
     return Answer(
         text=text,
         finish_reason=why,
-        truncated=why is not None and why.lower() in reading.CUT,
-        refusal=why in ("refusal", "content_filter"),
+        truncated=close.truncated,
+        refusal=close.refusal,
         usage=_usage(found),
         model=found.model,
         other=any(not (kind in _NO_ANSWER or kind.endswith("_tool_result")) for kind in kinds),
-        unfinished=ErrorKind.INVALID_OUTPUT if why == reading.PAUSED else None,
+        unfinished=close.unfinished,
         spoken=found.content is not None or why is not None,
         thought=bool(kinds) and all(kind in reading.THOUGHTS for kind in kinds),
     )

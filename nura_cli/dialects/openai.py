@@ -4,6 +4,7 @@ Facts from the OpenAI Batch guide and API reference, and from the public reports
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,18 +46,6 @@ _ROW_ERRORS = {
     "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
 }
 _ANSWERED = range(200, 300)
-# Why an answer ended that is a refusal, or not whole: words for it of the Responses API, and some that gateways have.
-_REFUSALS = frozenset({"content_filter", "refusal"})
-_UNFINISHED = {
-    "failed": ErrorKind.PROVIDER_ERROR,
-    "cancelled": ErrorKind.PROVIDER_ERROR,
-    "canceled": ErrorKind.PROVIDER_ERROR,
-    "queued": ErrorKind.PROVIDER_ERROR,
-    "in_progress": ErrorKind.PROVIDER_ERROR,
-    "error": ErrorKind.PROVIDER_ERROR,
-    "incomplete": ErrorKind.INVALID_OUTPUT,
-    reading.PAUSED: ErrorKind.INVALID_OUTPUT,
-}
 _ENDINGS = {"expired": Ending.EXPIRED, "cancelled": Ending.CANCELLED, "canceled": Ending.CANCELLED}
 _VALIDATED = frozenset(("in_progress", "finalizing", "completed"))
 """What a batch is called once its file was found good (Batch guide, status); ``validating`` comes before that."""
@@ -252,37 +241,20 @@ class OpenAIDialect:
     def result(self, line: bytes) -> ResultLine:
         """Decode a line of the output or error file, in any of the shapes in which errors come (openai-openapi#302)."""
         found = reading.result_line(_decode_line, line)
-        response = found.response
-        status = _http_status(response.status_code) if response is not None else None
-        body = reading.unwrapped(bytes(response.body)) if response is not None else None
-        error = None if isinstance(found.error, dict) and not _as_object(found.error) else found.error
-        if response is not None and body is None and status in _ANSWERED and not error:
-            return reading.unread(found.custom_id, line, "a response without a body that is an object", status)
-        if error or response is None or body is None:
-            return self._failed(found.custom_id, status, error, body)
-        if status is not None and status not in _ANSWERED:
-            return self._failed(found.custom_id, status, _error_in(body), body)
+        response, error = found.response, _as_object(found.error)
+        if response is None:
+            return _failed(found.custom_id, None, _told(error, b""), None)
+        status, raw = _http_status(response.status_code), bytes(response.body)
+        body = reading.unwrapped(raw)
+        if body is None:
+            if status in _ANSWERED and (error is None or _says_well(error)):
+                return reading.unread(found.custom_id, line, "a response without a body that is an object", status)
+            return _failed(found.custom_id, status, _told(error, raw), None)
         inside = _error_in(body)
-        if inside:
-            return self._failed(found.custom_id, status, inside, body)
-        return ResultLine(found.custom_id, body, None, status)
-
-    def _failed(self, custom_id: str, status: int | None, error: Any, body: bytes | None) -> ResultLine:
-        error = _as_object(error) or _error_in(body) or _bare_error(body)
-        codes, message = reading.codes(error), reading.text(error.get("message"))
-        kind = _ROW_ERRORS.get(codes[0] if codes else "") or reading.error_kind(status)
-        if kind is ErrorKind.RATE_LIMITED and topics.oversized(message):
-            kind = ErrorKind.REFUSED
-        return ResultLine(
-            custom_id,
-            body,
-            kind,
-            status or None,
-            codes[0] if codes else None,
-            message,
-            reading.place(error.get("param")),
-            topics.blame(kind, codes, message, status or None),
-        )
+        wrong = error or inside or not (status is None or status in _ANSWERED)
+        if wrong and not (all(map(_says_well, filter(None, (error, inside)))) and _holds_answer(status, body)):
+            return _failed(found.custom_id, status, _told(error, body), body)
+        return ResultLine(found.custom_id, body, None, status or None)
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
         """Read a response body of any of the endpoints."""
@@ -330,32 +302,125 @@ def _http_status(value: Any) -> int | None:
     return reading.whole(int(value) if digits else value)
 
 
-def _error_in(body: bytes | None) -> dict[str, Any] | None:
-    if body is None or b'"error"' not in body:
-        return None
-    try:
-        error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    return _as_object(error)
+def _error_in(body: bytes) -> dict[str, Any] | None:
+    return _as_object(reading.members(_document(body)).get("error")) if b'"error"' in body else None
 
 
-def _bare_error(body: bytes | None) -> dict[str, Any]:
-    """Return a body that is itself the error (DashScope: ``{"code", "message"}``); an object without members where it is none."""
+def _document(raw: bytes) -> Any:
+    """Return a JSON document, or None where it is none."""
     try:
-        found = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+        return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, RecursionError):
-        return {}
-    if isinstance(found.get("detail"), str):
-        return {"message": found["detail"], **found}
-    return found if isinstance(found.get("message"), str) else {}
+        return None
 
 
 def _as_object(error: Any) -> dict[str, Any] | None:
-    """Return an error as an object, bare words as its message; None where it says nothing."""
-    if isinstance(error, str):
-        error = {"message": error} if error else None
-    return error if isinstance(error, dict) and any(error.values()) else None
+    """Return an error as an object: bare words as its message, a number as its code; of a list, the first.
+
+    None where it says nothing.
+    """
+    if isinstance(error, list):
+        each = (_as_object(one) for one in error[:_MOST_LOOKED_AT] if not isinstance(one, list))
+        return next(filter(None, each), None)
+    if isinstance(error, dict):
+        return error if any(error.values()) else None
+    if isinstance(error, bool | str):
+        return {"message": str(error)} if error else None
+    return {"code": error} if error else None
+
+
+_MOST_LOOKED_AT = 20
+_ANSWERS = ("choices", "output", "output_text", "data", "results")
+"""The members of a body in which an answer stands, at any endpoint."""
+_WELL = frozenset(("ok", "okay", "success", "successful", "succeeded", "completed", "成功"))
+_NOTHING = frozenset(("", "none", "null", "nil", "noerror", "false"))
+
+
+def _holds_answer(status: int | None, body: bytes) -> bool:
+    """Return whether an answer stands in a body, whatever is told beside it; some services give it a status of 0."""
+    found = reading.members(_document(body))
+    return (not status or status in _ANSWERED) and any(found.get(name) for name in _ANSWERS)
+
+
+def _says_well(error: Mapping[str, Any]) -> bool:
+    """Return whether an error says that there is none: by its words, its codes, or nothing at all.
+
+    Some services give every answer one with code 0 and the message "success".
+    """
+    said = _plain_word(error.get("message"))
+    codes = [
+        _plain_word(error[name])
+        for name in ("code", "error_code", "status", "type")
+        if error.get(name) not in (None, "")
+    ]
+    if said in _WELL:
+        return True
+    return all(map(_is_good, codes)) if codes else said in _NOTHING
+
+
+def _plain_word(value: Any) -> str:
+    """Return a word or a number as its letters and digits, in lower case; nothing where there is none."""
+    if isinstance(value, str):
+        return re.sub(r"[\W_]+", "", value.lower())
+    return "" if value is None or value is False else str(reading.whole(value))
+
+
+def _is_good(code: str) -> bool:
+    """Return whether a code says that all is well: 0, any HTTP status that does, or a word for it."""
+    number = int(code) if re.fullmatch("[0-9]{1,6}", code) else None
+    return code in _WELL or code in _NOTHING or number == 0 or number in _ANSWERED
+
+
+class _Told(NamedTuple):
+    """What an error says: its codes, the most telling first; its words; the parameter that it is about."""
+
+    codes: tuple[str, ...]
+    message: str | None
+    param: Any
+
+
+_NO_CODES = frozenset(("error", "failed", "completed", "incomplete", "cancelled", "queued", "in_progress"))
+"""What a body around an error may say of itself that is no code of the error."""
+
+
+def _told(error: dict[str, Any] | None, raw: bytes) -> _Told:
+    """Return what an error says, wherever its codes and its words stand.
+
+    Args:
+        error: that of the line.
+        raw: the body of the response: with an error in it (``{"error": {…}}``, ``[{"error": …}]``, ``{"errors": […]}``,
+            ``{"detail": …}``), beside which a code may stand (xAI: ``{"code", "error": "words"}``), or itself the error
+            (DashScope: ``{"code", "message"}``).
+    """
+    body = _document(raw)
+    around = reading.members(body)
+    told = (error, _as_object(around.get("error")), _as_object(around.get("detail")))
+    own = next((one for one in told if one and not _says_well(one)), error or around)
+    first = () if own is around else reading.codes(own)
+    beside, message = reading.codes(around), reading.text(own.get("message"))
+    if message is None or not (first or beside):
+        faults = (*refusals.read(own, dumped=False), *refusals.read(body, dumped=False))[:_MOST_LOOKED_AT]
+        beside += tuple(fault.code for fault in faults if fault.code)
+        words = (fault.message for fault in faults if fault.message and _plain_word(fault.message) not in _WELL)
+        message = message or next(words, None)
+    codes = (*first, *(code for code in beside if code.lower() not in _NO_CODES))
+    return _Told(tuple(dict.fromkeys(codes)), message, own.get("param") or own.get("loc"))
+
+
+def _failed(custom_id: str, status: int | None, told: _Told, body: bytes | None) -> ResultLine:
+    kind = _ROW_ERRORS.get(told.codes[0].lower() if told.codes else "") or reading.error_kind(status)
+    if kind is ErrorKind.RATE_LIMITED and topics.oversized(told.message):
+        kind = ErrorKind.REFUSED
+    return ResultLine(
+        custom_id,
+        body,
+        kind,
+        status or None,
+        told.codes[0] if told.codes else None,
+        told.message,
+        reading.place(told.param),
+        topics.blame(kind, told.codes, told.message, status or None),
+    )
 
 
 # What costs nothing beside the answer's tokens (pricing page, built-in tools): what the model says, and calls of the caller's
@@ -502,16 +567,17 @@ def _from_chat(found: _Chat) -> Answer:
     if content is None and message.audio:
         content = reading.text(reading.members(message.audio).get("transcript"))
     why = choice.finish_reason
+    close = reading.close(why)
     others = (message.tool_calls, message.function_call, message.audio, message.images)
     return Answer(
         text=message.refusal or content,
         finish_reason=why,
-        truncated=why is not None and why.lower() in reading.CUT,
-        refusal=bool(message.refusal) or why in _REFUSALS,
+        truncated=close.truncated,
+        refusal=bool(message.refusal) or close.refusal,
         usage=_usage(found.usage, tier=found.service_tier, tools=_Tools(others=_searched(found, message))),
         model=found.model,
         other=any(reading.objects(one) for one in others if one),
-        unfinished=_UNFINISHED.get((why or "").lower()),
+        unfinished=close.unfinished,
         spoken=bool(found.choices),
     )
 
@@ -523,17 +589,17 @@ def _from_responses(found: Mapping[str, Any]) -> Answer:
     text = "".join(texts) if texts else reading.text(given) or reading.text(found.get("output_text"))
     why = reading.text(reading.members(found.get("incomplete_details")).get("reason"))
     status = reading.text(found.get("status"))
-    truncated = why is not None and why.lower() in reading.CUT
+    close, ended = reading.close(why), reading.close(status)
     kinds = () if text else tuple(str(item.get("type")) for item in items)
     return Answer(
         text="".join(refusals) if refusals else text,
         finish_reason=why or status,
-        truncated=truncated,
-        refusal=bool(refusals) or why in _REFUSALS,
+        truncated=close.truncated,
+        refusal=bool(refusals) or close.refusal,
         usage=_usage(found.get("usage"), tier=found.get("service_tier"), tools=_called(found)),
         model=reading.text(found.get("model")),
         other=any(kind.endswith("_call") for kind in kinds),
-        unfinished=None if truncated else _UNFINISHED.get((status or "").lower()),
+        unfinished=None if close.truncated else close.unfinished or ended.unfinished,
         spoken=given is not None or status is not None,
         thought=bool(kinds) and all(kind in reading.THOUGHTS for kind in kinds),
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,10 +24,70 @@ _LONGEST_KEPT = 1 << 20
 _DEEPEST = 100
 """Levels of a document that are read, where one is nested too deeply to be read whole."""
 
-CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"})
-"""Why an answer ended, where it ran into a limit on tokens: the vendors' words, and those that gateways pass on."""
-PAUSED = "pause_turn"
-"""Why an answer ended, where the model is to be asked to go on (Messages API, stop reasons)."""
+_CUT = (
+    *("length", "max_tokens", "max_token", "max_output_tokens", "max_length", "model_length", "token_limit"),
+    *("error_limit", "model_context_window_exceeded", "context_length_exceeded"),
+)
+_REFUSED = (
+    *("content_filter", "content_filtered", "refusal", "sensitive", "safety", "recitation", "prohibited_content"),
+    *("blocklist", "spii", "language", "guardrail_intervened", "error_toxic"),
+    *("image_safety", "image_prohibited_content", "image_recitation"),
+)
+_BROKEN_OFF = (
+    *("failed", "error", "cancelled", "canceled", "user_cancel", "expired", "queued", "in_progress", "not_finished"),
+    *("abort", "aborted", "timeout", "time_limit", "network_error", "insufficient_system_resource"),
+)
+_NOT_WHOLE = (
+    *("incomplete", "pause_turn", "compaction"),  # of the last two, the model is to be asked to go on
+    *("malformed_function_call", "function_call_filter", "malformed_tool_use", "malformed_model_output"),
+    *("malformed_response", "unexpected_tool_call", "too_many_tool_calls"),
+)
+
+
+class Close(NamedTuple):
+    """What the word for why an answer ended comes down to.
+
+    Attributes:
+        truncated: it ran into a limit on tokens.
+        refusal: it was declined, or taken away by a filter.
+        unfinished: the kind of error that it is where it is no whole answer for another reason.
+    """
+
+    truncated: bool = False
+    refusal: bool = False
+    unfinished: ErrorKind | None = None
+
+
+def _letters(word: str) -> str:
+    return _NO_LETTER.sub("", word.lower())
+
+
+_NO_LETTER = re.compile(r"[^a-z]+")
+_CLOSES: dict[str, Close] = {
+    **dict.fromkeys(map(_letters, _CUT), Close(truncated=True)),
+    **dict.fromkeys(map(_letters, _REFUSED), Close(refusal=True)),
+    **dict.fromkeys(map(_letters, _BROKEN_OFF), Close(unfinished=ErrorKind.PROVIDER_ERROR)),
+    **dict.fromkeys(map(_letters, _NOT_WHOLE), Close(unfinished=ErrorKind.INVALID_OUTPUT)),
+}
+"""OpenAI's words and Anthropic's (API references), and those of services that speak like them, or are passed on by one that
+does: DeepSeek, Z.AI, Mistral, vLLM and SGLang (abort), watsonx, Cohere, Bedrock (Converse), Gemini (FinishReason)."""
+_WHOLE = Close()
+_LONGEST_WORD = 80
+_WORD_ALONE = re.compile(r"(?:finish_?reason[._])?([^:]*)", re.IGNORECASE)
+
+
+def close(why: str | None) -> Close:
+    """Return what a vendor's word for why an answer ended comes down to; one that is not known is a good end.
+
+    It may be written in any case, as the name of an enumeration's member ("FinishReason.SAFETY"), or with another's after it
+    ("content_filter: RECITATION", Gemini's compatible endpoint).
+    """
+    if why is None:
+        return _WHOLE
+    found = _WORD_ALONE.match(why, 0, _LONGEST_WORD)
+    return _CLOSES.get(_letters(found[1] if found else ""), _WHOLE)
+
+
 THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 """Types of parts of an answer that are what the model thought, and not what it said."""
 
@@ -408,13 +468,15 @@ def _pruned(text: str) -> str:
 
 
 def unwrapped(raw: bytes) -> bytes | None:
-    """Return the JSON object of a body; some services wrap it into a JSON string. None where there is no object."""
+    """Return the JSON object of a body; some services wrap it into a JSON string, or a list. None where there is no object."""
     body = raw.strip()
-    if body.startswith(b'"'):
-        try:
+    try:
+        if body.startswith(b'"'):
             body = sound(msgspec.json.decode(body, type=str).encode())
-        except (ValueError, RecursionError):
-            return None
+        if body.startswith(b"[") and len(msgspec.json.decode(body, type=list[msgspec.Raw])) == 1:
+            body = body[1:-1].strip()
+    except (ValueError, RecursionError):
+        return None
     return body if body.startswith(b"{") else None
 
 

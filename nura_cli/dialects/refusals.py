@@ -5,6 +5,7 @@ it, "Lines 3, 7 and 9 …", Anthropic's "requests.2.params: …", which counts f
 words it may be a quotation of the record.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from nura_cli.dialects.base import Rejection
 _MOST_FAULTS = 100
 _DEEPEST_FAULT = 6
 _LISTS = ("data", "errors", "error", "detail", "details")
-_MESSAGES = ("message", "detail", "msg", "reason")
+_MESSAGES = ("message", "detail", "msg", "error_msg", "error_message", "errorMessage", "Message", "reason")
 _LINES = ("line", "line_number", "lineno")
 
 _NUMBER = r"\d{1,9}(?!\.?\d)"
@@ -37,24 +38,47 @@ _LOOKED_AT = 300
 """Characters at either end of a message in which a line is looked for."""
 
 
-def read(errors: Any, depth: int = 0) -> tuple[Rejection, ...]:
+def read(errors: Any, depth: int = 0, *, dumped: bool = True) -> tuple[Rejection, ...]:
     """Return why something was refused, from any shape; words without a known place are kept as they are.
 
-    Where a summary stands beside a list whose items name lines, the items count.
+    Where a summary stands beside a list whose items name lines, the items count. A code that stands around an error counts where
+    that has none, or has one that says less (xAI: ``{"code", "error": "words"}``).
+
+    Args:
+        dumped: whether an object in which nothing is known is kept as its JSON.
     """
     if isinstance(errors, list) and depth < _DEEPEST_FAULT:
-        return tuple(fault for item in errors[:_MOST_FAULTS] for fault in read(item, depth + 1))[:_MOST_FAULTS]
+        each = (read(item, depth + 1, dumped=dumped) for item in errors[:_MOST_FAULTS])
+        return tuple(itertools.chain.from_iterable(each))[:_MOST_FAULTS]
     if not isinstance(errors, dict) or depth >= _DEEPEST_FAULT:
-        return _in_words(errors)
+        return _in_words(errors if dumped else _bare(errors))
     said = next((given for name in _MESSAGES if _said(given := errors.get(name))), None)
-    inner = [found for name in _LISTS if _nested(errors.get(name)) and (found := read(errors[name], depth + 1))]
+    nested = (errors[name] for name in _LISTS if _nested(errors.get(name)))
+    inner = [found for each in nested if (found := read(each, depth + 1, dumped=dumped))]
     named = next((found for found in inner if any(fault.line is not None for fault in found)), None)
-    if named is not None or (said is None and any(name in errors for name in _LISTS)):
-        return named or next(iter(inner), ()) or _plain(errors)
     code = _code(errors)
+    if named is not None or (said is None and any(name in errors for name in _LISTS)):
+        return _coded(code, named or next(iter(inner), ()) or _plain(errors))
     if not code and said is None:
-        return _in_words(errors)
+        return _in_words(errors) if dumped else ()
     return _each(code, said, _own_lines(errors, said))
+
+
+_NO_CODES = frozenset(("error", "list", "failed"))
+"""What stands around errors as a type or a status, and is no code of theirs."""
+
+
+def _coded(code: str | None, faults: tuple[Rejection, ...]) -> tuple[Rejection, ...]:
+    """Return faults with the code that stands around them, where it says more than their own."""
+    if code is None or code.lower() in _NO_CODES:
+        return faults
+    telling = topics.topic((code,), None) is not None
+    return tuple(
+        fault._replace(code=code)
+        if fault.code is None or (telling and topics.topic((fault.code,), None) is None)
+        else fault
+        for fault in faults
+    )
 
 
 def _plain(errors: dict[str, Any]) -> tuple[Rejection, ...]:

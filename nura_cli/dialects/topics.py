@@ -5,7 +5,8 @@ says nothing of its own, and only by how it begins: further in it may quote the 
 
 The words are the vendors' own: OpenAI (error codes guide; openai-python#2084; curator#111), Anthropic (API reference, errors;
 claude-code#66314; curator#296), Azure (learn.microsoft.com, questions 2285577 and 2108663), DeepSeek (continue#9853),
-OpenRouter (qwen-code#73, openclaude#43, forgecode#571), Z.AI (docs.z.ai, api-code), DashScope, Moonshot, Groq, Cerebras, LiteLLM.
+OpenRouter (qwen-code#73, openclaude#43, forgecode#571), xAI (continue#10373), Z.AI (docs.z.ai, api-code), DashScope, Moonshot,
+Groq, Cerebras, LiteLLM.
 """
 
 import re
@@ -41,8 +42,10 @@ _CODES: tuple[tuple[Topic, re.Pattern[str]], ...] = (
     (
         Topic.ACCOUNT,
         re.compile(
-            r"quota|billing|credit|budget|(?<!load)balance|payment|(?<!su)spend|usagelimit|arrear|overdue|unpaid|prepaid|recharge"
-            r"|apikey|authenti|credential|unauthori[sz]ed|accessterminated|^111[0-3]$|^1121$"
+            r"^(?!.*(?:detect|guardrail|redact|sensitive|moderat|(?<!a)pii)).*(?:quota|billing|credit(?!cards?(?!required|declined)|score)"
+            r"|(?<!token)(?<!thinking)budget(?!token)|(?<!load)balance|payment(?!information(?:block|found|leak))|(?<!su)spend|usagelimit"
+            r"|arrear|overdue|unpaid|prepaid|recharge|apikey)"
+            r"|authenti|credential|unauthori[sz]ed|accessterminated|^111[0-3]$|^1121$"
             r"|(?:account|organi[sz]ation|project|workspace|subscription|user)(?:is|has|been|not|in)*"
             r"(?:active|deactivated|disabled|suspended|locked|blocked|frozen|expired|terminated|restricted)"
         ),
@@ -84,32 +87,59 @@ def _starting(*patterns: str) -> re.Pattern[str]:
 
 
 _LEAD = (
-    r"(?:(?:sorry|your|this|the|user|account|organi[sz]ation|workspace|project|team|monthly|daily|weekly|current|free|prepaid"
+    r"(?:(?:sorry|your|this|the|user|(?:account|organi[sz]ation|workspace|project|team)(?:'s)?|monthly|daily|weekly|current|free|prepaid"
     r"|remaining|total|available|api|x)[ ,-]+)*"
 )
-_HAVE = r"(?:credit balance|balance|credits?|funds|quota|allowance|budget|spend(?:ing)?(?: limit| cap)?|usage limits?|(?:hard |soft )limit)"
-_ACCOUNT = r"(?:account|organi[sz]ation|workspace|project|team|user|subscription|plan|trial|tier)"
-_KEY = r"(?:api|subscription)[ -]?key"
+_HAVE = (
+    r"(?:credit balance|balance|credits?(?![ -](?:card|score))|funds|quota|allowance|budget|spend(?:ing)?(?: limit| cap)?|usage limits?"
+    r"|(?:hard |soft )limit)"
+)
+_ACCOUNT = r"(?:account|organi[sz]ation|workspace|project|team|subscription|plan|trial|tier)"
+_KEY = r"(?:api|subscription)[ -_]?key"
+_OF_A_RECORD = (
+    r"(?:prompts?|inputs?|outputs?|messages?|requests?|contents?|texts?|files?|fields?|documents?|data|images?|names?|numbers?|values?"
+    r"|parameters?|statements?|details|information|descriptions?|holders?|schemas?|detected|found|contains?|must|should|cannot)\b"
+)
+"""What stands behind a word for an account, or for money, where neither is spoken of ("project files", "budget field")."""
+_NAMED = (
+    r"(?:(?: (?:\([^)]{0,100}\)|<[^>]{0,100}>|[`'\"][^`'\"]{1,100}[`'\"]|(?=\S*[\d_:/@-])[^\s'\"]{1,100}"
+    r"|(?:associated with|linked to|of|for|behind) (?:(?:this|your|the|api|x)[ -])*(?:key|token|request))){0,2}"
+    rf"|(?: (?!{_OF_A_RECORD}|(?:does|do|doesn't|access|has|is|was|are|and|or)\b)[^\s'\"]{{1,100}})?)"
+)
+"""A name or an id of an account, or whose it is: one plain word at most."""
+_GIVEN = r"(?: (?:that )?(?:you )?(?:have )?(?:provided|supplied|given|used|sent|passed))?"
+_IS = (
+    r"(?: (?:is|was|has|had|been|being|isn't|not|now|currently|temporarily|permanently|automatically|already|still|in|on|marked|flagged"
+    r"|set|status|state|as|and|due|to))*"
+)
 _SPENT = r"(?:reached|exceeded|exhausted|used up|depleted|run out|ran out|too low|insufficient|empty|not enough|n't enough|negative|zero|expired)"
 _SHUT = (
-    r"(?:not active|inactive|not activated|deactivated|disabled|suspended|locked|blocked|frozen|terminated|restricted|banned|closed"
-    r"|(?:in )?arrears|overdue|past due|unpaid|expired|revoked|exhausted|insufficient)"
+    r"(?:not active|no longer active|inactive|not activated|deactivated|disabled|suspended|locked|blocked|frozen|terminated|restricted|banned"
+    r"|closed|archived|deleted|cancell?ed|lapsed|ended|(?:in )?arrears|overdue|past due|unpaid|expired|revoked|exhausted|insufficient)"
 )
+_BECAUSE = r"(?:[^'\"`{}<>:\n]{0,100}?\b(?:because|since|as) )?"
 _MONEY = _starting(
     # Your credit balance is too low; Monthly spend limit reached; Quota exceeded; Account balance is insufficient.
-    rf"{_LEAD}{_HAVE}(?: [\w-]+){{0,4}}? {_SPENT}\b",
-    # Your account is not active; This organization has been disabled; The account has insufficient funds.
-    rf"{_LEAD}{_ACCOUNT}(?: \([^)]*\))?(?: (?!does|do|doesn't|access)[\w'-]+){{0,5}}? {_SHUT}\b",
-    rf"{_LEAD}{_KEY}(?: (?!does|do|doesn't|access)[\w'-]+){{0,4}}? (?:{_SHUT}|not valid|invalid|incorrect|not found)\b",
-    # You exceeded your current quota; You have reached your specified API usage limits; Your organization has run out of credits.
-    rf"(?:you|{_LEAD}(?:{_ACCOUNT}|{_KEY}))(?:'ve| have| has)? (?:already )?(?:reached|exceeded|hit|used up|exhausted|run out of|insufficient|no|not enough)"
-    rf" (?:all )?(?:of )?(?:(?:your|its|their|the) )?(?:[\w-]+ ){{0,4}}?{_HAVE}\b",
-    rf"(?:insufficient|not enough|no|out of|more|zero|negative) (?:account |user |api |prepaid |remaining |call volume |available )*{_HAVE}\b",
+    rf"{_BECAUSE}{_LEAD}{_HAVE}(?: (?!{_OF_A_RECORD})[\w-]+){{0,4}}? {_SPENT}\b",
+    # Your account is not active; This organization has been disabled; The account has insufficient funds; Your free trial has ended.
+    rf"{_BECAUSE}{_LEAD}(?:{_ACCOUNT} )?{_ACCOUNT}{_NAMED}{_IS} {_SHUT}\b",
+    rf"{_BECAUSE}{_LEAD}{_KEY}{_GIVEN}{_NAMED}{_IS} (?:{_SHUT}|not valid|invalid|incorrect|not found)\b",
+    # You exceeded your current quota; You have reached your specified API usage limits; Your organization has run out of credits;
+    # Your team 0f1e has either used all available credits or reached its monthly spending limit.
+    rf"{_BECAUSE}(?:you|this request|{_LEAD}(?:{_ACCOUNT}|user|{_KEY}){_NAMED})(?:'ve| have| has)? (?:already |either )?"
+    r"(?:reached|exceeded|would exceed|hit|used (?:up|all)|exhausted|run out of|insufficient|no|not enough)"
+    rf" (?:all )?(?:of )?(?:(?:your|its|their|the) )?(?:[\w'-]+ ){{0,4}}?{_HAVE}\b",
+    rf"(?:insufficient|not enough|out of|more|zero|negative) (?:account |user |api |prepaid |remaining |call volume |available )*{_HAVE}\b",
+    rf"no (?:account |user |api |prepaid |remaining |available )*{_HAVE}(?: (?:left|remaining|available|on|for)\b|[.,;:!(]|$)",
+    rf"{_LEAD}key(?:'s)? (?:(?:credit|spend(?:ing)?|usage|total|daily|weekly|monthly) )*limit (?:has been |was |is )?(?:exceeded|reached)",  # OpenRouter
     r"billing (?:hard |soft )?(?:limit|is not)|payment (?:required|is required|overdue|failed)|this request requires more credits",
+    r"(?:a |your |no |missing |invalid )?(?:valid )?payment method (?:is |was |on file |found |has been )*(?:required|missing|declined|expired)|no (?:valid )?payment method",
     r"(?:incorrect|invalid|wrong|expired|missing|no|unknown|revoked) (?:x-)?(?:api|subscription)[- ]?key|you didn't provide an api key",
+    r"the api_key client option must be set",
     r"access denied due to invalid subscription key|authentication (?:fails|failed|required|error)|unauthori[sz]ed\b",
     r"invalid (?:authentication|authorization|bearer|access token|credentials)|access denied, please make sure your account is in good standing",
     r"the free tier of (?:the|this) model has been exhausted",
+    r"[\u4e00-\u9fff]{0,12}?(?:余额不足|欠费|额度不足|额度已用[尽完]|配额不足)",  # One API, Z.AI: no balance left, in arrears, no quota left
 )
 _OF_A_MINUTE = re.compile(r"\b(?:per[ -](?:minute|second)|rate limits?|(?:tokens|requests) per|tpm|rpm)\b")
 """Words about a pace, and not about money, however they begin."""
@@ -157,9 +187,9 @@ _NO_BATCH = re.compile(
 )
 _OVERSIZED = re.compile(r"request too large for \S|.{0,200}?\blimit:? (\d[\d,]*),? requested:? (\d[\d,]*)")
 _WRAPPING = re.compile(
-    r"(?:[^:{\n]{1,80}: ){0,3}http \d{3}: |error code: \d{3} - |[\w.]{0,60}(?:error|exception) ?[:-] ?|\d{3}:? (?=\S)|[-:] "
+    r"(?:[^:{\n]{1,80}: ){0,3}http \d{3}: |error code: \d{3} - |(?:permission|resource)-(?:denied|exhausted): |[\w.]{0,60}(?:error|exception) ?[:-] ?|\d{3}:? (?=\S)|[-:] "
 )
-_SAID_CODE = re.compile(r"[a-z]+(?:_[a-z]+)+\b")
+_SAID_CODE = re.compile(r"[a-z]+(?:_[a-z]+)+(?=[:.,;]|$| -)")
 _WITHIN = re.compile(r"\{\s*['\"](?:type|error|message|code|detail)['\"].{0,200}?['\"]message['\"]\s*:\s*['\"]")
 _MOST_WORDS = 600
 
@@ -204,7 +234,7 @@ def topic(codes: Sequence[str], message: str | None, status: int | None = None) 
 
 
 def _name(code: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", code.lower())
+    return re.sub(r"[^a-z0-9]", "", code[:_MOST_WORDS].lower())
 
 
 def _is_vague(codes: Sequence[str]) -> bool:

@@ -65,10 +65,13 @@ class Classifier:
         return Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong))
 
     def _wasted(self, body: bytes | None) -> Charge:
-        """Return what a request that failed cost: nothing, unless its response says that it used something."""
+        """Return what a request that failed cost: nothing, unless its response says that it used something, or holds a text."""
         answer = self._dialect.answer(self._spec.endpoint, body) if body else None
-        if answer is None or answer.usage is None:
+        if answer is None:
             return Charge()
+        if answer.usage is None:
+            said = answer.text or answer.value is not None or (answer.other and answer.spoken)
+            return UNKNOWN if said else Charge()
         return self._spent(answer.model or self._spec.model, answer.usage)
 
     def _spent(self, model: str, usage: Usage | None) -> Charge:

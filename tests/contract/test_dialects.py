@@ -980,6 +980,121 @@ def test_an_error_that_says_nothing_is_none(error: Any) -> None:
         assert read(OPENAI, C, line).text == "hi"
 
 
+def response_of(*items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"status": "completed", "output": list(items), **more}
+
+
+def said(text: str, phase: str | None = None) -> dict[str, Any]:
+    part = {"type": "output_text", "text": text}
+    return {"type": "message", "content": [part]} | ({} if phase is None else {"phase": phase})
+
+
+C, R, M = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+WELL: tuple[Any, ...] = (
+    *({"code": 0, "message": "success"}, {"code": "200", "message": "OK"}, {"code": "0", "message": "ok"}, {"code": 0}),
+    *(
+        {"code": "ok", "message": ""},
+        {"code": None, "message": "Success."},
+        {"code": "0000", "message": "Request done"},
+    ),
+    *({"code": 200, "message": None}, {"type": "success"}, {"message": "None"}, {"code": "success", "error_code": 0}),
+    *("None", "null", "OK", "success", 200, [{"code": 0, "message": "success"}], {"code": "", "message": "no error"}),
+)
+BAD: tuple[Any, ...] = (
+    True,
+    *({"code": 0, "type": "server_error", "message": "the stream broke"}, {"code": 500, "message": ""}, "broke off"),
+    *(
+        {"code": "server_error", "message": "none"},
+        {"code": 1},
+        {"message": "it is ok to retry"},
+        {"code": [0]},
+        ["no"],
+        500,
+    ),
+)
+ANSWERED = pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (C, CHAT),
+        (C, {name: value for name, value in CHAT.items() if name != "usage"}),
+        (R, response_of(said("hi"))),
+        ("/v1/embeddings", {"data": [{"index": 0, "embedding": [0.5]}]}),
+        ("/v1/images/generations", {"data": [{"b64_json": "x"}]}),
+        ("/v1/moderations", {"results": [{"flagged": False}]}),
+    ],
+)
+
+
+@ANSWERED
+@pytest.mark.parametrize("error", WELL, ids=repr)
+def test_an_answer_beside_an_error_that_says_all_is_well_is_an_answer(
+    endpoint: str, body: dict[str, Any], error: Any
+) -> None:
+    spec = Spec(dialect="openai", endpoint=endpoint, model="m", prompt="p")
+    for status in (200, 201, None, 0, "0"):
+        for line in (
+            openai_line({"status_code": status, "body": body}, error),
+            openai_line({"status_code": status, "body": {**body, "error": error}}),
+            openai_line({"status_code": status, "body": [body]}, error),
+            openai_line({"status_code": status, "body": body}),
+        ):
+            found = OPENAI.result(line)
+            assert (found.error, found.http_status) == (None, int(status or 0) or None)
+            assert Classifier(OPENAI, spec, PRICES).classify(found).failure is None
+
+
+@ANSWERED
+@pytest.mark.parametrize("error", BAD, ids=repr)
+def test_an_answer_beside_an_error_that_says_something_is_none(endpoint: str, body: dict[str, Any], error: Any) -> None:
+    for line in (
+        openai_line({"status_code": 200, "body": body}, error),
+        openai_line({"status_code": 200, "body": {**body, "error": error}}),
+        openai_line({"status_code": 200, "body": {**body, "error": WELL[0]}}, error),
+        openai_line({"status_code": 200, "body": {**body, "error": error}}, WELL[0]),
+    ):
+        found = OPENAI.result(line)
+        assert (found.error, found.message == "success") == (ErrorKind.PROVIDER_ERROR, False)
+
+
+@pytest.mark.parametrize("error", [error for error in WELL if error != {"code": 0}], ids=repr)
+def test_without_an_answer_an_error_that_says_all_is_well_makes_none(error: Any) -> None:
+    for status, body in (
+        (200, {}),
+        (200, {"choices": []}),
+        (0, {}),
+        (500, CHAT),
+        (None, {"id": "x"}),
+        (404, {"data": []}),
+    ):
+        found = OPENAI.result(openai_line({"status_code": status, "body": body}, error))
+        assert found.error not in (None, ErrorKind.INVALID_OUTPUT)
+    assert OPENAI.result(openai_line(None, error)).error is ErrorKind.PROVIDER_ERROR
+    unread = OPENAI.result(openai_line({"status_code": 200, "body": "plain words"}, error))
+    assert unread.error is ErrorKind.INVALID_OUTPUT  # it may have been paid for
+
+
+@ANSWERED
+def test_what_failed_and_holds_an_answer_costs_what_it_says_or_nobody_knows(
+    endpoint: str, body: dict[str, Any]
+) -> None:
+    judge = Classifier(OPENAI, Spec(dialect="openai", endpoint=endpoint, model="gpt-4.1-mini"), PRICES)
+    charge = judge.classify(OPENAI.result(openai_line({"status_code": 500, "body": body}))).charge
+    if "usage" in body:
+        assert charge.cost
+    elif endpoint in (C, R, "/v1/embeddings"):
+        assert charge.cost is None
+    refused = openai_line({"status_code": 400, "body": {"error": {"message": "no"}}})
+    assert judge.classify(OPENAI.result(refused)).charge.cost == 0
+
+
+@pytest.mark.parametrize("ending", ["SUCCEEDED", "Succeeded"])
+def test_an_ending_of_anthropics_may_be_written_in_capitals(ending: str) -> None:
+    found = ANTHROPIC.result(anthropic_line({"type": ending, "message": CLAUDE}))
+    assert (found.error, found.http_status) == (None, 200)
+    for word, kind in (("EXPIRED", ErrorKind.EXPIRED), ("Canceled", ErrorKind.CANCELLED)):
+        assert ANTHROPIC.result(anthropic_line({"type": word})).error is kind
+
+
 @BOTH
 @pytest.mark.parametrize("body", [b"7", b"null", b'""', b'"plain words"', b'"{\\"choices\\": [{"', b"[1]", b"true"])
 def test_an_answered_request_without_a_body_to_read_is_kept(dialect: Dialect, body: bytes) -> None:
@@ -1034,17 +1149,7 @@ def chat_of(message: dict[str, Any], finish: str | None) -> dict[str, Any]:
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-def response_of(*items: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"status": "completed", "output": list(items), **more}
-
-
-def said(text: str, phase: str | None = None) -> dict[str, Any]:
-    part = {"type": "output_text", "text": text}
-    return {"type": "message", "content": [part]} | ({} if phase is None else {"phase": phase})
-
-
 THINKING = {"type": "thinking", "thinking": "hm", "signature": "s"}
-C, R, M = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 
 
 @pytest.mark.parametrize(
@@ -1134,6 +1239,65 @@ def test_completed_means_that_there_is_an_answer(
     if failure is not None:
         again = backoff.next_status(failure, 1, 3, False, 0, 0).to
         assert (again is TaskStatus.FAILED) == (final is not False)
+
+
+@pytest.mark.parametrize(
+    ("why", "kind", "final"),
+    [
+        *((word, "provider_error", False) for word in ("insufficient_system_resource", "abort", "aborted", "ABORT")),
+        *(
+            (word, "provider_error", False)
+            for word in ("network_error", "timeout", "TIMEOUT", "error", "FinishReason.ERROR")
+        ),
+        *((word, "refusal", True) for word in ("sensitive", "safety", "SAFETY", "recitation", "prohibited_content")),
+        *(
+            (word, "refusal", True)
+            for word in ("BLOCKLIST", "CONTENT_FILTER", "Content-Filter", "content_filter: OTHER")
+        ),
+        *(
+            (word, "refusal", True)
+            for word in ("REFUSAL", "FinishReason.SAFETY", "FINISH_REASON_SAFETY", "contentFilter")
+        ),
+        *(
+            (word, "invalid_output", True)
+            for word in ("malformed_function_call", "MALFORMED_FUNCTION_CALL", "PAUSE_TURN")
+        ),
+        ("function_call_filter: MALFORMED_FUNCTION_CALL", "invalid_output", True),
+        *(
+            (word, "truncated", True)
+            for word in ("token_limit", "LENGTH", "max_token", "MaxTokens", "finishReason_MAX_TOKENS")
+        ),
+        *(
+            (word, None, None)
+            for word in ("stop", "STOP", "end_turn", "eos", "COMPLETE", "tool_calls", "something_new", "")
+        ),
+        *((word, None, None) for word in ("ok: error", "stop_sequence", "x" * 5000, "error" * 5000, ":", "7")),
+    ],
+)
+@pytest.mark.parametrize("endpoint", [C, R, M])
+def test_why_an_answer_ended_is_understood_in_any_spelling(
+    endpoint: str, why: str, kind: str | None, final: bool | None
+) -> None:
+    body = {
+        C: chat_of({"content": "the contract is not val"}, why),
+        R: response_of(said("the contract is not val"), incomplete_details={"reason": why}),
+        M: {"content": [{"type": "text", "text": "the contract is not val"}], "stop_reason": why},
+    }[endpoint]
+    dialect = ANTHROPIC if endpoint == M else OPENAI
+    spec = Spec(dialect=dialect.name, endpoint=endpoint, model="m", prompt="p")
+    failure = Classifier(dialect, spec, PRICES).classify(dialect.result(line_of(dialect, body))).failure
+    assert (failure and failure.kind) == kind
+    assert failure is None or (backoff.next_status(failure, 1, 3, False, 0, 0).to is TaskStatus.FAILED) == final
+
+
+@pytest.mark.parametrize("status", ["ABORTED", "timeout", "expired", "network_error"])
+def test_a_response_that_was_broken_off_may_say_so_as_its_status(status: str) -> None:
+    found = OPENAI.answer(R, json.dumps(response_of(said("x"), status=status)).encode())
+    assert found.unfinished is ErrorKind.PROVIDER_ERROR
+
+
+def test_a_message_without_content_that_ended_well_in_capitals_is_an_answer() -> None:
+    assert ANTHROPIC.answer(M, b'{"content": [], "stop_reason": "END_TURN"}').text == ""
 
 
 @pytest.mark.parametrize(

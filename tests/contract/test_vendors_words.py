@@ -222,6 +222,28 @@ def test_whose_fault_a_row_of_anthropics_is(kind: str, message: str, blame: Blam
                 "Invalid API Key",
                 "Unauthorized",
                 "error: Insufficient credits",
+                "Your team 0f1e has either used all available credits or reached its monthly spending limit. To continue",
+                "permission-denied: Your team abc has reached its monthly spending limit",
+                "Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys",
+                "Key limit exceeded (daily limit)",
+                "Payment method required",
+                "No valid payment method on file",
+                "Your free trial has ended. Please upgrade",
+                "Your subscription plan has been cancelled",
+                "Access to this resource is blocked because your subscription has been disabled",
+                "We cannot process your request because your organization has hit its monthly budget",
+                "This request would exceed your organization's monthly spend limit",
+                "This account's prepaid balance is exhausted",
+                "Your account org-x <ak-1> is suspended",
+                "Your account associated with this API key has been suspended",
+                "Account temporarily suspended",
+                "Organization Acme has been disabled",
+                "Project `proj_x` has been archived",
+                "The API key you provided is invalid",
+                "余额不足或无可用资源包,请充值。",
+                "用户余额不足",
+                "您的账户已欠费",
+                "该令牌额度已用尽",
             )
         ),
         *(
@@ -258,6 +280,58 @@ def test_words_that_nobody_listed_are_understood_by_how_they_begin(message: str,
     assert openai_row(400, {"message": message, "type": "invalid_request_error", "code": None}).blame is blame
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "User prompt was blocked by the safety filter.",
+        "User input has been blocked",
+        "User message is blocked by our moderation system",
+        "litellm.BadRequestError: User message was blocked by guardrail",
+        "The user message was blocked due to sensitive words",
+        "The user prompt contains restricted terms",
+        "The user has been banned from this chat",
+        "Your project files are locked",
+        "Subscription plan field is expired",
+        "Account number is restricted",
+        "Account information was blocked",
+        "Workspace 3 messages were blocked",
+        "Team members who are locked",
+        "API key detected in the prompt and blocked",
+        "API key was detected and blocked",
+        "No credit card numbers are allowed",
+        "Credit card data is not enough masked",
+        "Credit score is negative",
+        "Budget field is empty",
+        "Balance must not be negative",
+        "No budget was given",
+    ],
+)
+def test_what_is_said_of_a_record_is_not_said_of_the_account(message: str) -> None:
+    for status, blame in ((400, T), (403, U)):
+        assert openai_row(status, {"message": message, "type": "invalid_request_error"}).blame is blame
+    assert anthropic_row("invalid_request_error", message).blame is T
+    assert OPENAI.reason(Rejection(None, message, None)) is Reason.CONTENT
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("credit_card_detected", "CREDIT_CARD", "credit_score", "payment_information_blocked", "api_key_detected"),
+        *("billing_pii", "thinking_budget", "budget_tokens_too_large", "sensitive_account_balance"),
+    ],
+)
+def test_a_code_for_what_a_record_holds_says_nothing_of_the_account(code: str) -> None:
+    assert openai_row(400, {"message": "no", "code": code}).blame is T
+    assert openai_row(403, {"message": f"{code.lower()} number found in the input"}).blame is U
+
+
+@pytest.mark.parametrize(
+    "code", ["credit_card_declined", "payment_information_required", "budget_exceeded", "out_of_credits"]
+)
+def test_a_code_for_money_is_about_the_account(code: str) -> None:
+    assert openai_row(400, {"message": "no", "code": code}).blame is A
+
+
 def test_an_anthropic_code_may_stand_in_the_details() -> None:
     found = anthropic_row("rate_limit_error", "", details={"error_code": "enforced_spend_limit_reached"})
     assert (found.blame, found.code) == (A, "rate_limit_error")
@@ -291,6 +365,77 @@ def test_a_body_may_itself_be_the_error(body: dict[str, Any], code: str | None) 
     found = OPENAI.result(json.dumps(line).encode())
     assert (found.blame, found.code, found.error) == (A, code, ErrorKind.REFUSED)
     assert found.message in body.values()
+
+
+SHAPES = (
+    ({"error": {"message": "x"}, "code": "insufficient_quota"}, "insufficient_quota", "x"),
+    ({"error": {"message": "x", "code": "E17"}, "code": "Arrearage"}, "E17", "x"),
+    ({"code": "insufficient_quota", "error": "no"}, "insufficient_quota", "no"),
+    ({"type": "billing_error", "error": "no"}, "billing_error", "no"),
+    ({"type": "error", "error": {"type": "billing_error", "message": "no"}}, "billing_error", "no"),
+    ({"error": CREDIT}, None, CREDIT),
+    ({"errors": [{"message": CREDIT}]}, None, CREDIT),
+    ({"errors": [CREDIT]}, None, CREDIT),
+    ({"error": [CREDIT]}, None, CREDIT),
+    ({"error": [{"message": CREDIT, "code": 17}]}, "17", CREDIT),
+    ({"error": {"error": {"message": CREDIT, "type": "invalid_request_error"}}}, "invalid_request_error", CREDIT),
+    ({"detail": [{"msg": CREDIT, "loc": ["body"]}]}, None, CREDIT),
+    ({"detail": {"message": CREDIT}}, None, CREDIT),
+    ({"msg": CREDIT}, None, CREDIT),
+    ({"error_code": 17, "error_msg": CREDIT}, "17", CREDIT),
+    (
+        [{"error": {"code": 429, "message": CREDIT, "status": "RESOURCE_EXHAUSTED"}}],
+        "RESOURCE_EXHAUSTED",
+        CREDIT,
+    ),  # Gemini
+    ([{"error": {"message": CREDIT}}, {"error": {"message": "another"}}], None, CREDIT),
+    (CREDIT, None, CREDIT),
+    ('{"error": {"message": "no", "code": "insufficient_quota"}}', "insufficient_quota", "no"),  # wrapped into a string
+)
+
+
+@pytest.mark.parametrize(("body", "code", "message"), SHAPES)
+def test_an_error_of_any_shape_keeps_its_codes_and_words(body: Any, code: str | None, message: str) -> None:
+    for status in (400, 403, 429):
+        line = {"id": "x", "custom_id": "t", "response": {"status_code": status, "body": body}, "error": None}
+        found = OPENAI.result(json.dumps(line).encode())
+        assert (found.blame, found.code, found.message) == (A, code, message)
+    result = {"type": "errored", "error": body}
+    if isinstance(body, dict):  # a service that speaks Anthropic's protocol
+        told = ANTHROPIC.result(json.dumps({"custom_id": "t", "result": result}).encode())
+        assert (told.blame, told.message) == (A, message)
+
+
+@pytest.mark.parametrize(("body", "code", "message"), SHAPES[:-1])
+def test_so_does_the_refusal_of_a_create(body: Any, code: str | None, message: str) -> None:
+    for dialect in (OPENAI, ANTHROPIC):
+        assert {vendors.reason(dialect.name, fault) for fault in dialect.faults(body)[:1]} == {Reason.SETTINGS}
+
+
+def test_xai_s_words_for_want_of_credit() -> None:
+    words = "Your team 0f1e has either used all available credits or reached its monthly spending limit. To continue, please"
+    for status, code in (
+        (403, "The caller does not have permission to execute the specified operation"),
+        (429, "exhausted"),
+    ):
+        line = {"custom_id": "t", "response": {"status_code": status, "body": {"code": code, "error": words}}}
+        found = OPENAI.result(json.dumps(line).encode())
+        assert (found.blame, found.code, found.message) == (A, code, words)
+
+
+@pytest.mark.parametrize("body", [{}, [], None, 5, {"choices": [{"message": {"content": CREDIT}}]}, {"output": CREDIT}])
+@pytest.mark.parametrize("status", [400, 500])
+def test_what_a_model_said_is_no_word_of_an_error(body: Any, status: int) -> None:
+    line = {"custom_id": "t", "response": {"status_code": status, "body": body}, "error": None}
+    found = OPENAI.result(json.dumps(line).encode())
+    assert (found.blame, found.code) == (T if status == 400 else U, None)
+
+
+def test_a_parameter_may_be_named_as_a_place_in_a_detail() -> None:
+    body = {"detail": [{"loc": ["body", "messages", 0], "msg": "Field required", "type": "missing"}]}
+    line = {"custom_id": "t", "response": {"status_code": 422, "body": body}, "error": None}
+    found = OPENAI.result(json.dumps(line).encode())
+    assert (found.blame, found.message, found.param) == (T, "Field required", "body.messages.0")
 
 
 MONEY = (

@@ -228,6 +228,43 @@ def test_what_the_provider_did_not_finish_is_tried_again(openai_spool: Spool) ->
     assert (answer["status"], answer["attempts"]) == ("completed", 2)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"error":null', b'"error":{"code":0,"message":"success"}'),
+        (b'"status_code":200', b'"status_code":0'),
+        (b'"choices":', b'"error":{"code":"200","message":"OK"},"choices":'),
+    ],
+)
+def test_an_answer_beside_which_all_is_said_to_be_well_is_one(openai_spool: Spool, old: bytes, new: bytes) -> None:
+    openai_spool.fill(1)
+    openai_spool.dispatch()
+    openai_spool.poll()
+    changed(openai_spool, old, new)
+    openai_spool.reconcile()
+    (answer,) = openai_spool.results()
+    assert (answer["status"], answer["attempts"]) == ("completed", 1)
+    assert float(answer["cost"]) > 0
+    openai_spool.check()
+
+
+@pytest.mark.parametrize(
+    ("why", "kind", "status"),
+    [("insufficient_system_resource", "provider_error", "pending"), ("SAFETY", "refusal", "failed")],
+)
+def test_an_answer_that_was_broken_off_or_taken_away_is_none(spool: Spool, why: str, kind: str, status: str) -> None:
+    spool.fill(1)
+    spool.dispatch()
+    spool.poll()
+    well = b"stop" if spool.protocol == "openai" else b"end_turn"
+    changed(spool, b'"%s"' % well, b'"%s"' % why.encode())
+    spool.reconcile()
+    assert spool.rows("SELECT status FROM tasks") == [(status,)]
+    ((outcome, cost),) = spool.rows("SELECT outcome, cost FROM attempts")
+    assert outcome == kind
+    assert float(cost) > 0
+
+
 @pytest.mark.parametrize("endpoint", [None, "/v1/responses"])
 @pytest.mark.parametrize(("mode", "text"), [("empty", ""), ("tool", None)])
 def test_nothing_to_say_and_a_tool_call_are_answers(

@@ -444,6 +444,19 @@ def test_a_record_that_speaks_of_money_changes_nothing(spool: Spool) -> None:
     assert (spool.counts()["completed"], spool.counts()["failed"]) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(None, "User message is blocked by our moderation system"), ("credit_card_detected", "a credit card number")],
+)
+def test_a_record_that_a_filter_refused_is_no_account_s_trouble(openai_spool: Spool, code: str, words: str) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("rows", match="number 1", status=400, message=words, code=code, times=-1)
+    spool.round()
+    assert (spool.counts()["completed"], spool.counts()["failed"]) == (2, 1)
+    assert rests(spool) == []
+
+
 # --- what cannot be rendered
 
 

@@ -204,7 +204,7 @@ class AnthropicDialect:
         """Read a message: its text blocks together."""
         try:
             return _from_message(_message(body))
-        except (msgspec.MsgspecError, RecursionError, ValueError):
+        except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
             return Answer()
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
@@ -299,17 +299,21 @@ def _message(body: bytes) -> _Message:
 def _block(found: Any) -> _Block:
     """Return a block of a message; text that stands by itself is one."""
     kind = reading.text(reading.members(found).get("type"))
-    text = reading.words([found])
+    text = reading.said(found)
     if kind not in (None, "text"):
         told = reading.members(found)
         return _Block(kind, name=told.get("name"), caller=told.get("caller"))
     return _Block("text", text) if text is not None else _Block()
 
 
+def _is_text(block: _Block) -> bool:
+    return block.type == "text" or bool(block.text and not block.type)
+
+
 def _from_message(found: _Message) -> Answer:
     blocks, why = found.content or [], found.stop_reason
     close = reading.close(why)
-    texts = [block.text for block in blocks if block.type == "text" or (block.text and not block.type)]
+    texts = [block.text for block in blocks if _is_text(block)]
     silent = found.content == [] and (why or "").lower() in _SAID  # it had nothing to say, which is an answer
     text = "".join(texts) if texts or silent else None
     kinds = () if text else tuple(block.type for block in blocks)
@@ -324,6 +328,9 @@ def _from_message(found: _Message) -> Answer:
         unfinished=close.unfinished,
         spoken=found.content is not None or why is not None,
         thought=bool(kinds) and all(kind in reading.THOUGHTS for kind in kinds),
+        endings=reading.endings([block.text if _is_text(block) else None for block in blocks])
+        if len(texts) > 1
+        else (),
     )
 
 

@@ -116,6 +116,7 @@ class Answer(NamedTuple):
         unfinished: the kind of error that it is for being no whole answer, whatever it holds; None for one that is.
         spoken: there is a message, be it an empty one.
         thought: what the model thought is all that there is.
+        endings: where there are several texts, what is said last: since the last call of a tool or thought, and the last text.
     """
 
     text: str | None = None
@@ -129,6 +130,7 @@ class Answer(NamedTuple):
     unfinished: ErrorKind | None = None
     spoken: bool = False
     thought: bool = False
+    endings: tuple[str, ...] = ()
 
 
 class Frame(NamedTuple):

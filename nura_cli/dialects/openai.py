@@ -264,7 +264,9 @@ class OpenAIDialect:
             if endpoint.endswith("/embeddings"):
                 return _from_embeddings(reading.members(reading.document(body)))
             found = _from_chat(_chat(body))
-            return found if endpoint.endswith("/completions") else found._replace(other=True)
+            if endpoint.endswith("/completions"):
+                return found
+            return found._replace(other=_gives(reading.members(reading.document(body))))
         except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
             return Answer()
 
@@ -312,6 +314,53 @@ def _document(raw: bytes) -> Any:
         return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, RecursionError):
         return None
+
+
+_AROUND = frozenset(
+    (
+        *("id", "object", "created", "created_at", "model", "usage", "service_tier", "system_fingerprint", "meta"),
+        *(
+            "error",
+            "errors",
+            "error_code",
+            "error_msg",
+            "error_message",
+            "code",
+            "type",
+            "param",
+            "status",
+            "status_code",
+        ),
+        *(
+            "message",
+            "msg",
+            "detail",
+            "details",
+            "reason",
+            "success",
+            "ok",
+            "request_id",
+            "requestId",
+            "timestamp",
+            "path",
+        ),
+    )
+)
+"""Members of a body that say something about an answer, or why there is none, and are none themselves."""
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+
+
+def _gives(found: Mapping[str, Any]) -> bool:
+    """Return whether a body of an endpoint that nobody reads here gives anything at all: else it says that there is no answer."""
+    return any(
+        not _hollow(value) or (name == "text" and value == "")  # a transcript of silence
+        for name, value in found.items()
+        if name not in _AROUND or (name == "message" and isinstance(value, dict))
+    )
+
+
+def _hollow(value: Any) -> bool:
+    return value in _EMPTY or (isinstance(value, list) and all(one in _EMPTY for one in value))
 
 
 def _as_object(error: Any) -> dict[str, Any] | None:
@@ -465,11 +514,16 @@ def _usage(found: Any, *, tier: Any = None, tools: _Tools = _Tools(), output: bo
         return None
     inputs = told.within("prompt_tokens_details", "input_tokens_details")
     outputs = told.within("completion_tokens_details", "output_tokens_details")
-    thought = outputs.of("reasoning_tokens")
-    if thought and told.of("total_tokens") == given + said + thought:
-        said += thought  # some services leave them out of the completion, and bill them
+    cached = inputs.of("cached_tokens") or told.of("cached_tokens", "prompt_cache_hit_tokens")  # Moonshot, DeepSeek
+    total, thought = told.of("total_tokens"), outputs.of("reasoning_tokens")
+    untold = max(0, total - given - said) if given else 0
+    counted = told.given("completion_tokens", "output_tokens")
+    if output and counted and untold != cached:
+        said += untold  # some services leave thoughts out of the completion, and bill them (Gemini, xAI)
     beyond = (
-        (output and not told.given("completion_tokens", "output_tokens"))
+        (output and not counted)
+        or (untold > 0 and (not output or untold == cached))  # what else it may be is not known
+        or thought > said
         or inputs.of("audio_tokens") + outputs.of("audio_tokens") > 0
         or inputs.within("cache_write_tokens_details").others("ttl_30m_tokens")  # a longer one has no price in the list
         or told.within("server_tool_use").others()
@@ -480,7 +534,7 @@ def _usage(found: Any, *, tier: Any = None, tools: _Tools = _Tools(), output: bo
     images = told.given("input_tokens") and inputs.given("image_tokens") and not told.given("output_tokens_details")
     used = Usage(
         input_tokens=given,
-        cached_input_tokens=inputs.of("cached_tokens"),
+        cached_input_tokens=cached,
         cache_write_tokens=inputs.of("cache_write_tokens"),
         output_tokens=said,
         input_image_tokens=inputs.of("image_tokens"),
@@ -591,6 +645,7 @@ def _from_responses(found: Mapping[str, Any]) -> Answer:
     status = reading.text(found.get("status"))
     close, ended = reading.close(why), reading.close(status)
     kinds = () if text else tuple(str(item.get("type")) for item in items)
+    calls = () if text else tuple(item for item in items if _asks(item))
     return Answer(
         text="".join(refusals) if refusals else text,
         finish_reason=why or status,
@@ -598,11 +653,34 @@ def _from_responses(found: Mapping[str, Any]) -> Answer:
         refusal=bool(refusals) or close.refusal,
         usage=_usage(found.get("usage"), tier=found.get("service_tier"), tools=_called(found)),
         model=reading.text(found.get("model")),
-        other=any(kind.endswith("_call") for kind in kinds),
+        other=bool(calls),
         unfinished=None if close.truncated else close.unfinished or ended.unfinished,
         spoken=given is not None or status is not None,
         thought=bool(kinds) and all(kind in reading.THOUGHTS for kind in kinds),
+        endings=_endings(items) if len(texts) > 1 else (),
     )
+
+
+_ASKING = frozenset(
+    (
+        *("function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"),
+        "mcp_approval_request",
+    )
+)
+"""Items that are an answer without a text: what asks the caller for something; pictures are, too. What calls the vendor's own tools
+is on the way to one (API reference, output items)."""
+
+
+def _asks(item: Mapping[str, Any]) -> bool:
+    """Return whether an item is an answer: a call that the caller is to answer names itself by a ``call_id``."""
+    kind = reading.text(item.get("type")) or ""
+    if kind == "shell_call":
+        return reading.members(item.get("environment")).get("type") in (None, "local")
+    if kind == "image_generation_call":
+        return bool(item.get("result"))
+    if kind == "tool_search_call":
+        return item.get("execution") == "client"
+    return kind in _ASKING or (kind.endswith("_call") and reading.text(item.get("call_id")) is not None)
 
 
 def _said(messages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
@@ -613,25 +691,39 @@ def _said(messages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     final = [one for one in messages if one.get("phase") == "final_answer"]
     meant = final or [one for one in messages if one.get("phase") != "commentary"]
     contents = [one.get("content") for one in meant]
-    texts = [text for content in contents if (text := reading.words(content)) is not None]
+    told = [reading.said(content) if isinstance(content, list) else reading.words(content) for content in contents]
+    texts = [text for text in told if text is not None]
     parts = [part["refusal"] for content in contents for part in reading.objects(content) if "refusal" in part]
     return texts, [text for part in parts if (text := _refusal(part))]
 
 
+def _endings(items: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return what the messages among output items say last."""
+    messages = [item if item.get("type") in (None, "message") else None for item in items]
+    return reading.endings([None if one is None else "".join(_said([one])[0]) for one in messages])
+
+
 def _refusal(value: Any) -> str | None:
     """Return the words in which a model declined; None of what is no words: an odd member makes no answer a refusal."""
-    return reading.words(value if isinstance(value, list) else [value]) or None
+    return reading.said(value) or None
 
 
 def _from_embeddings(found: Mapping[str, Any]) -> Answer:
     items = reading.objects(found.get("data") or [])
-    if all(reading.whole(item.get("index")) is not None for item in items):
-        items.sort(key=lambda item: reading.whole(item["index"]) or 0)
+    if all(reading.tokens(item.get("index")) is not None for item in items):
+        items.sort(key=lambda item: reading.tokens(item["index"]) or 0)
     vectors = [item.get("embedding") for item in items]
-    told = bool(vectors) and all(isinstance(vector, list | str) and vector for vector in vectors)
+    told = bool(vectors) and all(map(_is_vector, vectors))
     value = (vectors[0] if len(vectors) == 1 else vectors) if told else None
     usage = _usage(found.get("usage"), output=False)
     return Answer(value=value, usage=usage, model=reading.text(found.get("model")))
+
+
+def _is_vector(value: Any) -> bool:
+    """Return whether an embedding is numbers, all of them: a list, or lists (one for each token), or bytes in base64."""
+    if isinstance(value, list) and value and type(value[0]) is list:
+        return all(type(one) is list and _is_vector(one) for one in value)
+    return bool(value) and (isinstance(value, str) or (isinstance(value, list) and {*map(type, value)} <= {int, float}))
 
 
 def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:

@@ -1,13 +1,13 @@
 """Reading what services tell, in whatever form it comes: words, counts, times, tokens; what makes no sense is None.
 
 An answer was paid for, so a result line is read as leniently as can be. What is sound is decoded as it is; only where that
-fails is it mended: byte-order marks go, what is no Unicode becomes U+FFFD, NaN and Infinity become null, what is nested too
+fails is it mended: byte-order marks and commas, brackets and NULs around it go, what is no Unicode becomes U+FFFD, NaN and Infinity become null, what is nested too
 deeply is left out. What even then is no result is an :class:`Illegible`, which says whose it may be.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from nura_cli import scrub
-from nura_cli.dialects.base import ResultLine
+from nura_cli.dialects.base import Answer, ResultLine
 from nura_cli.states import ErrorKind
 
 _LONGEST_MESSAGE = 300
@@ -304,7 +304,7 @@ def result_line(decode: Callable[[bytes], Line], document: bytes) -> Line:
     except (msgspec.MsgspecError, RecursionError):
         pass
     try:
-        mended = sound(document)
+        mended = _object(document)
     except ValueError as error:
         raise Illegible(document, _named(document), error) from error
     try:
@@ -312,6 +312,58 @@ def result_line(decode: Callable[[bytes], Line], document: bytes) -> Line:
     except (msgspec.MsgspecError, RecursionError) as error:
         custom_id = members(msgspec.json.decode(mended)).get("custom_id")
         raise Illegible(document, [custom_id] if isinstance(custom_id, str) else [], error) from error
+
+
+def _object(document: bytes) -> bytes:
+    """Return the one object of a line as JSON that any reader takes; what is JSON, and no object, as it is.
+
+    Raises:
+        ValueError: it is no JSON, however leniently it is read.
+    """
+    alone = rows(document) if not bare(document).startswith(b"{") else [document]
+    try:
+        return sound(alone[0] if len(alone) == 1 else document)
+    except ValueError:
+        alone = rows(document)
+        if len(alone) != 1 or alone[0] is document:
+            raise
+        return sound(alone[0])
+
+
+_SEPARATORS = r"(?:\[DONE\]|[\s\0\x1e,\[\]]|data:)*"
+"""What a service may put around results beside line ends: the commas and brackets of a list, NULs, record separators (RFC 7464),
+the words of a stream of events.
+"""
+_BETWEEN, _BEFORE = re.compile(_SEPARATORS), re.compile(_SEPARATORS.encode())
+
+
+def rows(line: bytes) -> list[bytes]:
+    """Return the objects in a line of results, none of one that holds only what separates them; the line itself where it holds
+    anything else. What follows the first, and begins as one, is returned as it is where it cannot be read.
+    """
+    text = escaped(utf8(bare(line))).decode()
+    found: list[bytes] = []
+    at = _after(text, 0)
+    while at < len(text):
+        if text[at] != "{":
+            return [line]
+        try:
+            _, end = _LENIENT.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return [*found, text[at:].encode()] if found else [line]
+        found.append(text[at:end].encode())
+        at = _after(text, end)
+    return found
+
+
+def _after(text: str, at: int) -> int:
+    found = _BETWEEN.match(text, at)
+    return found.end() if found else at
+
+
+def beginning(line: bytes) -> bytes:
+    """Return a line of results without what may separate it from others before it."""
+    return _BEFORE.sub(b"", bare(line), 1)
 
 
 _CUSTOM_ID = re.compile(rb'(?<!\\)"custom_id"\s*:\s*"([^"\\]{1,64})"')
@@ -412,9 +464,66 @@ def escaped(document: bytes) -> bytes:
     return _ESCAPE.sub(mended, document) if b"\\" in document else document
 
 
-def document_in(text: str) -> str:
-    """Return the JSON document that a model wrote as its text: without a byte-order mark, each escape in it Unicode."""
+def document_in(answer: Answer) -> str | None:
+    """Return the JSON document that a model wrote as its text, as any reader takes it; the text itself, where it is none.
+
+    A byte-order mark and a fence around it go, each escape in it is Unicode, control characters in its strings are escaped.
+    Where all that was said is none ("Let me look that up."), but what was said last is, it is that.
+    """
+    if answer.text is None:
+        return None
+    readings = (found for text in (answer.text, *answer.endings) for found in _documents(text))
+    return next((found for found in readings if _parses(found)), _unicode_in(answer.text))
+
+
+def _documents(text: str) -> Iterator[str]:
+    """Yield what may be the document in a text: as it stands, then without what is around it, and with what must be escaped."""
+    plain = _unicode_in(text)
+    yield plain
+    inside = _unfenced(plain)
+    if inside != plain:
+        yield inside
+    if _CONTROL.search(inside):
+        yield _STRING.sub(lambda found: _CONTROL.sub(lambda c: f"\\u{ord(c[0]):04x}", found[0]), inside)
+
+
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+
+
+def _unicode_in(text: str) -> str:
     return escaped(bare(text.encode())).decode() if "\\" in text or "\ufeff" in text else text
+
+
+def _unfenced(text: str) -> str:
+    """Return a text without a Markdown fence that is around all of it."""
+    text = text.strip()
+    if len(text) < 2 * len(_FENCE) or not (text.startswith(_FENCE) and text.endswith(_FENCE)):
+        return text
+    inside = text[len(_FENCE) : -len(_FENCE)].strip()
+    return inside[4:].strip() if inside[:4].lower() == "json" else inside
+
+
+_FENCE = "```"
+
+
+def _parses(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+    return True
+
+
+def endings(parts: Sequence[str | None]) -> tuple[str, ...]:
+    """Return what is said last where there are several texts: since the last part that is none (None), and the last text."""
+    texts: list[str] = []
+    for part in reversed(parts):
+        if part is not None:
+            texts.append(part)
+        elif texts:
+            break
+    return tuple(dict.fromkeys(("".join(reversed(texts)), texts[0]))) if texts else ()
 
 
 def document(body: bytes) -> Any:
@@ -438,7 +547,7 @@ def _loosely(text: str) -> Any:
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, strict=False, parse_int=_integer, parse_float=_fraction, parse_constant=lambda name: None)
+    return _LENIENT.decode(text)
 
 
 def _integer(digits: str) -> int | None:
@@ -450,6 +559,7 @@ def _fraction(digits: str) -> float | None:
     return value if abs(value) != float("inf") else None
 
 
+_LENIENT = json.JSONDecoder(strict=False, parse_int=_integer, parse_float=_fraction, parse_constant=lambda name: None)
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]|[\]}]|[^"\[\]{}]+', re.DOTALL)
 _OPEN, _CLOSE = frozenset("[{"), frozenset("]}")
 
@@ -492,13 +602,33 @@ def words(value: Any) -> str | None:
         value: text; the parts of a message, of which those that are texts count; or a number or a document, which a service
             read where the model wrote JSON.
     """
-    if value is None or isinstance(value, str):
-        return value
+    found = said(value)
+    hollow = value is None or (isinstance(value, list) and any(one in (None, {}, []) for one in value))
+    if found is not None or hollow or any(map(_known_part, value if isinstance(value, list) else [value])):
+        return found
+    return json.dumps(value, ensure_ascii=False)
+
+
+def said(value: Any) -> str | None:
+    """Return the text in what a message holds: text, or its parts, of which those that are texts count; None where there is none."""
     if isinstance(value, list):
         texts = [text for part in value if (text := _part(part)) is not None]
         return "".join(texts) if texts or not value else None
-    text = _part(value)
-    return text if text is not None or "type" in members(value) else json.dumps(value, ensure_ascii=False)
+    return _part(value)
+
+
+_TEXTS = frozenset({"text", "output_text", "input_text"})
+_PART = re.compile(
+    r"(?:input_|output_|tool_|image_|audio_|video_|document_|file_|server_tool_|mcp_tool_|function_|summary_)*"
+    r"(?:text|image|url|audio|video|file|document|refusal|thinking|redacted_thinking|reasoning|use|result|call|reference|citation)"
+    r"|\w{1,40}_tool_result"
+)
+
+
+def _known_part(value: Any) -> bool:
+    """Return whether a value is a part of a message, be it no text; else it is what a model wrote as JSON."""
+    kind = members(value).get("type")
+    return isinstance(kind, str) and _PART.fullmatch(kind) is not None
 
 
 def _part(part: Any) -> str | None:
@@ -506,8 +636,9 @@ def _part(part: Any) -> str | None:
     if isinstance(part, str):
         return part
     inside = members(part)
-    if inside.get("type") in THOUGHTS:
+    kind = text(inside.get("type"))
+    if kind in THOUGHTS:
         return None
-    value = inside.get("text")
+    value = inside.get("content") if kind in _TEXTS and "text" not in inside else inside.get("text")
     value = members(value).get("value") if isinstance(value, dict) else value
     return value if isinstance(value, str) else None

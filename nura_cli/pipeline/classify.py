@@ -15,11 +15,16 @@ _MESSAGE_CHARACTERS = 500
 
 
 class Verdict(NamedTuple):
-    """What a result line says of its task: a failure or an answer, the body to keep, what it used and cost."""
+    """What a result line says of its task: a failure or an answer, the body to keep, what it used and cost.
+
+    Attributes:
+        said: the body holds what a model said, be it no answer: it may be taken for one later.
+    """
 
     failure: Failure | None
     body: bytes | None
     charge: Charge
+    said: bool = False
 
 
 class Classifier:
@@ -46,16 +51,17 @@ class Classifier:
             return Verdict(failed, line.body, UNKNOWN if unread else self._wasted(line.body))
         body = line.body or b""
         answer = self._dialect.answer(self._spec.endpoint, body)
-        charge = self._spent(answer.model or self._spec.model, answer.usage)
+        charge = self._spent(answer.model or self._spec.model, _credible(answer))
         failure = _no_answer(answer) or self._unfit(answer)
-        return Verdict(failure and failure._replace(http_status=line.http_status), body, charge)
+        said = bool(answer.text) or answer.other
+        return Verdict(failure and failure._replace(http_status=line.http_status), body, charge, said)
 
     def _unfit(self, answer: Answer) -> Failure | None:
         """Return why what a model said is not the answer that was asked for; None where it is."""
-        wrong = self._check(answer.text and document_in(answer.text)) if self._check else None
+        wrong = self._check(document_in(answer)) if self._check else None
         code = _code(answer)
         if wrong is None:
-            fits = self._check is not None or self._cut_will_do
+            fits = self._check is not None or (self._cut_will_do and bool(answer.text))  # half a tool call is of no use
             if fits or not answer.truncated:
                 return None
             return Failure(ErrorKind.TRUNCATED, "the answer ran into its token limit, and was cut there", code)
@@ -81,6 +87,12 @@ class Classifier:
         billed = model if self._prices.known(model) else self._spec.model
         paid, listed = self._prices.cost(billed, usage) or (None, None)
         return Charge(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
+
+
+def _credible(answer: Answer) -> Usage | None:
+    """Return what an answer used; figures by which it was made of nothing at all do not tell its cost."""
+    usage, gives = answer.usage, bool(answer.text) or answer.other or answer.value is not None
+    return usage._replace(beyond=True) if usage is not None and gives and not any(usage) else usage
 
 
 _LABEL_TOKENS = 16
@@ -120,13 +132,13 @@ def _code(answer: Answer) -> str | None:
 
 
 def scrubbed(verdict: Verdict) -> Verdict:
-    """Return a verdict without the secrets that are known in what it keeps of a failure; an answer is kept as it came."""
+    """Return a verdict without the secrets that are known in what it keeps of a failure; what a model said is kept as it came."""
     failure, body = verdict.failure, verdict.body
     if failure is None:
         return verdict
     code, param = (None if words is None else scrub.words(words) for words in (failure.code, failure.param))
     cleaned = failure._replace(message=scrub.words(failure.message), code=code, param=param)
-    return verdict._replace(failure=cleaned, body=None if body is None else scrub.body(body))
+    return verdict._replace(failure=cleaned, body=body if body is None or verdict.said else scrub.body(body))
 
 
 def shorten(text: str) -> str:

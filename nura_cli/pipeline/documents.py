@@ -9,6 +9,7 @@ import msgspec
 from nura_cli.clock import rfc3339
 from nura_cli.config import Config
 from nura_cli.dialects.base import Answer, Dialect, Spec
+from nura_cli.dialects.reading import document as readable
 from nura_cli.dialects.reading import document_in
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.pricing import decimal_dollars
@@ -48,7 +49,7 @@ class Documents:
             "workload": row.workload,
             "key": msgspec.Raw(row.key.encode()),
             "status": row.status,
-            "text": answer.text if answered else None,
+            "text": answer.text if answered else None,  # of a document, as any reader takes it
             "json": self._json(row, answer) if answered else None,
             "response": one_line(row.body) if row.body else None,
             "finish_reason": answer.finish_reason,
@@ -70,19 +71,21 @@ class Documents:
             return _NOTHING
         if row.dialect not in self._dialects:
             self._dialects[row.dialect] = dialect_of(row.dialect)
-        return self._dialects[row.dialect].answer(row.endpoint or "", row.body)
+        answer = self._dialects[row.dialect].answer(row.endpoint or "", row.body)
+        return answer._replace(text=document_in(answer)) if self._has_schema(row) else answer
 
     def _json(self, row: Row, answer: Answer) -> Any:
         """Return the answer as a document, where the workload asked for one."""
         if answer.value is not None:
             return answer.value
-        if row.revision is None or answer.text is None:
-            return None
+        return one_line(answer.text.encode()) if answer.text is not None and self._has_schema(row) else None
+
+    def _has_schema(self, row: Row) -> bool:
+        if row.revision is None:
+            return False
         if row.revision not in self._specs:
             self._specs[row.revision] = Spec.stored(batches.spec(self._state.db, row.revision))
-        if self._specs[row.revision].answer_schema is None:
-            return None
-        return one_line(document_in(answer.text).encode())
+        return self._specs[row.revision].answer_schema is not None
 
     def _record(self, row: Row) -> dict[str, Any]:
         names = self._keep.get(row.workload)
@@ -99,7 +102,16 @@ def _of_row(found: Unwritten | None) -> dict[str, str | None]:
 
 
 def one_line(document: bytes) -> msgspec.Raw:
-    """Return a JSON document as it is, but on one line: a model may well answer with an indented one."""
+    """Return a JSON document as it is, but on one line: a model may well answer with an indented one. One that not every reader
+    takes (a number of thousands of digits) is mended.
+    """
+    try:
+        msgspec.json.decode(document)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        try:
+            return msgspec.Raw(msgspec.json.encode(readable(document)))
+        except (ValueError, RecursionError):
+            return msgspec.Raw(msgspec.json.encode(document.decode("utf-8", "replace")))
     return msgspec.Raw(msgspec.json.format(document, indent=-1) if _LINE_ENDS.search(document) else document)
 
 

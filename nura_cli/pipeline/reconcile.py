@@ -38,7 +38,6 @@ from nura_cli.states import BatchStatus, Blame, ErrorKind, EventType, Excuse, Ta
 
 CHUNK_LINES = 2000
 CHUNK_BYTES = 8 * 1024 * 1024
-_LINE_BYTES = 256 * 1024 * 1024
 _DEFAULT_ATTEMPTS = 3
 
 
@@ -253,10 +252,10 @@ def _convict(job: Reconcile) -> None:
 
 
 def chunks(file: BinaryIO) -> Iterator[list[bytes]]:
-    """Yield the lines of a result file in chunks bounded in lines and bytes; split on ``\\n`` only."""
+    """Yield the lines of a result file in chunks bounded in lines and bytes; as :func:`spool.rows` gives them."""
     lines: list[bytes] = []
     size = 0
-    while line := file.readline(_LINE_BYTES):
+    for line in spool.rows(file):
         lines.append(line)
         size += len(line)
         if len(lines) >= CHUNK_LINES or size >= CHUNK_BYTES:
@@ -300,6 +299,7 @@ class Settling:
         self._standing = standings.of(job.state.db, batch.workload, batch.revision)
         self._pardoned = self._standing.pardons(Held.ALIKE, batch.id)
         self._others: Others | None = None
+        self._answered: frozenset[int] = frozenset()
 
     def apply(self, chunk: list[bytes], *, all_answers: bool) -> None:
         """Settle the tasks that a chunk of result lines is about.
@@ -336,12 +336,17 @@ class Settling:
     def _settle(self, lines: Mapping[int, ResultLine]) -> None:
         """Settle the tasks that lines are about, in one transaction."""
         job, batch = self._job, self._batch
-        verdicts = {task_id: self._verdict(line) for task_id, line in lines.items()}
+        if any(line.error is not None for line in lines.values()):
+            self._look()
+        meant = {
+            task_id: line for task_id, line in lines.items() if line.error is None or task_id not in self._answered
+        }
+        verdicts = {task_id: self._verdict(line) for task_id, line in meant.items()}
         if any(blame.doubtful(one.failure, pardoned=self._pardoned) for one in verdicts.values()):
             self._look()
         now = job.clock()
         with job.state.transaction() as db:
-            found, wish = answers.open_tasks(db, batch.id, list(lines)), batches.wish(db, batch.id)
+            found, wish = answers.open_tasks(db, batch.id, list(meant)), batches.wish(db, batch.id)
             settled = [self._settled(task_id, task, verdicts[task_id], now, wish) for task_id, task in found.items()]
             settle.settle_tasks(db, batch, settled, self._plan, "its result came")
             held = self._hold(db, settled)
@@ -351,44 +356,47 @@ class Settling:
         _tally(job, batch, settled)
         job.tasks["late"] += late
         job.ignored["about tasks nobody knows"] += unknown
+        job.ignored["repeated"] += len(lines) - len(meant)
 
     def _look(self) -> None:
-        """Look once at all the rows of the batch, and at what became of others, before a failure is put down to anybody."""
+        """Look once at all the rows of the batch, and at what became of others, before a failure is put down to anybody.
+
+        A task may have two lines, far from each other: what was answered was paid for, and its other line says nothing.
+        """
         if self._others is not None:
             return
-        refused, judged, answered = Counter[blame.Form](), 0, self._batch.answered > 0
-        for line in self._all_lines():
+        answered, refused, forms = set[int](), dict[int, blame.Form](), dict[blame.Form, blame.Form]()
+        for task_id, line in self._all_lines():
+            if line.error is None:
+                answered.add(task_id)
             refusal = line.error is ErrorKind.REFUSED and line.blame is not Blame.ACCOUNT
-            judged += refusal or line.error is None
-            answered = answered or line.error is None
             if refusal and (failure := self._verdict(line).failure):
-                refused[blame.form_of(failure.code, failure.param, failure.message)] += 1
+                form = blame.form_of(failure.code, failure.param, failure.message)
+                refused[task_id] = forms.setdefault(form, form)
+        self._answered = frozenset(answered)
+        alone = Counter(form for task_id, form in refused.items() if task_id not in answered)
+        rows = blame.Rows(alone, len(answered) + alone.total(), bool(answered) or self._batch.answered > 0)
         db = self._job.state.db
-        revision = outcomes.revision_of(self._batch)
-        alike = blame.alike_before(db, revision, blame.Rows(refused, judged, answered))
-        self._others = Others(alike, answered or outcomes.answered_since(db, self._batch))
+        alike = blame.alike_before(db, outcomes.revision_of(self._batch), rows)
+        self._others = Others(alike, rows.answered or outcomes.answered_since(db, self._batch))
 
-    def _all_lines(self) -> Iterator[ResultLine]:
-        """Yield each of the batch's own lines, of all its files, once."""
-        seen: set[int] = set()
+    def _all_lines(self) -> Iterator[tuple[int, ResultLine]]:
+        """Yield each of the batch's own lines, of all its files, with the task that it is about."""
         for path in self._paths:
             with on_disk(path), path.open("rb") as file:
                 for chunk in chunks(file):
                     for raw in chunk:
-                        task_id, line = self._own(raw.strip())
-                        if line is not None and task_id not in seen:
-                            seen.add(task_id)
-                            yield line
+                        task_id, line = self._own(raw)
+                        if line is not None:
+                            yield task_id, line
 
     def _own(self, raw: bytes) -> tuple[int, ResultLine | None]:
         """Return the task that a line of the batch is about; what is wrong with other lines is no matter here."""
         try:
-            line = self._dialect.result(raw)
+            found = spool.read_line(raw, self._dialect, self._batch.tag)
         except Exception:  # noqa: BLE001 - it is met, and said, when it is settled
             return 0, None
-        tag, _, number = line.custom_id.rpartition("-")
-        own = tag == self._batch.tag and number.isascii() and number.isdigit() and len(number) <= 18
-        return (int(number), line) if own else (0, None)
+        return (0, None) if found is None or found.task_id is None else (found.task_id, found.result)
 
     def _hold(self, db: Connection, settled: Sequence[Settled]) -> list[Problem]:
         """Rest the route, or hold the workload, for what is no task's fault among these; return what is to be said of it."""

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -160,16 +160,31 @@ def ends_whole(path: Path) -> bool:
     except RecursionError:  # nested too deeply to be an answer: as whole as can be told
         return True
     except msgspec.MsgspecError:
-        return reading.is_json(line)
+        return all(reading.is_json(row) for row in reading.rows(line))
     return True
 
 
 def has_lines(path: Path) -> bool:
     """Return whether a file is empty, or its first or its last line may be one of results: it looks like an object of JSON."""
     with path.open("rb") as file:
-        first = next((line for line in iter(lambda: file.readline(_TAIL), b"") if reading.bare(line)), b"")
+        blank, first = True, b""
+        while not reading.beginning(first) and (first := file.readline(_TAIL)):
+            blank = blank and not reading.bare(first)
         last = _last_line(file)[1]
-    return not first or any(reading.bare(line).startswith(b"{") or b'"custom_id"' in line for line in (first, last))
+    return blank or any(reading.beginning(line).startswith(b"{") or b'"custom_id"' in line for line in (first, last))
+
+
+def rows(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the results of a file, split on ``\\n`` only: mostly its lines; each of several that stand in one line."""
+    while line := file.readline(_LINE_BYTES):
+        if line.count(_NAMES) == 1:
+            yield line
+        else:
+            yield from reading.rows(line)
+
+
+_LINE_BYTES = 256 * 1024 * 1024
+_NAMES = b'"custom_id"'
 
 
 def _last_line(file: BinaryIO) -> tuple[bytes, bytes]:
@@ -235,7 +250,7 @@ def lines_of(path: Path, dialect: Dialect, tag: str) -> Lines:
     """Read whose lines a result file holds; a custom_id counts where it belongs to the line itself."""
     tasks, answered, others = set(), set(), 0
     with on_disk(path), path.open("rb") as file:
-        for line in file:
+        for line in rows(file):
             try:
                 found = read_line(line, dialect, tag)
             except ValueError:

@@ -369,6 +369,47 @@ def test_thoughts_that_a_service_leaves_out_of_the_completion_are_counted() -> N
     assert chat({**details, "completion_tokens": 105, "total_tokens": 115}) == Usage(10, 0, 0, 105)
 
 
+def test_what_only_a_total_tells_was_put_out_where_nothing_else_explains_it() -> None:
+    assert chat({"total_tokens": 15}) == PLAIN
+    assert chat({"total_tokens": 12}) == PLAIN
+    assert chat({"total_tokens": 420}) == Usage(10, 0, 0, 410)
+    assert responses({"total_tokens": 420}) == Usage(10, 0, 0, 410)
+    thought = {"completion_tokens_details": {"reasoning_tokens": 100}}
+    assert chat({"total_tokens": 420, **thought}) == Usage(10, 0, 0, 410)
+    assert chat(thought) == BEYOND
+    cached = {"prompt_tokens_details": {"cached_tokens": 8}}
+    assert chat({"total_tokens": 23, **cached}) == Usage(10, 8, 0, 5, beyond=True)
+    assert chat({"total_tokens": "odd"}) == BEYOND
+    vectors = {"data": [], "usage": {"prompt_tokens": 10, "total_tokens": 12}}
+    assert used(OPENAI, "/v1/embeddings", **vectors) == Usage(10, beyond=True)
+
+
+def test_what_was_cached_is_told_in_several_places() -> None:
+    for told in (
+        {"cached_tokens": 8},
+        {"prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 2},
+        {"cached_tokens": 8, "prompt_tokens_details": {"cached_tokens": 8}},
+        {"prompt_cache_hit_tokens": 8, "prompt_tokens_details": {"cached_tokens": 0}},
+    ):
+        assert chat(told) == Usage(10, 8, 0, 5)
+
+
+@pytest.mark.parametrize(("given", "said", "known"), [(10, 5, True), (0, 0, False), (0, 5, True), (10, 0, True)])
+def test_an_answer_that_was_made_of_nothing_is_of_unknown_cost(given: int, said: int, known: bool) -> None:
+    for endpoint, body in ((C, CHAT), (R, RESPONSE), (M, CLAUDE)):
+        dialect = ANTHROPIC if endpoint == M else OPENAI
+        names = ("prompt_tokens", "completion_tokens") if endpoint == C else ("input_tokens", "output_tokens")
+        usage = dict(zip(names, (given, said), strict=True))
+        spec = Spec(dialect=dialect.name, endpoint=endpoint, model=body["model"], prompt="p")
+        classifier = Classifier(dialect, spec, Prices(dialect.name))
+        charge = classifier.classify(dialect.result(line_of(dialect, {**body, "usage": usage}))).charge
+        assert (charge.cost is not None) == known
+        assert (charge.input_tokens, charge.output_tokens) == (given, said)
+        nothing = {**body, "usage": usage, "choices": [], "output": [], "content": []}
+        charge = classifier.classify(dialect.result(line_of(dialect, nothing))).charge
+        assert (given, said, charge.cost) == (0, 0, 0) or charge.cost is None or charge.cost > 0
+
+
 def test_images_are_told_from_text() -> None:
     usage = {"input_tokens_details": {"text_tokens": 2, "image_tokens": 8}}
     assert used(OPENAI, "/v1/images/edits", data=[], usage={"input_tokens": 10, "output_tokens": 5, **usage}) == Usage(
@@ -814,6 +855,20 @@ def test_whatever_stands_beside_the_text_the_text_is_read(
             assert Classifier(dialect, spec, Prices(dialect.name)).classify(line).failure is None, way
 
 
+@pytest.mark.parametrize("odd", [*ODD, ["text"], {"text": ["text"]}], ids=repr)
+def test_whatever_stands_beside_a_part_of_a_text_the_text_is_read(odd: Any) -> None:
+    for name in ("type", "name", "caller", "annotations", "citations"):
+        content = [{"type": "text", "text": "h"} | {name: odd}, {"type": "text", "text": "i"}]
+        chat = put(CHAT, ("choices", 0, "message", "content"), content)
+        for dialect, endpoint, body in (
+            (OPENAI, C, chat),
+            (OPENAI, R, put(RESPONSE, ("output", 0, "content"), content)),
+            (ANTHROPIC, M, {**CLAUDE, "content": content}),
+        ):
+            found = read(dialect, endpoint, line_of(dialect, body)).text
+            assert found == "hi" or (name == "type" and found == "i"), (endpoint, name)
+
+
 @SHAPES
 @pytest.mark.parametrize("odd", [True, -1, 14417.92, 2**60, 10**30, "odd", [], {}], ids=repr)
 def test_a_figure_that_makes_no_sense_makes_the_cost_unknown(
@@ -927,6 +982,49 @@ def test_a_text_is_read_in_any_form(content: Any, text: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"type": "person", "name": "Ann"}, '{"type": "person", "name": "Ann"}'),
+        ([{"s": "a"}, {"s": "b"}], '[{"s": "a"}, {"s": "b"}]'),
+        ([{"type": "person"}, {"type": "place"}], '[{"type": "person"}, {"type": "place"}]'),
+        ([1, 2.5], "[1, 2.5]"),
+        ([{"type": "text", "content": "x"}], "x"),
+        ({"type": "output_text", "content": "x"}, "x"),
+        ([{"type": "tool_use", "input": {}}], None),
+        ([{"type": "image_url", "image_url": {"url": "x"}}, {"s": "a"}], None),
+        ([{"type": "web_search_tool_result", "content": []}], None),
+        ([{"type": "thinking", "thinking": "hm"}], None),
+        ([None], None),
+        ([{}], None),
+        ({}, "{}"),
+    ],
+)
+def test_a_document_that_a_service_read_is_what_the_model_wrote(content: Any, text: str | None) -> None:
+    chat = put(CHAT, ("choices", 0, "message", "content"), content)
+    assert read(OPENAI, C, line_of(OPENAI, chat)).text == text
+    odd = put(CHAT, ("choices", 0, "message", "refusal"), content)
+    assert read(OPENAI, C, line_of(OPENAI, odd)).refusal == (text == "x")
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b'[{"embedding": [NaN, 0.1]}]', None),
+        (b'[{"embedding": [null, 0.1]}]', None),
+        (b'[{"embedding": ["0.1"]}]', None),
+        (b'[{"embedding": [[0.1], [null]]}]', None),
+        (b'[{"embedding": [[0.1], [2]]}]', [[0.1], [2]]),
+        (b'[{"embedding": [1, 0.1]}]', [1, 0.1]),
+        (b'[{"index": "1", "embedding": [1]}, {"index": "0", "embedding": [2]}]', [[2], [1]]),
+        (b'[{"index": 1, "embedding": [1]}, {"index": "0", "embedding": [NaN]}]', None),
+    ],
+)
+def test_an_embedding_is_numbers_all_of_them_and_in_their_order(data: bytes, value: Any) -> None:
+    line = line_of(OPENAI, b'{"data": %s, "usage": {"prompt_tokens": 5}}' % data)
+    assert read(OPENAI, "/v1/embeddings", line).value == value
+
+
+@pytest.mark.parametrize(
     "choices",
     [
         {"message": {"content": "hi"}, "finish_reason": "stop"},
@@ -969,6 +1067,36 @@ def test_what_cannot_be_read_names_its_request_and_is_kept_as_it_came(dialect: D
     assert json.loads(kept.body or b"") == line.decode("utf-8", "replace")
     verdict = scrubbed(Classifier(dialect, Spec(dialect=dialect.name, endpoint="/x"), PRICES).classify(kept))
     assert (verdict.charge.cost, verdict.body) == (None, kept.body)
+
+
+AROUND = (
+    *((b"", b","), (b"[", b","), (b"", b"]"), (b"[", b"]"), (b" [ ", b" ,\r\n"), (b"data: ", b""), (b"data:", b",")),
+    *((b"", b"\0" * 8), (b"\x1e", b""), (b"", b"\x1e"), (b"\xef\xbb\xbf[", b"]\0\n"), (b"", b"[DONE]")),
+)
+
+
+@SHAPES
+@pytest.mark.parametrize(("before", "after"), AROUND)
+def test_what_separates_results_elsewhere_is_passed_over(
+    dialect: Dialect, endpoint: str, body: dict[str, Any], before: bytes, after: bytes
+) -> None:
+    line = line_of(dialect, body)
+    for odd in (
+        line,
+        line.replace(b'"hi"', rb'"h\ud800"'),
+        line.replace(b'"hi"', b'"h\xff\n"'),
+        line[:-1] + b', "x": NaN}',
+    ):
+        assert (read(dialect, endpoint, before + odd + after).text or "")[:1] == "h"
+    assert reading.rows(before + line + after) == [line]
+    assert reading.rows(before + line + after + line + after) == [line, line]
+    assert reading.rows(before + after) == []
+    assert reading.rows(before + line + after + b'{"custom_id": "t-2", "x": "cu') == [
+        line,
+        b'{"custom_id": "t-2", "x": "cu',
+    ]
+    for other in (b"x" + line, line + b"x", line[:-1], line + b"}", b"7", line + b" 7 " + line, b'"' + line):
+        assert reading.rows(other) == [other]
 
 
 @pytest.mark.parametrize("error", [{}, {"code": None, "message": None}, {"message": ""}, [], "", False, 0])
@@ -1239,6 +1367,164 @@ def test_completed_means_that_there_is_an_answer(
     if failure is not None:
         again = backoff.next_status(failure, 1, 3, False, 0, 0).to
         assert (again is TaskStatus.FAILED) == (final is not False)
+
+
+HOSTED = ("web_search_call", "file_search_call", "code_interpreter_call", "mcp_call", "mcp_list_tools", "some_new_call")
+NO_PICTURE = {"type": "image_generation_call", "status": "failed", "result": None}
+ASKED = (
+    {"type": "function_call", "name": "f"},
+    {"type": "custom_tool_call"},
+    {"type": "computer_call"},
+    {"type": "local_shell_call"},
+    {"type": "apply_patch_call"},
+    {"type": "mcp_approval_request"},
+    {"type": "shell_call", "environment": None},
+    {"type": "shell_call", "environment": {"type": "local"}},
+    {"type": "tool_search_call", "execution": "client"},
+    {"type": "image_generation_call", "result": "x"},
+    {"type": "another_call", "call_id": "c"},
+)
+
+
+def kind_of(endpoint: str, body: Any, *, accept: bool = False, **spec: Any) -> str | None:
+    """Return why a body is no answer, by nura's kind; None where it is one."""
+    dialect = ANTHROPIC if endpoint == M else OPENAI
+    classifier = Classifier(
+        dialect, Spec(dialect=dialect.name, endpoint=endpoint, model="m", **spec), PRICES, accept_truncated=accept
+    )
+    failure = classifier.classify(dialect.result(line_of(dialect, body))).failure
+    return failure and failure.kind
+
+
+@pytest.mark.parametrize(
+    "hosted", [*({"type": kind} for kind in HOSTED), {"type": "tool_search_call", "execution": "server"}, NO_PICTURE]
+)
+def test_a_call_of_the_vendors_own_tools_is_no_answer(hosted: dict[str, Any]) -> None:
+    container = {"type": "shell_call", "call_id": "c", "environment": {"type": "container_reference"}}
+    thought = {"type": "reasoning", "summary": []}
+    for items in ([hosted], [thought, hosted], [hosted, container], [said("look", "commentary"), hosted, thought]):
+        assert kind_of(R, response_of(*items)) == "invalid_output"
+    for asked in ASKED:
+        assert kind_of(R, response_of(thought, hosted, asked)) is None, asked
+    assert kind_of(R, response_of(hosted, said("it is 4"))) is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"prompt": "p"}, {"prompt": None}, {"prompt": "p", "params": {"max_tokens": 16}}],
+    ids=["accepted", "ready", "label"],
+)
+def test_half_a_tool_call_is_no_answer_whatever_is_accepted(spec: dict[str, Any]) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "unfin'}}
+    use = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    for text, kind in ((None, "truncated"), ("", "truncated"), ("x", None)):
+        spoken = [] if text is None else [{"type": "text", "text": text}]
+        for endpoint, body in (
+            (C, chat_of({"content": text, "tool_calls": [call]}, "length")),
+            (M, {"content": [*spoken, use], "stop_reason": "max_tokens"}),
+            (R, response_of(*([] if text is None else [said(text)]), {"type": "function_call", "name": "f"}) | cut),
+        ):
+            assert kind_of(endpoint, body, accept=True, **spec) == kind, (endpoint, text)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"s": {"type": "string"}},
+    "required": ["s"],
+    "additionalProperties": False,
+}
+
+
+def block(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+SEARCHED = [{"type": "server_tool_use", "name": "web_search"}, {"type": "web_search_tool_result", "content": []}]
+SEARCH, WHOLE = {"type": "web_search_call"}, '{"s":"a"}'
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "document"),
+    [
+        (R, response_of(said("Let me look."), SEARCH, said(WHOLE)), WHOLE),
+        (R, response_of(said("Let me look."), SEARCH, said(WHOLE), SEARCH), WHOLE),
+        (R, response_of(said("Let me look."), said(WHOLE)), WHOLE),
+        (R, response_of(said('{"s":'), said('"a"}')), WHOLE),
+        (R, response_of(said("Look:"), SEARCH, said('{"s":'), said('"a"}')), WHOLE),
+        (R, response_of(said(WHOLE), SEARCH, said("That is it.")), None),
+        (M, {"content": [block("Let me look."), *SEARCHED, block(WHOLE)]}, WHOLE),
+        (M, {"content": [block("Look."), *SEARCHED, block('{"s":'), block('"a"}'), THINKING]}, WHOLE),
+        (M, {"content": [block("I"), *SEARCHED, block("look."), THINKING, block(WHOLE)]}, WHOLE),
+        (M, {"content": [block(""), *SEARCHED, block(WHOLE)]}, WHOLE),
+        (M, {"content": [block(WHOLE), *SEARCHED, block("")]}, WHOLE),
+        (M, {"content": [*SEARCHED, block("nothing")]}, None),
+    ],
+)
+def test_a_document_after_other_texts_is_the_answer(endpoint: str, body: dict[str, Any], document: str | None) -> None:
+    assert kind_of(endpoint, body, prompt="p", answer_schema=SCHEMA) == (None if document else "invalid_output")
+    answer = (ANTHROPIC if endpoint == M else OPENAI).answer(endpoint, json.dumps(body).encode())
+    assert document is None or reading.document_in(answer) == document
+
+
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ('{"s":"line one\nline two"}', {"s": "line one\nline two"}),
+        ('{\n\t"s":"a\tb\\n\0c\\"\n"\n}\n', {"s": 'a\tb\n\0c"\n'}),
+        ('```json\n{"s":"a"}\n```', {"s": "a"}),
+        ('\n```\n{"s":"a"}```\n', {"s": "a"}),
+        ('```JSON{"s":"a\nb"}```', {"s": "a\nb"}),
+        ('\ufeff{"s":"a"}', {"s": "a"}),
+        ('{"s":"```json\\n{}\\n```"}', {"s": "```json\n{}\n```"}),
+        ('```json\n{"s":"a"}', None),
+        ('{"s":"a\n', None),
+        ('{"s":"a"} and more', None),
+        ("```json```", None),
+        ("```", None),
+        ("", None),
+    ],
+)
+def test_a_document_is_read_whatever_is_around_it_and_in_its_strings(text: str, document: Any) -> None:
+    for ending, kind in (("stop", "invalid_output"), ("length", "truncated")):
+        body = chat_of({"content": text}, ending)
+        assert kind_of(C, body, prompt="p", answer_schema=SCHEMA) == (None if document else kind)
+        found = reading.document_in(OPENAI.answer(C, json.dumps(body).encode()))
+        assert found == text if document is None else json.loads(found or "") == document
+
+
+@pytest.mark.parametrize("text", ['"' + '\\"' * 500_000, "```" * 300_000, '"\n' * 500_000, "\ufeff" * 300_000 + '"'])
+def test_no_text_takes_long_to_be_found_no_document(text: str) -> None:
+    began = time.process_time()
+    reading.document_in(Answer(text=text, endings=(text, text)))
+    reading.endings([None, *["x"] * 300_000, *[None] * 300_000])
+    assert time.process_time() - began < 4
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/images/generations", "/v1/moderations", "/v1/rerank", "/v1/some/thing/new"])
+@pytest.mark.parametrize(
+    ("body", "answered"),
+    [
+        ({}, False),
+        ({"created": 1, "data": []}, False),
+        ({"id": "x", "model": "m", "object": "list", "results": None, "usage": {"total_tokens": 5}}, False),
+        ({"code": "InternalError", "message": "busy, try again"}, False),
+        ({"detail": "Rate limited"}, False),
+        ({"detail": [{"msg": "field required", "loc": ["body"]}]}, False),
+        ({"data": [{}, None]}, False),
+        ({"data": [{"b64_json": "x"}]}, True),
+        ({"results": [{"flagged": False}]}, True),
+        ({"output": {"results": [{"index": 0}]}, "usage": {"total_tokens": 5}, "request_id": "x"}, True),
+        ({"text": ""}, True),
+        ({"score": 0}, True),
+        ({"flagged": False}, True),
+        ({"message": {"role": "assistant", "content": "x"}}, True),
+    ],
+)
+def test_an_endpoint_that_is_not_read_gave_an_answer_if_it_gave_anything(
+    endpoint: str, body: dict[str, Any], answered: bool
+) -> None:
+    assert kind_of(endpoint, body) == (None if answered else "invalid_output")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nura_cli.dialects.vendors import dialect as dialect_of
+from nura_cli.pipeline import reconcile
 from nura_cli.pipeline import spool as spooled
 from nura_cli.pipeline.results import vendor_lines
 from nura_cli.state import State
@@ -41,12 +44,17 @@ def responses(spool: Spool) -> None:
 
 def changed(spool: Spool, old: bytes, new: bytes) -> None:
     """Change, once in each file that holds it, what poll left in the spool, as if it had come so."""
+    rewritten(spool, lambda data: data.replace(old, new, 1))
+
+
+def rewritten(spool: Spool, change: Callable[[bytes], bytes]) -> None:
+    """Change each of the one batch's files that poll left in the spool, as if it had come so."""
     with State(spool.state_path) as state, state.transaction() as db:
         (stored,) = db.execute("SELECT spooled FROM batches").fetchone()
         files = json.loads(stored)
         for part in files:
             path = next((spool.folder / "nura.db.spool" / "results").glob(f"*.{part}.jsonl"))
-            data = path.read_bytes().replace(old, new, 1)
+            data = change(path.read_bytes())
             path.write_bytes(data)
             files[part] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         assert files != json.loads(stored)
@@ -148,6 +156,9 @@ def test_a_page_of_html_in_the_place_of_results_is_fetched_again(spool: Spool) -
         (b'\xef\xbb\xbf{"a": NaN}', True),
         (b'{"a": 1}\n{"a": tru\n', True),
         (b'{"a": 1}\n{"a": tru', False),
+        (b'[{"a": 1},\n{"a": "x"}]', True),
+        (b'{"a": 1},\n{"a": "x"},\0\0', True),
+        (b'{"a": 1}\n{"a": 1}{"a": tru', False),
         (b'{"a": 1}\n{"a": "x' + b"y" * 200_000, False),
     ],
 )
@@ -168,6 +179,10 @@ def test_a_last_line_is_cut_only_where_it_has_no_end_and_cannot_be_read(
         (b'x\n{"a": 1}\n', True),
         (b'{"a": 1}\nx', True),
         (b'"custom_id": "t-1", }', True),
+        (b'[\n{"a": 1}\n]\n', True),
+        (b'data: {"a": 1}\n\ndata: [DONE]\n', True),
+        (b"[]", False),
+        (b"[\n<html>", False),
         (b"<html>{}</html>", False),
         (b"no healthy upstream\n", False),
     ],
@@ -176,6 +191,82 @@ def test_a_page_of_something_else_is_told_from_results(tmp_path: Path, data: byt
     path = tmp_path / "results.jsonl"
     path.write_bytes(data)
     assert spooled.has_lines(path) is lines
+
+
+FORMS: dict[str, Callable[[list[bytes]], bytes]] = {
+    "comma": lambda lines: b",\n".join(lines) + b",\n",
+    "list": lambda lines: b"[" + b",\n".join(lines) + b"]",
+    "lines of a list": lambda lines: b"[\n" + b",\n".join(lines) + b"\n]\n",
+    "one line": lambda lines: b"[" + b", ".join(lines) + b"]",
+    "nul": lambda lines: b"\n".join(lines) + b"\0" * 512,
+    "glued": lambda lines: b"".join(lines[:2]) + b"\n" + b"\n".join(lines[2:]) + b"\n",
+    "all glued": b"".join,
+    "events": lambda lines: b"".join(b"data: " + line + b"\n\n" for line in lines) + b"data: [DONE]\n",
+    "sequence": lambda lines: b"".join(b"\x1e" + line + b"\n" for line in lines),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("chunk", [1, 2000])
+def test_results_that_are_separated_in_another_way_are_results(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, form: str, chunk: int
+) -> None:
+    monkeypatch.setattr(reconcile, "CHUNK_LINES", chunk)
+    spool.fill(N)
+    spool.dispatch()
+    spool.poll()
+    rewritten(spool, lambda data: FORMS[form](data.splitlines()))
+    path = next((spool.folder / "nura.db.spool" / "results").iterdir())
+    assert spooled.has_lines(path)
+    assert spooled.ends_whole(path)
+    (tag,) = spool.rows("SELECT tag FROM batches")[0]
+    lines = spooled.lines_of(path, dialect_of(spool.protocol), tag)
+    assert (len(lines.tasks), len(lines.answered), lines.others) == (N, N, 0)
+    report = spool.reconcile()
+    assert (report.result["tasks"]["completed"], report.problems) == (N, [])
+    spool.check()
+
+
+def failed_line(spool: Spool, line: bytes, status: int) -> bytes:
+    """Return a line that says of the same request that it failed; without a status, one that cannot be read."""
+    custom_id = json.loads(line)["custom_id"]
+    if not status:
+        return b'{"custom_id": "%s", "response": {"bo' % custom_id.encode()
+    kind = {429: "rate_limit_error", 400: "invalid_request_error", 500: "api_error", 401: "authentication_error"}[
+        status
+    ]
+    error = {"type": kind, "message": "oops"}
+    if spool.protocol == "anthropic":
+        return json.dumps(
+            {"custom_id": custom_id, "result": {"type": "errored", "error": {"type": "error", "error": error}}}
+        ).encode()
+    return json.dumps({"custom_id": custom_id, "response": {"status_code": status, "body": {"error": error}}}).encode()
+
+
+@pytest.mark.parametrize("chunk", [1, 2000])
+@pytest.mark.parametrize("status", [0, 400, 401, 429, 500])
+@pytest.mark.parametrize("first", [True, False], ids=["error first", "answer first"])
+def test_what_was_answered_and_failed_as_well_was_answered_however_far_apart_its_lines_are(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, status: int, first: bool, chunk: int
+) -> None:
+    monkeypatch.setattr(reconcile, "CHUNK_LINES", chunk)
+    spool.fill(N)
+    spool.dispatch()
+    spool.poll()
+
+    def doubled(data: bytes) -> bytes:
+        lines = data.splitlines()
+        errors = [failed_line(spool, line, status) for line in lines[:2]]
+        return b"\n".join([*errors, *lines] if first else [*lines, *errors]) + b"\n"
+
+    rewritten(spool, doubled)
+    report = spool.reconcile()
+    assert [found.message for found in report.problems] == ["2 result lines were repeated, and not applied"]
+    assert spool.counts()["completed"] == N
+    assert spool.status()["paused"] == []
+    assert spool.rows("SELECT outcome, count(*) FROM attempts GROUP BY 1") == [("answered", N)]
+    assert spool.control.billing()["requests"] == N
+    spool.check()
 
 
 # --- completed means that there is an answer
@@ -325,6 +416,63 @@ def test_a_document_with_a_lone_surrogate_fits_its_schema(openai_spool: Spool) -
     openai_spool.reconcile()
     (answer,) = openai_spool.results()
     assert (answer["status"], answer["json"]["s"][:2]) == ("completed", "\ufffd ")
+
+
+def test_the_document_after_other_texts_is_what_the_application_is_given(spool: Spool) -> None:
+    endpoint = {"endpoint": "/v1/responses"} if spool.protocol == "openai" else {}
+    spool.set(schema=STRICT, **endpoint)
+    spool.fill(1)
+    spool.dispatch()
+    spool.poll()
+
+    def searched(data: bytes) -> bytes:
+        line = json.loads(data)
+        if spool.protocol == "openai":
+            message = {"type": "message", "role": "assistant"}
+            line["response"]["body"]["output"] = [
+                {**message, "content": [{"type": "output_text", "text": "Let me look that up."}]},
+                {"type": "web_search_call", "action": {"type": "search"}},
+                {**message, "content": [{"type": "output_text", "text": '```json\n{"s": "a\nb"}\n```'}]},
+            ]
+        else:
+            line["result"]["message"]["content"] = [
+                {"type": "text", "text": "Let me look that up."},
+                {"type": "server_tool_use", "id": "x", "name": "web_search", "input": {}},
+                {"type": "web_search_tool_result", "tool_use_id": "x", "content": []},
+                {"type": "text", "text": '```json\n{"s": "a\nb"}\n```'},
+            ]
+        return json.dumps(line).encode()
+
+    rewritten(spool, searched)
+    spool.reconcile()
+    (answer,) = spool.results()
+    assert (answer["status"], answer["json"], json.loads(answer["text"])) == ("completed", {"s": "a\nb"}, {"s": "a\nb"})
+    assert spool.control.billing()["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    "number", [b"1e999", b"9" * 5000, b"-" + b"9" * 80, b"0." + b"9" * 5000], ids=lambda one: len(one)
+)
+def test_a_number_that_no_reader_takes_keeps_no_answer_from_its_row(spool: Spool, number: bytes) -> None:
+    with sqlite3.connect(spool.folder / "app.db") as app:
+        app.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, summary TEXT)")
+        app.execute("INSERT INTO t (id) VALUES (0)")
+    app.close()
+    spool.databases["app"] = {"url": f"sqlite:///{spool.folder / 'app.db'}"}
+    spool.set(write_back={"database": "app", "table": "t", "where": {"id": "key"}, "set": {"summary": "text"}})
+    spool.fill(1)
+    spool.dispatch()
+    spool.poll()
+    rewritten(spool, lambda data: data.replace(b'"usage":', b'"score": %s, "usage":' % number, 1))
+    assert spool.reconcile().result["rows"]["written"] == 1
+    (answer,) = spool.results()
+    assert answer["status"] == "completed"
+    for form in ("nura", spool.protocol):
+        ended = Command(spool.folder, spool.clock(), "results", "--format", form).end()
+        assert "score" in json.dumps(json.loads(ended.out))
+    with sqlite3.connect(spool.folder / "app.db") as app:
+        assert app.execute("SELECT summary FROM t").fetchall() == [(answer["text"],)]
+    app.close()
 
 
 def test_nothing_said_at_the_limit_is_not_written_over_a_null(openai_spool: Spool) -> None:

@@ -134,6 +134,27 @@ def test_what_has_no_text_or_is_a_refusal_is_tried_again(openai_spool: Spool, me
     assert became(openai_spool.retry()) == [0, 1]
 
 
+SAID = "A key-value store (see sk-learn docs, key-insights) holds"
+
+
+def test_what_looks_like_a_key_in_a_text_that_was_cut_is_the_applications(spool: Spool) -> None:
+    """An answer is never cleaned, and a text that was cut may become one."""
+    limit(spool)
+    spool.workloads["echo"]["prompt"] = (
+        f"Repeat: {SAID} and so on {{{{ text }}}}, in many words that are of no use to anybody"
+    )
+    spool.write_config()
+    spool.fill(1)
+    spool.round()
+    assert spool.counts()["failed"] == 1
+    (failed,) = spool.results()
+    assert SAID in json.dumps(failed["response"])
+    spool.set(accept_truncated=True)
+    assert became(spool.retry(kind="truncated")) == [1, 0]
+    (taken,) = spool.results()
+    assert SAID in taken["text"]
+
+
 def test_a_rerun_that_was_cut_leaves_the_old_answer_where_it_is(openai_spool: Spool) -> None:
     limit(openai_spool, 300)
     openai_spool.fill(2)

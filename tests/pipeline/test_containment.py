@@ -70,9 +70,14 @@ def test_one_batch_of_100_that_is_refused_stops_no_other(spool: Spool) -> None:
     ended = [run(spool, stage) for stage in ("dispatch", "poll", "reconcile")]
     assert sorted(code for code, _ in ended) == [0, 0, 3]
     (said,) = [said for _, said in ended if said]
-    (line,) = [line for line in said.splitlines() if "a poisoned request" in line]
+    line = next(line for line in said.splitlines() if "a poisoned request" in line)
     assert "batch 42 " in line or spool.protocol == "anthropic"
     assert spool.counts()["completed"] == BATCHES - 1
+    spool.enqueue({"id": 990, "text": "record number 990 "})  # what is taken since bears witness
+    for _ in range(2):
+        spool.clock.advance(2 * 3600)
+        spool.round()
+    assert spool.counts()["completed"] == BATCHES
     (failed,) = spool.results(statuses=["failed"])
     assert (failed["key"], failed["error"]["kind"]) == (41, "refused")
     spool.check()

@@ -247,12 +247,12 @@ class OpenAIDialect:
         status, raw = _http_status(response.status_code), bytes(response.body)
         body = reading.unwrapped(raw)
         if body is None:
-            if status in _ANSWERED and (error is None or _says_well(error)):
+            if status in _ANSWERED and (error is None or _is_well(error)):
                 return reading.unread(found.custom_id, line, "a response without a body that is an object", status)
             return _failed(found.custom_id, status, _told(error, raw), None)
         inside = _error_in(body)
         wrong = error or inside or not (status is None or status in _ANSWERED)
-        if wrong and not (all(map(_says_well, filter(None, (error, inside)))) and _holds_answer(status, body)):
+        if wrong and not (all(map(_is_well, filter(None, (error, inside)))) and _holds_answer(status, body)):
             return _failed(found.custom_id, status, _told(error, body), body)
         return ResultLine(found.custom_id, body, None, status or None)
 
@@ -379,8 +379,8 @@ def _as_object(error: Any) -> dict[str, Any] | None:
 
 
 _MOST_LOOKED_AT = 20
-_ANSWERS = ("choices", "output", "output_text", "data", "results")
-"""The members of a body in which an answer stands, at any endpoint."""
+_ANSWERS = ("output", "output_text", "data", "results")
+"""The members of a body in which an answer stands, at other endpoints than chat."""
 _WELL = frozenset(("ok", "okay", "success", "successful", "succeeded", "completed", "成功"))
 _NOTHING = frozenset(("", "none", "null", "nil", "noerror", "false"))
 
@@ -388,23 +388,43 @@ _NOTHING = frozenset(("", "none", "null", "nil", "noerror", "false"))
 def _holds_answer(status: int | None, body: bytes) -> bool:
     """Return whether an answer stands in a body, whatever is told beside it; some services give it a status of 0."""
     found = reading.members(_document(body))
-    return (not status or status in _ANSWERED) and any(found.get(name) for name in _ANSWERS)
+    if status and status not in _ANSWERED:
+        return False
+    return any(map(_speaks, reading.objects(found.get("choices")))) or any(found.get(name) for name in _ANSWERS)
 
 
-def _says_well(error: Mapping[str, Any]) -> bool:
-    """Return whether an error says that there is none: by its words, its codes, or nothing at all.
+def _speaks(choice: Mapping[str, Any]) -> bool:
+    """Return whether a choice of a chat has something to say."""
+    message = reading.members(choice.get("message"))
+    return any(message.get(name) for name in _SAID) or any(choice.get(name) for name in ("text", "content"))
 
-    Some services give every answer one with code 0 and the message "success".
+
+_SAID = ("content", "tool_calls", "function_call", "refusal", "audio", "images")
+
+
+def _is_well(error: Mapping[str, Any]) -> bool:
+    """Return whether an error beside an answer is none: all that it says is so, or its code is that of success."""
+    codes = [_plain_word(error[name]) for name in _CODES if error.get(name) not in (None, "")]
+    return _says_well(error) or (bool(codes) and all(map(_is_good, codes)))
+
+
+_CODES = ("code", "error_code", "status", "type")
+
+
+def _says_well(error: Any, depth: int = 0) -> bool:
+    """Return whether an error says that there is none, in whatever member: some services give every answer one with code 0 and
+    the message "success".
     """
-    said = _plain_word(error.get("message"))
-    codes = [
-        _plain_word(error[name])
-        for name in ("code", "error_code", "status", "type")
-        if error.get(name) not in (None, "")
-    ]
-    if said in _WELL:
-        return True
-    return all(map(_is_good, codes)) if codes else said in _NOTHING
+    if isinstance(error, dict):
+        known = (value for name, value in error.items() if name not in ("param", "request_id", "requestId"))
+        return depth < _DEEPEST and all(_says_well(value, depth + 1) for value in known)
+    if error is None or isinstance(error, bool | list):
+        return not error
+    word = _plain_word(error)
+    return word in _WELL or word in _NOTHING or _is_good(word)
+
+
+_DEEPEST = 5
 
 
 def _plain_word(value: Any) -> str:
@@ -444,7 +464,7 @@ def _told(error: dict[str, Any] | None, raw: bytes) -> _Told:
     body = _document(raw)
     around = reading.members(body)
     told = (error, _as_object(around.get("error")), _as_object(around.get("detail")))
-    own = next((one for one in told if one and not _says_well(one)), error or around)
+    own = next((one for one in told if one and not _is_well(one)), error or around)
     first = () if own is around else reading.codes(own)
     beside, message = reading.codes(around), reading.text(own.get("message"))
     if message is None or not (first or beside):

@@ -330,7 +330,7 @@ def _object(document: bytes) -> bytes:
         return sound(alone[0])
 
 
-_SEPARATORS = r"(?:\[DONE\]|[\s\0\x1e,\[\]]|data:)*"
+_SEPARATORS = r"(?:\[DONE\]|[\s\0\x1e,;\[\]]|data:)*"
 """What a service may put around results beside line ends: the commas and brackets of a list, NULs, record separators (RFC 7464),
 the words of a stream of events.
 """

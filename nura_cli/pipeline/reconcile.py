@@ -33,7 +33,7 @@ from nura_cli.state.answers import Charge, Failure, Open, Settled
 from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.disk import on_disk
 from nura_cli.state.file import unforeseen
-from nura_cli.state.standings import Held
+from nura_cli.state.standings import Held, Standing
 from nura_cli.states import BatchStatus, Blame, ErrorKind, EventType, Excuse, TaskStatus
 
 CHUNK_LINES = 2000
@@ -296,8 +296,8 @@ class Settling:
         self._answers = 0
         self._left: dict[int, Exception] = {}
         self._unread: Exception | None = None
-        self._standing = standings.of(job.state.db, batch.workload, batch.revision)
-        self._pardoned = self._standing.pardons(Held.ALIKE, batch.id)
+        standing = standings.of(job.state.db, batch.workload, batch.revision)
+        self._pardoned = standing.pardons(Held.ALIKE, batch.id)
         self._others: Others | None = None
         self._answered: frozenset[int] = frozenset()
 
@@ -404,18 +404,21 @@ class Settling:
         put_back = [one for one in waiting if one.excused is Excuse.ACCOUNT]
         alike = [one for one in waiting if one.excused is Excuse.ALIKE]
         said = []
+        standing = standings.of(
+            db, self._batch.workload, self._batch.revision
+        )  # a person may have let it go on meanwhile
         if put_back:
             why = settle.words(put_back[0].failure)
             self._rest(db, why)
             ids = [one.task_id for one in put_back]
-            most = outcomes.most_excused(db, ids, Excuse.ACCOUNT, self._standing.released_at)
+            most = outcomes.most_excused(db, ids, Excuse.ACCOUNT, standing.released_at)
             if most >= blame.MOST_PUT_BACK:
                 reason = f"the account's trouble goes on, {most} times for one task, the last time: {why}"
-                said.append(self._held(db, Held.ACCOUNT, reason))
+                said.append(self._held(db, standing, Held.ACCOUNT, reason))
         if alike:
             n = counted(len(alike), "request")
             reason = f"{n} of batch {self._batch.id} refused alike, and so none of them failed: {settle.words(alike[0].failure)}"
-            said.append(self._held(db, Held.ALIKE, reason))
+            said.append(self._held(db, standing, Held.ALIKE, reason))
         return [one for one in said if one is not None]
 
     def _rest(self, db: Connection, why: str) -> None:
@@ -425,9 +428,9 @@ class Settling:
         remedy = backoff.Remedy(pause=True)
         runs.learn(db, backoff.after_refusal(route, remedy, batch.requests, why, db.now, backoff.jitter()))
 
-    def _held(self, db: Connection, why: Held, reason: str) -> Problem | None:
+    def _held(self, db: Connection, standing: Standing, why: Held, reason: str) -> Problem | None:
         """Hold the workload; not for what was sent before a person let it go on: that goes out as it is mended."""
-        if self._batch.id <= self._standing.released_after:
+        if self._batch.id <= standing.released_after:
             return None
         return holding.hold_by_itself(db, self._batch.workload, self._batch.revision, why, reason)
 

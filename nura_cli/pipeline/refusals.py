@@ -62,6 +62,7 @@ def refused_batch(
     guilty, suspected = _judged(db, batch, members, faults, standing) if remedy.search else ([], [])
     searched = bool(suspected) and not standing.pardons(Held.SEARCH, batch.id)
     onward = searched and suspected[0].how == "named" and len(suspected) < len(members)
+    onward = onward and row.refusals < search.MOST_ONWARD
     counted = bool(members) and (searched or remedy.counted)
     settled = settle.fail_tasks(db, batch, guilty, plan, f"refused: {why}", attempt=True)
     if guilty or suspected or counted:

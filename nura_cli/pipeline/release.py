@@ -61,7 +61,8 @@ def _let_go_on(db: Connection, config: Config, names: Sequence[str]) -> list[Rou
     if not standings.release(db, names) & {Held.ACCOUNT, Held.SEARCH}:
         return []
     chosen = [one for one in config.workloads.values() if one.name in names]
-    return _end_pauses(db, [one.provider for one in chosen], [one.model for one in chosen if one.model])
+    models = [] if any(one.model is None for one in chosen) else [one.model for one in chosen if one.model]
+    return _end_pauses(db, [one.provider for one in chosen], models)
 
 
 def _end_pauses(db: Connection, providers: Sequence[str], models: Sequence[str] = ()) -> list[Route]:

@@ -17,6 +17,8 @@ from nura_cli.state.suspects import Due
 
 MOST_REFUSALS = 20
 """Batches of a workload's that are refused in a row before nura holds it."""
+MOST_ONWARD = 100
+"""As many, where each time others are named than before."""
 
 
 def taken(dialect: str, remote: RemoteBatch) -> bool:

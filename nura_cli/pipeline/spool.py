@@ -169,7 +169,7 @@ def has_lines(path: Path) -> bool:
     with path.open("rb") as file:
         blank, first = True, b""
         while not reading.beginning(first) and (first := file.readline(_TAIL)):
-            blank = blank and not reading.bare(first)
+            blank = blank and not reading.beginning(first)
         last = _last_line(file)[1]
     return blank or any(reading.beginning(line).startswith(b"{") or b'"custom_id"' in line for line in (first, last))
 

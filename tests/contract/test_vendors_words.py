@@ -739,3 +739,22 @@ def test_a_made_up_vendor_tells_whose_fault_it_is_too() -> None:
 def test_any_words_are_read_in_no_time(words: str) -> None:
     assert all(n > 0 for n in refusals.lines_in(words))
     assert topics.blame(ErrorKind.REFUSED, (), words, 400) in Blame
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"error": {"code": "insufficient_quota", "message": "no money"}},
+        {"detail": "insufficient quota"},
+        {"msg": "try later"},
+        {"error_msg": "try later"},
+        {"reason": "blocked"},
+        {"code": 0, "message": "Daily quota reached"},
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_error_in_any_member_is_one_where_nothing_is_said(error: dict[str, Any], inside: bool) -> None:
+    body: dict[str, Any] = {"choices": [{"message": {"content": ""}}]}
+    line = {"custom_id": "t-1", "error": None if inside else error}
+    line["response"] = {"status_code": 200, "body": {**body, "error": error} if inside else body}
+    assert vendors.dialect("openai").result(json.dumps(line).encode()).error is not None

@@ -181,7 +181,7 @@ def test_a_last_line_is_cut_only_where_it_has_no_end_and_cannot_be_read(
         (b'"custom_id": "t-1", }', True),
         (b'[\n{"a": 1}\n]\n', True),
         (b'data: {"a": 1}\n\ndata: [DONE]\n', True),
-        (b"[]", False),
+        (b"[]", True),
         (b"[\n<html>", False),
         (b"<html>{}</html>", False),
         (b"no healthy upstream\n", False),

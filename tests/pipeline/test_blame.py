@@ -656,3 +656,25 @@ def test_whose_fault(kind: ErrorKind, whose: Blame, witnessed: bool, expected: E
 )
 def test_ordinals(n: int, said: str) -> None:
     assert ordinal(n) == said
+
+
+def test_a_release_while_results_are_settled_holds(openai_spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two chunks a person lets the workload go on: the rest of the batch was sent before, and holds it no more."""
+    spool = openai_spool
+    monkeypatch.setattr("nura_cli.pipeline.reconcile.CHUNK_LINES", 10)
+    spool.fill(64)
+    spool.control.fault("rows", status=400, message=WRONG)
+    spool.dispatch()
+    spool.poll()
+    released = iter([True])
+    waits = State.yield_to_writers
+
+    def released_between(self: State) -> None:
+        waits(self)
+        if next(released, False):
+            spool.release("echo")
+
+    monkeypatch.setattr(State, "yield_to_writers", released_between)
+    spool.reconcile()
+    assert holds(spool) == []
+    assert spool.counts()["pending"] == 64

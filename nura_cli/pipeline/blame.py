@@ -14,7 +14,7 @@ from nura_cli.pipeline.failures import alike
 from nura_cli.state import Connection, outcomes, standings
 from nura_cli.state.answers import Failure
 from nura_cli.state.outcomes import Alike, Revision
-from nura_cli.state.standings import Held
+from nura_cli.state.standings import Held, Standing
 from nura_cli.states import Blame, ErrorKind, Excuse
 
 MOST_PUT_BACK = 20
@@ -80,13 +80,6 @@ def alike_in(rows: Rows) -> frozenset[Form]:
     return frozenset(form for form, n in rows.refused.items() if n >= _MANY and n * _SHARE >= most)
 
 
-def doubtful(failure: Failure | None, *, pardoned: bool) -> bool:
-    """Return whether it takes a look at the other rows to say whose fault a failure is."""
-    if failure is None or failure.blame is Blame.ACCOUNT:
-        return False
-    return failure.blame is Blame.UNSURE or (failure.kind is ErrorKind.REFUSED and not pardoned)
-
-
 def excuse(failure: Failure | None, alike: frozenset[Form], *, witnessed: bool) -> Excuse | None:
     """Decide whether an attempt that ended so counts as none of its task's, and why.
 
@@ -107,9 +100,10 @@ def excuse(failure: Failure | None, alike: frozenset[Form], *, witnessed: bool) 
 
 def alike_before(db: Connection, of: Revision, here: Rows) -> frozenset[Form]:
     """Return which forms of refusal in a batch's results are no request's fault, by all that is known of its revision."""
-    if not here.refused or standings.of(db, of.workload, of.revision).pardons(Held.ALIKE, of.batch_id):
+    standing = standings.of(db, of.workload, of.revision) if here.refused else None
+    if standing is None or standing.pardons(Held.ALIKE, of.batch_id):
         return frozenset()
-    since = _since(db, of)
+    since = _since(db, standing)
     before = outcomes.lately(db, of, ErrorKind.REFUSED, since)
     judged = outcomes.judged(db, of, since)
     return alike_in(together(here, before, judged, answered=outcomes.ever_answered(db, of))) & here.refused.keys()
@@ -122,10 +116,11 @@ def unrendered(db: Connection, of: Revision, failed: Sequence[tuple[int, str]], 
         failed: the tasks that cannot be rendered, and why.
         requests: how many could.
     """
-    if not failed or Held.RENDER in standings.of(db, of.workload, of.revision).pardoned:
+    standing = standings.of(db, of.workload, of.revision) if failed else None
+    if standing is None or Held.RENDER in standing.pardoned:
         return None
     forms = [form_of(None, None, words) for _, words in failed]
-    since = _since(db, of)
+    since = _since(db, standing)
     here = Rows(Counter(forms), requests + len(forms), answered=requests > 0)
     before = outcomes.lately(db, of, ErrorKind.RENDER, since)
     judged = outcomes.rendered(db, of, since) + sum(one.n for one in before)
@@ -138,7 +133,6 @@ def unrendered(db: Connection, of: Revision, failed: Sequence[tuple[int, str]], 
     return f"{n:,} of {here.judged:,} {many} cannot be rendered, all alike, and so none of them failed: {first}"
 
 
-def _since(db: Connection, of: Revision) -> int:
+def _since(db: Connection, standing: Standing) -> int:
     """Return how far is looked back: a day, or, where the workload is held for it already, a day before that."""
-    held_at = standings.of(db, of.workload, of.revision).held_at
-    return min(db.now, db.now if held_at is None else held_at) - LATELY
+    return min(db.now, db.now if standing.held_at is None else standing.held_at) - LATELY

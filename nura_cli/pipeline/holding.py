@@ -58,11 +58,21 @@ def hold_by_itself(db: Connection, workload: str, revision: str, why: Held, reas
     standings.hold(db, workload, revision, why)
     if any((one.scope, one.name) == ("workload", workload) and one.origin for one in actions.holds(db)):
         return None
-    found = Hold("workload", workload, reason, db.now, None, "", None)
+    found = by_nura(workload, reason, db.now)
     actions.hold(db, found)
     n = tasks.pending(db).get(workload, 0)
     actions.note(db, "hold", f"workload is held: {described(found)}", n, workload=workload, by_itself=True)
-    return replace(problem(found), exit_code=EX_PARTIAL)
+    return onset(found)
+
+
+def by_nura(workload: str, reason: str, at: int) -> Hold:
+    """Return a hold that nura sets by itself, at a unix second."""
+    return Hold("workload", workload, reason, at, None, "", None)
+
+
+def onset(hold: Hold) -> Problem:
+    """Return a hold as what the run has to say that sets it."""
+    return replace(problem(hold), exit_code=EX_PARTIAL)
 
 
 def as_dict(hold: Hold) -> dict[str, Any]:

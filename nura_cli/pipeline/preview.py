@@ -8,12 +8,11 @@ answer, and what an earlier run left behind for dispatch to recover, stands outs
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from nura_cli.config import Config, WorkloadConfig
-from nura_cli.errors import EX_PARTIAL
 from nura_cli.pipeline import backoff, blame, holding, queues, recovery, search, targets
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.estimate import estimate
@@ -152,9 +151,8 @@ class DryRun(Walk):
         reason = blame.unrendered(self.state.db, of, load.failed, self._rendered[of])
         if reason is None:
             return False
-        hold = Hold("workload", name, reason, self.clock(), None, "", None)
-        self._holds[name] = hold
-        self.note(replace(holding.problem(hold), exit_code=EX_PARTIAL))
+        self._holds[name] = holding.by_nura(name, reason, self.clock())
+        self.note(holding.onset(self._holds[name]))
         return True
 
     def _plan(self, visit: Visit, load: Load) -> None:

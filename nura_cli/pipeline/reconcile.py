@@ -126,13 +126,12 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         job.note(settle.in_vain(workload, kinds))
     for workload, found in job.expired.items():
         often = f"; one of them for the {ordinal(found.times)} time" if found.times > 1 else ""
-        text = f"{workload}: {counted(found.n, 'task')} expired unanswered, and {_WAIT[found.n == 1]} again{often}"
+        expired = counted(found.n, "task expired unanswered, and waits", "tasks expired unanswered, and wait")
+        text = f"{workload}: {expired} again{often}"
         job.note(Problem(ProblemKind.TASK, text, EX_OK, workload=workload, about="expired"))
     for workload, words in job.put_back.items():
-        n = words.total()
-        text = (
-            f"{workload}: {counted(n, 'task')} {_WAIT[n == 1]} again, no attempt counted: {words.most_common(1)[0][0]}"
-        )
+        waiting = counted(words.total(), "task waits", "tasks wait")
+        text = f"{workload}: {waiting} again, no attempt counted: {words.most_common(1)[0][0]}"
         job.note(Problem(ProblemKind.REFUSED, text, EX_PARTIAL, workload=workload, about="put_back"))
     for what, n in (+job.ignored).items():
         job.note(
@@ -296,8 +295,6 @@ class Settling:
         self._answers = 0
         self._left: dict[int, Exception] = {}
         self._unread: Exception | None = None
-        standing = standings.of(job.state.db, batch.workload, batch.revision)
-        self._pardoned = standing.pardons(Held.ALIKE, batch.id)
         self._others: Others | None = None
         self._answered: frozenset[int] = frozenset()
 
@@ -342,8 +339,6 @@ class Settling:
             task_id: line for task_id, line in lines.items() if line.error is None or task_id not in self._answered
         }
         verdicts = {task_id: self._verdict(line) for task_id, line in meant.items()}
-        if any(blame.doubtful(one.failure, pardoned=self._pardoned) for one in verdicts.values()):
-            self._look()
         now = job.clock()
         with job.state.transaction() as db:
             found, wish = answers.open_tasks(db, batch.id, list(meant)), batches.wish(db, batch.id)
@@ -403,10 +398,11 @@ class Settling:
         waiting = [one for one in settled if one.excused and one.to is TaskStatus.PENDING]
         put_back = [one for one in waiting if one.excused is Excuse.ACCOUNT]
         alike = [one for one in waiting if one.excused is Excuse.ALIKE]
+        if not waiting:
+            return []
         said = []
-        standing = standings.of(
-            db, self._batch.workload, self._batch.revision
-        )  # a person may have let it go on meanwhile
+        # Read here and not once a batch: a person may let the workload go on between two chunks.
+        standing = standings.of(db, self._batch.workload, self._batch.revision)
         if put_back:
             why = settle.words(put_back[0].failure)
             self._rest(db, why)
@@ -577,7 +573,6 @@ def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
         job.expired[batch.workload] = Expired(before + len(expired), max(times, often))
 
 
-_WAIT = {True: "waits", False: "wait"}
 _TALLIED = {
     TaskStatus.PENDING: "retried",
     TaskStatus.COMPLETED: "completed",

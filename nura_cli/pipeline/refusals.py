@@ -13,13 +13,13 @@ from nura_cli.pipeline import backoff, holding, search, settle
 from nura_cli.pipeline.backoff import Remedy
 from nura_cli.pipeline.report import Problem
 from nura_cli.pipeline.search import Row
-from nura_cli.state import Connection, answers, batches, outbox, runs, standings, suspects, tasks
+from nura_cli.state import Connection, batches, outbox, runs, standings, suspects, tasks
 from nura_cli.state.answers import Failure, Settled
 from nura_cli.state.batches import Batch
 from nura_cli.state.outbox import Plan
 from nura_cli.state.standings import Held, Standing
 from nura_cli.state.suspects import Suspect
-from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
+from nura_cli.states import BatchStatus, ErrorKind, EventType
 
 
 class Refusal(NamedTuple):
@@ -174,10 +174,7 @@ def convicted(db: Connection, batch: Batch, plan: Plan) -> list[Settled]:
         one.task_id: (batch.id, Failure(ErrorKind.REFUSED, one.said or why, one.code)) for one in found
     }
     words = "refused: the provider named it, and took the rest"
-    settled = answers.end_waiting(db, batch.queue_id, TaskStatus.FAILED, ends, words, attempt=True)
-    told = [(one.task_id, one.to) for one in settled if one.told]
-    outbox.add_for_tasks(db, batch.queue_id, batch.id, told, plan)
-    return settled
+    return settle.fail_waiting(db, batch.queue_id, ends, plan, words, attempt=True)
 
 
 def describe(faults: tuple[Rejection, ...]) -> str:
@@ -186,6 +183,5 @@ def describe(faults: tuple[Rejection, ...]) -> str:
         return "the provider gave no reason"
     first = faults[0]
     place = f" (line {first.line})" if first.line is not None else ""
-    words = ": ".join(part for part in (first.code, first.message) if part) or "no reason given"
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    return f"{words}{place}{more}"
+    return f"{settle.words(first)}{place}{more}"

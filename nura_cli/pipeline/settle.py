@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from nura_cli.errors import EX_PARTIAL, ProblemKind
+from nura_cli.errors import EX_PARTIAL, ProblemKind, Rejection
 from nura_cli.pipeline.report import Problem, counted
 from nura_cli.state import Connection, State, answers, batches, outbox, tasks
 from nura_cli.state.answers import Charge, Failure, Open, Settled
@@ -207,23 +207,28 @@ def in_vain(workload: str, kinds: Counter[str]) -> Problem:
     return Problem(ProblemKind.TASK, text, EX_PARTIAL, hint=hint, workload=workload)
 
 
-def words(failure: Failure | None) -> str:
+def words(said: Failure | Rejection | None) -> str:
     """Return the provider's code and words about a failure on one line."""
-    return (
-        ": ".join(part for part in (failure and failure.code, failure and failure.message) if part) or "no reason given"
-    )
+    return ": ".join(part for part in (said and said.code, said and said.message) if part) or "no reason given"
 
 
 def fail_waiting(
-    db: Connection, queue: int, ends: Mapping[int, tuple[int | None, Failure]], plan: Plan, why: str
+    db: Connection,
+    queue: int,
+    ends: Mapping[int, tuple[int | None, Failure]],
+    plan: Plan,
+    why: str,
+    *,
+    attempt: bool = False,
 ) -> list[Settled]:
-    """Fail those of a queue's tasks that still wait, without another attempt, and note whom the application is to be told.
+    """Fail those of a queue's tasks that still wait, and note whom the application is to be told.
 
     Args:
         ends: by task, the batch that it was in last, and why it fails.
         why: for the log.
+        attempt: as for :func:`nura_cli.state.answers.end_waiting`.
     """
-    settled = answers.end_waiting(db, queue, TaskStatus.FAILED, ends, why)
+    settled = answers.end_waiting(db, queue, TaskStatus.FAILED, ends, why, attempt=attempt)
     told: dict[int, list[tuple[int, TaskStatus]]] = {}
     for one in settled:
         if one.told:

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -315,12 +315,7 @@ class Store:
         for part in gone:
             self.body(part["id"]).unlink(missing_ok=True)
         values = {"id": "upload_" + secrets.token_hex(12), "account": account, "created_at": now, **columns}
-        names, holes = ", ".join(values), ", ".join("?" for _ in values)
-        row = self.db.execute(
-            f"INSERT INTO uploads ({names}) VALUES ({holes}) RETURNING *",  # noqa: S608 - our own names
-            list(values.values()),
-        ).fetchone()
-        return dict(row)
+        return dict(self._insert("uploads", values))
 
     def upload(self, account: str, upload_id: str) -> dict[str, Any] | None:
         """Return an upload, or None."""
@@ -402,12 +397,14 @@ class Store:
         """Add a batch; return it."""
         wide = {"metadata": json.dumps(columns.pop("metadata", None)), "told": json.dumps(columns.pop("told", {}))}
         values = {"created_at": self.now(), **columns, **wide, "account": account, "protocol": protocol, "id": batch_id}
+        return _batch(self._insert("batches", values))
+
+    def _insert(self, table: str, values: Mapping[str, Any]) -> sqlite3.Row:
+        """Add a row to a table; return it."""
         names, holes = ", ".join(values), ", ".join("?" for _ in values)
-        row = self.db.execute(
-            f"INSERT INTO batches ({names}) VALUES ({holes}) RETURNING *",  # noqa: S608 - our own names
-            list(values.values()),
-        ).fetchone()
-        return _batch(row)
+        query = f"INSERT INTO {table} ({names}) VALUES ({holes}) RETURNING *"  # noqa: S608 - our own names
+        row: sqlite3.Row = self.db.execute(query, list(values.values())).fetchone()
+        return row
 
     def change(self, batch_id: str, **columns: Any) -> None:
         """Change columns of a batch."""

@@ -27,6 +27,8 @@ _PART = 60
 """Bytes of a short piece of text beside its characters."""
 
 _CONTAINERS = (list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)
+_TEXTS = (str, bytes)
+_NUMBERS = (int, float, range)
 _SIZED = (str, bytes, list, tuple, dict, set, frozenset)
 _CONVERSION = re.compile(r"%(?:\([^)]*\))?[#0\- +]*(\*|\d+)?(?:\.(\*|\d+))?")
 _DIGITS = re.compile(r"\d+")
@@ -87,7 +89,9 @@ class Meter:
         waiting = [value]
         while waiting:
             one = waiting.pop()
-            if isinstance(one, str | bytes):
+            if one is None or isinstance(one, _NUMBERS):  # before the views among the containers, which are slow to ask
+                continue
+            if isinstance(one, _TEXTS):
                 self.take(len(one) + 2)
             elif isinstance(one, dict):
                 self.take(32 * len(one) + 2)
@@ -97,7 +101,7 @@ class Meter:
                 waiting += one
             elif isinstance(one, Undefined):
                 str(one)
-            elif one is not None and not isinstance(one, int | float | range):
+            else:
                 raise NotData(f"{_named(one)} is no data")
 
     def copied(self, n: int) -> None:

@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
@@ -418,19 +418,26 @@ class _Intake:
 
     def flush(self) -> None:
         if self._chunk:
-            with self._state.transaction() as db:
-                workload = tasks.workload_id(db, self._workload)
-                rows = [self._row(db, workload, line.read) for line in self._chunk]
-                if tasks.insert_all(db, workload, rows):  # the common case, without looking each key up
-                    self._counts["enqueued"] += len(rows)
-                    conflicts = []
-                else:
-                    conflicts = self._one_by_one(db, workload, rows)
-            for line in conflicts:
+            for line in self._stored():
                 why = f"key {line.read.key.json} was enqueued with other content; --replace sends the new one"
                 self.refuse("conflicts", line.source, line.line, why)
         self._chunk, self._bytes = [], 0
         self._progress(sum(self._counts.values()))
+
+    def _stored(self) -> list[Numbered]:
+        """Store the chunk, in one transaction; return the lines that are in conflict with what is there."""
+        with suppress(tasks.KeyTaken), self._state.transaction() as db:  # the common case: no key is looked up
+            tasks.insert(db, *self._rows(db))
+            self._counts["enqueued"] += len(self._chunk)
+            return []
+        self._queue_ids.clear()  # a queue that was new went with the transaction
+        with self._state.transaction() as db:
+            return self._one_by_one(db, *self._rows(db))
+
+    def _rows(self, db: Connection) -> tuple[int, list[tasks.NewTask]]:
+        """Return the id of the workload, and the chunk as tasks to insert."""
+        workload = tasks.workload_id(db, self._workload)
+        return workload, [self._row(db, workload, line.read) for line in self._chunk]
 
     def _row(self, db: Connection, workload: int, read: Read) -> tasks.NewTask:
         queue = self._queue_ids.get(read.queue)

@@ -40,8 +40,6 @@ from nura_cli.states import ErrorKind, TaskStatus
 
 _SAMPLE = 500
 """Tasks of a queue that are rendered to say what all of them may cost."""
-_BODIES = 200
-"""Responses that are looked at together."""
 _TAG = "x" * 20
 """Stands for a batch's tag, which is as long."""
 _NEVER = {
@@ -186,12 +184,7 @@ def _kept(job: Retry, page: Sequence[Candidate]) -> set[int]:
         if found.status is TaskStatus.FAILED and found.kind == ErrorKind.TRUNCATED
         if found.queue_id in job.ways and job.ways[found.queue_id].takes
     ]
-    return {
-        task_id
-        for start in range(0, len(cut), _BODIES)
-        for task_id, row in answers.of_tasks(job.state.db, cut[start : start + _BODIES]).items()
-        if _usable(job, row)
-    }
+    return {row.task_id for part in answers.parts(job.state.db, cut) for row in part if _usable(job, row)}
 
 
 def _usable(job: Retry, row: answers.Row) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from nura_cli.state import batches, log, outbox, selection, suspects, tasks
+from nura_cli.state import pages as paging
 from nura_cli.state.connection import Connection
 from nura_cli.states import Blame, ErrorKind, Excuse, TaskStatus
 
@@ -456,13 +457,13 @@ _ALL = selection.Selection()
 def pages(
     db: Connection, chosen: selection.Selection = _ALL, *, after: int = 0, page: int = 200
 ) -> Iterator[list[Row]]:
-    """Yield answers of a selection of tasks, by seq, in pages that are not empty.
+    """Yield answers of a selection of tasks, by seq, in pages that are not empty, and bounded in bytes.
 
     No read transaction is held between two pages, however slow the caller is.
 
     Args:
         after: only answers with a higher seq.
-        page: rows fetched at a time.
+        page: rows fetched at a time, at most.
     """
     if chosen.since is not None and chosen.keys is None:
         first = db.execute("SELECT min(seq) FROM answers WHERE finished_at >= ?", (chosen.since,)).fetchone()[0]
@@ -470,10 +471,26 @@ def pages(
             return
         after = max(after, first - 1)
     tables, where, values = selection.settled(chosen)
-    query = f"{_COLUMNS} {tables} {_WIDE} WHERE {where} AND a.seq > :after ORDER BY a.seq LIMIT :page"
-    while rows := [Row(*row) for row in db.execute(query, {**values, "after": after, "page": page})]:
-        yield rows
-        after = rows[-1].seq
+    query = f"SELECT a.task_id, a.seq FROM {tables} WHERE {where} AND a.seq > :after ORDER BY a.seq LIMIT :page"
+    while found := dict(db.execute(query, {**values, "after": after, "page": page}).fetchall()):
+        for part in parts(db, list(found)):
+            if rows := [row for row in part if row.seq == found[row.task_id]]:  # one that was settled anew comes later
+                yield rows
+        after = max(found.values())
+
+
+def parts(db: Connection, ids: Sequence[int]) -> Iterator[list[Row]]:
+    """Yield the answers of these tasks, in the order of their ids here, in pages that are bounded in bytes."""
+    sizes: dict[int, int] = dict(
+        db.execute(
+            "SELECT a.task_id, coalesce(length(a.body), 0) + length(r.line) FROM answers a"
+            " JOIN records r ON r.task_id = a.task_id WHERE a.task_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(ids)),),
+        ).fetchall()
+    )
+    for part in paging.split([one for one in ids if one in sizes], sizes.__getitem__):
+        found = of_tasks(db, part)
+        yield [found[one] for one in part if one in found]
 
 
 def dialects(db: Connection, workloads: Sequence[str] = ()) -> set[str]:

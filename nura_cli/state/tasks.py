@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import batches, log, outbox, selection, suspects
+from nura_cli.state import batches, log, outbox, pages, selection, suspects
 from nura_cli.state.connection import Connection
 from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
@@ -119,35 +119,29 @@ def note_digest(db: Connection, workload: int, key: str, digest: bytes) -> None:
     db.execute("UPDATE keys SET digest = ? WHERE workload_id = ? AND key = ?", (digest, workload, key))
 
 
+class KeyTaken(Exception):
+    """A key of tasks to insert is taken, here or among themselves: the transaction is to be rolled back."""
+
+
 def insert(db: Connection, workload: int, tasks: Sequence[NewTask]) -> None:
     """Insert pending tasks whose keys are new.
 
     Raises:
-        sqlite3.IntegrityError: a key of theirs is taken, here or among themselves; the caller rolls back.
+        KeyTaken: one is not; there is no savepoint to go back to, since it would keep each page that random keys touch.
     """
     if not tasks:
         return
     first = next_id(db)
-    db.executemany(
-        "INSERT INTO keys (workload_id, key, task_id, digest) VALUES (?, ?, ?, ?)",
-        [(workload, task.key, first + n, task.digest) for n, task in enumerate(tasks)],
-    )
-    _insert_rows(db, first, tasks)
-
-
-def insert_all(db: Connection, workload: int, tasks: Sequence[NewTask]) -> bool:
-    """Insert pending tasks if all of their keys are new, else none of them; return whether they were."""
-    db.execute("SAVEPOINT all_new")
     try:
-        insert(db, workload, tasks)
+        db.executemany(
+            "INSERT INTO keys (workload_id, key, task_id, digest) VALUES (?, ?, ?, ?)",
+            [(workload, task.key, first + n, task.digest) for n, task in enumerate(tasks)],
+        )
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
             raise
-        db.execute("ROLLBACK TO all_new")
-        return False
-    finally:
-        db.execute("RELEASE all_new")
-    return True
+        raise KeyTaken from error
+    _insert_rows(db, first, tasks)
 
 
 def moving(old: TaskStatus, new: TaskStatus, *changes: str) -> str:
@@ -405,12 +399,13 @@ def _let_go(db: Connection, queue: int) -> None:
 
 
 def page(db: Connection, batch_id: int, after: int, limit: int) -> list[tuple[int, bytes]]:
-    """Return (task id, line) of a batch's tasks, by id, after ``after``."""
-    return db.execute(
+    """Return (task id, line) of a batch's tasks, by id, after ``after``: as many as a page takes, in rows and in bytes."""
+    rows = db.execute(
         "SELECT t.id, r.line FROM tasks t JOIN records r ON r.task_id = t.id WHERE t.batch_id = ? AND t.id > ?"
         " ORDER BY t.id LIMIT ?",
         (batch_id, after, limit),
-    ).fetchall()
+    )
+    return pages.first(rows, lambda row: len(row[1]))
 
 
 def due_ids(db: Connection, queue: int, last_id: int) -> Iterator[int]:
@@ -441,10 +436,15 @@ def used_up(db: Connection, queue: int, most: int, limit: int) -> list[int]:
     return [row[0] for row in rows]
 
 
-def lines(db: Connection, ids: Sequence[int]) -> list[tuple[int, bytes]]:
-    """Return (task id, line) of these tasks, by id."""
-    query = "SELECT task_id, line FROM records WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY task_id"
-    return db.execute(query, (json.dumps(list(ids)),)).fetchall()
+def lines(db: Connection, ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield (task id, line) of these tasks, by id, in pages that are bounded in bytes; no read is open in between."""
+    query = (
+        "SELECT task_id, line FROM records WHERE task_id IN (SELECT value FROM json_each(?)) AND task_id > ? ORDER BY 1"
+    )
+    after = 0
+    while rows := pages.first(db.execute(query, (json.dumps(list(ids)), after)), lambda row: len(row[1])):
+        yield from rows
+        after = rows[-1][0]
 
 
 def not_yet(db: Connection, queue: int) -> tuple[int, int | None]:

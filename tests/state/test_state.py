@@ -318,7 +318,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 
 def test_a_taken_key_takes_nothing_in(state: State) -> None:
     add(state, "a", "b")
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(tasks.KeyTaken):
         add(state, "c", "a")
     assert tasks.current(state.db, 1, ["a", "c"]).keys() == {"a"}
     counted(state)

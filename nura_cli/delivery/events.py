@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from nura_cli import scrub
+from nura_cli.delivery import calls
 from nura_cli.delivery.database import plain
 from nura_cli.errors import EX_TEMPFAIL, ConfigError
 
@@ -105,24 +106,38 @@ class Command:
         env_names: variables of our environment that it gets, besides PATH, HOME and a UTF-8 locale.
         timeout: seconds it may take, with all that it starts.
         cwd: the folder it runs in.
+        call: the file that notes a call that is under way (:mod:`nura_cli.delivery.calls`); None notes none.
     """
 
     most = COMMAND_EVENTS
 
     def __init__(
-        self, argv: Sequence[str], env_names: Sequence[str] = (), timeout: int = 30, cwd: Path | None = None
+        self,
+        argv: Sequence[str],
+        env_names: Sequence[str] = (),
+        timeout: int = 30,
+        cwd: Path | None = None,
+        call: Path | None = None,
     ) -> None:
         self._argv = list(argv)
         self._timeout = timeout
         self._cwd = cwd
+        self._call = call
         bare = {"PATH": os.environ.get("PATH") or os.defpath, "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
         self._env = bare | {name: os.environ[name] for name in env_names if name in os.environ}
 
     def send(self, events: Sequence[Event]) -> list[Outcome]:
-        """Run the program once, for all of the events."""
-        return [self._run(b"".join(event.body + b"\n" for event in events))] * len(events)
+        """Run the program once, for all of the events, after what a killed run left of it has ended."""
+        given = b"".join(event.body + b"\n" for event in events)
+        with contextlib.ExitStack() as stack:
+            try:
+                held = () if self._call is None else (stack.enter_context(calls.call(self._call, self._timeout)),)
+            except OSError as error:
+                return [_not_started(error)] * len(events)
+            return [self._run(given, held)] * len(events)
 
-    def _run(self, given: bytes) -> Outcome:
+    def _run(self, given: bytes, held: tuple[int, ...]) -> Outcome:
+        """Run the program; ``held`` are descriptors that it inherits."""
         try:
             # A file, not a pipe: a program that reads slowly, or not at all, holds nothing up.
             with tempfile.TemporaryFile() as stdin:
@@ -136,9 +151,10 @@ class Command:
                     env=self._env,
                     cwd=self._cwd,
                     start_new_session=True,
+                    pass_fds=held,
                 )
         except (OSError, ValueError) as error:
-            return Outcome("later", f"cannot be started: {getattr(error, 'strerror', None) or error}")
+            return _not_started(error)
         with child.stderr as pipe:  # type: ignore[union-attr]  # it is a pipe
             try:
                 output = _heard(child, pipe, time.monotonic() + self._timeout)
@@ -156,6 +172,10 @@ class Command:
 
     def close(self) -> None:
         """Nothing stays open between calls."""
+
+
+def _not_started(error: OSError | ValueError) -> Outcome:
+    return Outcome("later", f"cannot be started: {getattr(error, 'strerror', None) or error}")
 
 
 def not_to_be_run(argv: Sequence[str]) -> str | None:

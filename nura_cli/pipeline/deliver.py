@@ -11,6 +11,7 @@ so that the next ones get through. What nobody foresaw is narrowed down to the r
 reported; the others go on.
 """
 
+import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -381,7 +382,8 @@ class _Events:
         if options.webhook is not None:
             return Webhook(options.webhook, options.secret(), options.timeout)
         folder = self._job.config.path.parent
-        return Command(options.command or [], options.env, options.timeout, folder)
+        call = self._job.state.calls / hashlib.sha256(self._target.encode()).hexdigest()[:20]
+        return Command(options.command or [], options.env, options.timeout, folder, call)
 
     def _send(self, receiver: "Receiver") -> None:
         """Send call after call until nothing is due, the receiver can take no more now, or refuses everything."""
@@ -486,9 +488,8 @@ class _Events:
                 f"{self._workload.name}: {self._label} refused {counted(self._refused, 'event')}, {n:,} will be tried again:"
                 f" {self._last_error}"
             )
-            self._job.note(
-                Problem(ProblemKind.RECEIVER, text, EX_PARTIAL, workload=self._workload.name, about=self._target)
-            )
+            about = f"{self._target}: refuses"
+            self._job.note(Problem(ProblemKind.RECEIVER, text, EX_PARTIAL, workload=self._workload.name, about=about))
 
 
 def call_of(due: Sequence[Delivery], most: int) -> Sequence[Delivery]:

@@ -121,6 +121,16 @@ class State:
         """The folder of downloaded results: poll alone writes and sweeps it."""
         return self._spool("results")
 
+    @property
+    def calls(self) -> Path:
+        """Where calls of commands that are under way are noted."""
+        return self._spool("calls")
+
+    @property
+    def aside(self) -> Path:
+        """Where result lines are kept that are too long to be answers. Nothing is swept here: they were paid for."""
+        return self._spool("aside")
+
     def _spool(self, name: str) -> Path:
         """Return a folder of the spool, made (0700) where it is not there. Raises StateError: a link stands in its place."""
         folder = self.path.with_name(self.path.name + ".spool") / name

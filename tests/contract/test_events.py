@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -525,3 +527,62 @@ def test_plain_http_where_tls_is_spoken_is_for_later() -> None:
 def test_retry_after_has_two_forms(value: str, seconds: Any) -> None:
     now = datetime(2026, 10, 21, 7, 27, tzinfo=UTC).timestamp()
     assert retry_after({"retry-after": value}, now) == seconds
+
+
+def left_by_a_killed_run(tmp_path: Path, seconds: float) -> subprocess.Popen[bytes]:
+    """Deliver an old version by a command that takes its time, and kill the deliverer; return once the command is at work."""
+    program = tmp_path / "keep"
+    program.write_text(
+        f'#!/bin/sh\nread -r line\ncase $line in *old*) touch begun; sleep {seconds};; esac\necho "$line" >> told\n'
+    )
+    program.chmod(0o755)
+    deliver = (
+        "import sys; from pathlib import Path; from nura_cli.delivery.events import Command, Event\n"
+        "Command([sys.argv[1]], cwd=Path(sys.argv[2]), call=Path(sys.argv[2], 'call')).send([Event('1', b'old')])"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", deliver, str(program), str(tmp_path)])
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    return killed
+
+
+def test_what_a_killed_run_left_running_is_waited_for_and_delivers_nothing_old_after_what_is_newer(
+    tmp_path: Path,
+) -> None:
+    left_by_a_killed_run(tmp_path, 1)
+    command = Command([str(tmp_path / "keep")], timeout=30, cwd=tmp_path, call=tmp_path / "call")
+    assert command.send([Event("2", b"new")])[0].kind == "sent"
+    assert (tmp_path / "told").read_text().split() == ["old", "new"]
+    assert not (tmp_path / "call").exists()
+
+
+def test_it_is_waited_for_no_longer_than_it_may_take(tmp_path: Path) -> None:
+    left_by_a_killed_run(tmp_path, 3)
+    command = Command([str(tmp_path / "keep")], timeout=1, cwd=tmp_path, call=tmp_path / "call")
+    began = time.monotonic()
+    assert command.send([Event("2", b"new")])[0].kind == "sent"
+    assert time.monotonic() - began < 2
+    began = time.monotonic()
+    assert command.send([Event("3", b"newer")])[0].kind == "sent"  # and not once more for the next call
+    assert time.monotonic() - began < 0.9
+    assert (tmp_path / "told").read_text().split() == ["new", "newer"]
+
+
+def test_a_call_that_ended_is_not_waited_for_whatever_it_left_in_the_background(tmp_path: Path) -> None:
+    program = tmp_path / "told"
+    program.write_text("#!/bin/sh\n(sleep 3 >/dev/null 2>&1) &\nexit 0\n")
+    program.chmod(0o755)
+    command = Command([str(program)], cwd=tmp_path, call=tmp_path / "call")
+    began = time.monotonic()
+    assert [command.send([event(n)])[0].kind for n in range(2)] == ["sent", "sent"]
+    assert time.monotonic() - began < 2
+
+
+def test_a_link_in_the_place_of_a_call_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "call").symlink_to("theirs")
+    command = Command(["/bin/true"], cwd=tmp_path, call=tmp_path / "call")
+    assert command.send([event(1)])[0].kind == "later"
+    assert (tmp_path / "theirs").read_text() == "theirs"

@@ -70,8 +70,10 @@ def given(**options: str | None) -> dict[str, Any]:
 
 
 def _http_client(base_url: str) -> Any:
-    """Return an HTTP client for an SDK: no redirects, no connection kept, bodies not compressed, bounded waits."""
+    """Return an HTTP client for an SDK: no redirects, no connection kept, bodies not compressed, and bounded, as waits are."""
     import httpx2
+
+    from nura_cli.providers.bodies import Client
 
     def sent(request: Any) -> None:
         request.extensions["nura_began"] = time.monotonic()
@@ -83,7 +85,7 @@ def _http_client(base_url: str) -> Any:
         path, status = line(request.url.path), response.status_code
         logs.exchanged("%s %s: HTTP %s in %.0f ms, request id %s", request.method, path, status, took, line(ident))
 
-    return httpx2.Client(
+    return Client(
         base_url=base_url,
         follow_redirects=False,
         limits=httpx2.Limits(max_keepalive_connections=0),
@@ -334,7 +336,7 @@ def save(chunks: Iterable[bytes], target: Path, announced: int | None) -> Downlo
         announced: how many bytes it is said to have, or None.
 
     Raises:
-        StateError: there is less room on the disk than was announced; nothing was written.
+        StateError: there is less room on the disk than was announced, and nothing was written; or less than is left free.
     """
     _check_room(target, announced)
     sha, size = hashlib.sha256(), 0
@@ -342,7 +344,9 @@ def save(chunks: Iterable[bytes], target: Path, announced: int | None) -> Downlo
     with open(fd, "wb", buffering=0) as file:
         for chunk in chunks:
             sha.update(chunk)
-            size += len(chunk)
+            before, size = size, size + len(chunk)
+            if size // _SPARE_BYTES > before // _SPARE_BYTES:  # it may have announced nothing, or unpack without end
+                _check_room(target, None)
             left = memoryview(chunk)
             while left:
                 left = left[file.write(left) or 0 :]

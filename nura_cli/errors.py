@@ -18,6 +18,7 @@
         ├── Unreachable                75  nothing of the request left, or a read had no usable answer
         ├── Incomplete                 3   fewer answers came than the provider counts
         ├── OnHold                     3   a batch waits for a person (0 once that was said)
+        ├── Decided                    75  what was in doubt about a batch is decided, against it
         ├── Refused                    3   it answered, and the answer is a certain no
         │   ├── RateLimited            75  … for now: it says when to come back
         │   └── NotFound               3   … it knows no such thing
@@ -76,12 +77,16 @@ class ProblemKind(StrEnum):
 
 
 class About(TypedDict, total=False):
-    """What every error may be told: the next step to take, and what it concerns, where that is known."""
+    """What every error may be told: the next step to take, and what it concerns, where that is known.
+
+    ``part`` is what of the provider's it is about alone (a file), and so says nothing of the rest.
+    """
 
     hint: str | None
     provider: str | None
     workload: str | None
     batch_id: int | None
+    part: str | None
 
 
 class NuraError(Exception):
@@ -103,6 +108,7 @@ class NuraError(Exception):
         self.provider = about.get("provider")
         self.workload = about.get("workload")
         self.batch_id = about.get("batch_id")
+        self.part = about.get("part")
 
 
 class UsageError(NuraError):
@@ -299,6 +305,10 @@ class NotFound(Refused):
     """The provider knows no such batch or file (404)."""
 
     kind = ProblemKind.NOT_FOUND
+
+
+class Decided(ProviderError):
+    """What was in doubt about a batch is decided, against it: that happens once, and is said whatever was said before."""
 
 
 class Unconfirmed(ProviderError):

@@ -88,6 +88,7 @@ class ResultLine(NamedTuple):
         code, message: the provider's own words about the error.
         param: which part of the request it is about, in the provider's words, if it says so.
         blame: whose fault it is, as far as these words tell.
+        final: another attempt would come out the same, whatever the error.
     """
 
     custom_id: str
@@ -98,6 +99,7 @@ class ResultLine(NamedTuple):
     message: str | None = None
     param: str | None = None
     blame: Blame = Blame.TASK
+    final: bool = False
 
 
 class Answer(NamedTuple):

@@ -46,7 +46,7 @@ class Classifier:
         """Return what becomes of the task that a result line is about."""
         if line.error is not None:
             message = shorten(line.message or str(line.error))
-            failed = Failure(line.error, message, line.code, line.http_status, line.param, line.blame)
+            failed = Failure(line.error, message, line.code, line.http_status, line.param, line.blame, line.final)
             unread = line.error is ErrorKind.INVALID_OUTPUT  # what was not read may be an answer
             return Verdict(failed, line.body, UNKNOWN if unread else self._wasted(line.body))
         body = line.body or b""

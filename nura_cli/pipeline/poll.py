@@ -26,6 +26,7 @@ from nura_cli.dialects.base import Ending, Phase, RemoteBatch, stored_rejections
 from nura_cli.errors import (
     EX_TEMPFAIL,
     ConfigError,
+    Decided,
     Incomplete,
     KeyRefused,
     NotFound,
@@ -63,8 +64,8 @@ class Poll(ProviderRun):
     looked: set[int] = field(default_factory=set)
 
     def begin_round(self) -> None:
-        """Forget the problems of the round before, except about batches that are looked for once a run."""
-        self.problems = [one for one in self.problems if one.batch_id in self.looked]
+        """Forget the problems of the round before, except about batches that are looked for once a run, and what was decided."""
+        self.problems = [one for one in self.problems if one.batch_id in self.looked or one.stays is False]
 
     def note(self, found: Problem) -> None:
         """Note a problem; the run goes on. Said once, however many rounds it lasts."""
@@ -373,7 +374,7 @@ def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -
     for part, part_id in remote.parts.items():
         path = spool.result_file(job.state, batch, part)
         try:
-            got = spool.fetch(provider, part_id, path)
+            got = spool.fetch(job.state, provider, part_id, path)
         except NotFound:
             lacks, answers = lacks or f"does not find its {part} file", answers or part != "error"
             continue
@@ -381,7 +382,7 @@ def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -
         if part != "error" and found.others and not found.tasks:
             lacks, answers = f"gives other requests' results for its {part} file", True
             continue
-        spooled[part] = File(got.bytes, got.sha256)
+        spooled[part] = got
         lines = lines.plus(found, all_answers=part == "output")
     if (
         remote.completed is None
@@ -396,7 +397,7 @@ def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -
 def _known(job: Poll, batch: Batch, lines: spool.Lines) -> spool.Lines:
     """Take out of a file's lines those about tasks that were never this batch's: their custom_ids came back changed."""
     ids = tasks.ever_of(job.state.db, batch.id, lines.tasks)
-    return spool.Lines(ids, lines.answered & ids, lines.others + len(lines.tasks - ids))
+    return lines._replace(tasks=ids, answered=lines.answered & ids, others=lines.others + len(lines.tasks - ids))
 
 
 def _most(remote: RemoteBatch, batch: Batch) -> int | None:
@@ -481,7 +482,7 @@ def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = Non
         what = "cancelled" if wished else "sent again (on_lost: resend)"
         message = f"batch {batch.id}: {failure.message}; its tasks are {what}, at an unknown cost"
         hint = "nothing to do" + ("" if wished else ": they are sent by the next batch")
-        job.fail(ProviderError(message, hint=hint), **about(batch))
+        job.fail(Decided(message, hint=hint), **about(batch))
         if done:
             return batches.get(job.state.db, batch.id) or batch
         raise _hold(job, batch, _TWICE)
@@ -496,6 +497,9 @@ def _short(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, hom
     now = job.clock()
     began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
     why = f"{batch.provider} counts {counted(claimed, 'answer')} more than its results hold"
+    if home.lines.nameless:
+        many = counted(home.lines.nameless, "line of its results names", "lines of its results name")
+        why = f"{many} no request, and {'is' if home.lines.nameless == 1 else 'are'} kept in {job.state.aside}"
     new = tasks.outstanding(job.state.db, batch.id) > home.missing(batch)
     if new and batch.files != home.spooled:  # a file that came before holds what reconcile could not apply
         job.fail(_still_short(batch, why), **about(batch))
@@ -678,8 +682,8 @@ def _follow(job: Poll, orphan: Orphan) -> None:
     spooled = {}
     for part, part_id in remote.parts.items():
         with suppress(*([NotFound] if part == "error" else [])):  # requests that failed cost nothing
-            got = spool.fetch(provider, part_id, spool.orphan_file(job.state, orphan, part))
-            spooled[part] = File(got.bytes, got.sha256)
+            path = spool.orphan_file(job.state, orphan, part)
+            spooled[part] = spool.fetch(job.state, provider, part_id, path)
     with job.state.transaction() as db:
         batches.orphan_spooled(db, orphan, batches.in_json(spooled))
 

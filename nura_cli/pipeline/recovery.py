@@ -18,6 +18,7 @@ from nura_cli.dialects.base import Dialect, Page, Phase, RemoteBatch
 from nura_cli.dialects.reading import Illegible, top_level
 from nura_cli.errors import (
     ConfigError,
+    Decided,
     KeyRefused,
     NotFound,
     OnHold,
@@ -328,7 +329,7 @@ def _absent(state: State, batch: Batch, date: int, empty: Sequence[RemoteBatch],
         return
     why = "surely absent: its create was not confirmed, and the provider's list, read twice, lacks it"
     if give_up(state, batch, plan, why):
-        raise ProviderError(
+        raise Decided(
             f"batch {batch.id}: never arrived at {batch.provider}; its tasks wait again",
             hint="nothing to do: they are sent by the next batch",
         )
@@ -340,7 +341,7 @@ def _hollow(state: State, batch: Batch, empty: Sequence[RemoteBatch], plan: Plan
     suspects = [remote.id for remote in empty]
     settle.lose(state, batch, Failure(ErrorKind.MISSING, why), plan, resend=True, followed=suspects)
     wished = batches.wish(state.db, batch.id) is not None
-    raise ProviderError(
+    raise Decided(
         f"batch {batch.id}: {why}; its tasks {'are cancelled' if wished else 'wait again'}",
         hint=f"nothing to do{'' if wished else ': they are sent by the next batch'}; what the first one cost is not known",
     )

@@ -1,12 +1,13 @@
 """What a stage has to say when it ends: its problems, its exit code, and a batch as every command shows it."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
 from nura_cli import scrub
 from nura_cli.clock import rfc3339
-from nura_cli.errors import EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, NuraError, ProblemKind
+from nura_cli.errors import EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, Decided, NuraError, ProblemKind
 from nura_cli.state.batches import Batch
 
 _OUTAGES = frozenset({ProblemKind.UNREACHABLE, ProblemKind.RATE_LIMITED})
@@ -22,6 +23,9 @@ _LASTING = _OUTAGES | {
     ProblemKind.HELD,
     ProblemKind.INCOMPLETE,
 }
+_THEIR_WORDS = frozenset({ProblemKind.KEY_REFUSED, ProblemKind.UNCONFIRMED, ProblemKind.DATABASE, ProblemKind.RECEIVER})
+"""Kinds whose messages are in others' words, and may be other ones each time for the same thing."""
+_FIGURES = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Problem:
         message, hint: for a person; what is known of secrets is taken out of the message.
         exit_code: what the run would end with, were this all; 0 for what was said before and waits for a person.
         about: what tells it from another problem of its kind, where provider, workload and batch do not.
-        stays: it is met again in the next run, whatever its kind.
+        stays: whether it is met again in the next run; None where its kind tells.
     """
 
     kind: ProblemKind
@@ -44,7 +48,7 @@ class Problem:
     workload: str | None = None
     batch_id: int | None = None
     about: str | None = None
-    stays: bool = False
+    stays: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", scrub.clean(self.message))
@@ -52,16 +56,19 @@ class Problem:
     @property
     def lasting(self) -> bool:
         """Whether it is a condition that lasts from run to run, rather than something that happened in this one."""
-        return self.stays or self.kind in _LASTING
+        return self.kind in _LASTING if self.stays is None else self.stays
 
     @property
     def scope(self) -> str:
-        """What the problem is about: the same in the next run, if it lasts."""
-        if self.kind in _OUTAGES:
+        """What the problem is about, and what is said of that: the same in the next run, if it lasts.
+
+        What nura says of one batch or workload in other words is another thing; figures, as in "3 rows wait", make none.
+        """
+        if self.kind in _OUTAGES and self.about is None:
             return f"outage:{self.provider}"
-        return ":".join(
-            str(part or "") for part in (self.kind, self.provider, self.workload, self.batch_id, self.about)
-        )
+        said = None if self.kind in _THEIR_WORDS else _FIGURES.sub("#", self.message)
+        parts = (self.kind, self.provider, self.workload, self.batch_id, self.about or said)
+        return ":".join(str(part or "") for part in parts)
 
     @property
     def line(self) -> str:
@@ -93,7 +100,8 @@ def problem(error: NuraError, **concerns: Unpack[Concerns]) -> Problem:
         provider=error.provider or concerns.get("provider"),
         workload=error.workload or concerns.get("workload"),
         batch_id=error.batch_id or concerns.get("batch"),
-        about=concerns.get("about"),
+        about=error.part or (None if error.kind in _OUTAGES else concerns.get("about")),
+        stays=False if isinstance(error, Decided) else None,
     )
 
 

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,8 @@ import msgspec
 from nura_cli.dialects import reading
 from nura_cli.dialects.base import Dialect, ResultLine
 from nura_cli.errors import Unreachable
-from nura_cli.providers.base import Download, Provider
+from nura_cli.pipeline import aside
+from nura_cli.providers.base import Provider
 from nura_cli.state import State
 from nura_cli.state.batches import Batch, File, Orphan
 from nura_cli.state.disk import on_disk, part_of, publish
@@ -116,8 +117,9 @@ def result_file(state: State, batch: Batch, part: str) -> Path:
     return state.results / f"{batch.tag}.{part}.jsonl"
 
 
-def fetch(provider: Provider, part_id: str, target: Path) -> Download:
-    """Download one part whole to ``target``: through a ``.part`` file, checked, synced, renamed, the folder synced.
+def fetch(state: State, provider: Provider, part_id: str, target: Path) -> File:
+    """Download one part whole to ``target``: through a ``.part`` file, checked, synced, renamed, the folder synced. Lines that are
+    too long are set aside.
 
     Whole means: as long as was announced; where no length was announced, a second download has to give the same bytes, and
     its last line must not be cut. A line of it that cannot be read does not make it less whole; a page of HTML is no results.
@@ -133,17 +135,37 @@ def fetch(provider: Provider, part_id: str, target: Path) -> Download:
             with part_of(part) as again:
                 second = provider.download(part_id, again)
             if second.sha256 != got.sha256:
-                raise Unreachable(f"two downloads of {part_id} differ; it is fetched again by the next run")
+                raise _unusable(part_id, "two downloads of it differ")
             if not ends_whole(part):
-                raise Unreachable(f"{part_id}: its last line is cut; it is fetched again by the next run")
+                raise _unusable(part_id, "its last line is cut")
         elif got.bytes != got.announced:
-            raise Unreachable(
-                f"{part_id}: {got.bytes:,} of {got.announced:,} bytes came; it is fetched again by the next run"
-            )
+            raise _unusable(part_id, f"{got.bytes:,} of {got.announced:,} bytes came")
         if not has_lines(part):
-            raise Unreachable(f"{part_id}: what came are no results; it is fetched again by the next run")
+            raise _unusable(part_id, "what came are no results")
+        with part.open("rb") as file:
+            if long := aside.too_long(file):
+                rest = target.with_name(target.name + ".rest")
+                written = write(rest, _without(file, long, state.aside / target.stem))
+                publish(rest, target)
+                return written
         publish(part, target)
-    return got
+    return File(got.bytes, got.sha256)
+
+
+def _without(file: BinaryIO, long: Sequence[aside.Long], kept: Path) -> Iterator[bytes]:
+    """Yield a file with notes in the place of lines that are too long; each is kept in a file of its own first."""
+    at = 0
+    for line in long:
+        own = kept.with_name(f"{kept.name}.line-{line.number}.json")
+        write(own, aside.pieces(file, line.start, line.end))
+        yield from aside.pieces(file, at, line.start)
+        yield aside.note(file, line, own)
+        at = line.end + 1
+    yield from aside.pieces(file, at, max(at, file.seek(0, os.SEEK_END)))
+
+
+def _unusable(part_id: str, why: str) -> Unreachable:
+    return Unreachable(f"{part_id}: {why}; it is fetched again by the next run", part=part_id)
 
 
 _TAIL = 1 << 16
@@ -155,6 +177,8 @@ def ends_whole(path: Path) -> bool:
         tail, line = _last_line(file)
     if tail.endswith(b"\n") or not line:
         return True
+    if len(line) > aside.MOST_BYTES:
+        return line.endswith(b"}")
     try:
         msgspec.json.decode(line, type=msgspec.Raw)
     except RecursionError:  # nested too deeply to be an answer: as whole as can be told
@@ -183,21 +207,21 @@ def rows(file: BinaryIO) -> Iterator[bytes]:
             yield from reading.rows(line)
 
 
-_LINE_BYTES = 256 * 1024 * 1024
+_LINE_BYTES = aside.MOST_BYTES + 2
 _NAMES = b'"custom_id"'
 
 
 def _last_line(file: BinaryIO) -> tuple[bytes, bytes]:
-    """Return the end of a file, and its last line that is not blank."""
+    """Return the end of a file, and its last line that is not blank; of one that is too long its end."""
     size = file.seek(0, 2)
     length = _TAIL
     while True:
         file.seek(max(0, size - length))
         tail = file.read()
         lines = tail.rstrip(b" \r\n")
-        if b"\n" in lines or length >= size:
+        if b"\n" in lines or length >= size or length > aside.MOST_BYTES + _TAIL:
             return tail, reading.bare(lines.rpartition(b"\n")[2])
-        length *= 4
+        length = min(4 * length, aside.MOST_BYTES + 2 * _TAIL)
 
 
 def intact(path: Path, expected: File) -> bool:
@@ -230,11 +254,13 @@ class Lines(NamedTuple):
         tasks: the tasks that have a line.
         answered: those whose line is an answer, by what the vendor counts as completed.
         others: lines that are not this batch's, or that cannot be read.
+        nameless: those of them that are set aside, and may be answers to any of its requests.
     """
 
     tasks: frozenset[int]
     answered: frozenset[int]
     others: int
+    nameless: int = 0
 
     def plus(self, more: "Lines", *, all_answers: bool) -> "Lines":
         """Return these lines and those of another file.
@@ -243,18 +269,20 @@ class Lines(NamedTuple):
             all_answers: whether that file holds only what the vendor counts as completed.
         """
         answered = more.tasks if all_answers else more.answered
-        return Lines(self.tasks | more.tasks, self.answered | answered, self.others + more.others)
+        others, nameless = self.others + more.others, self.nameless + more.nameless
+        return Lines(self.tasks | more.tasks, self.answered | answered, others, nameless)
 
 
 def lines_of(path: Path, dialect: Dialect, tag: str) -> Lines:
     """Read whose lines a result file holds; a custom_id counts where it belongs to the line itself."""
-    tasks, answered, others = set(), set(), 0
+    tasks, answered, others, nameless = set(), set(), 0, 0
     with on_disk(path), path.open("rb") as file:
         for line in rows(file):
             try:
                 found = read_line(line, dialect, tag)
-            except ValueError:
+            except ValueError as error:
                 others += 1
+                nameless += isinstance(error, aside.Nameless)
                 continue
             if found is None:
                 continue
@@ -262,9 +290,9 @@ def lines_of(path: Path, dialect: Dialect, tag: str) -> Lines:
                 others += 1
                 continue
             tasks.add(found.task_id)
-            if found.result.error is None:
+            if found.result.error is None or found.result.final:
                 answered.add(found.task_id)
-    return Lines(frozenset(tasks), frozenset(answered), others)
+    return Lines(frozenset(tasks), frozenset(answered), others, nameless)
 
 
 class Found(NamedTuple):
@@ -287,12 +315,14 @@ def read_line(line: bytes, dialect: Dialect, tag: str) -> Found | None:
     if not line:
         return None
     try:
+        if note := aside.noted(line):
+            raise note
         result = dialect.result(line)
     except reading.Illegible as error:
         ours = [name for name in error.custom_ids if _task_of(name, tag) is not None]
         if len(ours) != 1:
             raise
-        result = error.of(ours[0])
+        result = aside.of(error, ours[0]) if isinstance(error, aside.Nameless) else error.of(ours[0])
     return Found(_task_of(result.custom_id, tag), result)
 
 
@@ -307,7 +337,7 @@ def claimed(completed: int | None, lines: Lines, requests: int) -> int:
     """Return how many answers a provider counts that its files lack.
 
     What it counts as completed is compared with the file that holds that, and only where a request has no line at all: a
-    service that counts those that failed, too, has lines for them.
+    service that counts those that failed, too, has lines for them. Lines that are set aside, and name nobody, are answers too.
     """
     missing = requests - len(lines.tasks)
-    return max(0, min(missing, (completed or 0) - len(lines.answered)))
+    return max(0, min(missing, max((completed or 0) - len(lines.answered), lines.nameless)))

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-PAGE_BYTES = 4 * 1024 * 1024
-"""What one page of wide rows holds; one larger row alone is a page."""
+PAGE_BYTES = 2 * 1024 * 1024
+"""What one page of wide rows holds."""
 
 Row = TypeVar("Row")
 
 
 def first(rows: Iterable[Row], size: Callable[[Row], int]) -> list[Row]:
-    """Return the first of some rows, as many as one page takes; the others are not read.
+    """Return the first of some rows as they are read: until they fill a page; no further one is read.
 
     Args:
         size: gives the bytes of a row.
@@ -25,8 +25,14 @@ def first(rows: Iterable[Row], size: Callable[[Row], int]) -> list[Row]:
 
 
 def split(rows: Sequence[Row], size: Callable[[Row], int]) -> Iterator[list[Row]]:
-    """Yield rows in pages, in their order; ``size`` as :func:`first` has it."""
-    done = 0
-    while page := first(rows[done:], size):
+    """Yield rows that are not read yet in pages, in their order; a larger one is a page of its own. ``size`` as in :func:`first`."""
+    page: list[Row] = []
+    total = 0
+    for row in rows:
+        if page and total + size(row) > PAGE_BYTES:
+            yield page
+            page, total = [], 0
+        page.append(row)
+        total += size(row)
+    if page:
         yield page
-        done += len(page)

@@ -12,6 +12,7 @@ import pytest
 from nura_cli.errors import Unreachable, UsageError
 from nura_cli.pipeline import dispatch
 from tests.conftest import Spool
+from tests.pipeline.forks import Command
 
 QUARTER = 15 * 60 + 1
 
@@ -90,6 +91,23 @@ def test_a_create_that_never_arrived_is_sent_again_after_two_looks_a_quarter_of_
     assert spool.control.billing()["requests"] == 4
     assert spool.rows("SELECT max(attempts) FROM tasks") == [(1,)]
     spool.check()
+
+
+def test_that_a_batch_never_arrived_is_said_though_it_was_in_doubt_before(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(4)
+    spool.control.fault("drop_before", "create")
+
+    def said() -> str:
+        return Command(spool.folder, spool.clock(), "dispatch").end().out
+
+    assert "no answer came" in said()
+    spool.clock.advance(QUARTER)
+    assert "was not confirmed, and main does not list it" in said()
+    spool.clock.advance(600)
+    assert said() == ""
+    spool.clock.advance(QUARTER)
+    assert "batch 1: never arrived at main; its tasks wait again" in said()
 
 
 def test_a_service_that_drops_metadata_is_asked_by_the_input_file(openai_spool: Spool) -> None:

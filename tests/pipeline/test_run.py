@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from nura_cli import config as configuration
-from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ProblemKind
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, Decided, ProblemKind, Unreachable
 from nura_cli.pipeline import remaining
-from nura_cli.pipeline.report import Problem, Report, exit_code, together
+from nura_cli.pipeline.report import Problem, Report, exit_code, problem, together
 from nura_cli.state import State, actions, locks
 from nura_cli.state.actions import Hold
 from tests.conftest import START, Spool
@@ -341,3 +341,51 @@ def test_two_runs_add_up_but_for_how_things_stand() -> None:
     found = together(earlier, later, {"left"})
     assert found.result == {"n": 3, "rows": {"a": 3}, "batches": [{"id": 1, "s": "y"}, {"id": 2}], "left": 3}
     assert (found.problems, found.worked) == ([task], True)
+
+
+# --- what is one problem, and what another
+
+
+def found(message: str, kind: ProblemKind = ProblemKind.HELD, **more: Any) -> Problem:
+    """Return a problem about batch 3."""
+    return Problem(kind, message, EX_PARTIAL, provider="main", batch_id=3, **more)
+
+
+@pytest.mark.parametrize("kind", [ProblemKind.HELD, ProblemKind.CONFIG, ProblemKind.INCOMPLETE, ProblemKind.PROVIDER])
+def test_another_thing_about_the_same_batch_is_another_problem(kind: ProblemKind) -> None:
+    first, other = found("main says in_progress", kind), found("main no longer knows it", kind)
+    assert first.scope != other.scope
+    assert found("asked again in 900 seconds", kind).scope == found("asked again in 60 seconds", kind).scope
+
+
+@pytest.mark.parametrize("kind", [ProblemKind.UNREACHABLE, ProblemKind.RATE_LIMITED, ProblemKind.KEY_REFUSED])
+def test_an_outage_is_one_problem_whatever_the_provider_says_of_it(kind: ProblemKind) -> None:
+    assert found("request req_abc: overloaded", kind).scope == found("request req_def: down", kind).scope
+
+
+def test_a_download_that_is_of_no_use_is_no_outage() -> None:
+    error = Unreachable("file-a: its last line is cut", part="file-a", provider="main")
+    down = Unreachable("connection refused", provider="main")
+    assert problem(error).scope != problem(down).scope
+    assert problem(down, about="an extra batch").scope == problem(down).scope
+
+
+def test_what_is_decided_is_said_whatever_follows_in_the_same_run() -> None:
+    decided = problem(Decided("batch 3: never arrived", provider="main"))
+    both = together(Report({}, [decided, found("still held")]), Report({}, []))
+    assert both.problems == [decided]
+
+
+def test_a_receiver_that_refuses_is_told_of_though_it_was_told_that_it_could_take_nothing(spool: Spool) -> None:
+    program = spool.folder / "told"
+    program.write_text("#!/bin/sh\nexit $(cat mode)\n")
+    program.chmod(0o755)
+    (spool.folder / "mode").write_text("75")
+    spool.set(events=[{"types": ["task.completed"], "command": [str(program)]}])
+    spool.fill(1)
+    spool.dispatch()
+    spool.poll()
+    assert "1 event waits" in said(spool, EX_PARTIAL, "reconcile")
+    (spool.folder / "mode").write_text("9")
+    spool.clock.advance(3600)
+    assert "refused 1 event" in said(spool, EX_PARTIAL, "reconcile")

@@ -1,0 +1,116 @@
+"""Result lines that are too long to be read into memory: set aside whole, with a note in their place.
+
+poll finds them in what it downloaded, before anything else reads it. The note is a line of its own, and names the file and
+the requests that the line may be about; a task that it names fails at once, at an unknown cost.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+
+from nura_cli.dialects.base import ResultLine
+from nura_cli.dialects.reading import Illegible
+from nura_cli.states import ErrorKind
+
+MOST_BYTES = 128 * 1024 * 1024
+"""Bytes that a result line may have, without its line end: answers with images have some tens of millions."""
+TOO_LARGE = "answer_too_large"
+"""The code of the error of a task whose line is set aside."""
+_PIECE_BYTES = 1 << 20
+_NAMED = re.compile(rb'(?<!\\)"custom_id"\s*:\s*"([^"\\]{1,64})"')
+_NAME_BYTES = 1024
+"""More than a custom_id with its name and its quotes takes: what two pieces have in common."""
+_MOST_NAMES = 100
+
+
+class Long(NamedTuple):
+    """A line that is too long: its number in its file, from 1 on, and where it begins and ends there."""
+
+    number: int
+    start: int
+    end: int
+
+
+class Note(msgspec.Struct, forbid_unknown_fields=True):
+    """What stands in the place of a line that is set aside.
+
+    Attributes:
+        set_aside: the file that it lies in.
+        bytes: of the line.
+        custom_ids: whatever stands as one in the line, each once.
+    """
+
+    set_aside: str
+    bytes: int
+    custom_ids: list[str]
+
+
+_decode = msgspec.json.Decoder(Note).decode
+
+
+class Nameless(Illegible):
+    """A note of a line that names no request."""
+
+
+def too_long(file: BinaryIO) -> list[Long]:
+    """Return the lines of a file that are too long, read in pieces."""
+    found = []
+    number, start, at = 1, 0, 0
+    file.seek(0)
+    while piece := file.read(_PIECE_BYTES):
+        end = piece.find(b"\n")
+        if end >= 0:
+            if at + end - start > MOST_BYTES:
+                found.append(Long(number, start, at + end))
+            number += piece.count(b"\n")
+            start = at + piece.rfind(b"\n") + 1
+        at += len(piece)
+    return [*found, Long(number, start, at)] if at - start > MOST_BYTES else found
+
+
+def note(file: BinaryIO, line: Long, kept: Path) -> bytes:
+    """Return the note of a line that is kept in a file of its own, with its line end."""
+    names: dict[bytes, None] = {}
+    before = b""
+    for piece in pieces(file, line.start, line.end):
+        names |= dict.fromkeys(_NAMED.findall(before + piece))
+        before = piece[-_NAME_BYTES:]
+        if len(names) > _MOST_NAMES:  # it is no line of one request
+            break
+    listed = [name.decode("utf-8", "replace") for name in names][:_MOST_NAMES]
+    return (
+        msgspec.json.encode(Note(os.fsencode(kept).decode("utf-8", "replace"), line.end - line.start, listed)) + b"\n"
+    )
+
+
+def pieces(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes of a part of a file, a piece at a time."""
+    at = start
+    while at < end:
+        file.seek(at)
+        piece = file.read(min(_PIECE_BYTES, end - at))
+        if not piece:
+            raise OSError(f"{file.name}: it has become shorter")
+        yield piece
+        at += len(piece)
+
+
+def noted(line: bytes) -> Nameless | None:
+    """Return what a note in the place of a line tells, None where the line is none; who knows the batch's tag tells whose it is."""
+    if not line.startswith(b'{"set_aside":'):
+        return None
+    try:
+        found = _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    why = f"the answer has {found.bytes:,} bytes, more than the {MOST_BYTES:,} that one may have; it is kept whole in {found.set_aside}"
+    return Nameless(line, found.custom_ids, why)
+
+
+def of(found: Nameless, custom_id: str) -> ResultLine:
+    """Return the result of the request whose line is set aside: it was most likely answered, and would come out as large again."""
+    return ResultLine(custom_id, None, ErrorKind.INVALID_OUTPUT, code=TOO_LARGE, message=found.why, final=True)

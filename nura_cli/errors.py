@@ -22,6 +22,7 @@
         ├── Refused                    3   it answered, and the answer is a certain no
         │   ├── RateLimited            75  … for now: it says when to come back
         │   └── NotFound               3   … it knows no such thing
+        │       └── NoEndpoint         75  … it cannot be asked for such things at all
         └── Unconfirmed                75  the request left, and what became of it is unknown
 
 The command line prints ``message``, then ``hint`` (the next step to take). Neither ever holds a secret: words from
@@ -309,6 +310,13 @@ class NotFound(Refused):
 
 class Decided(ProviderError):
     """What was in doubt about a batch is decided, against it: that happens once, and is said whatever was said before."""
+
+
+class NoEndpoint(NotFound):
+    """The service has no part of the protocol that nura cannot do without: a list of batches."""
+
+    exit_code = EX_TEMPFAIL
+    kind = ProblemKind.PROVIDER
 
 
 class Unconfirmed(ProviderError):

@@ -417,8 +417,10 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
     counts = {name: reading.whole(told.get(name)) for name in _COUNTS}
     known = [n for n in counts.values() if n is not None]
     phase = _PHASES.get(status.lower(), Phase.RUNNING)
+    heard_of = status.lower() in _PHASES or status.lower() in reading.RUNNING
     cancelled = found.get("cancel_initiated_at") is not None or bool(counts["canceled"])
     ending = (Ending.CANCELLED if cancelled else Ending.COMPLETED) if phase is Phase.ENDED else None
+    ended = phase is Phase.ENDED or not heard_of
     return RemoteBatch(
         id=remote_id,
         status=status,
@@ -430,6 +432,7 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         completed=counts["succeeded"],
         failed=sum(counts[name] or 0 for name in ("errored", "canceled", "expired")) if known else None,
         # Results are kept for 29 days; after that the batch has ended and has none.
-        parts={"results": remote_id} if phase is Phase.ENDED and reading.text(found.get("results_url")) else {},
+        parts={"results": remote_id} if ended and reading.text(found.get("results_url")) else {},
         ending=ending,
+        known=heard_of,
     )

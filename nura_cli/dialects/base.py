@@ -286,6 +286,7 @@ class RemoteBatch(NamedTuple):
         parts: what can be downloaded: part name (``output``, ``error`` or ``results``) → id of the file or batch.
         tag, state_id: from the metadata, where the provider keeps any.
         faults: why it was refused.
+        known: nura knows its status; an unknown one is taken for that of a batch that runs.
         validated: its status is one that it has only once the provider has looked at its requests and taken them.
     """
 
@@ -305,6 +306,7 @@ class RemoteBatch(NamedTuple):
     faults: tuple[Rejection, ...] = ()
     ending: Ending | None = None
     validated: bool = False
+    known: bool = True
 
     @property
     def taken(self) -> bool:

@@ -781,6 +781,7 @@ def remote_batch(found: Mapping[str, Any]) -> RemoteBatch | None:
         faults=refusals.read(found.get("errors")) or refusals.read(found.get("error")),
         ending=ending,
         validated=status.lower() in _VALIDATED,
+        known=status.lower() in _PHASES or status.lower() in reading.RUNNING,
     )
 
 

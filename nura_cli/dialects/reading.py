@@ -183,6 +183,26 @@ def status(value: Any) -> str:
     return line(text(value) or "") or "unknown"
 
 
+RUNNING = frozenset(
+    (
+        *(
+            "validating",
+            "in_progress",
+            "finalizing",
+            "cancelling",
+            "canceling",
+            "created",
+            "submitted",
+            "pending",
+            "queued",
+        ),
+        *("scheduled", "not_started", "notstarted", "starting", "started", "running", "processing", "active", "paused"),
+        *("cancellation_requested", "cancel_requested", "preparing", "validated"),
+    )
+)
+"""The words, in lower case, by which vendors and services call a batch that is not done yet."""
+
+
 def members(value: Any) -> Mapping[str, Any]:
     """Return a vendor's object; one without members where it is none."""
     return value if isinstance(value, dict) else {}

@@ -308,3 +308,19 @@ def reason(fault: Rejection, known: Mapping[str, Reason]) -> Reason:
         return _REASONS.get(found, Reason.CONTENT)
     passing = fault.line is None and _is_vague(codes) and _LATER.search(_words(fault.message))
     return Reason.OUTAGE if passing else Reason.CONTENT
+
+
+_FILE = (
+    r"(?:the |this |your |input |request |training |batch |uploaded |specified |provided |given )*file(?:[ _-]?id)?\b"
+)
+_NOT_READY = re.compile(
+    rf"{_FILE}[^\n]{{0,160}}?(?:(?:not|n't)(?: yet)?(?: been)?(?: fully)? (?:ready|processed|available yet|in (?:a |the )?processed)"
+    r"|(?:is|still|status(?: is)?:?|state(?: is)?:?|=) ?['\"`]?(?:being processed|processing|pending|running|uploading|importing|queued)\b)"
+)
+"""Azure (openai-dotnet#312), and how others would say it."""
+_NOT_READY_CODE = re.compile(r"file(?:is)?not(?:yet)?(?:ready|processed)|filepending|fileprocessing")
+
+
+def file_not_ready(code: str | None, message: str | None) -> bool:
+    """Return whether a create was refused since its request file is not processed yet: the same one is taken later."""
+    return bool(_NOT_READY_CODE.search(_name(code or "")) or _NOT_READY.match(_words(message)))

@@ -69,6 +69,7 @@ def everything(
     db, now = state.db, state.clock()
     return [
         *about(under_way, now),
+        *not_ready(under_way, now),
         *not_cancelled(under_way, now),
         *held(actions.holds(db)),
         *cancelled(batches.cancelled(db)),
@@ -160,6 +161,21 @@ def not_cancelled(under_way: Iterable[Batch], now: int) -> list[Need]:
         for batch in under_way
         if batch.cancel_at is not None and batch.status in _CANCELS
         if now - batch.cancel_at >= (_UNSETTLED if batch.cancel_taken_at is None else _GOES_ON)
+    ]
+
+
+def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
+    """Return the batches that have waited for their request file for an hour, as what needs a person."""
+    return [
+        Need(
+            f"batch {batch.id}: its request file was uploaded {span(now - batch.created_at)} ago, and is not ready at"
+            f" {batch.provider}",
+            f"nura dispatch -v; to have its tasks sent anew: nura cancel --batch {batch.id}, then nura retry",
+            batch.id,
+            batch.provider,
+        )
+        for batch in under_way
+        if batch.status is BatchStatus.UPLOADED and now - batch.created_at > _UNSETTLED and batch.cancel_at is None
     ]
 
 

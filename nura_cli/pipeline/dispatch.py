@@ -35,7 +35,20 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, blame, holding, plans, queues, recovery, refusals, settle, spool, targets, wishes
+from nura_cli.pipeline import (
+    backoff,
+    blame,
+    holding,
+    plans,
+    queues,
+    recovery,
+    refusals,
+    settle,
+    spool,
+    targets,
+    uploads,
+    wishes,
+)
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
@@ -63,10 +76,12 @@ class Dispatch(Walk):
     Attributes:
         sent: ids of the batches whose create was sent.
         seen: providers whose list was looked at for batches of another copy of the state file.
+        patience: what is left of the time to wait for files that a provider is not done with.
     """
 
     sent: list[int] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    patience: uploads.Patience = field(default_factory=uploads.Patience)
 
     def check_targets(self, workload: WorkloadConfig) -> None:
         """See that a workload's answers will have somewhere to go, and remember it."""
@@ -288,7 +303,7 @@ def _rows(state: State, batch: Batch) -> Iterator[tuple[int, bytes]]:
 
 
 def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
-    """Upload and create one sealed batch. What fails, or is held, before the create is sent gives its tasks back."""
+    """Upload and create one sealed batch. What fails, or is held, before anything is at the provider gives its tasks back."""
     path = request_file(job.state, batch)
     try:
         if (wish := batches.wish(job.state.db, batch.id)) is not None:
@@ -304,12 +319,43 @@ def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
                 return _refused(job, batch, error, content=_looked_into(batch, error))
             with job.state.transaction() as db:
                 batch = batches.move(db, batch, BatchStatus.UPLOADED, "request file uploaded", input_file_id=file_id)
-        return _create(job, batch, provider, batch.input_file_id or path)
+        else:
+            return _create(job, batch, provider, path)
     except (ProviderError, KeyRefused, ConfigError) as error:
         _give_back(job, batch, error.message)
         raise
     finally:
         path.unlink(missing_ok=True)
+    return _from_file(job, batch, provider)
+
+
+def _from_file(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
+    """Create a batch from its uploaded file, once the provider is done with that; what fails before goes on in the next run.
+
+    A file that is not ready within the time of this run is left to the next one, and the batches behind it may go.
+    """
+    while True:
+        try:
+            ready = not uploads.waits(provider, batch, job.clock())
+        except Refused as error:
+            if isinstance(error, RateLimited):
+                raise
+            return _refused(job, batch, error, content=_looked_into(batch, error))
+        sent = _create(job, batch, provider, str(batch.input_file_id)) if ready else Sent.NOT_READY
+        if sent is not Sent.NOT_READY:
+            return sent
+        job.progress(f"{batch.workload}: waiting for the request file of batch {batch.id}")
+        if not job.patience.wait():
+            return _left_waiting(job, batch)
+        batch = batches.get(job.state.db, batch.id) or batch
+
+
+def _left_waiting(job: Dispatch, batch: Batch) -> Sent:
+    """Leave a batch whose file is not ready to the next run; say so once that has lasted."""
+    if uploads.age(batch, job.clock()) >= uploads.LONG_SECONDS:
+        message = f"batch {batch.id}: its request file, {batch.input_file_id}, is not ready at {batch.provider}"
+        job.fail(ProviderError(message, hint="it is asked after again, and nothing is uploaded twice"), **about(batch))
+    return Sent.NOT_READY
 
 
 def _resume(job: Dispatch, batch: Batch) -> None:
@@ -321,7 +367,7 @@ def _resume(job: Dispatch, batch: Batch) -> None:
         return
     provider = job.accounts.provider(batch.provider)
     _surveyed(job, provider)
-    _create(job, batch, provider, str(batch.input_file_id))
+    _from_file(job, batch, provider)
 
 
 def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str) -> Sent:
@@ -343,6 +389,8 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         job.fail(error, provider=batch.provider, workload=batch.workload, batch=batch.id)
         return Sent.STOP
     except (Refused, KeyRefused, Unreachable) as error:
+        if isinstance(error, Refused) and uploads.refused_for_now(provider, batch, error, job.clock()):
+            return _not_ready(job, batch)
         return _refused(job, batch, error, content=provider.dialect.create_reads_requests)
     try:
         batch = recovery.adopt(job.state, batch, remote, job.clock(), "created")
@@ -359,6 +407,16 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         runs.learn(db, backoff.after_accept(route, batch.requests))
     job.worked = True
     return Sent.TAKEN
+
+
+def _not_ready(job: Dispatch, batch: Batch) -> Sent:
+    """Take a batch back to where its file was uploaded: its create was refused for certain, and for now."""
+    job.sent.remove(batch.id)
+    with job.state.transaction() as db:
+        batches.move(
+            db, batch, BatchStatus.UPLOADED, "its request file is not ready there yet", marker=None, sent_at=None
+        )
+    return Sent.NOT_READY
 
 
 def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold | None:

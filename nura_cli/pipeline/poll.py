@@ -57,14 +57,22 @@ ORPHAN_KEPT = 30 * 86400
 
 @dataclass(kw_only=True)
 class Poll(ProviderRun):
-    """One run of the stage, and what it has seen so far."""
+    """One run of the stage, and what it has seen so far.
+
+    Attributes:
+        lists: what the lists of providers showed in this round, by id, where a batch was not to be had by itself.
+    """
 
     checked: int = 0
     moved: dict[int, Batch] = field(default_factory=dict)
     looked: set[int] = field(default_factory=set)
+    lists: dict[str, dict[str, RemoteBatch]] = field(default_factory=dict)
 
     def begin_round(self) -> None:
-        """Forget the problems of the round before, except about batches that are looked for once a run, and what was decided."""
+        """Forget the lists and the problems of the round before, except about batches that are looked for once a run, and what
+        was decided.
+        """
+        self.lists.clear()
         self.problems = [one for one in self.problems if one.batch_id in self.looked or one.stays is False]
 
     def note(self, found: Problem) -> None:
@@ -218,8 +226,8 @@ def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
     """Ask after one batch by itself. Raises _Down: its provider does not answer."""
     try:
         remote = provider.retrieve(str(batch.remote_id))
-    except NotFound:
-        _not_found(job, provider, batch)
+    except NotFound as error:
+        _not_by_itself(job, provider, batch, error)
         return
     except KeyRefused as error:
         raise _Down(error) from None
@@ -248,6 +256,7 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
         alone: it was asked after by itself, and not read off a list.
     """
     job.checked += 1
+    remote = _at_last(batch, remote, job.clock())
     running = remote.phase is Phase.RUNNING
     seen: dict[str, str | int | None] = {
         "remote_status": remote.status,
@@ -278,6 +287,15 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
         with job.state.transaction() as db:
             job.moved[batch.id] = batches.note(db, batch, held=None)
     job.worked = True
+
+
+def _at_last(batch: Batch, remote: RemoteBatch, now: int) -> RemoteBatch:
+    """Return a batch as one that has ended where its time is over, it names results, and its status is a word that nobody
+    knows.
+    """
+    if remote.known or not remote.parts or now < waiting.deadline(batch):
+        return remote
+    return remote._replace(phase=Phase.ENDED, ending=Ending.COMPLETED)
 
 
 def _hold(job: Poll, batch: Batch, why: str) -> OnHold:
@@ -328,6 +346,8 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
     if remote.phase is Phase.REFUSED and not waiting.amiss(batch) and not batch.completed and not batch.answered:
         return _completed(job, batch, remote, _NOTHING, faults=stored_rejections(remote.faults))
     home = _fetched(job, provider, batch, remote)
+    if not remote.known:
+        return _unheard_of(job, provider, batch, remote, home)
     if home.lacks or home.missing(batch):
         remote, home = _asked_otherwise(job, provider, batch, remote, home)
     if home.lacks:
@@ -335,11 +355,23 @@ def _bring_home(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch
     return _counted(job, provider, batch, remote, home)
 
 
+def _unheard_of(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home) -> Batch:
+    """Take what came of a batch of which nobody can say how it ended: a request without a line may still be at work."""
+    if home.lacks:
+        raise _hold(job, batch, f"its time is over, {batch.provider} says {remote.status}, and {home.lacks}")
+    if home.missing(batch):
+        n = counted(home.missing(batch), "request has", "requests have")
+        why = f"{batch.provider} says {remote.status}, which nobody knows, and {n} no result"
+        return _short(job, provider, batch, remote, home, why)
+    return _completed(job, batch, remote, home)
+
+
 def _counted(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home) -> Batch:
     """Compare what came of a batch with what the provider counts, before a request without a line is believed to have none."""
     claimed = spool.claimed(remote.completed, home.lines, batch.requests)
     if claimed:
-        return _short(job, provider, batch, remote, home, claimed)
+        why = f"{batch.provider} counts {counted(claimed, 'answer')} more than its results hold"
+        return _short(job, provider, batch, remote, home, why)
     why = f"{batch.provider} does not count, and {counted(home.missing(batch), 'request')} came without a result"
     untold = remote.completed is None and home.missing(batch)
     if untold and _missed_for(job, provider, batch, why) > 0:
@@ -492,11 +524,10 @@ def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = Non
 _TWICE = "answers to tasks of it were lost before, and nothing is sent again twice by itself"
 
 
-def _short(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home, claimed: int) -> Batch:
-    """Take what came of a batch that counts more answers than its files hold; the rest is looked for again, for a day."""
+def _short(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home, why: str) -> Batch:
+    """Take what came of a batch whose files lack answers that may have been paid for; the rest is looked for again, for a day."""
     now = job.clock()
     began = batch.short_at if batch.short_at is not None and batch.short_at <= now else now
-    why = f"{batch.provider} counts {counted(claimed, 'answer')} more than its results hold"
     if home.lines.nameless:
         many = counted(home.lines.nameless, "line of its results names", "lines of its results name")
         why = f"{many} no request, and {'is' if home.lines.nameless == 1 else 'are'} kept in {job.state.aside}"
@@ -557,6 +588,35 @@ def _completed(
             asked_at=now,
             ended_at=remote.ended_at or now,
         )
+
+
+def _not_by_itself(job: Poll, provider: Provider, batch: Batch, error: NotFound) -> None:
+    """Go by the list where a batch is not to be had by itself; one that is not on it either is not found.
+
+    That lasts at a service that has no answer for single batches, and is told of; after a create it passes.
+    """
+    listed = _on_list(job, provider, batch)
+    if listed is None:
+        _not_found(job, provider, batch)
+        return
+    if job.clock() - waiting.sent(batch) > waiting.SETTLING_SECONDS:
+        text = f"{provider.name} lists batches that it does not find one by one (HTTP {error.http_status}); its list is gone by"
+        job.note(Problem(ProblemKind.PROVIDER, text, 0, provider=provider.name, about="one by one"))
+    _see(job, provider, batch, listed, alone=True)
+
+
+def _on_list(job: Poll, provider: Provider, batch: Batch) -> RemoteBatch | None:
+    """Return a batch as its provider's list shows it, which is read once a round; None where it does not."""
+    name = provider.name
+    if name not in job.lists:
+        job.lists[name] = {}
+        under_way = batches.under_way(job.state.db, BatchStatus.SUBMITTED)
+        oldest = min((one for one in under_way if one.provider == name), key=lambda one: one.created_at, default=batch)
+        seen = recovery.marker_of(oldest)._replace(id=None)
+        with suppress(ProviderError, KeyRefused):
+            scan = recovery.read_list(provider, seen, job.accounts.fingerprint(name))
+            job.lists[name] = {remote.id: remote for remote in scan.batches}
+    return job.lists[name].get(str(batch.remote_id))
 
 
 def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:

@@ -52,6 +52,9 @@ class Sent(Enum):
     EMPTY = "empty"  # none of its tasks could become a request, or a person cancelled it first: the next one may go
     REFUSED = "refused"  # for its content: what is left is sent in other batches
     HELD = "held"  # a person held it meanwhile, and nothing of it was created: the next look at the holds says so
+    NOT_READY = (
+        "not ready"  # its provider is not done with its file, and a later run goes on from there: the next one may go
+    )
     STOP = "stop"  # nothing more of this queue in this run
     DONE = "done"  # there was no batch: nothing more is due
 

@@ -20,6 +20,7 @@ from nura_cli.errors import (
     ConfigError,
     Decided,
     KeyRefused,
+    NoEndpoint,
     NotFound,
     OnHold,
     ProviderError,
@@ -214,7 +215,10 @@ def _resolve(run: ProviderRun, batch: Batch) -> None:
     provider = accounts.provider(batch.provider)
     seen = marker_of(batch)
     deleted = seen.id is not None and provider.dialect.cleanup_unlists and batches.cleaned(state.db, seen.id)
-    scan = read_list(provider, seen, accounts.fingerprint(batch.provider), deleted=deleted)
+    try:
+        scan = read_list(provider, seen, accounts.fingerprint(batch.provider), deleted=deleted)
+    except NoEndpoint as error:
+        raise _hold(state, batch, error.message) from None
     note_shown(run, provider, scan.batches)
     if seen.over is None and scan.date is not None:
         with state.transaction() as db:

@@ -26,8 +26,8 @@ class AnthropicProvider:
             ConfigError: the key cannot be read.
         """
         self.name, self.own, self._on_close = account.name, account.own, account.on_close
-        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults)
         options = wire.sdk_options(account)
+        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults, options["http_client"])
         with wire.without_environment("ANTHROPIC_"):
             import anthropic
 
@@ -47,6 +47,10 @@ class AnthropicProvider:
         """
         raise NotImplementedError("Anthropic takes the requests with the create")
 
+    def processed(self, file_id: str) -> bool | None:
+        """Return None: there are no uploaded files."""
+        return None
+
     def create(self, source: Path | str, *, endpoint: str, tag: str, state_id: str) -> RemoteBatch:
         """Create a batch from its request file, sent as it is, with its length. Sends exactly once."""
         from anthropic.types.messages import MessageBatch
@@ -62,7 +66,7 @@ class AnthropicProvider:
                     _PATH,
                     content=file,
                     cast_to=MessageBatch,
-                    options={"headers": headers, "timeout": wire.SEND_SECONDS},
+                    options={"headers": headers, "timeout": wire.patience(Path(source))},
                 )
             )
 

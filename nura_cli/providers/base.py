@@ -57,6 +57,14 @@ class Provider(Protocol):
         """Send a request file, streamed; return its id. May be repeated: an orphan costs nothing."""
         ...
 
+    def processed(self, file_id: str) -> bool | None:
+        """Return whether an uploaded file is ready to be made a batch of: False while it is not, None where nobody can tell.
+
+        Raises:
+            Refused: the provider could not process it, and says why.
+        """
+        ...
+
     def create(self, source: Path | str, *, endpoint: str, tag: str, state_id: str) -> RemoteBatch:
         """Create a batch from an uploaded file's id, or (no uploads) from the request file itself. Sends exactly once.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from nura_cli.dialects import reading
 from nura_cli.dialects.base import STATE_KEY, TAG_KEY, Dialect, Page, RemoteBatch, Upload
 from nura_cli.dialects.openai import OpenAIDialect, remote_batch
-from nura_cli.errors import NotFound
+from nura_cli.dialects.openai_files import file_faults, processed
+from nura_cli.errors import KeyRefused, NotFound, ProviderError, RateLimited, Refused
 from nura_cli.providers import wire
 from nura_cli.providers.base import Account, Download
 
@@ -24,8 +25,9 @@ class OpenAIProvider:
             ConfigError: the key cannot be read.
         """
         self.name, self.own, self._on_close = account.name, account.own, account.on_close
-        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults)
         options, config = wire.sdk_options(account), account.config
+        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults, options["http_client"])
+        self._processed: set[str] = set()
         with wire.without_environment("OPENAI_"):
             import openai
 
@@ -44,12 +46,34 @@ class OpenAIProvider:
         with path.open("rb") as file:
             found = self._caller.document(
                 what,
-                lambda: self._files.create(file=(filename, file), purpose="batch", timeout=wire.SEND_SECONDS),
+                lambda: self._files.create(file=(filename, file), purpose="batch", timeout=wire.patience(path)),
             )
         file_id = reading.text(found.get("id"))
         if file_id is None:
             raise NotFound(f"{self.name}: {what}: the answer names no file", provider=self.name)
+        if processed(found):
+            self._processed.add(file_id)
         return file_id
+
+    def processed(self, file_id: str) -> bool | None:
+        """Return whether an uploaded file is ready; one of which the answer to its upload said so is not asked after."""
+        if file_id in self._processed:
+            return True
+        what = f"asking after the file {file_id}"
+        try:
+            found = self._caller.document(what, lambda: self._files.retrieve(file_id))
+        except RateLimited:
+            raise
+        except KeyRefused:  # some may upload, and not look
+            return None
+        except ProviderError as error:
+            if not error.answered:
+                raise
+            return None
+        if (faults := file_faults(found)) is not None:
+            words = faults[0].message or "it could not be processed"
+            raise Refused(f"{self.name}: {what}: {words}", http_status=200, faults=faults, provider=self.name)
+        return processed(found)
 
     def create(self, source: Path | str, *, endpoint: str, tag: str, state_id: str) -> RemoteBatch:
         """Create a batch from an uploaded file's id. Sends exactly once."""

@@ -1,8 +1,10 @@
 """What all SDKs need alike: a client that obeys the configuration alone, answers read, and failures put into words.
 
 A vendor's connection has the SDK's calls made by a :class:`Caller`. No SDK retries here: a create must be sent exactly
-once, and for the rest the next run of cron is the retry. No redirect is followed, and no connection is kept for a later
-request: one that the server has closed in the meantime would make a create doubtful for nothing.
+once, and for the rest the next run of cron is the retry. No redirect is followed, but for a download's
+(:mod:`nura_cli.providers.redirects`), and no connection is kept for a later request: one that the server has closed in the
+meantime would make a create doubtful for nothing. How long each exchange may take stands in
+:mod:`nura_cli.providers.deadlines`.
 """
 
 import hashlib
@@ -11,7 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -20,13 +22,17 @@ import msgspec
 from nura_cli import logs
 from nura_cli.dialects.base import Page, Rejection, RemoteBatch
 from nura_cli.dialects.reading import http_date, line, text
-from nura_cli.errors import KeyRefused, NotFound, RateLimited, Refused, StateError, Unconfirmed, Unreachable
+from nura_cli.errors import KeyRefused, NoEndpoint, NotFound, RateLimited, Refused, StateError, Unconfirmed, Unreachable
+from nura_cli.providers import redirects
 from nura_cli.providers.base import Account, Download
 
 READ_SECONDS = 60.0
+"""The patience of an exchange, in seconds: how long it may take, beside what the bytes of a file buy."""
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 900.0
-"""How long sending a request file of 256 MB, or waiting for the answer to it, may take."""
+"""The most patience, with a large request file: so long its server may look into 256 MB before it answers."""
+_ABSENT = frozenset((404, 405, 501))
+"""HTTP statuses with which a service answers that it has no such thing, be it a batch or a whole endpoint."""
 _CHUNK_BYTES = 1 << 17
 _SPARE_BYTES = 16 * 1024 * 1024
 _NO_LIST = object()
@@ -69,14 +75,26 @@ def given(**options: str | None) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def patience(path: Path) -> float:
+    """Return the patience, in seconds, with the exchange that sends this request file: some of it is still on its way when all
+    of it seems to be sent.
+    """
+    from nura_cli.providers.deadlines import FLOOR
+
+    return min(SEND_SECONDS, READ_SECONDS + path.stat().st_size / FLOOR)
+
+
 def _http_client(base_url: str) -> Any:
-    """Return an HTTP client for an SDK: no redirects, no connection kept, bodies not compressed, and bounded, as waits are."""
+    """Return an HTTP client for an SDK: no redirects, no connection kept, bodies not compressed, a bound and a deadline for all."""
     import httpx2
 
-    from nura_cli.providers.bodies import Client
+    from nura_cli.providers import bodies, deadlines
+
+    deadline = deadlines.Deadline()
 
     def sent(request: Any) -> None:
         request.extensions["nura_began"] = time.monotonic()
+        deadline.begin(request)
 
     def answered(response: Any) -> None:
         request = response.request
@@ -85,7 +103,7 @@ def _http_client(base_url: str) -> Any:
         path, status = line(request.url.path), response.status_code
         logs.exchanged("%s %s: HTTP %s in %.0f ms, request id %s", request.method, path, status, took, line(ident))
 
-    return Client(
+    client = bodies.Client(
         base_url=base_url,
         follow_redirects=False,
         limits=httpx2.Limits(max_keepalive_connections=0),
@@ -93,6 +111,8 @@ def _http_client(base_url: str) -> Any:
         headers={"Accept-Encoding": "identity"},
         event_hooks={"request": [sent], "response": [answered]},
     )
+    deadlines.keep(client, deadline)
+    return client
 
 
 class Listing(NamedTuple):
@@ -117,6 +137,7 @@ class Caller:
         name: the provider's, for the errors.
         read: makes a batch of the vendor's object; None for one without an id.
         faults: reads why something was refused, from the body of the answer.
+        client: the SDK's HTTP client, by which a download is followed to where it is stored.
 
     A ``call`` sends one request and returns the SDK's raw response.
     """
@@ -126,10 +147,12 @@ class Caller:
         name: str,
         read: Callable[[Mapping[str, Any]], RemoteBatch | None],
         faults: Callable[[Any], tuple[Rejection, ...]],
+        client: Any,
     ) -> None:
         self._name = name
         self._read = read
         self._faults = faults
+        self._client = client
 
     def create(self, call: Callable[[], Any]) -> RemoteBatch:
         """Return the batch that ``call`` creates.
@@ -162,8 +185,21 @@ class Caller:
                 next one.
             cursor: what this page was asked for with; a page that holds it, or ends with it, has not advanced.
             account: the header in which the vendor names the account that asks.
+
+        Raises:
+            NoEndpoint: there is no list of batches at this address.
         """
-        listing = self.listing("listing batches", call)
+        try:
+            listing = self.listing("listing batches", call)
+        except NotFound as error:
+            raise NoEndpoint(
+                f"{error.message}: {self._name} has no list of batches here, and nothing is sent there, for nobody could"
+                " tell what became of a create whose answer is lost",
+                hint="check base_url; what was sent comes home, and what is not confirmed a person decides",
+                http_status=error.http_status,
+                code=error.code,
+                provider=self._name,
+            ) from None
         read_rows = [self._read(row) for row in listing.rows]
         found = [remote for remote in read_rows if remote is not None]
         more = len(listing.rows) >= size if listing.more is None else listing.more
@@ -204,7 +240,7 @@ class Caller:
         """
 
         def run() -> Download:
-            with opened() as response:
+            with self._followed(opened) as response:
                 return save(response.iter_bytes(_CHUNK_BYTES), target, _announced(response.headers))
 
         return self._made(f"downloading {name}", run)
@@ -214,7 +250,7 @@ class Caller:
 
         def run() -> bytes:
             got = b""
-            with opened() as response:
+            with self._followed(opened) as response:
                 for chunk in response.iter_bytes(min(size, _CHUNK_BYTES)):
                     got += chunk
                     if len(got) >= size:
@@ -222,6 +258,28 @@ class Caller:
             return got[:size]
 
         return self._made(f"reading {name}", run)
+
+    @contextmanager
+    def _followed(self, opened: Opened) -> Iterator[Any]:
+        """Open the stream of a body, where its provider keeps it: one redirect is followed.
+
+        Raises:
+            httpx2.HTTPStatusError: where it was sent to, it is not.
+        """
+        with ExitStack() as stack:
+            try:
+                response = stack.enter_context(opened())
+            except Exception as error:
+                answer = getattr(error, "response", None)
+                onward = None if answer is None else redirects.onward(answer)
+                if onward is None:
+                    raise
+                request = self._client.build_request("GET", onward.url, headers=onward.headers)
+                response = stack.enter_context(closing(self._client.send(request, stream=True)))
+                if not response.is_success:
+                    response.read()
+                    response.raise_for_status()
+            yield response
 
     def document(self, what: str, call: Callable[[], Any], *, effect: bool = False) -> dict[str, Any]:
         """Return the JSON object that a call answers. HTML with a 200, or anything else, is no answer.
@@ -283,6 +341,8 @@ class Caller:
     def _raise(self, what: str, error: Exception, *, effect: bool) -> NoReturn:
         import httpx2
 
+        if isinstance(error, httpx2.HTTPStatusError):
+            raise self._from_elsewhere(what, error.response) from None
         status = getattr(error, "status_code", None)
         if isinstance(status, int):
             raise self._from_status(what, error, status, effect) from None
@@ -309,7 +369,7 @@ class Caller:
         """Return the error for an HTTP status: certain for what is certain, doubtful for the rest."""
         body = _error_body(error)
         code, words = _vendor_words(body)
-        detail = line(words) or "no reason given"
+        detail = self._redirected(error.response) or line(words) or "no reason given"
         text = f"{self._name}: {what}: HTTP {status}: {detail}"
         faults = self._faults(words if isinstance(body, str) else body)
         if status == 413:
@@ -319,7 +379,7 @@ class Caller:
             return KeyRefused(text, hint="check the key, and what it is allowed to do", provider=self._name)
         if status == 429:
             return RateLimited(text, retry_after=_retry_after(error.response.headers), **fields)
-        if status == 404:
+        if status == 404 or (status in _ABSENT and not effect):
             return NotFound(text, **fields)
         if status in (400, 402, 413, 422):
             return Refused(text, **fields)
@@ -327,6 +387,21 @@ class Caller:
             hint = "nothing is sent again before the provider has said what became of it"
             return Unconfirmed(text, hint=hint, **fields)
         return Unreachable(text, retry_after=_retry_after(error.response.headers), **fields)
+
+    def _from_elsewhere(self, what: str, answer: Any) -> Exception:
+        """Return the error for the answer of where a download was sent to; what is said there is about no key of ours."""
+        kind = NotFound if answer.status_code in _ABSENT else Unreachable
+        detail = self._redirected(answer) or "no results are there"
+        text = f"{self._name}: {what}: redirected to {answer.request.url.host}, HTTP {answer.status_code}: {detail}"
+        return kind(text, http_status=answer.status_code, provider=self._name)
+
+    @staticmethod
+    def _redirected(answer: Any) -> str | None:
+        """Return in words where an answer redirects to, and is not followed; None where it does not."""
+        url = redirects.target(answer)
+        if url is None:
+            return None
+        return f"it redirects to {line(redirects.shown(url))}, and is not followed; set base_url to where the API is"
 
 
 def save(chunks: Iterable[bytes], target: Path, announced: int | None) -> Download:

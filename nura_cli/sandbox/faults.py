@@ -18,6 +18,8 @@ count, upload_create, upload_part, upload_complete, upload_cancel; ``*``), ``pat
 ``framing``      a whole download in this ``framing``
 ``redirect``     ``status`` (307) to ``to``
 ``mixed_up``     it is answered as if it were about the batch or file ``of``
+``drip``         the answer comes in drops: so many ``bytes`` (1) every ``seconds`` (0.5), of its ``part`` body, or head and all
+                 of it; goes together with another fault
 ``twice``        a create is executed twice and answered with the first of the two batches; goes together with another fault
 ``create_shape`` a create was executed and is answered with 200 in another ``shape``: batch_id (``{"batch_id": …}``), no_id (the
                  batch without its id), empty (``{}``), wrapped (``{"data": …}``), known (the id of the account's oldest batch)
@@ -73,7 +75,10 @@ not say whether there are more), ``never_ends`` (no batch ends, whatever time pa
 ``forgotten`` (``batch``, which may be a glob, is neither found nor listed; without it none is), ``times`` (those of batches have
 another ``form``: ms (milliseconds), far (ten thousand years later), text (seconds as a string), iso), ``skew`` (every second reply
 comes from a server whose clock is ``seconds`` (3600) ahead: its Date, and the created_at of the batches it makes),
-``wants_header`` (requests without a header ``name`` of this ``value`` are refused with 400), ``echo_key`` (error messages, also
+``slow_files`` (an uploaded file is ``word`` (pending) for ``seconds`` (60), and no batch can be made of it, then it is
+processed, or, with ``ends``, what that says), ``elsewhere`` (results are downloaded from a ``host``, other or same, to which a
+302 leads; the other one refuses whoever brings a key; with ``again`` it leads on), ``shuffled`` (results come in another order
+each time), ``other_status`` (a batch's is always this ``word`` (sealed)), ``wants_header`` (requests without a header ``name`` of this ``value`` are refused with 400), ``echo_key`` (error messages, also
 those of rows and of refused batches, tell the key that was sent; result files keep it so).
 """
 
@@ -96,13 +101,14 @@ EXCHANGE = frozenset(
         "hold",
         "truncate",
         "framing",
+        "drip",
         "redirect",
         "mixed_up",
         "twice",
         "create_shape",
     }
 )
-COMPANIONS = ("latency", "twice")
+COMPANIONS = ("latency", "drip", "twice")
 """Faults of an exchange that go together with another one."""
 BATCH = frozenset(
     {
@@ -155,6 +161,10 @@ QUIRKS = frozenset(
         "forgotten",
         "times",
         "skew",
+        "slow_files",
+        "elsewhere",
+        "shuffled",
+        "other_status",
         "wants_header",
         "echo_key",
     }
@@ -170,6 +180,7 @@ _OPTIONS: dict[str, set[str]] = {
     "hold": {"after", "seconds"},
     "truncate": {"framing", "keep"},
     "framing": {"framing"},
+    "drip": {"bytes", "seconds", "part"},
     "redirect": {"status", "to"},
     "mixed_up": {"of"},
     "create_shape": {"shape"},
@@ -190,12 +201,17 @@ _OPTIONS: dict[str, set[str]] = {
     "forgotten": {"batch"},
     "times": {"form"},
     "skew": {"seconds"},
+    "slow_files": {"seconds", "word", "ends"},
+    "elsewhere": {"host", "again"},
+    "other_status": {"word"},
     "wants_header": {"name", "value"},
 }
 _FRAMINGS = ("length", "chunked", "close")
 _CHOICES = {
     ("truncate", "framing"): _FRAMINGS,
     ("framing", "framing"): _FRAMINGS,
+    ("drip", "part"): ("body", "head"),
+    ("elsewhere", "host"): ("other", "same"),
     ("rows", "shape"): ("body", "plain", "error", "zero", "bare"),
     ("invalid", "mode"): ("text", "schema", "length", "refusal", "empty", "silent", *endings.MODES),
     ("odd", "form"): ("surrogate", "bytes", "bom", "control", "usage", "types", "nan", "deep", "garbled"),

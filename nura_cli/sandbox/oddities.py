@@ -82,6 +82,9 @@ def _batch(batch: dict[str, Any], quirks: Quirks, *, listed: bool) -> dict[str, 
             batch = {**batch, **{name: f"{batch[name]}-none" for name in _RESULTS if batch.get(name)}}
         elif where == ("retrieve" if listed else "list"):
             batch = {**batch, **{name: None for name in _RESULTS if name in batch}}
+    if "other_status" in quirks:
+        name = "status" if "status" in batch else "processing_status"
+        batch = {**batch, name: quirks["other_status"].get("word", "sealed")}
     if "times" in quirks:
         form = faults.choice(quirks["times"], "form")
         times = {name: at for name, at in batch.items() if name.endswith("_at") and at is not None}

@@ -9,7 +9,7 @@ from nura_cli.sandbox import faults, openai_files, work
 from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number
 from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.openai_errors import Problem, failure, object_of
-from nura_cli.sandbox.openai_files import FILE_LASTS, check_name, check_purpose, file_json, lasts
+from nura_cli.sandbox.openai_files import FILE_LASTS, check_name, check_purpose, check_ready, file_json, lasts
 from nura_cli.sandbox.openai_requests import counted
 from nura_cli.sandbox.openai_work import errors_in, refused_for, step
 from nura_cli.sandbox.store import Store, account_of
@@ -113,7 +113,7 @@ def _upload(store: Store, request: Request) -> Reply:
             raise failure(413, f"File is too large: {form.size} bytes, at most {MOST_BYTES}.", code="file_too_large")
         kept = lasts(form.fields.get("expires_after[anchor]"), form.fields.get("expires_after[seconds]"))
         row = store.add_file(request.account, openai_files.file_id(), form.filename, "batch", form.path, kept)
-        return Json(file_json(row))
+        return Json(file_json(store, row))
     finally:
         if form.path is not None:
             form.path.unlink(missing_ok=True)
@@ -128,7 +128,7 @@ def _files(store: Store, request: Request) -> Reply:
     after = None if "stuck_list" in store.quirks() else request.query.get("after")
     purpose = request.query.get("purpose")
     rows = store.files(request.account, purpose, after, limit + 1, ascending=order == "asc")
-    return Json(_page([file_json(row) for row in rows], limit, stuck="stuck_list" in store.quirks()))
+    return Json(_page([file_json(store, row) for row in rows], limit, stuck="stuck_list" in store.quirks()))
 
 
 def _page(data: list[dict[str, Any]], limit: int, *, stuck: bool) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _file(store: Store, request: Request, name: str) -> Reply:
     if name == "delete":
         store.drop_file(file_id)
         return Json({"id": file_id, "object": "file", "deleted": True})
-    return Json(file_json({**row, "bytes": store.served(file_id).stat().st_size}))
+    return Json(file_json(store, {**row, "bytes": store.served(file_id).stat().st_size}))
 
 
 # Models, and tokens
@@ -209,6 +209,7 @@ def _create(store: Store, request: Request) -> Reply:
     row = store.file(request.account, body["input_file_id"])
     if row is None or row["purpose"] != "batch":
         raise failure(404, f"No such File object: {body['input_file_id']}", param="input_file_id")
+    check_ready(store, row)
     quirks, source = store.quirks(), store.body(row["id"])
     refused = store.refusal(source, at="create")
     if refused:

@@ -10,7 +10,9 @@ import secrets
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from nura_cli.sandbox import faults
 from nura_cli.sandbox.exchange import Json, Reply, Request, private
+from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.openai_errors import failure, object_of
 from nura_cli.sandbox.store import Store
 
@@ -21,7 +23,25 @@ _LASTS = range(3600, 2_592_001)
 _PIECE = 1 << 20
 
 
-def file_json(row: dict[str, Any]) -> dict[str, Any]:
+def status_of(store: Store, row: dict[str, Any]) -> str:
+    """Return a file's status: at once processed, or later, where services are slow at that."""
+    slow = faults.of(store.standing(), "slow_files") or {}
+    return str(slow.get("word", "pending") if _waits(store, row, slow) else slow.get("ends", "processed"))
+
+
+def check_ready(store: Store, row: dict[str, Any]) -> None:
+    """Raise a 400, as Azure does, where no batch can be made of a file yet, or ever."""
+    slow = faults.of(store.standing(), "slow_files") or {}
+    if _waits(store, row, slow) or slow.get("ends") == "error":
+        words = f"File '{row['id']}' is not ready: its status is {status_of(store, row)}."
+        raise failure(400, words, code="file_not_ready")
+
+
+def _waits(store: Store, row: dict[str, Any], slow: Fault) -> bool:
+    return bool(slow) and store.now() < row["created_at"] + float(slow.get("seconds", 60))
+
+
+def file_json(store: Store, row: dict[str, Any]) -> dict[str, Any]:
     """Return a file as the vendor shows it."""
     return {
         "id": row["id"],
@@ -31,7 +51,7 @@ def file_json(row: dict[str, Any]) -> dict[str, Any]:
         "expires_at": row["expires_at"],
         "filename": row["filename"],
         "purpose": row["purpose"],
-        "status": "processed",
+        "status": status_of(store, row),
         "status_details": None,
     }
 
@@ -85,7 +105,7 @@ def upload(store: Store, request: Request, name: str, most: int) -> Reply:
         row = _pending(store, request)
         if name == "upload_complete":
             return _complete(store, row, body)
-        return Json(_upload_json(store.end_upload(row["id"], "cancelled")))
+        return Json(_upload_json(store, store.end_upload(row["id"], "cancelled")))
 
 
 def _pending(store: Store, request: Request) -> dict[str, Any]:
@@ -106,7 +126,7 @@ def _status(store: Store, row: dict[str, Any]) -> str:
     return "expired" if over and row["status"] == "pending" else str(row["status"])
 
 
-def _upload_json(row: dict[str, Any], file: dict[str, Any] | None = None) -> dict[str, Any]:
+def _upload_json(store: Store, row: dict[str, Any], file: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
         "id": row["id"],
         "object": "upload",
@@ -116,7 +136,7 @@ def _upload_json(row: dict[str, Any], file: dict[str, Any] | None = None) -> dic
         "filename": row["filename"],
         "purpose": row["purpose"],
         "status": row["status"],
-        "file": None if file is None else file_json(file),
+        "file": None if file is None else file_json(store, file),
     }
 
 
@@ -134,7 +154,7 @@ def _create(store: Store, request: Request, most: int) -> Reply:
         raise failure(400, "Invalid type for 'expires_after': expected an object.", param="expires_after")
     columns = {name: body[name] for name in ("filename", "purpose", "bytes")}
     kept = lasts(after.get("anchor"), after.get("seconds"))
-    return Json(_upload_json(store.add_upload(request.account, UPLOAD_LASTS, lasts=kept, **columns)))
+    return Json(_upload_json(store, store.add_upload(request.account, UPLOAD_LASTS, lasts=kept, **columns)))
 
 
 def _part(store: Store, request: Request, upload_id: str) -> Reply:
@@ -164,7 +184,7 @@ def _complete(store: Store, row: dict[str, Any], body: dict[str, Any]) -> Reply:
         file = store.add_file(row["account"], file_id(), row["filename"], row["purpose"], whole, row["lasts"])
     finally:
         whole.unlink(missing_ok=True)
-    return Json(_upload_json(store.end_upload(row["id"], "completed"), file))
+    return Json(_upload_json(store, store.end_upload(row["id"], "completed"), file))
 
 
 def _order(store: Store, upload_id: str, part_ids: Any) -> list[str]:

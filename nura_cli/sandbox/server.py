@@ -1,6 +1,8 @@
 """The sandbox's server: reads requests, lets faults strike, hands the rest to the protocol, sends the replies."""
 
+import io
 import json
+import random
 import re
 import secrets
 import socket
@@ -14,7 +16,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from nura_cli.sandbox import anthropic_api, desk, faults, oddities, openai_api
 from nura_cli.sandbox.control import Control
@@ -27,6 +29,8 @@ _PIECE = 1 << 17
 _HOLD_SECONDS = 30.0
 _HOLD_POLL_SECONDS = 0.02
 _STOP_SECONDS = 5.0
+_STORED = "/_stored/"
+"""Where results lie that are downloaded from elsewhere."""
 
 
 class Sandbox:
@@ -157,6 +161,27 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+class _Drops:
+    """A stream on which everything is sent in drops."""
+
+    def __init__(self, out: Any, drip: Fault, stopping: threading.Event) -> None:
+        self._out = out
+        self._size, self._seconds = int(drip.get("bytes", 1)), float(drip.get("seconds", 0.5))
+        self._whole = int(faults.choice(drip, "part") == "body")
+        self._stopping = stopping
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; the first of all, the head, at once where the body alone drips."""
+        if self._whole:
+            self._whole -= 1
+            self._out.write(data)
+            return
+        for at in range(0, len(data), self._size):
+            self._out.write(data[at : at + self._size])
+            if self._stopping.wait(self._seconds):
+                raise _Dropped
+
+
 class _Dropped(Exception):
     """The connection is to be closed without an answer."""
 
@@ -170,6 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     connection: socket.socket
     rfile: Any
+    wfile: Any
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing: the log is at the control endpoint."""
@@ -192,7 +218,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(status, json.dumps(body).encode(), "application/json", {})
             return
         try:
-            self._exchange(request)
+            if split.path.startswith(_STORED):
+                self._from_store(request)
+            else:
+                self._exchange(request)
         except _Dropped:
             self.close_connection = True
 
@@ -222,10 +251,44 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(reply, Json):
                 reply = self._shown(name, reply, arrivals, struck)
             reply = self._late(api, reply, struck, number)
-            outcome, status = "answered", self._deliver(reply, struck)
+            with self._dripping(faults.of(struck, "drip")):
+                outcome, status = "answered", self._deliver(reply, struck)
         finally:
             if not self.server.stopping.is_set():
                 store.outcome(number, outcome, status)
+
+    def _from_store(self, request: Request) -> None:
+        """Serve results from where a download was led to: another host refuses a key, as signed addresses do."""
+        store = self.server.store
+        self._quirks = {quirk["what"]: quirk for quirk in store.standing()}
+        elsewhere, self._request_id, self._account = self._quirks.get("elsewhere", {}), "", ""
+        number = store.note(request.method, request.path, "stored", [])
+        path = store.body(Path(request.path).name)
+        keyed = "Authorization" in request.headers or "X-Api-Key" in request.headers
+        if keyed == (elsewhere.get("host", "other") == "other") or not path.exists():
+            reply: Reply | Failure = Failure(403, b"<Error>InvalidArgument</Error>", "application/xml")
+        elif elsewhere.get("again"):
+            reply = self._led_elsewhere(path, elsewhere)
+        else:
+            reply = SendFile(path, "application/octet-stream")
+        store.outcome(number, "answered", self._deliver(reply, []))
+
+    def _led_elsewhere(self, path: Path, elsewhere: Fault) -> Failure:
+        """Return what leads a download to where its results are stored."""
+        other = faults.choice({"what": "elsewhere", **elsewhere}, "host") == "other"
+        url = self.server.url.replace("127.0.0.1", "localhost") if other else self.server.url
+        return Failure(302, "", "text/plain", {"Location": f"{url}{_STORED}{path.name}?signature=s3cret"})
+
+    @contextmanager
+    def _dripping(self, drip: Fault | None) -> Iterator[None]:
+        """Send what is sent meanwhile in drops, where a fault wants that."""
+        out = self.wfile
+        if drip is not None:
+            self.wfile = _Drops(out, drip, self.server.stopping)
+        try:
+            yield
+        finally:
+            self.wfile = out
 
     def _meet_quirks(self, request: Request, number: int) -> None:
         """Take the quirks that an exchange meets from its beginning to its end."""
@@ -287,6 +350,8 @@ class _Handler(BaseHTTPRequestHandler):
         except UnicodeEncodeError:
             reply = api.failure(400, "The request holds what is no Unicode text.")
         request.drain()
+        if isinstance(reply, SendFile) and "elsewhere" in self._quirks:
+            return self._led_elsewhere(reply.path, self._quirks["elsewhere"])
         return reply
 
     def _instead(self, api: Any, fault: Fault) -> Reply | Failure:
@@ -365,9 +430,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Return the Date header: the sandbox's own clock, or one that is ahead of it."""
         return formatdate(self.server.store.now() + self._ahead if timestamp is None else timestamp, usegmt=True)
 
+    def _opened(self, path: Path) -> BinaryIO:
+        """Open a file of results, its lines in another order each time where that is wanted."""
+        if "shuffled" not in self._quirks:
+            return path.open("rb")
+        lines = path.read_bytes().splitlines(keepends=True)
+        return io.BytesIO(b"".join(random.sample(lines, len(lines))))
+
     def _send_file(self, reply: SendFile, cut: Fault | None, framed: Fault | None) -> None:
         """Send a file's bytes in the framing that a fault wants, or cut short."""
-        with reply.path.open("rb") as file:
+        with self._opened(reply.path) as file:
             size = reply.path.stat().st_size
             framing = (cut or framed or {}).get("framing", "length")
             keep = int(size * float(cut.get("keep", 0.5))) if cut else size

@@ -139,7 +139,7 @@ def test_there_is_no_other_way_for_a_task(old: TaskStatus, new: TaskStatus) -> N
 BATCH_MOVES = {
     "processing": "uploaded submitting failed",
     "uploaded": "submitting failed",
-    "submitting": "submitted failed",
+    "submitting": "uploaded submitted failed",
     "submitted": "completed failed",
     "completed": "reconciled submitted failed",
     "reconciled": "",

@@ -1,0 +1,189 @@
+"""Services that have only a part of the protocol, or another word or order for it; and those that drip."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nura_cli.pipeline import spool as spooling
+from nura_cli.providers import wire
+from nura_cli.sandbox import Sandbox
+from tests.conftest import Spool
+
+SECOND_PROTOCOL_IS_LONG = True
+QUARTER = 15 * 60 + 1
+HOUR = 3600
+DAY = 24 * HOUR
+ABSENT = (404, 405, 501)
+
+
+def said(report: Any) -> str:
+    """Return all that a run had to say."""
+    return "\n".join(found.line for found in report.problems)
+
+
+@pytest.mark.parametrize("status", ABSENT)
+def test_without_a_list_nothing_is_sent_and_what_was_sent_comes_home(spool: Spool, status: int) -> None:
+    spool.fill(2)
+    spool.dispatch()
+    spool.control.fault("status", "list", status=status, times=-1)
+    spool.enqueue({"id": 9, "text": "record number 9"})
+    report = spool.dispatch()
+    assert "has no list of batches" in said(report)
+    assert "nothing is sent there" in said(report)
+    assert all(found.lasting for found in report.problems)  # said once, and again each `remind`
+    assert not any(row["route"] == "upload" for row in spool.control.log()[-3:])
+    spool.poll()
+    spool.reconcile()
+    assert (spool.counts()["completed"], spool.counts()["pending"]) == (2, 1)
+    assert spool.control.billing()["accepted"] == 1
+
+
+def test_a_create_that_cannot_be_looked_for_is_held_for_a_person(spool: Spool) -> None:
+    spool.fill(2)
+    spool.control.fault("drop_after", "create")
+    spool.dispatch()
+    gone = spool.control.fault("status", "list", status=404, times=-1)
+    for _ in range(4):
+        spool.clock.advance(QUARTER)
+        spool.dispatch()
+    (need,) = spool.status()["attention"]
+    assert "has no list of batches" in need["message"]
+    assert "nura resolve 1" in need["hint"]
+    spool.control.clear(gone)
+    spool.settle()
+    assert (spool.control.billing()["accepted"], spool.counts()["completed"]) == (1, 2)
+
+
+@pytest.mark.parametrize("status", ABSENT)
+@pytest.mark.parametrize("batches", [1, 4])
+def test_without_single_batches_the_list_is_gone_by(spool: Spool, status: int, batches: int) -> None:
+    spool.providers["main"] = spool.provider(limits={"requests": 1}, on_lost="resend")
+    spool.write_config()
+    spool.control.settings(delay=2 * HOUR)
+    spool.control.fault("status", "retrieve", status=status, times=-1)
+    spool.fill(batches)
+    spool.dispatch()
+    assert spool.poll().problems == []  # so soon after a create it may pass
+    spool.clock.advance(HOUR)
+    report = spool.poll()
+    assert "its list is gone by" in said(report)
+    assert (report.exit_code, len(report.problems), report.problems[0].lasting) == (0, 1, True)
+    spool.settle()
+    assert spool.counts()["completed"] == batches
+    assert spool.control.billing()["accepted"] == batches
+
+
+@pytest.mark.parametrize("status", ABSENT)
+def test_an_endpoint_that_is_missing_makes_no_batch_lost(spool: Spool, status: int) -> None:
+    """Neither a list nor single batches, for days, where what is lost may be sent again: it stays where it is."""
+    spool.providers["main"] = spool.provider(on_lost="resend")
+    spool.write_config()
+    spool.fill(2)
+    spool.dispatch()
+    gone = [spool.control.fault("status", route, status=status, times=-1) for route in ("list", "retrieve")]
+    for _ in range(6):
+        spool.clock.advance(DAY)
+        spool.round()
+    assert spool.batches() == [(1, "submitted")]
+    assert "nura resolve 1" in spool.status()["attention"][0]["hint"]
+    for fault in gone:
+        spool.control.clear(fault)
+    spool.settle()
+    assert (spool.control.billing()["accepted"], spool.counts()["completed"]) == (1, 2)
+
+
+def test_past_its_time_what_an_unknown_word_names_comes_home(spool: Spool) -> None:
+    spool.fill(3)
+    spool.control.fault("other_status", word="sealed")
+    spool.dispatch()
+    spool.poll()
+    assert spool.batches() == [(1, "submitted")]  # before that it may be at work
+    spool.clock.advance(DAY)
+    report = spool.poll()
+    assert report.problems == []
+    spool.reconcile()
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["accepted"] == 1
+
+
+def test_what_an_unknown_word_does_not_name_is_not_sent_again_by_itself(spool: Spool) -> None:
+    spool.fill(4)
+    spool.control.fault("other_status", word="sealed")
+    spool.control.fault("missing", custom_ids=[], match="record number 2")
+    spool.dispatch()
+    spool.clock.advance(DAY)
+    report = spool.poll()
+    assert "says sealed, which nobody knows, and 1 request has no result" in said(report)
+    spool.reconcile()
+    assert spool.counts()["completed"] == 3
+    for _ in range(30):
+        spool.clock.advance(HOUR)
+        spool.round()
+    assert spool.control.billing()["accepted"] == 1
+    assert "nura resolve 1" in spool.status()["attention"][0]["hint"]
+
+
+@pytest.mark.parametrize("word", ["in_progress", "Running"])
+def test_what_is_said_to_run_is_not_taken_for_done_because_it_names_a_file(openai_spool: Spool, word: str) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("other_status", word=word)
+    spool.dispatch()
+    spool.clock.advance(DAY + HOUR)
+    spool.poll()
+    assert spool.batches() == [(1, "submitted")]
+    assert word in spool.status()["attention"][0]["message"]
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_results_in_another_order_each_time_come_home(spool: Spool, framing: str) -> None:
+    spool.fill(12)
+    spool.control.fault("shuffled")
+    spool.control.fault("framing", "download", framing=framing, times=-1)
+    assert [report.exit_code for report in spool.round()] == [0, 0, 0]
+    assert spool.counts()["completed"] == 12
+    spool.check()
+
+
+def test_two_files_are_alike_if_their_lines_are(tmp_path: Path) -> None:
+    def lines(text: bytes) -> tuple[int, int]:
+        (tmp_path / "x").write_bytes(text)
+        return spooling.all_lines(tmp_path / "x")
+
+    a, b = b'{"custom_id":"a","x":1}', b'{"custom_id":"b"}'
+    assert lines(a + b"\n" + b) == lines(b + b"\n\n" + a + b"\r\n") == lines(a + b + b"\n")
+    for other in (a, a + b"\n" + a + b"\n" + b, a + b"\n" + b'{"custom_id":"c"}', a + b"\n" + b[:-3]):
+        assert lines(other) != lines(a + b"\n" + b)
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+@pytest.mark.parametrize("route", ["list", "retrieve", "download"])
+def test_a_provider_that_drips_does_not_hold_the_other_one(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str, part: str
+) -> None:
+    for name in ("READ_SECONDS", "SEND_SECONDS"):
+        monkeypatch.setattr(wire, name, 0.5)
+    with Sandbox(tmp_path / "slow.db") as slow:
+        slow.control.advance(spool.clock.time - slow.control.settings()["now"])
+        base = slow.openai_base_url if spool.protocol == "openai" else slow.anthropic_base_url
+        spool.providers = {"dripping": spool.provider(base_url=base, limits={"requests": 1}), "main": spool.provider()}
+        spool.workloads = {"dripped": spool.workload(provider="dripping"), "echo": spool.workload()}
+        spool.write_config()
+        n = 2 if route == "retrieve" else 6  # of so few a list would not pay
+        spool.fill(n, "dripped")
+        spool.fill(2)
+        spool.dispatch()
+        slow.control.fault("drip", route, part=part, seconds=0.2, times=-1)
+        began = time.monotonic()
+        report = spool.poll()
+        assert time.monotonic() - began < 4
+        assert "dripping" in said(report)
+        spool.reconcile()
+        assert spool.counts()["completed"] >= 2
+        slow.control.clear()
+        for _ in range(3):
+            spool.round()
+        assert spool.counts()["completed"] == n + 2
+        assert slow.control.billing()["accepted"] == n

@@ -1,0 +1,215 @@
+"""Request files that their provider is not done with: waited for, gone on from, and never uploaded twice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nura_cli.dialects import topics
+from nura_cli.pipeline import uploads
+from nura_cli.providers.openai import OpenAIProvider
+from tests.conftest import Spool
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+def uploaded(spool: Spool) -> int:
+    """Return how many request files were sent."""
+    return sum(row["route"] == "upload" for row in spool.control.log())
+
+
+def creates(spool: Spool) -> list[int]:
+    """Return what creates were answered with."""
+    return [row["status"] for row in spool.control.log() if row["route"] == "create"]
+
+
+def said(report: Any) -> str:
+    """Return all that a run had to say."""
+    return "\n".join(found.line for found in report.problems)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no run wait for a file."""
+    monkeypatch.setattr(uploads, "WAIT_SECONDS", 0)
+
+
+@pytest.mark.parametrize("word", ["pending", "running", "Pending"])
+def test_a_file_that_is_soon_ready_is_waited_for_within_the_run(openai_spool: Spool, word: str) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("slow_files", word=word, seconds=2)
+    report = spool.dispatch()
+    assert (report.exit_code, report.problems) == (0, [])
+    assert (uploaded(spool), creates(spool)) == (1, [200])
+    assert spool.batches() == [(1, "submitted")]
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_next_run_goes_on_from_the_file(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("slow_files", seconds=600)
+    for _ in range(3):
+        report = spool.dispatch()
+        assert (report.exit_code, report.problems, report.result["batches"]) == (0, [], [])
+    assert spool.batches() == [(1, "uploaded")]
+    assert (uploaded(spool), creates(spool)) == (1, [])
+    spool.clock.advance(600)
+    spool.settle()
+    assert (uploaded(spool), creates(spool)) == (1, [200])
+    assert spool.counts()["completed"] == 3
+    spool.check()
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("served", [True, False])
+def test_a_create_that_comes_too_early_is_no_tasks_fault(openai_spool: Spool, served: bool) -> None:
+    spool = openai_spool
+    spool.fill(4)
+    spool.control.fault("slow_files", word="uploaded", seconds=600)
+    if not served:
+        spool.control.fault("status", "file", status=404, times=-1)
+    for _ in range(3):
+        report = spool.dispatch()
+        assert (report.exit_code, report.problems) == (0, [])
+    assert spool.batches() == [(1, "uploaded")]
+    assert (uploaded(spool), creates(spool)) == (1, [400, 400, 400])
+    spool.clock.advance(600)
+    spool.settle()
+    assert (uploaded(spool), spool.counts()["completed"]) == (1, 4)
+    assert spool.control.billing()["requests"] == 4
+    assert spool.rows("SELECT count(*) FROM suspects") == [(0,)]
+    assert spool.rows("SELECT max(cap) FROM routes") == [(None,)]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_while_it_is_said_to_be_pending_no_refusal_is_believed_whatever_its_words(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("slow_files", seconds=90 * 60)
+    spool.control.fault("status", "create", status=400, message="Bad request.", times=-1)
+    spool.dispatch()
+    spool.clock.advance(HOUR + 1)
+    report = spool.dispatch()  # so late a create is tried, whatever is said of the file
+    assert creates(spool) == [400]
+    assert "its request file" in said(report)
+    assert "nothing is uploaded twice" in said(report)
+    (need,) = spool.status()["attention"]
+    assert "is not ready at main" in need["message"]
+    assert (uploaded(spool), spool.batches()) == (1, [(1, "uploaded")])
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_file_that_is_never_ready_does_not_hold_its_tasks_for_ever(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    stuck = spool.control.fault("slow_files", seconds=10**9)
+    spool.dispatch()
+    spool.clock.advance(DAY)
+    spool.dispatch()
+    assert spool.batches()[0] == (1, "failed")
+    assert spool.counts()["pending"] == 3
+    spool.control.clear(stuck)
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+
+
+def test_files_that_nobody_serves_make_no_second_upload(openai_spool: Spool) -> None:
+    spool = openai_spool
+    for status in (404, 405, 500, 401):
+        spool.control.fault("status", "file", status=status)
+    spool.control.fault("slow_files", word="odd", seconds=0, ends="uploaded")
+    spool.fill(3)
+    assert spool.dispatch().problems == []
+    assert (uploaded(spool), creates(spool)) == (1, [200])
+
+
+def test_a_file_that_cannot_be_processed_is_refused(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("slow_files", seconds=0, ends="error")
+    report = spool.dispatch()
+    assert "the file is error" in said(report)
+    assert spool.batches() == [(1, "failed")]
+    assert (creates(spool), spool.counts()["pending"]) == ([], 3)
+
+
+def test_a_list_that_fails_after_the_upload_does_not_cost_the_file(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("status", "list", status=500, skip=1)
+    spool.dispatch()
+    assert spool.batches() == [(1, "uploaded")]
+    spool.settle()
+    assert (uploaded(spool), spool.counts()["completed"]) == (1, 3)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("step", ["processed", "create"])
+def test_killed_around_the_wait_nothing_is_created_twice(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed_after(work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            with pytest.MonkeyPatch.context():
+                try:
+                    work(*arguments, **options)
+                finally:
+                    raise Killed
+
+        return run
+
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("slow_files", word="uploaded" if step == "create" else "pending", seconds=60)
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenAIProvider, step, killed_after(getattr(OpenAIProvider, step)))
+        with pytest.raises(Killed):
+            spool.dispatch()
+    assert spool.batches() == [(1, "uploaded" if step == "processed" else "submitting")]
+    spool.clock.advance(60)
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+    assert creates(spool).count(200) == 1
+
+
+@pytest.mark.usefixtures("hurried")
+def test_what_is_cancelled_while_it_waits_is_never_created(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("slow_files", seconds=60)
+    spool.dispatch()
+    spool.cancel(batch=1)
+    spool.clock.advance(60)
+    spool.dispatch()
+    assert (creates(spool), spool.counts()["cancelled"]) == ([], 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "waits"),
+    [
+        ("file_not_ready", "whatever", True),
+        (None, "File 'file-1' is not ready: its status is pending.", True),
+        ("invalidPayload", "The specified file is not ready (status=Running).", True),
+        (None, "The file file-abc is still being processed. Try again later.", True),
+        (None, "Input file with id file-1 is not yet processed", True),
+        (None, "The provided file ID file-1 is in status: Pending", True),
+        ("BadRequest", "Http 400: File file-1 is not in a processed state.", True),
+        (None, "The file is too large.", False),
+        (None, "No such File object: file-1", False),
+        (None, "requests.3: the profile is not ready", False),
+        ("invalid_json_line", "This line is not parseable as valid JSON.", False),
+        (None, None, False),
+    ],
+)
+def test_by_which_words_a_file_is_said_not_to_be_ready(code: str | None, words: str | None, waits: bool) -> None:
+    assert topics.file_not_ready(code, words) is waits

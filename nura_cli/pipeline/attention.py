@@ -170,7 +170,7 @@ def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
         Need(
             f"batch {batch.id}: its request file was uploaded {span(now - batch.created_at)} ago, and is not ready at"
             f" {batch.provider}",
-            f"nura dispatch -v; to have its tasks sent anew: nura cancel --batch {batch.id}, then nura retry",
+            "nura dispatch -v; each dispatch goes on from the file, and after a day its tasks are sent anew",
             batch.id,
             batch.provider,
         )

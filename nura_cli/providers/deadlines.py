@@ -16,8 +16,10 @@ import httpx2
 
 FLOOR = 16_000
 """Bytes a second below which a body is cut, in the end: 256 MB take no more than four and a half hours."""
-MOST_CUTS = 3
-"""After so many exchanges that were cut, nothing more is asked for :data:`REST_SECONDS`: others wait for their turn."""
+MOST_CUTS = 9
+"""After so many files that were cut, nothing more is asked for :data:`REST_SECONDS`: other providers wait for their turn."""
+_ANSWER_WEIGHS = 3
+"""As so many files an answer counts: it is the server that is slow, and not one file that keeps others from coming home."""
 REST_SECONDS = 600.0
 
 
@@ -40,7 +42,7 @@ class Deadline:
         now = time.monotonic()
         self._cuts = [at for at in self._cuts if now < at + REST_SECONDS]
         if len(self._cuts) >= MOST_CUTS:
-            words = f"{len(self._cuts)} answers were too slow, and nothing is asked for {REST_SECONDS / 60:.0f} minutes"
+            words = f"too many answers were too slow, and nothing is asked for {REST_SECONDS / 60:.0f} minutes"
             raise httpx2.ConnectTimeout(words, request=request)
         self._patience = float(request.extensions["timeout"]["read"])
         self._ends = now + self._patience
@@ -79,7 +81,7 @@ class Deadline:
                 raise late
             yield left if timeout is None else min(left, timeout)
         except httpcore2.TimeoutException:
-            self._cuts.append(time.monotonic())
+            self._cuts += [time.monotonic()] * (1 if self._body else _ANSWER_WEIGHS)
             if time.monotonic() < self._ends:
                 raise
             words = f"its time, {self._patience:g} seconds and one for each {FLOOR // 1000} kB of a file, was over"
@@ -124,14 +126,16 @@ class _Stream(httpcore2.NetworkStream):
 class _Backend(httpcore2.NetworkBackend):
     """What opens connections, each of which keeps to a deadline."""
 
-    def __init__(self, backend: httpcore2.NetworkBackend, deadline: Deadline) -> None:
+    def __init__(self, backend: httpcore2.NetworkBackend, deadline: Deadline, connect: float | None) -> None:
         self._backend = backend
         self._deadline = deadline
+        self._connect = connect
 
     def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, *arguments: Any, **options: Any
     ) -> httpcore2.NetworkStream:
-        with self._deadline.kept(timeout, httpcore2.ConnectTimeout) as left:
+        # The SDKs give a connection the time of a whole exchange, and each address of a host has it anew.
+        with self._deadline.kept(self._connect or timeout, httpcore2.ConnectTimeout) as left:
             return _Stream(self._backend.connect_tcp(host, port, left, *arguments, **options), self._deadline)
 
 
@@ -144,4 +148,4 @@ def keep(client: httpx2.Client, deadline: Deadline) -> None:
     for transport in (client._transport, *client._mounts.values()):
         if isinstance(transport, httpx2.HTTPTransport):
             pool = transport._pool
-            pool._network_backend = _Backend(pool._network_backend, deadline)
+            pool._network_backend = _Backend(pool._network_backend, deadline, client.timeout.connect)

@@ -178,7 +178,7 @@ def test_a_provider_that_drips_does_not_hold_the_other_one(
         slow.control.fault("drip", route, part=part, seconds=0.2, times=-1)
         began = time.monotonic()
         report = spool.poll()
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
         assert "dripping" in said(report)
         spool.reconcile()
         assert spool.counts()["completed"] >= 2

@@ -94,10 +94,11 @@ def test_a_step_takes_no_longer_than_it_may_by_itself(clock: Clock) -> None:
         raise httpcore2.ConnectTimeout("no route")
 
 
-def test_after_three_that_were_cut_nothing_is_asked_for_ten_minutes(clock: Clock) -> None:
+@pytest.mark.parametrize(("accept", "most"), [("application/json", 3), ("application/binary", 9)])
+def test_after_some_that_were_cut_nothing_is_asked_for_ten_minutes(clock: Clock, accept: str, most: int) -> None:
     deadline = Deadline()
-    for _ in range(deadlines.MOST_CUTS):
-        deadline.begin(request())
+    for _ in range(most):
+        deadline.begin(request(accept))
         clock.now += PATIENCE
         with pytest.raises(httpcore2.ReadTimeout):
             left(deadline)

@@ -14,7 +14,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from nura_cli.contract import Enqueued, Result
 
 if TYPE_CHECKING:
     from nura_cli.config import Config
@@ -22,85 +24,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Enqueued", "Result", "__version__", "enqueue", "results"]
-
-
-class Error(TypedDict):
-    """One thing that went wrong: an entry of ``errors``, as in ``--json``."""
-
-    kind: str
-    provider: str | None
-    workload: str | None
-    batch_id: int | None
-    message: str
-    hint: str | None
-
-
-class Enqueued(TypedDict):
-    """What became of records: the counts of ``nura enqueue --json``, and why some were not taken (the first 20).
-
-    ``hint`` says what would have the duplicates tried again that failed or were cancelled; None where there are none.
-    """
-
-    enqueued: int
-    duplicates: int
-    conflicts: int
-    replaced: int
-    rejected: int
-    duplicates_failed: int
-    duplicates_cancelled: int
-    enqueued_again: int
-    hint: str | None
-    errors: list[Error]
-
-
-class Usage(TypedDict):
-    """Tokens of all billed attempts; ``input_tokens`` include the cached ones."""
-
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-
-
-class Failure(TypedDict):
-    """Why a task has no answer; ``kind`` is one of :class:`nura_cli.states.ErrorKind`."""
-
-    kind: str
-    code: str | None
-    http_status: int | None
-    message: str | None
-
-
-class Result(TypedDict):
-    """One answer: the fields of a line of ``nura results``.
-
-    ``key`` has the type it had in the record. ``text`` is the answer, ``json`` the same as a document where the workload
-    has a schema, ``response`` the vendor's whole body. ``cost`` is in US dollars, as a decimal string, or None where no
-    price is known. ``record`` holds the fields under ``keep``. Times are RFC 3339, UTC. ``seq`` grows with each settling.
-    ``row`` is ``waiting`` for an answer that is still to be written into its row, ``failed`` where that was given up, and None
-    where it is written or there is no row to write; ``row_error`` is why it was refused last.
-    """
-
-    seq: int
-    workload: str
-    key: Any
-    status: Literal["completed", "failed", "cancelled"]
-    text: str | None
-    json: Any
-    response: Any
-    finish_reason: str | None
-    usage: Usage
-    cost: str | None
-    error: Failure | None
-    model: str | None
-    provider: str | None
-    batch_id: int | None
-    revision: str | None
-    attempts: int
-    record: dict[str, Any]
-    enqueued_at: str
-    finished_at: str
-    row: Literal["waiting", "failed"] | None
-    row_error: str | None
 
 
 def enqueue(
@@ -152,7 +75,7 @@ def enqueue(
             )
     except stage.GiverFailed as failed:
         raise failed.error from None
-    return cast(Enqueued, report.result | {"errors": [found.as_dict() for found in report.problems]})
+    return cast(Enqueued, {**report.result, "errors": [found.as_dict() for found in report.problems]})
 
 
 def results(

@@ -25,6 +25,11 @@ def rfc3339(at: int | None) -> str | None:
         return None
 
 
+def stamp(at: int) -> str:
+    """Return a time that a clock of ours gave, in unix seconds, in the same form."""
+    return rfc3339(at) or ""  # no clock of ours shows a year that no calendar has
+
+
 def parse(text: str) -> int:
     """Return the unix seconds of an RFC 3339 time or date; without an offset it is taken as UTC.
 

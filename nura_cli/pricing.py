@@ -5,7 +5,7 @@ Money is an int of pico-dollars (1e-12 US dollars): exact, and small enough to a
 
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 PICO = 10**12
 BATCH_SHARE = Decimal("0.5")
@@ -235,6 +235,12 @@ def _sound(usage: Usage) -> bool:
     )
 
 
+@overload
+def decimal_dollars(pico: int) -> str: ...
+@overload
+def decimal_dollars(pico: None) -> None: ...
+@overload
+def decimal_dollars(pico: int | None) -> str | None: ...
 def decimal_dollars(pico: int | None) -> str | None:
     """Return pico-dollars as a plain decimal string of US dollars, at least two places: ``0.00028``; None stays None."""
     if pico is None:

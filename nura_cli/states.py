@@ -136,6 +136,16 @@ class Blame(StrEnum):
     UNSURE = "unsure"  # a model, a permission, a region, the provider's own failure: no request's, unless others were answered
 
 
+class Why(StrEnum):
+    """What tasks wait for: the closed list of ``waits[].why`` in ``nura dispatch --json``."""
+
+    THRESHOLD = "threshold"  # more tasks, or more age
+    BACKOFF = "backoff"  # the time of their next attempt, or the end of an outage
+    PAUSED = "paused"  # the end of a pause of their route, or room at the provider
+    CHANGED = "changed"  # the next run: what says how they are sent was changed while this one was at work
+    HELD = "held"  # a person, who releases their workload or provider
+
+
 class Excuse(StrEnum):
     """Why an attempt does not count as one of its task's."""
 

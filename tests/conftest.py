@@ -281,7 +281,7 @@ class Spool:
             chosen = Selection(workloads=[workload], keys=keys or None, **options)
             return show.run(state, config, [chosen], []) if batch is None else show.batch(state, batch)
 
-        return self._run(work).result
+        return dict(self._run(work).result)
 
     def redeliver(self, *kinds: outbox.Kind, made: bool = False, drop: bool = False, **chosen: Any) -> Report:
         """Run redeliver on what is chosen: on all, unless told otherwise."""
@@ -323,7 +323,7 @@ class Spool:
         def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
             return status.run(state, config.workloads, options=lambda: config.workloads)
 
-        return self._run(work).result
+        return dict(self._run(work).result)
 
     def counts(self) -> dict[str, int]:
         """Return the tasks by state."""

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from nura_cli.cli.session import Session, plain, with_session
+from nura_cli.contract import Result
 
 CONFIG = """\
 state: nura.db
@@ -94,7 +95,7 @@ class _Steps:
             print(f"     {'':<10} → {text}", flush=True)
 
 
-def _answers(documents: list[dict[str, object]]) -> None:
+def _answers(documents: list[Result]) -> None:
     import msgspec
 
     answers = [msgspec.json.decode(msgspec.json.encode(document)) for document in documents]

@@ -5,17 +5,10 @@ from typing import Annotated
 
 import typer
 
+from nura_cli import contract
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.pipeline.report import Report, counted
-
-_EMPTY = {
-    "batches": [],
-    "requests": 0,
-    "not_due": {"threshold": 0, "backoff": 0, "paused": 0, "changed": 0, "held": 0},
-    "waits": [],
-    "unconfirmed": 0,
-}
 
 
 @with_session
@@ -48,7 +41,14 @@ def stage(names: Sequence[str], *, now: bool = False) -> Stage:
         return dispatch.run(at.state, at.config, at.accounts, workloads=names, ignore_waits=now, progress=say)
 
     standing = ("not_due", "waits", "unconfirmed")
-    return Stage(name="dispatch", work=work, summary=_summary, empty=_EMPTY, lock="dispatch", standing=standing)
+    return Stage(
+        name="dispatch",
+        work=work,
+        summary=_summary,
+        empty=contract.nothing(contract.Dispatched),
+        lock="dispatch",
+        standing=standing,
+    )
 
 
 def _summary(report: Report) -> str:
@@ -67,7 +67,7 @@ def _preview(session: Session, names: list[str], now: bool) -> None:
     config = session.config()
     if not config.state.exists():  # nothing waits; and a dry run makes no file
         queues.chosen(config, names)
-        session.finish(Report(dict(_EMPTY)))
+        session.finish(Report(contract.nothing(contract.Planned)))
         return
     with session.state(config.state) as state, Accounts(config, state.path, state.state_id) as accounts:
         report = preview.run(state, config, accounts, workloads=names, ignore_waits=now)

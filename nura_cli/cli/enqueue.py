@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from nura_cli import contract
 from nura_cli.cli.rejects import Rejects
 from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.cli.stages import Done, Opened, Stage, contained, do, finish, opened
@@ -155,14 +156,14 @@ def _finish_all(session: Session, stages: Sequence[Stage], done: Sequence[Done])
             session.say(f"{name}: {_summary(report)}")
     figures = [Counter({name: report.result.get(name, 0) for name in _COUNTS}) for report in workloads.values()]
     total = sum(figures, Counter[str]())
-    each = {name: report.result for name, report in workloads.items()}
-    result = {**{name: total[name] for name in _COUNTS}, "workloads": each}
+    each: Any = {name: report.result for name, report in workloads.items()}
+    result: contract.EnqueuedSources = {**contract.figures(contract.EnqueuedCounts, total), "workloads": each}
     problems = [found for report in workloads.values() for found in report.problems]
     worked = any(report.worked for report in workloads.values())
     session.finish(Report(result, problems, worked), printed=[found for one in done for found in one.printed])
 
 
-_COUNTS = ("enqueued", "duplicates", "conflicts", "replaced", "rejected")
+_COUNTS = tuple(get_type_hints(contract.EnqueuedCounts))
 
 
 def _counted(name: str, n: int) -> str:
@@ -209,7 +210,7 @@ def _preview(session: Session, given: Sequence[Given], limit: int, prefix: str) 
                 with output() as out:
                     out.write(harmless(request) + b"\n")
     if session.json:
-        requests = [json.loads(text) for text in shown]
-        session.finish(Report({"requests": requests}, [problem(error) for error in failed], worked=True))
+        result: contract.Requests = {"requests": [json.loads(text) for text in shown]}
+        session.finish(Report(result, [problem(error) for error in failed], worked=True))
     if failed:
         raise typer.Exit(EX_PARTIAL)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nura_cli import contract
 from nura_cli.cli.grammar import moment
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.clock import span
@@ -46,7 +47,8 @@ def command(
         log.check(state, part, outline.workloads)
         found = log.entries(state, part)
         if session.json:
-            session.finish(Report({"entries": [log.as_dict(one) for one in found]}))
+            result: contract.Logged = {"entries": [log.as_dict(one) for one in found]}
+            session.finish(Report(result))
             return
         with output():
             for line in lines(found):

@@ -4,13 +4,12 @@ from typing import Annotated
 
 import typer
 
+from nura_cli import contract
 from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Report, counted
-
-_EMPTY = {"checked": 0, "batches": []}
 
 
 @with_session
@@ -33,7 +32,7 @@ def stage(wait: int | None = None) -> Stage:
         with bar(at.session, "batches ended", only=wait is not None) as advance:
             return poll.run(at.state, at.config, at.accounts, wait=wait, progress=advance)
 
-    return Stage(name="poll", work=work, summary=_summary, empty=_EMPTY, lock="poll")
+    return Stage(name="poll", work=work, summary=_summary, empty=contract.nothing(contract.Polled), lock="poll")
 
 
 def seconds(wait: str | None) -> int | None:

@@ -1,15 +1,10 @@
 """nura reconcile."""
 
+from nura_cli import contract
 from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.pipeline.report import Report
-
-_EMPTY = {
-    "tasks": dict.fromkeys(("completed", "failed", "retried", "missing", "late", "cancelled"), 0),
-    "rows": dict.fromkeys(("written", "skipped", "delayed", "failed"), 0),
-    "events": dict.fromkeys(("sent", "delayed", "dead"), 0),
-}
 
 
 @with_session
@@ -27,7 +22,9 @@ def stage() -> Stage:
         with bar(at.session, "tasks accounted for") as advance:
             return reconcile.run(at.state, at.config, progress=advance)
 
-    return Stage(name="reconcile", work=work, summary=_summary, empty=_EMPTY, lock="reconcile")
+    return Stage(
+        name="reconcile", work=work, summary=_summary, empty=contract.nothing(contract.Reconciled), lock="reconcile"
+    )
 
 
 def _summary(report: Report) -> str:

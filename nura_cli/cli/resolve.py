@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from nura_cli import contract
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.cli.verbs import WhyOption, one_line, person
@@ -41,5 +42,12 @@ def command(
         return f"batch {', '.join(batch)}: {report.result['done']}"
 
     # Under dispatch's lock: only dispatch and a person move an unconfirmed batch.
-    stage = Stage(name="resolve", work=work, summary=summary, empty={"done": None}, lock="dispatch", needed=True)
+    stage = Stage(
+        name="resolve",
+        work=work,
+        summary=summary,
+        empty=contract.nothing(contract.Resolved),
+        lock="dispatch",
+        needed=True,
+    )
     alone(session, stage)

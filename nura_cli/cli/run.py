@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nura_cli import clock
+from nura_cli import clock, contract
 from nura_cli.cli import dispatch, enqueue, poll, reconcile
 from nura_cli.cli.session import Session, document, with_session
 from nura_cli.cli.stages import Done, Opened, Stage, contained, do, opened
@@ -152,7 +152,8 @@ class Chain:
         """Return the report of all stages: each one's own, and one exit code by the rule of each."""
         of = {title: document(done.report, done.skipped) for title, done in self.done.items()}
         sources = {title.removeprefix("enqueue "): of.pop(title) for title in list(of) if title.startswith("enqueue ")}
-        stages: dict[str, Any] = {name: of[name] for name in ("poll", "reconcile")}
+        stages: Any = {name: of[name] for name in ("poll", "reconcile")}
         stages |= {"enqueue": sources, "dispatch": of["dispatch"]}
         worked = any(done.report.worked for done in self.done.values())
-        return Report({"stages": stages}, self.problems(), worked)
+        result: contract.Ran = {"stages": stages}
+        return Report(result, self.problems(), worked)

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from nura_cli import __version__, config_file, logs, scrub
+from nura_cli import __version__, config_file, contract, logs, scrub
 from nura_cli.errors import EX_UNEXPECTED, NuraError, OutputLost, StateError
 from nura_cli.pipeline.report import Problem, Report, problem
 from nura_cli.state import State, disk
@@ -126,7 +126,9 @@ class Session:
         except OSError:
             _silence(sys.stderr)
 
-    def finish(self, report: Report, *, skipped: str | None = None, printed: list[Problem] | None = None) -> None:
+    def finish(
+        self, report: Report, *, skipped: contract.Skipped | None = None, printed: list[Problem] | None = None
+    ) -> None:
         """Print a report, and exit with its code.
 
         Args:
@@ -142,10 +144,11 @@ class Session:
             raise typer.Exit(report.exit_code)
 
 
-def document(report: Report, skipped: str | None) -> dict[str, Any]:
+def document(report: Report, skipped: contract.Skipped | None) -> dict[str, Any]:
     """Return a report as ``--json`` gives it; ``skipped`` says why there was no run."""
     errors = [found.as_dict() for found in report.problems]
-    return {"exit_code": report.exit_code, "skipped": skipped, "errors": errors, **report.result}
+    common: contract.StageEnvelope = {"exit_code": report.exit_code, "skipped": skipped, "errors": errors}
+    return {**common, **report.result}
 
 
 class Outline(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nura_cli import clock
+from nura_cli import clock, contract
 from nura_cli.cli.session import Session, Stopped
 from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, StateError
 from nura_cli.pipeline.report import Problem, Report, bug, problem, together
@@ -131,7 +131,7 @@ class Done(NamedTuple):
     report: Report
     said: str
     printed: list[Problem]
-    skipped: str | None = None
+    skipped: contract.Skipped | None = None
     run: int | None = None
 
 

@@ -34,7 +34,7 @@ def command(
         report = status.run(state, outline.workloads, only=only or (), options=lambda: _options(outline.config))
     if not session.json:
         with output():
-            _show(report.result)
+            _show(dict(report.result))
     session.finish(report)
 
 

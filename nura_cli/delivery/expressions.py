@@ -4,10 +4,11 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_type_hints
 
 import msgspec
 
+from nura_cli.contract import Answer
 from nura_cli.delivery.database import exact
 
 if TYPE_CHECKING:
@@ -18,23 +19,7 @@ Document = Mapping[str, object]
 """An answer document: the fields of a line of ``nura results``, by name."""
 Pick = Callable[[Document], object]
 
-FIELDS = (
-    *(
-        "seq",
-        "workload",
-        "key",
-        "status",
-        "text",
-        "json",
-        "response",
-        "finish_reason",
-        "usage",
-        "cost",
-        "error",
-        "model",
-    ),
-    *("provider", "batch_id", "revision", "attempts", "record", "enqueued_at", "finished_at"),
-)
+FIELDS = tuple(get_type_hints(Answer))
 """The fields of an answer document: those of a line of ``nura results``."""
 _FROM_THEIR_FIRST = {
     *("subexpression", "index_expression", "pipe", "flatten", "or_expression", "and_expression"),

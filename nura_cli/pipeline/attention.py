@@ -3,8 +3,9 @@
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from nura_cli import contract
 from nura_cli.clock import span
 from nura_cli.pipeline import holding, plans, waiting
 from nura_cli.pipeline.report import counted
@@ -46,7 +47,7 @@ class Need(NamedTuple):
     batch_id: int | None = None
     provider: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> contract.Need:
         """Return the entry of ``attention`` in ``--json``."""
         return {"batch_id": self.batch_id, "provider": self.provider, "message": self.message, "hint": self.hint}
 

@@ -15,8 +15,8 @@ creates.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import ConfigError, KeyRefused, ProviderError, StateError, UsageError
@@ -81,11 +81,16 @@ def waiting(
             named += [one.key for one in page[: _NAMED_AT_MOST - len(named)]]
     names = workloads or list(job.tasks)
     goes_on = [one for one in _of(state, names) if one.status in _RUNNING and one.cancel_at is None]
-    result = {"cancelled": job.tasks.total(), "tasks": _by_workload(job), "under_way": _costs(job, goes_on)}
-    return Report({**result, "dry_run": dry_run}, job.problems, worked=bool(job.tasks.total()))
+    result: contract.CancelledTasks = {
+        "cancelled": job.tasks.total(),
+        "tasks": _by_workload(job),
+        "under_way": _costs(job, goes_on),
+        "dry_run": dry_run,
+    }
+    return Report(result, job.problems, worked=bool(job.tasks.total()))
 
 
-def _by_workload(job: Cancel) -> dict[str, Any]:
+def _by_workload(job: Cancel) -> dict[str, contract.Withdrawn]:
     return {name: {"n": n, "keys": job.keys[name]} for name, n in job.tasks.items()}
 
 
@@ -162,7 +167,7 @@ def under_way(
     found = [batches.get(state.db, batch.id) or batch for batch in chosen]
     names = dict.fromkeys(batch.workload for batch in chosen)
     pending = tasks.pending(state.db)
-    result = {
+    result: contract.CancelledBatches = {
         "cancelled": job.tasks.total(),
         "batches": [{**batch_dict(batch), "message": _becomes(batch, dry_run)} for batch in found],
         "under_way": _costs(job, [batch for batch in found if batch.status in _RUNNING]),
@@ -233,7 +238,7 @@ def _becomes(batch: Batch, dry_run: bool) -> str:
     return f"{name} {words[batch.status]}" + (", from now on" if dry_run and batch.cancel_at is None else "")
 
 
-def _costs(job: Cancel, running: Sequence[Batch]) -> dict[str, Any]:
+def _costs(job: Cancel, running: Sequence[Batch]) -> contract.GoingOn:
     """Return how many batches these are, and about what they may cost."""
     costs = [_cost(job, batch) for batch in running]
     priced = [cost for cost in costs if cost is not None]

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from nura_cli.clock import rfc3339
+from nura_cli import contract
+from nura_cli.clock import stamp
 from nura_cli.config import Config, EventConfig, WorkloadConfig, WriteBackConfig
 from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError, ProblemKind
 from nura_cli.pipeline import backoff
@@ -428,15 +429,15 @@ class _Events:
         for one in due:
             tag, data, at = self._about(one, rows, documents)
             name = event_id(one, tag)
-            body = {"type": one.type, "timestamp": rfc3339(at), "data": data}
+            body: contract.EventTold = {"type": one.type, "timestamp": stamp(at), "data": data}
             if self._options.command is not None:
                 body = {"id": name, **body}
             events.append(Event(name, msgspec.json.encode(body)))
         return events
 
     def _about(
-        self, one: Delivery, rows: dict[int, answers.Row], documents: dict[int, dict[str, Any]]
-    ) -> tuple[str, dict[str, Any], int]:
+        self, one: Delivery, rows: dict[int, answers.Row], documents: dict[int, contract.Answer]
+    ) -> tuple[str, contract.TaskTold | contract.BatchTold, int]:
         """Return the tag of the batch an event comes from, what it tells, and when that happened (unix seconds)."""
         if one.task_id is not None:
             row, document = rows[one.task_id], documents[one.task_id]
@@ -516,9 +517,9 @@ def event_id(one: Delivery, tag: str) -> str:
     return f"evt_{tag}{task}" + (f"-{one.again}" if one.again else "")
 
 
-def task_data(one: Delivery, document: dict[str, Any], with_answer: bool) -> dict[str, Any]:
+def task_data(one: Delivery, document: contract.Answer, with_answer: bool) -> contract.TaskTold:
     """Return what an event tells of a task; the answer travels only where it was asked for."""
-    data = {
+    data: contract.TaskTold = {
         "workload": document["workload"],
         "key": document["key"],
         "status": document["status"],
@@ -528,10 +529,10 @@ def task_data(one: Delivery, document: dict[str, Any], with_answer: bool) -> dic
         "row_error": one.row_error,
         "error": document["error"],
     }
-    return data | {"text": document["text"], "json": document["json"]} if with_answer else data
+    return {**data, "text": document["text"], "json": document["json"]} if with_answer else data
 
 
-def batch_data(one: Delivery, batch: batches.Batch) -> dict[str, Any]:
+def batch_data(one: Delivery, batch: batches.Batch) -> contract.BatchTold:
     """Return what an event tells of a batch."""
     failed = one.type == EventType.BATCH_FAILED
     return {

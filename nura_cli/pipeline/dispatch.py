@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from nura_cli import contract
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.dialects import vendors
 from nura_cli.dialects.base import Rejection
@@ -165,12 +165,8 @@ def run(
 
 def _report(job: Dispatch) -> Report:
     sent = [batch for batch_id in job.sent if (batch := batches.get(job.state.db, batch_id))]
-    result: dict[str, Any] = {
-        "batches": batch_dicts(sent),
-        "requests": sum(batch.requests for batch in sent if batch.status is not BatchStatus.FAILED),
-        **job.waiting(),
-        "unconfirmed": len(batches.under_way(job.state.db, BatchStatus.SUBMITTING)),
-    }
+    requests = sum(batch.requests for batch in sent if batch.status is not BatchStatus.FAILED)
+    result: contract.Dispatched = {"batches": batch_dicts(sent), **job.waiting(requests)}
     return Report(result, job.problems, job.worked)
 
 

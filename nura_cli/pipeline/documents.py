@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from nura_cli.clock import rfc3339
+from nura_cli import contract
+from nura_cli.clock import stamp
 from nura_cli.config import Config
 from nura_cli.dialects.base import Answer, Dialect, Spec
 from nura_cli.dialects.reading import document as readable
@@ -30,18 +31,18 @@ class Documents:
         self._specs: dict[str, Spec] = {}
         self._dialects: dict[str, Dialect] = {}
 
-    def of(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def of(self, rows: Sequence[Row]) -> list[contract.Answer]:
         """Return the documents of a page of answers."""
         charge = answers.spending(self._state.db, [row.task_id for row in rows])
         return [self._document(row, charge.get(row.task_id)) for row in rows]
 
-    def lines(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def lines(self, rows: Sequence[Row]) -> list[contract.Result]:
         """Return the documents of a page of answers, each with what became of its row: the lines of nura results."""
         unwritten = outbox.unwritten(self._state.db, [row.task_id for row in rows])
         pairs = zip(self.of(rows), (unwritten.get(row.task_id) for row in rows), strict=True)
-        return [document | _of_row(found) for document, found in pairs]
+        return [_with_row(document, found) for document, found in pairs]
 
-    def _document(self, row: Row, charge: Spending | None) -> dict[str, Any]:
+    def _document(self, row: Row, charge: Spending | None) -> contract.Answer:
         answer = self._answer(row)
         answered = row.status == "completed"
         return {
@@ -62,8 +63,8 @@ class Documents:
             "revision": row.revision,
             "attempts": row.attempts,
             "record": self._record(row),
-            "enqueued_at": rfc3339(row.enqueued_at),
-            "finished_at": rfc3339(row.finished_at),
+            "enqueued_at": stamp(row.enqueued_at),
+            "finished_at": stamp(row.finished_at),
         }
 
     def _answer(self, row: Row) -> Answer:
@@ -95,10 +96,10 @@ class Documents:
         return {name: record[name] for name in names if name in record}
 
 
-def _of_row(found: Unwritten | None) -> dict[str, str | None]:
+def _with_row(document: contract.Answer, found: Unwritten | None) -> contract.Result:
     if found is None:
-        return {"row": None, "row_error": None}
-    return {"row": "failed" if found.given_up else "waiting", "row_error": found.said}
+        return {**document, "row": None, "row_error": None}
+    return {**document, "row": "failed" if found.given_up else "waiting", "row_error": found.said}
 
 
 def one_line(document: bytes) -> msgspec.Raw:
@@ -115,7 +116,7 @@ def one_line(document: bytes) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(document, indent=-1) if _LINE_ENDS.search(document) else document)
 
 
-def _usage(charge: Spending | None) -> dict[str, int]:
+def _usage(charge: Spending | None) -> contract.Tokens:
     """Return what all attempts of a task used, nothing where none did."""
     return {
         "input_tokens": charge.input_tokens if charge else 0,
@@ -124,7 +125,7 @@ def _usage(charge: Spending | None) -> dict[str, int]:
     }
 
 
-def error_of(row: Row) -> dict[str, Any] | None:
+def error_of(row: Row) -> contract.Failure | None:
     """Return why a task has no answer, as documents tell it; None where it has one."""
     if row.error_kind is None:
         return None

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import msgspec
 
+from nura_cli import contract
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
 from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind, UsageError
@@ -491,8 +492,13 @@ class _Intake:
         if unsaid > 0:
             more = f"{unsaid} more lines were not taken; --rejects FILE keeps them all"
             problems.append(self._problem("", f"and {more}", self._lasting))
-        counts = {f"duplicates_{status}": n for status, n in self._unanswered.items()}
-        result = {**self._counts, **counts, "enqueued_again": self._again, "hint": self._hint()}
+        result: contract.EnqueuedRecords = {
+            **contract.figures(contract.EnqueuedCounts, self._counts),
+            "duplicates_failed": self._unanswered[TaskStatus.FAILED],
+            "duplicates_cancelled": self._unanswered[TaskStatus.CANCELLED],
+            "enqueued_again": self._again,
+            "hint": self._hint(),
+        }
         return Report(result, problems, worked=True)
 
     def _problem(self, place: str, why: str, lasts: bool) -> Problem:

@@ -5,8 +5,9 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from nura_cli import contract
 from nura_cli.state import Connection, failures
 from nura_cli.state.failures import Said
 from nura_cli.state.outbox import Left
@@ -56,36 +57,41 @@ def grouped(said: Sequence[Said], n: int) -> list[Group]:
     return [*groups, Group(left, None, None)] if left > 0 else groups
 
 
-def of_tasks(db: Connection, workloads: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+def of_tasks(db: Connection, workloads: Iterable[str]) -> dict[str, list[contract.FailureGroup]]:
     """Return, for each of these workloads, what its failed tasks failed for."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in workloads}
+    found: dict[str, list[contract.FailureGroup]] = {name: [] for name in workloads}
     for one in failures.failed(db):
         if one.workload in found:
-            head = {"kind": one.kind, "code": one.code}
-            found[one.workload] += _entries(head, grouped(failures.words(db, one, LOOKED_AT), one.n))
-    return {name: _largest(entries, ("kind", "code")) for name, entries in found.items()}
+            groups = grouped(failures.words(db, one, LOOKED_AT), one.n)
+            found[one.workload] += [{"kind": one.kind, "code": one.code, **_group(group)} for group in groups]
+    return {name: _largest(entries, {"kind": None, "code": None, **_REST}) for name, entries in found.items()}
 
 
-def of_deliveries(db: Connection, workloads: Iterable[str], left: Iterable[Left]) -> dict[str, list[dict[str, Any]]]:
+def of_deliveries(
+    db: Connection, workloads: Iterable[str], left: Iterable[Left]
+) -> dict[str, list[contract.DeadGroup]]:
     """Return, for each of these workloads, why its deliveries were given up."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in workloads}
+    found: dict[str, list[contract.DeadGroup]] = {name: [] for name in workloads}
     for one in left:
         if one.status == "dead" and one.workload in found:
-            head = {"kind": one.kind}
-            found[one.workload] += _entries(head, grouped(failures.dead_words(db, one, LOOKED_AT), one.n))
-    return {name: _largest(entries, ("kind",)) for name, entries in found.items()}
+            groups = grouped(failures.dead_words(db, one, LOOKED_AT), one.n)
+            found[one.workload] += [{"kind": one.kind, **_group(group)} for group in groups]
+    return {name: _largest(entries, {"kind": None, **_REST}) for name, entries in found.items()}
 
 
-def _entries(head: dict[str, Any], groups: Iterable[Group]) -> list[dict[str, Any]]:
-    return [{**head, "message": one.words, "n": one.n, "key": one.key and json.loads(one.key)} for one in groups]
+def _group(group: Group) -> contract.Group:
+    return {"message": group.words, "n": group.n, "key": group.key and json.loads(group.key)}
 
 
-def _largest(entries: list[dict[str, Any]], head: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the largest groups, and what is left as one of no kind."""
+_REST: contract.Group = {"message": None, "n": 0, "key": None}
+_Entry = TypeVar("_Entry", bound=contract.Group)
+
+
+def _largest(entries: list[_Entry], other: _Entry) -> list[_Entry]:
+    """Return the largest groups, and what is left as one of no kind, ``other``."""
     by_size = sorted(entries, key=lambda one: -one["n"])
-    rest = sum(one["n"] for one in by_size[MOST_GROUPS:])
-    other = {**dict.fromkeys(head), "message": None, "n": rest, "key": None}
-    return [*by_size[:MOST_GROUPS], *([other] if rest else [])]
+    other["n"] = sum(one["n"] for one in by_size[MOST_GROUPS:])
+    return [*by_size[:MOST_GROUPS], *([other] if other["n"] else [])]
 
 
 def argument(key: Any) -> str:

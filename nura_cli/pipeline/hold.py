@@ -7,8 +7,8 @@ on its way at that moment.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
+from nura_cli import contract
 from nura_cli.clock import rfc3339
 from nura_cli.config import Config
 from nura_cli.pipeline import holding
@@ -39,10 +39,11 @@ def run(state: State, config: Config, scope: Scope, names: Sequence[str], until:
         holding.end_passed(db, config)
         found = [_held(db, config, scope, name, until) for name in dict.fromkeys(names)]
     new = sum(one["new"] for one in found)
-    return Report({"held": new, "already": len(found) - new, "holds": found}, worked=True)
+    result: contract.Held = {"held": new, "already": len(found) - new, "holds": found}
+    return Report(result, worked=True)
 
 
-def _held(db: Connection, config: Config, scope: Scope, name: str, until: int | None) -> dict[str, Any]:
+def _held(db: Connection, config: Config, scope: Scope, name: str, until: int | None) -> contract.HoldSet:
     """Hold one workload or provider as a person; return the entry of ``holds``."""
     before = next((one for one in actions.holds(db) if (one.scope, one.name, one.origin) == (scope, name, "")), None)
     now = Hold(scope, name, "", db.now, until, db.who, db.why)

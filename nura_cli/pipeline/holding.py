@@ -7,9 +7,10 @@ Who holds and releases, and who heeds it, shares what stands here.
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nura_cli.clock import rfc3339
+from nura_cli import contract
+from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import EX_OK, EX_PARTIAL, ProblemKind, UsageError
 from nura_cli.pipeline.report import Problem
 from nura_cli.state import Connection, State, actions, standings, tasks
@@ -75,13 +76,13 @@ def onset(hold: Hold) -> Problem:
     return replace(problem(hold), exit_code=EX_PARTIAL)
 
 
-def as_dict(hold: Hold) -> dict[str, Any]:
+def as_dict(hold: Hold) -> contract.Hold:
     """Return a hold as every command's ``--json`` shows it; ``origin`` is null for a person's."""
     return {
         "scope": hold.scope,
         "name": hold.name,
         "origin": hold.origin or None,
-        "since": rfc3339(hold.at),
+        "since": stamp(hold.at),
         "until": rfc3339(hold.until),
         "who": hold.who,
         "why": hold.why,

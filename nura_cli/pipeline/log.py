@@ -9,9 +9,9 @@ What can go wrong: nothing but the state file. It takes no lock, needs no key an
 
 import heapq
 from collections.abc import Collection, Iterator
-from typing import Any
 
-from nura_cli.clock import rfc3339
+from nura_cli import contract
+from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import UsageError
 from nura_cli.state import State, batches, history, locks, tasks
 from nura_cli.state.history import Acted, Moved, Part, Ran
@@ -47,9 +47,9 @@ def killed(ran: Ran) -> bool:
     return ran.ended_at is None and not locks.at_work(ran.pid, ran.at)
 
 
-def as_dict(one: Happened) -> dict[str, Any]:
+def as_dict(one: Happened) -> contract.LogEntry:
     """Return an entry of the log in ``--json``."""
-    at = rfc3339(one.at)
+    at = stamp(one.at)
     if isinstance(one, Ran):
         return {
             "kind": "run",
@@ -62,7 +62,7 @@ def as_dict(one: Happened) -> dict[str, Any]:
             "killed": killed(one),
             "message": one.message,
         }
-    about = {"at": at, "workload": one.workload, "batch_id": one.batch_id, "n": one.n}
+    about: contract.Entry = {"at": at, "workload": one.workload, "batch_id": one.batch_id, "n": one.n}
     if isinstance(one, Acted):
         return {"kind": "action", **about, "verb": one.verb, "who": one.who, "what": one.what, "why": one.why}
     return {"kind": one.what, **about, "from": one.old, "to": one.new, "why": one.why}

@@ -1,24 +1,14 @@
 """Pure decisions of dispatch and of its dry run: when a workload is due, how much goes into a batch, and why not more."""
 
 from collections.abc import Callable, Iterable, Iterator
-from enum import StrEnum
 from typing import NamedTuple
 
 from nura_cli.dialects.base import Frame, Limits
 from nura_cli.errors import InputError
+from nura_cli.states import Why as Why
 
 BYTES_PER_TOKEN = 4
 """A rough measure for estimates: about four bytes of English JSON make a token."""
-
-
-class Why(StrEnum):
-    """What tasks wait for."""
-
-    THRESHOLD = "threshold"  # more tasks, or more age
-    BACKOFF = "backoff"  # the time of their next attempt, or the end of an outage
-    PAUSED = "paused"  # the end of a pause of their route, or room at the provider
-    CHANGED = "changed"  # the next run: what says how they are sent was changed while this one was at work
-    HELD = "held"  # a person, who releases their workload or provider
 
 
 class Wait(NamedTuple):

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.base import Ending, Phase, RemoteBatch, stored_rejections
 from nura_cli.errors import (
@@ -126,7 +127,7 @@ def _awaited(state: State) -> list[Batch]:
     return [one for one in batches.under_way(state.db, BatchStatus.SUBMITTED) if not waiting.amiss(one)]
 
 
-def _result(job: Poll) -> dict[str, object]:
+def _result(job: Poll) -> contract.Polled:
     return {"checked": job.checked, "batches": batch_dicts(list(job.moved.values()))}
 
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
+from nura_cli import contract
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.pipeline import backoff, blame, holding, queues, recovery, search, targets
 from nura_cli.pipeline.accounts import Accounts
@@ -21,11 +21,10 @@ from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import revision
 from nura_cli.pipeline.report import Report
 from nura_cli.pricing import Prices, decimal_dollars
-from nura_cli.state import State, batches, runs, tasks
+from nura_cli.state import State, runs, tasks
 from nura_cli.state.actions import Hold
 from nura_cli.state.outcomes import Revision
 from nura_cli.state.suspects import Due
-from nura_cli.states import BatchStatus
 
 _PAGE = 1000
 """Tasks read at a time while a batch is measured."""
@@ -58,7 +57,7 @@ class DryRun(Walk):
         planned: the batches that dispatch would send.
     """
 
-    planned: list[dict[str, Any]] = field(default_factory=list)
+    planned: list[contract.PlannedBatch] = field(default_factory=list)
     _claims: dict[int, _Claims] = field(default_factory=dict)
     _suspects: dict[int, list[Due]] = field(default_factory=dict)
     _searches: dict[int, search.Search] = field(default_factory=dict)
@@ -164,7 +163,7 @@ class DryRun(Walk):
         self.planned.append(self._estimated(visit, load))
         self.worked = True
 
-    def _estimated(self, visit: Visit, load: Load) -> dict[str, Any]:
+    def _estimated(self, visit: Visit, load: Load) -> contract.PlannedBatch:
         """Return a batch as ``--json`` shows it, with what it may cost."""
         workload, (spec, dialect, _) = visit.workload, visit.rendering
         prices = Prices(dialect.price_list, self.config.providers[workload.provider].base_url)
@@ -215,10 +214,6 @@ def run(
     walk = DryRun(state=state, config=config, accounts=accounts, ignore_waits=ignore_waits)
     walk.blocked |= recovery.unproven(walk)
     queues.go(walk, queues.chosen(config, workloads))
-    result: dict[str, Any] = {
-        "batches": walk.planned,
-        "requests": sum(batch["requests"] for batch in walk.planned),
-        **walk.waiting(),
-        "unconfirmed": len(batches.under_way(state.db, BatchStatus.SUBMITTING)),
-    }
+    requests = sum(batch["requests"] for batch in walk.planned)
+    result: contract.Planned = {"batches": walk.planned, **walk.waiting(requests)}
     return Report(result, walk.problems, walk.worked)

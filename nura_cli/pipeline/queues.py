@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from nura_cli import logs
+from nura_cli import contract, logs
 from nura_cli.clock import rfc3339
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.dialects.base import Dialect
@@ -81,7 +81,7 @@ class Waits(NamedTuple):
     tasks: int
     wait: Wait
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> contract.Wait:
         """Return the entry of ``waits`` in ``--json``."""
         return {
             "workload": self.workload.name,
@@ -207,10 +207,21 @@ class Walk(ProviderRun, ABC):
             logs.decided("%s: %s tasks wait (%s): %s", workload.name, n, wait.why, wait.words)
             self.waits.append(Waits(workload, model, n, wait))
 
-    def waiting(self) -> dict[str, Any]:
-        """Return what waits, for the report: ``not_due``, tasks by reason, and ``waits``, in full."""
-        by_reason = {str(why): sum(one.tasks for one in self.waits if one.wait.why is why) for why in Why}
-        return {"not_due": by_reason, "waits": [one.as_dict() for one in self.waits]}
+    def waiting(self, requests: int) -> contract.Waiting:
+        """Return how things stand, for the report: what waits, by reason and in full, and what is not confirmed."""
+        by_reason = {why: sum(one.tasks for one in self.waits if one.wait.why is why) for why in Why}
+        return {
+            "requests": requests,
+            "not_due": {
+                "threshold": by_reason[Why.THRESHOLD],
+                "backoff": by_reason[Why.BACKOFF],
+                "paused": by_reason[Why.PAUSED],
+                "changed": by_reason[Why.CHANGED],
+                "held": by_reason[Why.HELD],
+            },
+            "waits": [one.as_dict() for one in self.waits],
+            "unconfirmed": len(batches.under_way(self.state.db, BatchStatus.SUBMITTING)),
+        }
 
 
 def guarded(walk: Walk, provider: str, workload: str, work: Callable[[], None]) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, ResultLine, Spec, rejections
 from nura_cli.dialects.vendors import dialect as dialect_of
@@ -116,7 +117,6 @@ def run(state: State, config: Config, *, progress: Callable[[int, int], None] = 
 
 def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
     """Return the report: what was settled and delivered, a problem for each workload with failures and each kind of odd line."""
-    names = ("completed", "failed", "retried", "missing", "late", "cancelled")
     for workload, kinds in job.failures.items():
         listed = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
         text = f"{workload}: {counted(kinds.total(), 'task')} failed: {listed}"
@@ -141,11 +141,8 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
                 EX_PARTIAL,
             )
         )
-    result = {
-        "tasks": {name: job.tasks[name] for name in names},
-        "rows": {name: delivered.rows[name] for name in ("written", "skipped", "delayed", "failed")},
-        "events": {name: delivered.events[name] for name in ("sent", "delayed", "dead")},
-    }
+    counted_up = {"tasks": job.tasks, "rows": delivered.rows, "events": delivered.events}
+    result = {part: none | +counted_up[part] for part, none in contract.nothing(contract.Reconciled).items()}
     worked = bool(job.tasks or delivered.rows["written"] or delivered.events["sent"])
     return Report(result, [*job.problems, *delivered.problems], worked)
 

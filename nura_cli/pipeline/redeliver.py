@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.errors import ConfigError
 from nura_cli.pipeline.plans import plan_of, unowned
@@ -99,7 +100,10 @@ def run(
                     for kind in wanted.kinds:
                         for page in _pages(job, name, kind, chosen):
                             _move(job, name, kind, page)
-    result = {f"{kind}s": {what: found[what] for what in _BECOMES} for kind, found in job.counts.items()}
+    result: contract.RedeliveredAll = {
+        "rows": contract.figures(contract.Redelivered, job.counts["row"]),
+        "events": contract.figures(contract.Redelivered, job.counts["event"]),
+    }
     return Report(result, job.problems, worked=any(found.total() for found in job.counts.values()))
 
 

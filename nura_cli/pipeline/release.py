@@ -8,9 +8,9 @@ says so.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from nura_cli.clock import rfc3339
+from nura_cli import contract
+from nura_cli.clock import rfc3339, stamp
 from nura_cli.config import Config
 from nura_cli.pipeline import backoff, holding
 from nura_cli.pipeline.report import Report, counted
@@ -41,7 +41,7 @@ def run(state: State, config: Config, scope: Scope, names: Sequence[str]) -> Rep
         released = [_released(db, config, hold) for hold in lifted]
         still = _still_held(db, config, scope, names)
     touched = {hold.name for hold in lifted} | {route.provider for route in resumed}
-    result = {
+    result: contract.Released = {
         "released": released,
         "resumed": [_resumed(route) for route in resumed],
         "not_held": [_not_held(name, passed) for name in dict.fromkeys(names) if name not in touched],
@@ -83,7 +83,7 @@ def _way(route: Route) -> str:
     return " ".join(part for part in (route.provider, route.endpoint, route.model) if part)
 
 
-def _released(db: Connection, config: Config, hold: Hold) -> dict[str, Any]:
+def _released(db: Connection, config: Config, hold: Hold) -> contract.HoldLifted:
     """Return the entry of ``released``."""
     n = holding.waiting(db, config, hold.scope, hold.name)
     waits = counted(n, "task waits", "tasks wait")
@@ -91,9 +91,9 @@ def _released(db: Connection, config: Config, hold: Hold) -> dict[str, Any]:
     return {**holding.as_dict(hold), "tasks": n, "message": message}
 
 
-def _resumed(route: Route) -> dict[str, Any]:
+def _resumed(route: Route) -> contract.PauseEnded:
     """Return the entry of ``resumed``."""
-    until = rfc3339(route.paused_until)
+    until = stamp(route.paused_until)
     why = f": {route.why}" if route.why else ""
     return {
         "provider": route.provider,
@@ -105,7 +105,7 @@ def _resumed(route: Route) -> dict[str, Any]:
     }
 
 
-def _not_held(name: str, passed: Sequence[Hold]) -> dict[str, Any]:
+def _not_held(name: str, passed: Sequence[Hold]) -> contract.NotHeld:
     """Return the entry of ``not_held``."""
     ended = next((f": its hold ended at {rfc3339(hold.until)}" for hold in passed if hold.name == name), "")
     return {"name": name, "message": f"{name} is not held{ended}"}

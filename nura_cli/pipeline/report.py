@@ -1,12 +1,12 @@
 """What a stage has to say when it ends: its problems, its exit code, and a batch as every command shows it."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
-from nura_cli import scrub
-from nura_cli.clock import rfc3339
+from nura_cli import contract, scrub
+from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, Decided, NuraError, ProblemKind
 from nura_cli.state.batches import Batch
 
@@ -75,10 +75,16 @@ class Problem:
         """The message and the hint on one line."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> contract.Error:
         """Return the entry of ``errors`` in ``--json``."""
-        names = ("provider", "workload", "batch_id", "message", "hint")
-        return {"kind": str(self.kind), **{name: getattr(self, name) for name in names}}
+        return {
+            "kind": str(self.kind),
+            "provider": self.provider,
+            "workload": self.workload,
+            "batch_id": self.batch_id,
+            "message": self.message,
+            "hint": self.hint,
+        }
 
 
 class Concerns(TypedDict, total=False):
@@ -128,10 +134,11 @@ class Report:
     """What a run did: the fields of its ``--json`` object, and its problems.
 
     Attributes:
+        result: the command's own fields, as :mod:`nura_cli.contract` has them; empty for one that failed as a whole.
         worked: whether any part of the work was done or found in order, so that a failure is one of a part.
     """
 
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     worked: bool = False
 
@@ -196,7 +203,7 @@ def counted(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def batch_dict(batch: Batch) -> dict[str, Any]:
+def batch_dict(batch: Batch) -> contract.Batch:
     """Return a batch in the one shape that every command's ``--json`` gives it."""
     return {
         "id": batch.id,
@@ -212,13 +219,13 @@ def batch_dict(batch: Batch) -> dict[str, Any]:
         "bytes": batch.bytes,
         "completed": batch.completed,
         "failed": batch.failed,
-        "created_at": rfc3339(batch.created_at),
+        "created_at": stamp(batch.created_at),
         "submitted_at": rfc3339(batch.submitted_at),
         "expires_at": rfc3339(batch.expires_at),
         "ended_at": rfc3339(batch.ended_at),
     }
 
 
-def batch_dicts(batches: Sequence[Batch]) -> list[dict[str, Any]]:
+def batch_dicts(batches: Sequence[Batch]) -> list[contract.Batch]:
     """Return several batches in that shape."""
     return [batch_dict(batch) for batch in batches]

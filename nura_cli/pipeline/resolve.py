@@ -10,6 +10,7 @@ under dispatch's lock, works in chunks, and when it is killed half-way is simply
 from collections.abc import Sequence
 from enum import StrEnum
 
+from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.base import RemoteBatch
 from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, UsageError
@@ -62,9 +63,14 @@ def run(
             )
         else:
             _adopt(state, accounts, batch, decision)
-        return Report({"done": _noted(state, names[0], f"adopted {decision}")}, worked=True)
+        return _report(_noted(state, names[0], f"adopted {decision}"))
     done = [_noted(state, name, _decide(state, config, accounts, name, decision)) for name in names]
-    return Report({"done": "; ".join(dict.fromkeys(done))}, worked=True)
+    return _report("; ".join(dict.fromkeys(done)))
+
+
+def _report(done: str) -> Report:
+    result: contract.Resolved = {"done": done}
+    return Report(result, worked=True)
 
 
 def _noted(state: State, name: str, what: str) -> str:

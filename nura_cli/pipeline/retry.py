@@ -20,8 +20,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.base import Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
@@ -272,12 +273,12 @@ def report(job: Retry, done: Counter[Fate] | None = None) -> Report:
         were left alone, and why; ``workloads``: what each was estimated at.
     """
     figures = Counter({which: job.total(which) for which in Fate}) if done is None else done
-    result: dict[str, Any] = {
+    result: contract.Retried = {
         "dry_run": done is None,
         "retried": figures[Fate.WAITS],
         "taken": figures[Fate.TAKEN],
         "rerun": figures[Fate.ANEW],
-        "left": {str(which.value): figures[which] for which in (Fate.UNCHANGED, Fate.RUNNING)},
+        "left": {"unchanged": figures[Fate.UNCHANGED], "running": figures[Fate.RUNNING]},
         "workloads": {
             workload: {"estimated_tokens": one.tokens, "estimated_cost": decimal_dollars(one.cost)}
             for workload, one in job.costs.items()

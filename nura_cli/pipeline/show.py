@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from nura_cli.clock import rfc3339
+from nura_cli import contract
+from nura_cli.clock import rfc3339, stamp
 from nura_cli.config import Config
 from nura_cli.dialects.base import Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
@@ -49,7 +50,8 @@ def run(state: State, config: Config, parts: Iterable[Selection], problems: list
     found = list(dict.fromkeys((one.workload, one.key) for one in _named(state, parts, MOST + 1)))
     histories = _Histories(state, config)
     keys = [histories.of(workload, key) for workload, key in found[:MOST]]
-    return Report({"keys": keys, "more": len(found) > MOST}, problems, worked=bool(found))
+    result: contract.Keys = {"keys": keys, "more": len(found) > MOST}
+    return Report(result, problems, worked=bool(found))
 
 
 def _named(state: State, parts: Iterable[Selection], most: int) -> list[Named]:
@@ -74,7 +76,7 @@ class _Histories:
             for event in workload.events
         }
 
-    def of(self, workload: str, key: str) -> dict[str, Any]:
+    def of(self, workload: str, key: str) -> contract.KeyShown:
         """Return the history of a key (JSON) of a workload, its newest task first."""
         found = versions.versions(self._db, workload, _identity(key))
         ids = [one.task_id for one in found]
@@ -97,7 +99,7 @@ class _Histories:
                     "superseded_by": one.superseded_by,
                     "retry_of": one.retry_of,
                     "batch_id": one.batch_id,
-                    "enqueued_at": rfc3339(one.enqueued_at),
+                    "enqueued_at": stamp(one.enqueued_at),
                     "not_before": rfc3339(one.not_before or None) if one.status is TaskStatus.PENDING else None,
                     "suspected": self._suspected(one.task_id),
                     "record": msgspec.json.decode(one.line),
@@ -110,25 +112,33 @@ class _Histories:
             ],
         }
 
-    def _held(self, workload: str) -> dict[str, Any] | None:
+    def _held(self, workload: str) -> contract.HoldShown | None:
         options = self._config.workloads.get(workload)
         found = actions.held(self._db, workload, options.provider if options else "")
-        return found and {**found._asdict(), "at": rfc3339(found.at), "until": rfc3339(found.until)}
+        return found and {
+            "scope": found.scope,
+            "name": found.name,
+            "origin": found.origin,
+            "at": stamp(found.at),
+            "until": rfc3339(found.until),
+            "who": found.who,
+            "why": found.why,
+        }
 
-    def _suspected(self, task_id: int) -> dict[str, Any] | None:
+    def _suspected(self, task_id: int) -> contract.Suspicion | None:
         """Return for the refusal of which batch a task may be to blame, and how it came under suspicion; None for most."""
         found = suspects.of(self._db, task_id)
         return found and {
             "batch_id": found.batch_id,
             "how": found.how,
-            "since": rfc3339(found.since),
+            "since": stamp(found.since),
             "code": found.code,
             "message": found.said,
         }
 
-    def _prompt(self, workload: str, version: Version) -> dict[str, Any]:
+    def _prompt(self, workload: str, version: Version) -> contract.Prompt:
         batch = _batch_of(self._db, version)
-        found = {"batch_id": batch and batch.id, "system": None, "text": None, "error": None}
+        found: contract.Prompt = {"batch_id": batch and batch.id, "system": None, "text": None, "error": None}
         try:
             spec = _spec(self._db, batch) if batch else _today(self._config, workload, version).spec
             text = render.prompt_of(workload, spec, version.line)
@@ -136,7 +146,7 @@ class _Histories:
             return {**found, "error": error.message}
         return {**found, "system": spec.system, "text": text}
 
-    def _delivery(self, workload: str, one: Told) -> dict[str, Any]:
+    def _delivery(self, workload: str, one: Told) -> contract.Delivery:
         receiver = self._labels.get((workload, one.target), "a receiver that is no longer in the configuration")
         return {
             "id": one.id,
@@ -150,7 +160,7 @@ class _Histories:
             "row": one.row,
             "row_error": one.row_error,
             "not_before": rfc3339(one.not_before or None) if one.status == "pending" else None,
-            "created_at": rfc3339(one.created_at),
+            "created_at": stamp(one.created_at),
             "done_at": rfc3339(one.done_at),
         }
 
@@ -170,13 +180,13 @@ def _by_task(rows: Iterable[Any]) -> Mapping[int, list[Any]]:
     return found
 
 
-def _attempt(one: Attempt) -> dict[str, Any]:
+def _attempt(one: Attempt) -> contract.Attempt:
     return {
         "batch_id": one.batch_id,
         "remote_id": one.remote_id,
         "provider": one.provider,
         "model": one.model or None,
-        "at": rfc3339(one.at),
+        "at": stamp(one.at),
         "outcome": one.outcome,
         "late": one.late,
         "code": one.code,
@@ -188,9 +198,12 @@ def _attempt(one: Attempt) -> dict[str, Any]:
     }
 
 
-def _usage(one: Attempt | versions.Ended) -> dict[str, int]:
-    names = ("input_tokens", "cached_input_tokens", "output_tokens")
-    return {name: getattr(one, name) for name in names}
+def _usage(*attempts: Attempt | versions.Ended) -> contract.Tokens:
+    return {
+        "input_tokens": sum(one.input_tokens for one in attempts),
+        "cached_input_tokens": sum(one.cached_input_tokens for one in attempts),
+        "output_tokens": sum(one.output_tokens for one in attempts),
+    }
 
 
 # --- what was sent, and what came back
@@ -285,7 +298,7 @@ def batch(state: State, name: str) -> Report:
     held = versions.tasks_of(state.db, found.id)
     needs = [*attention.about([found], state.clock()), *attention.cancelled([found] if found.cancelled else [])]
     settled = sum(n for status, n in held.items() if status is not TaskStatus.SUBMITTED)
-    result = {
+    result: contract.BatchShown = {
         **batch_dict(found),
         "reason": found.reason,
         "held": found.held,
@@ -296,15 +309,13 @@ def batch(state: State, name: str) -> Report:
         "tasks": {str(status): n for status, n in held.items()},
         "went_on": sum(one.n for one in ended) - settled,
         "outcomes": {one.outcome: one.n for one in ended},
-        "usage": {
-            name: sum(_usage(one)[name] for one in ended)
-            for name in ("input_tokens", "cached_input_tokens", "output_tokens")
-        },
+        "usage": _usage(*ended),
         "cost": decimal_dollars(_sum([one.cost for one in ended])),
         "attention": [need.as_dict() for need in needs],
         "log": [_line(one) for one in folded(versions.log_of(state.db, found.id))],
     }
-    return Report({"batch": result}, worked=True)
+    one_batch: contract.OneBatch = {"batch": result}
+    return Report(one_batch, worked=True)
 
 
 def find_batch(state: State, name: str) -> Batch:
@@ -334,5 +345,13 @@ def folded(log: Iterable[Moved]) -> list[Moved]:
     return found
 
 
-def _line(one: Moved) -> dict[str, Any]:
-    return {**one._asdict(), "at": rfc3339(one.at)}
+def _line(one: Moved) -> contract.LogLine:
+    return {
+        "at": stamp(one.at),
+        "what": one.what,
+        "before": one.before,
+        "after": one.after,
+        "n": one.n,
+        "why": one.why,
+        "who": one.who,
+    }

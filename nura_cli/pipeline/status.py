@@ -6,9 +6,10 @@ failures, never at all tasks, and is right while other stages run. It needs no k
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nura_cli.clock import rfc3339
+from nura_cli import contract
+from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import UsageError
 from nura_cli.pipeline import attention, backoff, failures, holding
 from nura_cli.pipeline.report import Report, batch_dicts
@@ -50,24 +51,23 @@ def run(
     under_way = [batch for batch in open_batches if batch.workload in names]
     left = outbox.left(state.db)
     unknown = _unknown_costs(state, under_way)
-    by_workload = {
-        name: _workload(state, [queue.id for queue in queues if queue.workload == name], counts, totals, unknown, now)
+    failed, dead = failures.of_tasks(state.db, names), failures.of_deliveries(state.db, names, left)
+    by_workload: dict[str, contract.WorkloadStatus] = {
+        name: {
+            **_workload(state, [queue.id for queue in queues if queue.workload == name], counts, totals, unknown, now),
+            "failures": failed[name],
+            "dead_deliveries": dead[name],
+        }
         for name in names
     }
-    for field, groups in (
-        ("failures", failures.of_tasks(state.db, names)),
-        ("dead_deliveries", failures.of_deliveries(state.db, names, left)),
-    ):
-        for name, found in groups.items():
-            by_workload[name][field] = found
     needs = attention.everything(state, open_batches, left, configured, options)
-    result = {
+    result: contract.Status = {
         "tasks": _tasks(counts),
         "workloads": by_workload,
         "batches": batch_dicts(under_way),
         "stages": _stages(state),
         "paused": _paused(state, now),
-        "holds": [holding.as_dict(hold) | {"message": holding.described(hold)} for hold in actions.holds(state.db)],
+        "holds": [{**holding.as_dict(hold), "message": holding.described(hold)} for hold in actions.holds(state.db)],
         "snapshots": _snapshots(state),
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
         "attention": [need.as_dict() for need in needs],
@@ -92,7 +92,7 @@ def _workload(
     totals: Mapping[int, Totals],
     unknown: Counter[int],
     now: int,
-) -> dict[str, Any]:
+) -> contract.WorkloadFigures:
     """Return what stands of a workload, whose queues are ``ids``."""
     ages = [at for queue in ids if (at := tasks.oldest_pending(state.db, queue)) is not None]
     return {
@@ -102,21 +102,23 @@ def _workload(
     }
 
 
-def deliveries(left: Iterable[outbox.Left]) -> dict[str, dict[str, int]]:
+def deliveries(left: Iterable[outbox.Left]) -> contract.Deliveries:
     """Return how many of a workload's deliveries wait (``pending``), and how many were refused for good."""
-    found = {"rows": {"pending": 0, "failed": 0}, "events": {"pending": 0, "dead": 0}}
+    found = Counter[tuple[str, bool]]()
     for one in left:
-        word = one.status if one.status == "pending" else {"row": "failed", "event": "dead"}[one.kind]
-        found[f"{one.kind}s"][word] += one.n
-    return found
+        found[one.kind, one.status == "pending"] += one.n
+    return {
+        "rows": {"pending": found["row", True], "failed": found["row", False]},
+        "events": {"pending": found["event", True], "dead": found["event", False]},
+    }
 
 
-def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> dict[str, int]:
+def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> contract.TaskCounts:
     """Add counts up by state; what is superseded counts as that alone."""
-    found = {str(status): 0 for status in TaskStatus} | {"superseded": 0}
+    found = Counter[str]()
     for (_, status, superseded), n in counts.items():
         found["superseded" if superseded else str(status)] += n
-    return found
+    return contract.figures(contract.TaskCounts, found)
 
 
 def _unknown_costs(state: State, under_way: Iterable[Batch]) -> Counter[int]:
@@ -128,7 +130,7 @@ def _unknown_costs(state: State, under_way: Iterable[Batch]) -> Counter[int]:
     return found
 
 
-def _spent(rows: list[Totals], unknown: int) -> dict[str, Any]:
+def _spent(rows: list[Totals], unknown: int) -> contract.Spent:
     total = Totals(*(sum(column) for column in zip(*rows, strict=True))) if rows else _NOTHING
     return {
         "usage": {
@@ -146,10 +148,10 @@ def _spent(rows: list[Totals], unknown: int) -> dict[str, Any]:
     }
 
 
-def _stages(state: State) -> dict[str, Any]:
+def _stages(state: State) -> dict[str, contract.LastRun]:
     return {
         stage: {
-            "started_at": rfc3339(run.started_at),
+            "started_at": stamp(run.started_at),
             "ok_at": rfc3339(run.ok_at),
             "exit_code": run.exit_code,
             "message": run.message,
@@ -158,34 +160,34 @@ def _stages(state: State) -> dict[str, Any]:
     }
 
 
-def _snapshots(state: State) -> list[dict[str, Any]]:
+def _snapshots(state: State) -> list[contract.Snapshot]:
     """Return the copies from before migrations that lie beside the state file."""
     return [
         {
             "path": str(one.path),
             "version": one.version,
             "bytes": one.bytes,
-            "made_at": rfc3339(one.made_at),
-            "kept_until": rfc3339(one.made_at + snapshots.KEPT_SECONDS),
+            "made_at": stamp(one.made_at),
+            "kept_until": stamp(one.made_at + snapshots.KEPT_SECONDS),
         }
         for one in snapshots.found(state.path)
     ]
 
 
-def _paused(state: State, now: int) -> list[dict[str, Any]]:
-    routes = [
+def _paused(state: State, now: int) -> list[contract.Pause]:
+    routes: list[contract.Pause] = [
         {
             "provider": route.provider,
             "endpoint": route.endpoint or None,
             "model": route.model or None,
-            "until": rfc3339(route.paused_until),
+            "until": stamp(route.paused_until),
             "why": route.why,
         }
         for route in runs.routes(state.db)
         if backoff.until(route.paused_until, now)
     ]
-    receivers = [
-        {"provider": None, "endpoint": None, "model": None, "until": rfc3339(rest.paused_until), "why": rest.why}
+    receivers: list[contract.Pause] = [
+        {"provider": None, "endpoint": None, "model": None, "until": stamp(rest.paused_until), "why": rest.why}
         for rest in outbox.pauses(state.db)
         if backoff.until(rest.paused_until, now)
     ]

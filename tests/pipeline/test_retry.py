@@ -495,7 +495,7 @@ def test_a_cancelled_key_may_be_enqueued_again(openai_spool: Spool, text: str, r
     lines = [{"id": 0, "text": text}] * 2 + [{"id": 9, "text": "record number 9"}]
     report = openai_spool.enqueue(*lines, replace=replace)
     new = "replaced" if replace and "changed" in text else "enqueued"
-    assert report.result == report.result | {"enqueued": 1, new: 2 if new == "enqueued" else 1, "duplicates": 1}
+    assert report.result.items() >= {"enqueued": 1, new: 2 if new == "enqueued" else 1, "duplicates": 1}.items()
     assert report.result["enqueued_again"] == 1
     openai_spool.settle()
     assert openai_spool.counts() == openai_spool.counts() | {"completed": 2, "cancelled": 2, "superseded": 1}
@@ -514,7 +514,7 @@ def test_a_source_does_not_bring_back_what_was_cancelled(openai_spool: Spool, tm
     openai_spool.control.fault("cancel", fraction=0)
     openai_spool.round()
     report = openai_spool.enqueue_from_source()
-    assert report.result == report.result | {"enqueued": 0, "duplicates": 1, "duplicates_cancelled": 1}
+    assert report.result.items() >= {"enqueued": 0, "duplicates": 1, "duplicates_cancelled": 1}.items()
     assert report.result["hint"] == "1 duplicate, of which 1 cancelled: nura retry echo --status cancelled"
     with sqlite3.connect(tmp_path / "app.db") as app:
         app.execute("UPDATE t SET text = 'record number 0 changed'")

@@ -17,8 +17,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 EACH_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 LAYERS = {
-    "__init__": {"pipeline", "dialects", "state", "states", "config", "config_file", "clock"},
+    "__init__": {"contract", "pipeline", "dialects", "state", "states", "config", "config_file", "clock"},
     "cli": {
+        "contract",
         "pipeline",
         "state",
         "dialects",
@@ -34,6 +35,7 @@ LAYERS = {
         "cli",
     },
     "pipeline": {
+        "contract",
         "state",
         "providers",
         "delivery",
@@ -50,12 +52,13 @@ LAYERS = {
     },
     "state": {"states", "errors", "clock", "logs", "state"},
     "providers": {"dialects", "config", "errors", "logs", "scrub", "providers", "sandbox"},
-    "delivery": {"errors", "clock", "scrub", "delivery"},
+    "delivery": {"contract", "errors", "clock", "scrub", "delivery"},
     "sandbox": {"sandbox"},
     "config": {"config_file", "dialects", "errors", "schemas", "scrub", "states"},
     "schemas": {"dialects"},
     "dialects": {"errors", "states", "pricing", "scrub", "dialects"},
     "config_file": {"errors"},
+    "contract": {"errors", "states"},
     "pricing": set[str](),
     "errors": {"scrub"},
     "scrub": set[str](),

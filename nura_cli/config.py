@@ -30,6 +30,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
 )
 
 from nura_cli import scrub
@@ -130,10 +131,24 @@ def _field_names(value: Any) -> Any:
 
 
 _LONGEST = 100 * 365 * 86400
-Seconds = Annotated[int, BeforeValidator(duration), Field(ge=0, le=_LONGEST)]
-Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+# What each of these takes as it is written, for the schema that editors read; the title says it in words.
+_DURATION = {
+    "title": "length of time",
+    "type": ["integer", "string"],
+    "minimum": 0,
+    "pattern": r"^\s*[0-9]+[0-9smhd]*\s*$",
+}
+_BYTES = {
+    "title": "size",
+    "type": ["integer", "string"],
+    "exclusiveMinimum": 0,
+    "pattern": r"^\s*[0-9]+ *[A-Za-z]*\s*$",
+}
+_FIELDS = {"title": "field or fields", "type": ["string", "array"], "items": {"type": "string"}, "minItems": 1}
+Seconds = Annotated[int, BeforeValidator(duration), Field(ge=0, le=_LONGEST), WithJsonSchema(_DURATION)]
+Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0), WithJsonSchema(_BYTES)]
 Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
-File = Annotated[Path, AfterValidator(_beside_config)]
+File = Annotated[Path, AfterValidator(_beside_config), WithJsonSchema({"title": "file", "type": "string"})]
 
 
 def _kinds() -> tuple[str, ...]:
@@ -173,8 +188,10 @@ class LimitsConfig(_Options):
 class ProviderConfig(_Options):
     """One account at one provider."""
 
-    kind: Annotated[str, PlainValidator(_kind)] = Field(description="whose API it speaks; sandbox is built in")
-    protocol: Annotated[str, PlainValidator(_protocol)] = Field(
+    kind: Annotated[str, PlainValidator(_kind), WithJsonSchema({"enum": [*_kinds()]})] = Field(
+        description="whose API it speaks; sandbox is built in"
+    )
+    protocol: Annotated[str, PlainValidator(_protocol), WithJsonSchema({"enum": [*vendors.in_sandbox()]})] = Field(
         default_factory=lambda: vendors.in_sandbox()[0], description="which API the sandbox speaks"
     )
     api_key_env: Annotated[str, AfterValidator(_variable)] | None = Field(
@@ -200,7 +217,11 @@ class ProviderConfig(_Options):
         "hold",
         description="results that were paid for and cannot be had: wait for a person, or send each task again, once",
     )
-    cleanup_after: Annotated[Seconds | None, BeforeValidator(_or_never)] = Field(
+    cleanup_after: Annotated[
+        Seconds | None,
+        BeforeValidator(_or_never),
+        WithJsonSchema({"anyOf": [_DURATION, {"const": "never"}, {"type": "null"}]}),
+    ] = Field(
         7 * 86400, description="when files of a finished batch are deleted at the provider; 0 for at once, or never"
     )
 
@@ -338,7 +359,7 @@ class WorkloadConfig(_Options):
     provider: str = Field(description="one of providers:")
     endpoint: str | None = Field(None, description="path at the vendor; default: its first for prompts")
     model: str | None = Field(None, description="model; needed with a prompt")
-    key: Annotated[str | list[str], PlainValidator(_field_names)] = Field(
+    key: Annotated[str | list[str], PlainValidator(_field_names), WithJsonSchema(_FIELDS)] = Field(
         "id", description="field (or fields) that names a record, or a path into it such as _id.$oid"
     )
     system: str | None = Field(None, description="system text, sent as it is")

@@ -601,7 +601,7 @@ class LogLine(TypedDict):
     before: Annotated[str | None, "the state before; null for a new one, and for what a person did"]
     after: Annotated[str | None, "the state after; null for what a person did"]
     n: Annotated[int, "how many"]
-    why: Annotated[str | None, "why"]
+    why: Annotated[str | None, "the reason, in words"]
     who: Annotated[str | None, "the person; null for a stage"]
 
 
@@ -806,7 +806,7 @@ MoveEntry = TypedDict(
         "n": Annotated[int, "how many"],
         "from": Annotated[str | None, "the state before; null for a new one"],
         "to": Annotated[str, "the state after"],
-        "why": Annotated[str, "why"],
+        "why": Annotated[str, "the reason, in words"],
     },
 )
 """A move of tasks, or of a batch."""
@@ -878,7 +878,7 @@ class BatchFailure(TypedDict):
     kind: Annotated[Literal["batch"], "always that"]
     code: Annotated[None, "always null"]
     http_status: Annotated[None, "always null"]
-    message: Annotated[str | None, "why"]
+    message: Annotated[str | None, "the reason, in words"]
 
 
 class BatchTold(TypedDict):

@@ -43,6 +43,21 @@ EX_PARTIAL = 3
 EX_TEMPFAIL = 75
 EX_NOPERM = 77
 EX_CONFIG = 78
+EX_INTERRUPTED = 130
+EX_TERMINATED = 143
+
+EXIT_CODES = {
+    EX_OK: "done, or nothing to do, or another run of the stage is at work",
+    EX_UNEXPECTED: "unexpected: a bug",
+    EX_USAGE: "usage",
+    EX_PARTIAL: "part of the work failed: lines rejected, tasks failed, a batch refused, one provider of several down",
+    EX_TEMPFAIL: "all of it must be tried again later: provider unreachable, state file locked, disk full",
+    EX_NOPERM: "the provider refused the key",
+    EX_CONFIG: "the configuration, or what it names as the state file is something else",
+    EX_INTERRUPTED: "told to stop (SIGINT); what was committed stays",
+    EX_TERMINATED: "told to stop (SIGTERM); what was committed stays",
+}
+"""What each exit code means. Scripts rely on them: none ever gets another meaning."""
 
 
 class ProblemKind(StrEnum):

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from nura_cli import config as configuration
+from nura_cli import contract
 from nura_cli.pipeline import (
     cancel,
     dispatch,
@@ -38,7 +39,7 @@ from nura_cli.sandbox import Control, Sandbox
 from nura_cli.state import State, batches, outbox
 from nura_cli.state.actions import Scope
 from nura_cli.state.selection import Selection
-from tests import tallies
+from tests import documents, tallies
 
 PROTOCOLS = ("openai", "anthropic")
 OPENAI_FIRST = ("openai", pytest.param("anthropic", marks=pytest.mark.long))
@@ -195,10 +196,13 @@ class Spool:
         """The state file."""
         return self.folder / "nura.db"
 
-    def _run(self, work: Callable[[State, configuration.Config, Accounts], Report]) -> Report:
+    def _run(self, work: Callable[[State, configuration.Config, Accounts], Report], *forms: Any) -> Report:
+        """Run something with the state file open; its report is what the contract says of it, in one of its forms."""
         config = configuration.load(self.path)
         with State(config.state, self.clock) as state, Accounts(config, state.path, state.state_id) as accounts:
-            return work(state, config, accounts)
+            report = work(state, config, accounts)
+        documents.check(report.result, *forms)
+        return report
 
     def enqueue(self, *records: Mapping[str, Any] | bytes, workload: str = "echo", **options: Any) -> Report:
         """Enqueue records (or raw lines)."""
@@ -209,7 +213,7 @@ class Spool:
             chosen = config.workloads[workload]
             return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [source], **options)
 
-        return self._run(work)
+        return self._run(work, contract.EnqueuedRecords)
 
     def enqueue_from_source(self, workload: str = "echo") -> Report:
         """Enqueue what the workload's own source gives."""
@@ -219,7 +223,7 @@ class Spool:
             rows = enqueue.from_source(chosen, config)
             return enqueue.run(state, chosen, accounts.dialect(chosen.provider), [rows])
 
-        return self._run(work)
+        return self._run(work, contract.EnqueuedRecords)
 
     def fill(self, n: int, workload: str = "echo") -> None:
         """Enqueue n records, with keys from 0 on."""
@@ -227,24 +231,30 @@ class Spool:
 
     def dispatch(self, **options: Any) -> Report:
         """Run dispatch."""
-        return self._run(lambda state, config, accounts: dispatch.run(state, config, accounts, **options))
+        return self._run(
+            lambda state, config, accounts: dispatch.run(state, config, accounts, **options), contract.Dispatched
+        )
 
     def preview(self, **options: Any) -> Report:
         """Run a dry run of dispatch."""
-        return self._run(lambda state, config, accounts: preview.run(state, config, accounts, **options))
+        return self._run(
+            lambda state, config, accounts: preview.run(state, config, accounts, **options), contract.Planned
+        )
 
     def poll(self, **options: Any) -> Report:
         """Run poll."""
-        return self._run(lambda state, config, accounts: poll.run(state, config, accounts, **options))
+        return self._run(lambda state, config, accounts: poll.run(state, config, accounts, **options), contract.Polled)
 
     def reconcile(self) -> Report:
         """Run reconcile."""
-        return self._run(lambda state, config, accounts: reconcile.run(state, config))
+        return self._run(lambda state, config, accounts: reconcile.run(state, config), contract.Reconciled)
 
     def resolve(self, *names: str, adopt: str | None = None, give_up: bool = False) -> Report:
         """Run resolve: with ``--resend``, unless told otherwise."""
         decision = adopt or (resolve.Decision.GIVE_UP if give_up else resolve.Decision.RESEND)
-        return self._run(lambda state, config, accounts: resolve.run(state, config, accounts, names, decision))
+        return self._run(
+            lambda state, config, accounts: resolve.run(state, config, accounts, names, decision), contract.Resolved
+        )
 
     def hold(self, *names: str, scope: Scope = "workload", until: int | None = None, why: str | None = None) -> Report:
         """Run hold, as somebody called tim."""
@@ -253,7 +263,7 @@ class Spool:
             state.db.who, state.db.why = "tim", why
             return hold.run(state, config, scope, names, until)
 
-        return self._run(work)
+        return self._run(work, contract.Held)
 
     def release(self, *names: str, scope: Scope = "workload") -> Report:
         """Run release, as somebody called ann."""
@@ -262,7 +272,7 @@ class Spool:
             state.db.who = "ann"
             return release.run(state, config, scope, names)
 
-        return self._run(work)
+        return self._run(work, contract.Released)
 
     def retry(self, *workloads: str, **chosen: Any) -> Report:
         """Run retry, as somebody who agrees to it."""
@@ -272,7 +282,7 @@ class Spool:
             meant = Selection(workloads=workloads or ["echo"], statuses=statuses, **chosen)
             return retry.run(retry.plan(state, config, [meant], []))
 
-        return self._run(work)
+        return self._run(work, contract.Retried)
 
     def show(self, *keys: str, batch: str | None = None, workload: str = "echo", **options: Any) -> dict[str, Any]:
         """Return what show says of keys of a workload, or of a batch."""
@@ -281,12 +291,15 @@ class Spool:
             chosen = Selection(workloads=[workload], keys=keys or None, **options)
             return show.run(state, config, [chosen], []) if batch is None else show.batch(state, batch)
 
-        return dict(self._run(work).result)
+        return dict(self._run(work, contract.Keys, contract.OneBatch).result)
 
     def redeliver(self, *kinds: outbox.Kind, made: bool = False, drop: bool = False, **chosen: Any) -> Report:
         """Run redeliver on what is chosen: on all, unless told otherwise."""
         wanted = redeliver.Wanted(kinds or ("row", "event"), made, drop)
-        return self._run(lambda state, config, accounts: redeliver.run(state, config, [Selection(**chosen)], wanted))
+        return self._run(
+            lambda state, config, accounts: redeliver.run(state, config, [Selection(**chosen)], wanted),
+            contract.RedeliveredAll,
+        )
 
     def cancel(
         self, *workloads: str, batch: int | None = None, under_way: bool = False, dry_run: bool = False, **chosen: Any
@@ -302,7 +315,7 @@ class Spool:
             parts = [Selection(workloads=names, **chosen)]
             return cancel.waiting(state, config, accounts, parts, workloads=names, dry_run=dry_run)
 
-        return self._run(work)
+        return self._run(work, contract.CancelledTasks, contract.CancelledBatches)
 
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""
@@ -323,7 +336,7 @@ class Spool:
         def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
             return status.run(state, config.workloads, options=lambda: config.workloads)
 
-        return dict(self._run(work).result)
+        return dict(self._run(work, contract.Status).result)
 
     def counts(self) -> dict[str, int]:
         """Return the tasks by state."""
@@ -336,7 +349,10 @@ class Spool:
         chosen = Selection(keys=None if key is None else [key], **options)
         with State(config.state) as state:
             encoded = [msgspec.json.encode(document) for document in results.stream(state, config, chosen, after=after)]
-        return [json.loads(line) for line in encoded]
+        found = [json.loads(line) for line in encoded]
+        for one in found:
+            documents.check(one, contract.Result)
+        return found
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return rows of the state file: for what no command shows."""

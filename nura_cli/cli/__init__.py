@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import typer
 
+from nura_cli.cli.completion import complete
+from nura_cli.cli.helptext import Command, Group
 from nura_cli.cli.session import Stopped, remember_common, stop_politely
 
 PANELS = {
     "Every day": ("enqueue", "dispatch", "poll", "reconcile", "run", "status", "results"),
     "Something is wrong": ("show", "hold", "release", "retry", "cancel", "redeliver", "resolve"),
     "Setting up": ("demo", "sandbox"),
-    "Keeping": ("log",),
+    "Keeping": ("log", "help"),
 }
 """The commands, each a module of its name, as ``nura --help`` lists them."""
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
@@ -24,7 +26,7 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
         name="nura",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
+        cls=Group,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(remember_common)
@@ -32,7 +34,8 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
     for panel, names in PANELS.items():
         for name in names:
             if named in (None, name):
-                app.command(name, rich_help_panel=panel)(importlib.import_module(f"nura_cli.cli.{name}").command)
+                module = importlib.import_module(f"nura_cli.cli.{name}")
+                app.command(name, cls=Command, rich_help_panel=panel)(complete(module.command))
     return app
 
 

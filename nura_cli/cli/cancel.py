@@ -7,7 +7,7 @@ import typer
 from nura_cli.cli.grammar import Asked, with_grammar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree, answer
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL, UsageError
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.states import TaskStatus
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from nura_cli.config import Config
     from nura_cli.pipeline.accounts import Accounts
     from nura_cli.state import State
+
+
+EXAMPLES = (
+    ("nura cancel classify", "withdraw what waits"),
+    ("nura cancel classify --under-way --yes", "have its batches cancelled at the provider"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG)
 
 
 @with_session

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nura_cli.cli.session import Session, plain, with_session
 from nura_cli.contract import Result
+from nura_cli.errors import EX_TEMPFAIL
 
 CONFIG = """\
 state: nura.db
@@ -31,6 +32,13 @@ workloads:
     keep: [text]
 """
 _SHOWN = 6
+
+
+EXAMPLES = (
+    ("nura demo", "see the pipeline work"),
+    ("nura demo --json", "its figures alone"),
+)
+EXIT_CODES = (EX_TEMPFAIL,)
 
 
 @with_session

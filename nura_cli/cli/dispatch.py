@@ -8,7 +8,14 @@ import typer
 from nura_cli import contract
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
+from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL
 from nura_cli.pipeline.report import Report, counted
+
+EXAMPLES = (
+    ("nura dispatch -n", "what would be sent now, about at what cost, and what waits for what"),
+    ("nura dispatch --now classify", "send what waits in a workload, few as it may be"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG)
 
 
 @with_session

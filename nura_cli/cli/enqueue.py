@@ -16,13 +16,21 @@ from nura_cli import contract
 from nura_cli.cli.rejects import Rejects
 from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.cli.stages import Done, Opened, Stage, contained, do, finish, opened
-from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, UsageError
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, InputError, UsageError
 from nura_cli.pipeline.report import Report, counted, problem
 
 if TYPE_CHECKING:
     from nura_cli.config import Config, WorkloadConfig
     from nura_cli.dialects.base import Dialect
     from nura_cli.pipeline.enqueue import Input, Source
+
+
+EXAMPLES = (
+    ("nura enqueue classify news.jsonl", "put the records of a file into the spool"),
+    ("nura enqueue classify -n --limit 3 news.jsonl", "print the first three requests, store nothing"),
+    ("nura enqueue --from-source", "read the query of every workload that has one"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

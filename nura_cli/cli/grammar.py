@@ -33,7 +33,12 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "statuses": (
         Annotated[
             list[TaskStatus] | None,
-            typer.Option("--status", help="In one of these states.", rich_help_panel=_PANEL, show_default=False),
+            typer.Option(
+                "--status",
+                help=f"In this state ({', '.join(TaskStatus)}); may be given more than once.",
+                rich_help_panel=_PANEL,
+                show_default=False,
+            ),
         ],
         None,
     ),
@@ -42,7 +47,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
             list[str] | None,
             typer.Option(
                 "--key",
-                help="With this key (a composite one as a JSON array); may be given more than once.",
+                help="With this key, a composite one as a JSON array; may be given more than once.",
                 rich_help_panel=_PANEL,
                 show_default=False,
             ),
@@ -82,7 +87,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[
             str | None,
             typer.Option(
-                help="Settled (what waits: enqueued) since then: a time or date, or how long ago, such as 2h.",
+                help="Settled since then, or enqueued, of what waits: a time, or how long ago, such as 2h.",
                 rich_help_panel=_PANEL,
                 show_default=False,
             ),

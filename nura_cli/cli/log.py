@@ -11,6 +11,7 @@ from nura_cli import contract
 from nura_cli.cli.grammar import moment
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.clock import span
+from nura_cli.errors import EX_CONFIG, EX_TEMPFAIL
 from nura_cli.pipeline import log
 from nura_cli.pipeline.report import Report, counted
 from nura_cli.state.history import Acted, Moved, Part, Ran
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 _LAST = "12h"
 _BEGINNING = 0
+
+
+EXAMPLES = (
+    ("nura log --since 2h classify", "what happened to a workload"),
+    ("nura log --batch 12", "all that happened to a batch"),
+)
+EXIT_CODES = (EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

@@ -8,8 +8,14 @@ from nura_cli import contract
 from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL, UsageError
 from nura_cli.pipeline.report import Report, counted
+
+EXAMPLES = (
+    ("nura poll -v", "ask once, and say what came home"),
+    ("nura poll --wait 30m", "stay until all batches have ended, half an hour at most"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG)
 
 
 @with_session

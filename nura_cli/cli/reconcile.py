@@ -4,7 +4,14 @@ from nura_cli import contract
 from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL
 from nura_cli.pipeline.report import Report
+
+EXAMPLES = (
+    ("nura reconcile", "settle what poll brought home, write rows, send events"),
+    ("nura reconcile -v", "the same, and say how many of each"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

@@ -7,7 +7,7 @@ import typer
 from nura_cli.cli.grammar import Asked, with_grammar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree, alone, answer
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, UsageError
 from nura_cli.pipeline.report import Problem, Report
 
 if TYPE_CHECKING:
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from nura_cli.state import State
     from nura_cli.state.outbox import Kind
     from nura_cli.state.selection import Selection
+
+
+EXAMPLES = (
+    ("nura redeliver classify --rows", "write the rows that were given up, once what was wrong is mended"),
+    ("nura redeliver classify --events --drop --yes", "let go of events that nobody can take"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

@@ -6,6 +6,13 @@ import typer
 
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.verbs import WhyOption, acting, chosen, told
+from nura_cli.errors import EX_CONFIG, EX_TEMPFAIL
+
+EXAMPLES = (
+    ("nura release classify", "send it again"),
+    ("nura release --provider sandbox", "lift its hold, and end its pauses"),
+)
+EXIT_CODES = (EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

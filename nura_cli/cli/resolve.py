@@ -8,8 +8,14 @@ from nura_cli import contract
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.cli.verbs import WhyOption, one_line, person
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL, UsageError
 from nura_cli.pipeline.report import Report
+
+EXAMPLES = (
+    ("nura resolve 12 --adopt batch_68c1", "it is that one at the provider"),
+    ("nura resolve 12 --resend --why 'not in the console'", "send its tasks again"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG)
 
 
 @with_session

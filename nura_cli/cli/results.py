@@ -8,7 +8,7 @@ import typer
 from nura_cli.cli.grammar import Asked, with_grammar
 from nura_cli.cli.session import Session, harmless, output, with_session
 from nura_cli.dialects import vendors
-from nura_cli.errors import EX_PARTIAL
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL
 from nura_cli.pipeline.report import Problem
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ def _form(value: str) -> str:
     return value
 
 
+EXAMPLES = (
+    ("nura results classify --status failed", "what has no answer, and why"),
+    ("nura results --after 1200", "what was settled since the answer with that seq"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
+
+
 @with_session
 @with_grammar
 def command(
@@ -41,7 +48,7 @@ def command(
         typer.Option(
             "--format",
             help="nura's own lines, or those of the vendor's result files with your custom_id.",
-            metavar=f"<{'|'.join(_FORMS)}>",
+            metavar="|".join(_FORMS),
             callback=_form,
         ),
     ] = _OURS,

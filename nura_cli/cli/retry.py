@@ -5,8 +5,14 @@ from dataclasses import replace
 from nura_cli.cli.grammar import Asked, with_grammar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.verbs import DryRunOption, WhyOption, YesOption, acting, agree, answer
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, UsageError
 from nura_cli.pipeline.report import Problem, Report, counted
+
+EXAMPLES = (
+    ("nura retry classify -n", "how many would be tried again, and about at what cost"),
+    ("nura retry classify --error truncated --yes", "those that failed so, without a question"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

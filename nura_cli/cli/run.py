@@ -12,12 +12,19 @@ from nura_cli import clock, contract
 from nura_cli.cli import dispatch, enqueue, poll, reconcile
 from nura_cli.cli.session import Session, document, with_session
 from nura_cli.cli.stages import Done, Opened, Stage, contained, do, opened
-from nura_cli.errors import ConfigError, UsageError
+from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL, ConfigError, UsageError
 from nura_cli.pipeline import queues, remaining, waiting
 from nura_cli.pipeline.report import Problem, Report, problem
 
 if TYPE_CHECKING:
     from nura_cli.config import WorkloadConfig
+
+
+EXAMPLES = (
+    ("nura run", "one round of everything, as a line of cron"),
+    ("nura run --wait 2h classify", "a script that wants its answers: again and again until they are there"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG)
 
 
 @with_session

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from nura_cli import __version__, config_file, contract, logs, scrub
+from nura_cli import __version__, clock, config_file, contract, logs, scrub
 from nura_cli.errors import EX_UNEXPECTED, NuraError, OutputLost, StateError
 from nura_cli.pipeline.report import Problem, Report, problem
 from nura_cli.state import State, disk
@@ -120,9 +120,13 @@ class Session:
             self.tell(text)
 
     def tell(self, text: str) -> None:
-        """Write a line to standard error. Where that cannot be (a log on a full disk), work and exit code are as ever."""
+        """Write a line to standard error. Where that cannot be (a log on a full disk), work and exit code are as ever.
+
+        With ``-v`` and off a terminal it begins with the time: such lines are kept in a file.
+        """
+        at = f"{clock.stamp(clock.now())} " if self.verbose and not sys.stderr.isatty() else ""
         try:
-            print(f"nura {self.command}: {plain(scrub.clean(text))}", file=sys.stderr, flush=True)
+            print(f"{at}nura {self.command}: {plain(scrub.clean(text))}", file=sys.stderr, flush=True)
         except OSError:
             _silence(sys.stderr)
 

@@ -12,7 +12,7 @@ import typer
 from nura_cli.cli.figures import cut, dollars
 from nura_cli.cli.grammar import Asked, with_grammar
 from nura_cli.cli.session import Session, harmless, output, plain, with_session
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, UsageError
 from nura_cli.pipeline.report import Problem, Report, counted
 
 if TYPE_CHECKING:
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 _TASKS_SHOWN = 10
 """Tasks of a key that are shown; ``--json`` has them all."""
+
+
+EXAMPLES = (
+    ("nura show classify 4", "all that became of a key: attempts, prompt, answer, deliveries"),
+    ("nura show --batch 12", "what became of a batch"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

@@ -322,6 +322,7 @@ def test_the_sandbox_serves_any_client(tmp_path: Path) -> None:
 
 def test_figures_are_said_with_their_nouns(folder: Path) -> None:
     line = b'{"id": 1, "text": "record 1"}\n'
-    assert nura("enqueue", "echo", "-v", cwd=folder, given=line).stderr == b"nura enqueue: 1 enqueued\n"
+    said = nura("enqueue", "echo", "-v", cwd=folder, given=line).stderr
+    assert re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ nura enqueue: 1 enqueued\n", said)
     again = nura("enqueue", "echo", "-v", cwd=folder, given=line).stderr
     assert again == b"nura enqueue: 0 enqueued, 1 duplicate\n"

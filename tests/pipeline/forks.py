@@ -42,6 +42,7 @@ from nura_cli.cli import (  # noqa: F401 - loaded once, before the fork
     status,
 )
 from nura_cli.providers import wire
+from tests import documents
 
 _REACHING_OUT = frozenset(
     {
@@ -122,7 +123,7 @@ def completed(
         given: what it reads on standard input, which is a file, as the two that it writes to are.
 
     Raises:
-        AssertionError: it hangs.
+        AssertionError: it hangs; or its exit code or its JSON object is none that its help names.
     """
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("in", "out", "err")]
@@ -133,6 +134,7 @@ def completed(
         code = _ended(process)
         out, err = (path.read_bytes() for path in streams[1:])
     assert code is not None, f"a command hangs: {err!r}"
+    documents.check_ended(arguments, code, out)
     return subprocess.CompletedProcess(arguments, code, out, err)
 
 

@@ -18,6 +18,7 @@ EACH_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.rel
 
 LAYERS = {
     "__init__": {"contract", "pipeline", "dialects", "state", "states", "config", "config_file", "clock"},
+    "reference": {"clock", "config", "contract", "dialects", "environment", "errors", "states"},
     "cli": {
         "contract",
         "pipeline",
@@ -58,6 +59,7 @@ LAYERS = {
     "schemas": {"dialects"},
     "dialects": {"errors", "states", "pricing", "scrub", "dialects"},
     "config_file": {"errors"},
+    "environment": set[str](),
     "contract": {"errors", "states"},
     "pricing": set[str](),
     "errors": {"scrub"},

@@ -22,5 +22,7 @@ VARIABLES = {
     "NO_PROXY": "hosts that are spoken to without a proxy",
     "SSL_CERT_FILE": "certificates that servers are checked with, instead of the system's",
     "SSL_CERT_DIR": "folder of such certificates",
-    "_NURA_COMPLETE": "set by the shell's completion script; nothing for people",
+    "_NURA_COMPLETE": "set by the shell's completion script, as the next two are; nothing for people",
+    "COMP_WORDS": "the line that bash completes",
+    "_TYPER_COMPLETE_ARGS": "the line that another shell completes",
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from nura_cli.cli.completion import complete
+from nura_cli.cli.completion import complete, typed
 from nura_cli.cli.helptext import Command, Group
 from nura_cli.cli.session import Stopped, remember_common, stop_politely
 
@@ -43,7 +43,7 @@ def main() -> None:
     """Run the command line; the exit code is the last word."""
     stop_politely()
     try:
-        build(sys.argv[1:])()
+        build(sys.argv[1:] or typed())()
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
 

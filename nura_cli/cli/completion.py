@@ -24,6 +24,11 @@ def complete(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def typed() -> list[str]:
+    """Return the words that a shell asks about, so that no other command than the one among them is loaded; else none."""
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
+
+
 def workloads(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the configured workloads that begin so."""
     return _beginning(_names(ctx, "workloads"), incomplete)

@@ -85,7 +85,7 @@ def _of_command(name: str) -> str:
     from nura_cli.cli import build
 
     group: Any = typer.main.get_command(build([name]))
-    above = typer.Context(group, info_name="nura")
+    above = typer.Context(group, info_name="nura", **group.context_settings)
     return str(typer.Context(group.commands[name], parent=above, info_name=name).get_help()) + "\n"
 
 

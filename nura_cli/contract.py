@@ -174,10 +174,14 @@ class Enqueued(EnqueuedRecords):
     errors: Annotated[list[Error], "why records were not taken; the first 20"]
 
 
+class Nothing(TypedDict):
+    """No field at all."""
+
+
 class EnqueuedSources(EnqueuedCounts):
     """What became of the records of every source: the sums, and each workload's own."""
 
-    workloads: Annotated[dict[str, EnqueuedRecords], "by workload; empty for one whose source failed"]
+    workloads: Annotated[dict[str, EnqueuedRecords | Nothing], "by workload; nothing of one whose source failed"]
 
 
 class Requests(TypedDict):
@@ -318,8 +322,8 @@ class ReconcileStage(StageEnvelope, Reconciled):
     """reconcile's part of a run."""
 
 
-class EnqueueStage(StageEnvelope, EnqueuedRecords, total=False):
-    """A source's part of a run; of one that failed, the first three fields."""
+class EnqueueStage(StageEnvelope, EnqueuedRecords):
+    """A source's part of a run."""
 
 
 class DispatchStage(StageEnvelope, Dispatched):
@@ -331,7 +335,10 @@ class Stages(TypedDict):
 
     poll: Annotated[PollStage, "its own fields, and those three"]
     reconcile: Annotated[ReconcileStage, "its own fields, and those three"]
-    enqueue: Annotated[dict[str, EnqueueStage], "by workload with a source: its own fields, and those three"]
+    enqueue: Annotated[
+        dict[str, EnqueueStage | StageEnvelope],
+        "by workload with a source: its own fields, and those three; these alone of a source that failed",
+    ]
     dispatch: Annotated[DispatchStage, "its own fields, and those three"]
 
 

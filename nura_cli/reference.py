@@ -77,7 +77,7 @@ def _listed(document: Any) -> str:
 def _below(documents: list[Any]) -> Iterator[str]:
     """Yield a section for each document that others are made of."""
     for document in _inner(documents):
-        yield f"## `{document.__name__}`\n\n{_first(document)}\n\n{_listed(document)}"
+        yield f"## `{document.__name__}`\n\n{_first(document)}\n\n{_listed(document)}".rstrip()
 
 
 def _first(thing: Any) -> str:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Self
 
 from standardwebhooks import Webhook
 
+from nura_cli import contract
+from tests import documents
+
 SECRET = "whsec_" + "bnVyYS10ZXN0LXNlY3JldC1udXJh"
 
 
@@ -64,6 +67,8 @@ class Receiver:
     def _take(self, headers: dict[str, str], body: bytes) -> int:
         with self._lock:
             event = Webhook(SECRET).verify(body, headers)
+            if "data" in event:
+                documents.check(event, contract.EventTold)
             status = self.answers.pop(0) if self.answers else 204
             if 200 <= status < 300:
                 self.got.append(Post(headers["webhook-id"], event, body))

@@ -10,14 +10,14 @@ import typer
 from nura_cli import contract
 from nura_cli.cli.helptext import page, summary
 from nura_cli.cli.session import Session, output, with_session
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_TEMPFAIL, UsageError
 from nura_cli.pipeline.report import Report
 
 EXAMPLES = (
     ("nura help fields", "every field of a line of nura results"),
     ("nura help dispatch", "the same as nura dispatch --help"),
 )
-EXIT_CODES = ()
+EXIT_CODES = (EX_TEMPFAIL,)
 _SCHEMA = "schema"
 
 

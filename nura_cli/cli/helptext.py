@@ -42,6 +42,11 @@ _VALUES = {
     "why": "WORDS",
 }
 """What a parameter's value is called, by the parameter's name; else by that name in capitals."""
+_EXAMPLES = (
+    ("nura demo", "see the whole pipeline work, in seconds"),
+    ("nura dispatch --help", "what a command does, with examples and its exit codes"),
+    ("nura help", "fields, options, exit codes, states and more: what there is to read about"),
+)
 _WIDEST = 100
 _LEFT = 26
 """Columns of what stands left of a description, at most."""
@@ -74,6 +79,7 @@ class Group(TyperGroup):
             panels.setdefault(command.rich_help_panel, []).append((name, summary(command)))
         sections = [*panels.items(), *_parameters(self.get_params(ctx))]
         formatter.write(page(f"{ctx.command_path} [OPTIONS] COMMAND ...", self.help, sections))
+        formatter.write("\n".join(["", _heading("Examples"), *_examples(_EXAMPLES)]) + "\n")
 
 
 def summary(command: Any) -> str:

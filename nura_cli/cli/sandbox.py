@@ -8,13 +8,13 @@ import typer
 
 from nura_cli.cli.session import Session, with_session
 from nura_cli.dialects import vendors
-from nura_cli.errors import EX_CONFIG, UsageError
+from nura_cli.errors import UsageError
 
 EXAMPLES = (
     ("nura sandbox --port 0", "serve on a free port, and print the addresses"),
     ("nura sandbox --delay 30s box.db", "batches take half a minute; remember them in that file"),
 )
-EXIT_CODES = (EX_CONFIG,)
+EXIT_CODES = ()
 
 
 @with_session

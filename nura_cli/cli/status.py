@@ -10,7 +10,7 @@ import typer
 from nura_cli import clock
 from nura_cli.cli.figures import cut, dollars
 from nura_cli.cli.session import Session, output, plain, with_session
-from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError
+from nura_cli.errors import EX_CONFIG, EX_TEMPFAIL, ConfigError
 from nura_cli.pipeline import status
 from nura_cli.pipeline.failures import argument
 from nura_cli.pipeline.report import counted
@@ -25,7 +25,7 @@ EXAMPLES = (
     ("nura status", "counts, last runs, money, and what needs a person"),
     ("nura status classify --json", "the same of one workload, for a program"),
 )
-EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
+EXIT_CODES = (EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from nura_cli import contract
 from nura_cli.delivery.events import Command
 from nura_cli.errors import ConfigError
 from nura_cli.pipeline import deliver, documents
 from nura_cli.pipeline.deliver import MOST_TRIES
+from tests import documents as contracted
 from tests.conftest import Spool
 from tests.receiver import SECRET, Receiver
 
@@ -340,7 +342,10 @@ def test_the_document_that_expressions_look_at_is_a_line_of_results(openai_spool
 def told(spool: Spool) -> list[dict[str, Any]]:
     """Return what the command was told, in order."""
     path = spool.folder / "told.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for event in found:
+        contracted.check(event, contract.EventTold)
+    return found
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """The reference that ships with nura: what it says is what the code says, and nothing is left out."""
 
 import ast
+import configparser
 import json
-import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from nura_cli import config_file, contract, errors, reference
 from nura_cli.cli import COMMANDS, build, helptext
 from nura_cli.cli import help as topics
 from nura_cli.config import Config
+from nura_cli.delivery.events import Event, Webhook
 from nura_cli.environment import VARIABLES
 from nura_cli.states import TaskStatus, Why
-from tests.conftest import need
+from tests.receiver import SECRET
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(nura_cli.__file__).parent
@@ -225,22 +227,40 @@ def test_the_crontab_lines_are_those_of_the_example() -> None:
         assert line in example or line.replace("$NURA enqueue --from-source; ", "") in example
 
 
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    service, timer = (text for kind, text in SAMPLES if kind == "ini")
+UNITS = {
+    "service": {
+        "Unit": {"Description", "Wants", "After"},
+        "Service": {"Type", "User", "Environment", "ExecStart", "SuccessExitStatus", "TimeoutStopSec", "UMask"},
+    },
+    "timer": {"Unit": {"Description"}, "Timer": {"OnCalendar", "Persistent"}, "Install": {"WantedBy"}},
+}
+"""What a unit of systemd's may say, as far as these say it (systemd.unit, .service, .exec and .timer)."""
+
+
+def test_the_units_are_such(tmp_path: Path) -> None:
+    """By systemd's own word, where it is there."""
+    units = dict(zip(UNITS, (text for kind, text in SAMPLES if kind == "ini"), strict=True))
     program = tmp_path / "nura"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    (tmp_path / "nura.service").write_text(service.replace("/usr/local/bin/nura", str(program)))
-    (tmp_path / "nura.timer").write_text(timer)
-    done = subprocess.run(
-        [need("systemd-analyze", "systemd"), "verify", "--man=no", tmp_path / "nura.service", tmp_path / "nura.timer"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
-    )
-    assert [line for line in done.stderr.splitlines() if str(tmp_path) in line or "nura" in line] == []
+    for kind, text in units.items():
+        parser = configparser.RawConfigParser()
+        parser.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their capitals
+        parser.read_string(text)
+        assert {name: {*parser[name]} for name in parser.sections()} == UNITS[kind]
+        (tmp_path / f"nura.{kind}").write_text(text.replace("/usr/local/bin/nura", str(program)))
+    if verify := shutil.which("systemd-analyze"):
+        files = [tmp_path / f"nura.{kind}" for kind in units]
+        done = subprocess.run(
+            [verify, "verify", "--man=no", *files], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert [line for line in done.stderr.splitlines() if "nura" in line] == []
+
+
+def test_the_headers_are_those_of_a_post() -> None:
+    post = Webhook("https://ops.example/hook", SECRET)
+    assert post._headers(Event("evt_1", b"{}")).keys() == contract.HEADERS.keys()
+    post.close()
 
 
 def test_pages_are_markdown_without_broken_parts() -> None:

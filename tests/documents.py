@@ -60,7 +60,7 @@ def _unlike(value: Any, kind: Any) -> Iterator[str]:
         yield f"{value!r} is no {kind.__name__}"
 
 
-def check_ended(arguments: Sequence[str], code: int, out: bytes) -> None:
+def check_ended(arguments: Sequence[str], code: int, out: bytes = b"") -> None:
     """Assert that a command ended with a code that its help names, and that what it printed with ``--json`` has a form of its."""
     name = next((one for one in arguments if one in COMMANDS), None)
     if name is None or code < 0:

@@ -85,6 +85,7 @@ class Command:
             kill_at: the number (from 1) of the call that reaches out at which it kills itself; None lets it end.
             patience: seconds it waits for a provider's answer; None for as long as nura does.
         """
+        self._arguments = arguments
         self._out = folder / f"{id(self)}.out"
         given = (folder, self._out, now, arguments, kill_at, patience)
         self._process = _context.Process(target=_run, args=given, daemon=True)
@@ -109,6 +110,7 @@ class Command:
         out = self._out.read_text() if self._out.exists() else ""
         self._out.unlink(missing_ok=True)
         assert code is not None, f"a command hangs: {out}"
+        documents.check_ended(self._arguments, code)
         return Ended(code, out)
 
 

@@ -50,10 +50,10 @@ class AcmeSpool(Spool):
         """Tell the vendor how to behave."""
         self.told = told
 
-    def _run(self, work: Callable[[State, configuration.Config, Accounts], Report]) -> Report:
+    def _run(self, work: Callable[[State, configuration.Config, Accounts], Report], *forms: Any) -> Report:
         (self.folder / "acme").mkdir(exist_ok=True)
         (self.folder / "acme" / "told").write_text(json.dumps({"now": self.clock(), **self.told}))
-        return super()._run(work)
+        return super()._run(work, *forms)
 
     def remotes(self) -> list[str]:
         """Return the batches that the vendor still has."""

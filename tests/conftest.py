@@ -201,6 +201,7 @@ class Spool:
         config = configuration.load(self.path)
         with State(config.state, self.clock) as state, Accounts(config, state.path, state.state_id) as accounts:
             report = work(state, config, accounts)
+        documents.check_configuration(self.path.read_text())
         documents.check(report.result, *forms)
         return report
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
 
-from nura_cli import contract
+import jsonschema_rs
+
+from nura_cli import config_file, contract, reference
 from nura_cli.cli import COMMANDS
 from nura_cli.cli.helptext import EVERY
 
@@ -16,6 +18,18 @@ def check(document: Any, *forms: Any) -> None:
     """Assert that a document has one of these forms: of each type or sequence of types, all fields of which it has."""
     found = [list(differences(document, form)) for form in forms]
     assert not forms or [] in found, found
+
+
+@functools.cache
+def check_configuration(text: str) -> None:
+    """Assert that a configuration, which nura takes, is valid by the schema that editors go by."""
+    found = _schema().iter_errors(config_file.load(text)[0])
+    assert [error.message for error in found] == []
+
+
+@functools.cache
+def _schema() -> Any:
+    return jsonschema_rs.Draft202012Validator(reference.config_schema())
 
 
 def differences(document: Any, form: Any) -> Iterator[str]:

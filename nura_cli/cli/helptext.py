@@ -47,7 +47,7 @@ _EXAMPLES = (
     ("nura dispatch --help", "what a command does, with examples and its exit codes"),
     ("nura help", "fields, options, exit codes, states and more: what there is to read about"),
 )
-_WIDEST = 100
+_NARROWEST, _WIDEST = 40, 100
 _LEFT = 26
 """Columns of what stands left of a description, at most."""
 
@@ -95,7 +95,7 @@ def _examples(given: Iterable[Row]) -> Iterator[str]:
 
 def _width() -> int:
     """Return how wide a line may be: as wide as the terminal is, and no wider than is easily read."""
-    return min(shutil.get_terminal_size().columns, _WIDEST)
+    return max(_NARROWEST, min(shutil.get_terminal_size().columns, _WIDEST))
 
 
 def page(usage: str, text: str | None, sections: Iterable[Section]) -> str:

@@ -275,6 +275,7 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
     for arguments, banned in (
         (["enqueue", "echo"], ["openai", "anthropic", "sqlite_utils", "genai_prices"]),
         (["log"], ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec"]),
+        (["help", "fields"], ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich", "jinja2", "sqlalchemy"]),
         (
             ["status", "--json"],
             ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec"],

@@ -64,23 +64,23 @@ class ProblemKind(StrEnum):
     """What kind of problem it is: the closed list of ``errors[].kind`` in ``--json``. Each of the types below has one."""
 
     UNEXPECTED = "unexpected"  # nobody foresaw it: a bug
-    USAGE = "usage"
-    INPUT = "input"
-    CONFIG = "config"
-    KEY_REFUSED = "key_refused"
-    BUSY = "busy"
-    STATE = "state"
-    STATE_CORRUPT = "state_corrupt"
-    STATE_NEWER = "state_newer"
-    DATABASE = "database"
-    PROVIDER = "provider"
-    UNREACHABLE = "unreachable"
-    INCOMPLETE = "incomplete"
-    HELD = "held"
-    REFUSED = "refused"
-    RATE_LIMITED = "rate_limited"
-    NOT_FOUND = "not_found"
-    UNCONFIRMED = "unconfirmed"
+    USAGE = "usage"  # the command line asks for something that cannot be done
+    INPUT = "input"  # a line, a record or a row is not taken; the others are
+    CONFIG = "config"  # the configuration cannot be used, or not for this
+    KEY_REFUSED = "key_refused"  # the provider does not accept the key
+    BUSY = "busy"  # another run holds what this one needs
+    STATE = "state"  # the state file or the spool cannot be used now: locked, disk full, read-only
+    STATE_CORRUPT = "state_corrupt"  # it is damaged, or something else
+    STATE_NEWER = "state_newer"  # a newer nura wrote it
+    DATABASE = "database"  # the application's database cannot be used now
+    PROVIDER = "provider"  # a provider could not be spoken to, or its answer could not be used
+    UNREACHABLE = "unreachable"  # it cannot be reached, or does not answer
+    INCOMPLETE = "incomplete"  # fewer answers came than it counts
+    HELD = "held"  # something waits for a person
+    REFUSED = "refused"  # it said no, for certain
+    RATE_LIMITED = "rate_limited"  # it said no, for now (429)
+    NOT_FOUND = "not_found"  # it knows no such batch or file
+    UNCONFIRMED = "unconfirmed"  # what became of a request with an effect is not known
     # What happened in a run that goes on, and ends nothing by itself:
     TASK = "task"  # tasks failed for good
     CANCELLED = "cancelled"  # somebody cancelled a batch at the provider

@@ -4,6 +4,7 @@
 one is stale. Pages without a function here are written by hand.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from enum import EnumType, StrEnum
@@ -17,7 +18,7 @@ from nura_cli import clock, contract, states
 from nura_cli.config import Config
 from nura_cli.dialects import vendors
 from nura_cli.environment import VARIABLES
-from nura_cli.errors import EXIT_CODES
+from nura_cli.errors import EXIT_CODES, ProblemKind
 
 FOLDER = Path(__file__).with_name("help")
 
@@ -105,6 +106,7 @@ def json_() -> Iterator[str]:
         if not forms:
             yield f"## `nura {command}`\n\nIts lines are JSON without it: `nura help fields`."
     yield from _below([contract.Envelope, *named])
+    yield f"## Kinds of problems: `errors[].kind`\n\n{_word(ProblemKind)}"
 
 
 def events() -> Iterator[str]:
@@ -112,6 +114,7 @@ def events() -> Iterator[str]:
     yield "# Events: what commands and webhooks get"
     yield "What a command of `events:` gets on its standard input, one JSON object a line, and a webhook as the body of a POST. Sent at least once, under an id that stays the same, in order for one key."
     yield _listed(contract.EventTold)
+    yield f"## Types\n\n{_word(states.EventType)}"
     yield from _below([contract.EventTold])
     yield "## How a receiver answers"
     yield "A command ends with 0 where it has them all, with 75 where it can take nothing now, with anything else where it refuses them. A webhook answers 2xx, 429 or 503 (heeding `Retry-After`), or anything else."
@@ -215,16 +218,15 @@ def _word(kind: EnumType) -> str:
 
 
 def _comments(kind: EnumType) -> dict[str, str]:
-    """Return the comment behind each word of an enumeration, as it stands in ``states.py``."""
-    source = Path(states.__file__).read_text(encoding="utf-8")
-    body = source.partition(f"class {kind.__name__}(")[2].partition("\n\n\n")[0]
-    lines = [line.partition("  # ") for line in body.splitlines() if ' = "' in line]
+    """Return the comment behind each word of an enumeration."""
+    lines = [line.partition("  # ") for line in inspect.getsource(kind).splitlines() if ' = "' in line]
     return {line.split('"')[1]: comment for line, _, comment in lines}
 
 
 def states_() -> Iterator[str]:
     """Yield the page of states."""
     yield "# States of tasks and batches, and why they move"
+    yield "Whatever is *paused* goes on by itself, at a time. What is *held* waits for a person: a workload or provider for `nura release` (or the time given with `--until`), a batch for `nura resolve`."
     for title, kind, arrows in (
         ("A task", states.TaskStatus, states.TASK_ARROWS),
         ("A batch", states.BatchStatus, states.BATCH_ARROWS),

@@ -95,11 +95,11 @@ def check_arrow(arrows: Mapping[_Status, Mapping[_Status, str]], old: _Status, n
 class EventType(StrEnum):
     """What the application can be told of."""
 
-    TASK_COMPLETED = "task.completed"
-    TASK_FAILED = "task.failed"
-    TASK_CANCELLED = "task.cancelled"
-    BATCH_COMPLETED = "batch.completed"
-    BATCH_FAILED = "batch.failed"
+    TASK_COMPLETED = "task.completed"  # it has an answer; told after its row was written
+    TASK_FAILED = "task.failed"  # it has none, for good; told after its row was written
+    TASK_CANCELLED = "task.cancelled"  # it was cancelled; told after its row was written, where there is `set_cancelled`
+    BATCH_COMPLETED = "batch.completed"  # every task of it is accounted for; told after all its rows
+    BATCH_FAILED = "batch.failed"  # it was refused, is surely absent, or its results are lost
 
 
 class ErrorKind(StrEnum):

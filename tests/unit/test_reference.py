@@ -22,7 +22,8 @@ from nura_cli.cli import help as topics
 from nura_cli.config import Config
 from nura_cli.delivery.events import Event, Webhook
 from nura_cli.environment import VARIABLES
-from nura_cli.states import TaskStatus, Why
+from nura_cli.errors import ProblemKind
+from nura_cli.states import BatchStatus, ErrorKind, EventType, Excuse, TaskStatus, Why
 from tests.receiver import SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,13 @@ def test_each_field_is_described(document: Any) -> None:
     for field in contract.fields(document):
         assert len(field.description) > 3, field.name
         assert reference._type(field.type)
+
+
+@pytest.mark.parametrize("words", [TaskStatus, BatchStatus, ErrorKind, EventType, Excuse, ProblemKind, Why])
+def test_each_word_of_a_closed_list_is_explained(words: Any) -> None:
+    told = reference._comments(words)
+    assert told.keys() == set(words)
+    assert all(len(comment) > 2 for comment in told.values())
 
 
 def test_lists_of_words_and_figures_by_word_are_the_same() -> None:

@@ -38,7 +38,9 @@ from nura_cli.pipeline.report import Report
 from nura_cli.sandbox import Control, Sandbox
 from nura_cli.state import State, batches, outbox
 from nura_cli.state.actions import Scope
+from nura_cli.state.answers import Charge
 from nura_cli.state.selection import Selection
+from nura_cli.state.spending import Sums
 from tests import documents, tallies
 
 PROTOCOLS = ("openai", "anthropic")
@@ -135,6 +137,21 @@ class Clock:
         """Move this clock, and the provider's."""
         self.time += seconds
         self._control.advance(seconds)
+
+
+_SUMMED = (
+    "count(*), sum(outcome <> 'answered'), sum(input_tokens), sum(cached_input_tokens), sum(cache_write_tokens),"
+    " sum(output_tokens), sum(coalesce(cost, 0)), sum(coalesce(list_cost, 0)), sum(cost IS NULL)"
+)
+_SPENT_ON = (*Charge._fields, "outcome")
+LEDGER = (
+    f"SELECT at - at % 86400, lane_id, provider, model, {_SUMMED} FROM"
+    f" (SELECT b.sent_at AS at, b.lane_id, b.provider, b.model, a.{', a.'.join(_SPENT_ON)} FROM attempts a"
+    " JOIN batches b ON b.id = a.batch_id WHERE b.sent_at IS NOT NULL AND a.outcome <> 'render'"
+    f" UNION ALL SELECT at, lane_id, provider, model, {', '.join(_SPENT_ON)} FROM trials) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+)
+KEPT = f"SELECT day, lane_id, provider, model, {', '.join(Sums._fields)} FROM spending ORDER BY 1, 2, 3, 4"
+"""The sums of the ledger, and those that are kept of it."""
 
 
 class Spool:
@@ -372,6 +389,7 @@ class Spool:
         )
         kept = self.rows("SELECT lane_id, status, superseded, n FROM counts WHERE n > 0 ORDER BY 1, 2, 3")
         assert real == kept
+        self.check_sums()
         lost = "SELECT k.key FROM keys k LEFT JOIN tasks t ON t.id = k.task_id WHERE t.id IS NULL OR t.superseded_by IS NOT NULL"
         assert self.rows(lost) == []
         beside = (
@@ -387,6 +405,15 @@ class Spool:
         assert self.control.billing()["twice"]["custom_id"] == []
         for answer in self.results(statuses=["completed"], workloads=["echo"]):
             assert f"record number {answer['key']} " in answer["text"] + " ", answer
+
+    def check_sums(self) -> None:
+        """Assert that the kept sums are those of the ledger, by day, queue, provider and model, and a queue's totals those of all."""
+        assert self.rows(KEPT) == self.rows(LEDGER)
+        figures = (
+            "sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(cost), sum(list_cost), sum(unpriced)"
+        )
+        of_lanes = f"SELECT lane_id, {figures} FROM %s GROUP BY lane_id HAVING sum(input_tokens + output_tokens + cost + unpriced)"
+        assert self.rows(of_lanes % "spending") == self.rows(of_lanes % "totals")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,7 @@ PANELS = {
     "Every day": ("enqueue", "dispatch", "poll", "reconcile", "run", "status", "results"),
     "Something is wrong": ("show", "hold", "release", "retry", "cancel", "redeliver", "resolve"),
     "Setting up": ("demo", "sandbox"),
-    "Keeping": ("log", "help"),
+    "Keeping": ("log", "cost", "help"),
 }
 """The commands, each a module of its name, as ``nura --help`` lists them."""
 COMMANDS = tuple(name for names in PANELS.values() for name in names)

@@ -86,7 +86,8 @@ class Classifier:
             return Charge(cost=None, list_cost=None)
         billed = model if self._prices.known(model) else self._spec.model
         paid, listed = self._prices.cost(billed, usage) or (None, None)
-        return Charge(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, paid, listed)
+        read, written = usage.cached_input_tokens, usage.cache_write_tokens
+        return Charge(usage.input_tokens, read, usage.output_tokens, paid, listed, written)
 
 
 def _credible(answer: Answer) -> Usage | None:

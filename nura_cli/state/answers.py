@@ -37,6 +37,10 @@ class Charge(NamedTuple):
     output_tokens: int = 0
     cost: int | None = 0
     list_cost: int | None = 0
+    cache_write_tokens: int = 0
+
+
+_CHARGE = ", ".join(Charge._fields)
 
 
 class Failure(NamedTuple):
@@ -154,8 +158,8 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
 def _enter(db: Connection, ended: Iterable[tuple[int | None, Settled]]) -> None:
     """Enter attempts into the ledger, each with the batch that it was."""
     db.executemany(
-        "INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, param, excused, input_tokens,"
-        " cached_input_tokens, output_tokens, cost, list_cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, param, excused, {_CHARGE})"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [(s.task_id, batch_id, db.now, *_outcome(s.failure), s.excused, *s.charge) for batch_id, s in ended],
     )
 
@@ -288,8 +292,8 @@ def late(
             billed.append(charge)
             continue
         added = db.execute(
-            "INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, input_tokens, cached_input_tokens,"
-            " output_tokens, cost, list_cost, stray) VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, {_CHARGE}, stray)"
+            " VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?, ?, ?)",
             (task_id, batch_id, db.now, *charge, orphan),
         ).rowcount
         billed += [charge] * added
@@ -300,8 +304,8 @@ def late(
 def _found_again(db: Connection, queue: int, batch_id: int, task_id: int, charge: Charge) -> bool:
     """Put what an attempt cost that was taken for lost into its place in the ledger; return whether there is one."""
     found = db.execute(
-        "UPDATE attempts SET late = 1, input_tokens = ?, cached_input_tokens = ?, output_tokens = ?, cost = ?,"
-        " list_cost = ? WHERE task_id = ? AND batch_id = ? AND stray = '' AND late = 0 AND cost IS NULL"
+        f"UPDATE attempts SET late = 1, ({_CHARGE}) = (?, ?, ?, ?, ?, ?)"
+        " WHERE task_id = ? AND batch_id = ? AND stray = '' AND late = 0 AND cost IS NULL"
         " AND outcome IN ('lost', 'missing')",
         (*charge, task_id, batch_id),
     ).rowcount

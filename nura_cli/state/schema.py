@@ -462,7 +462,103 @@ CREATE INDEX tasks_tried ON tasks (lane_id, attempts) WHERE status = 'pending' A
 ALTER TABLE answers ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
 """
 
-STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
+_SUMS = """spending (day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
+        output_tokens, cost, list_cost, unpriced)"""
+_ADD = """ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, unanswered = unanswered + excluded.unanswered,
+        input_tokens = CAST(input_tokens + excluded.input_tokens AS INTEGER),
+        cached_input_tokens = CAST(cached_input_tokens + excluded.cached_input_tokens AS INTEGER),
+        cache_write_tokens = CAST(cache_write_tokens + excluded.cache_write_tokens AS INTEGER),
+        output_tokens = CAST(output_tokens + excluded.output_tokens AS INTEGER),
+        cost = CAST(cost + excluded.cost AS INTEGER), list_cost = CAST(list_cost + excluded.list_cost AS INTEGER),
+        unpriced = unpriced + excluded.unpriced"""
+_CHANGE = """(new.outcome <> 'answered') - (old.outcome <> 'answered'),
+        new.input_tokens - old.input_tokens, new.cached_input_tokens - old.cached_input_tokens,
+        new.cache_write_tokens - old.cache_write_tokens, new.output_tokens - old.output_tokens,
+        coalesce(new.cost, 0) - coalesce(old.cost, 0), coalesce(new.list_cost, 0) - coalesce(old.list_cost, 0),
+        (new.cost IS NULL) - (old.cost IS NULL)"""
+
+SIXTH = (
+    """
+-- How many of the input's tokens were written to the provider's cache; 0 for attempts of earlier releases.
+ALTER TABLE attempts ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0;
+
+-- Append-only: requests that were tried at once, outside of any batch, at list price. outcome is 'unknown', and so is the cost,
+-- until the answer has come. at: when it was sent.
+CREATE TABLE trials (
+    id INTEGER PRIMARY KEY,
+    lane_id INTEGER NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    outcome TEXT NOT NULL DEFAULT 'unknown',
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    cached_input_tokens INTEGER NOT NULL DEFAULT 0,
+    cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0,
+    cost INTEGER,
+    list_cost INTEGER
+) STRICT;
+
+-- The sums of attempts and trials, which stay when these go. day: when it began (UTC), of a batch's attempts that on which its
+-- create was sent; what was never sent is not counted. unanswered: those that gave no answer that was of use. unpriced: those of
+-- unknown cost. Triggers keep it, whichever release writes the ledger; past 64 bits a sum stays at the largest.
+CREATE TABLE spending (
+    day INTEGER NOT NULL,
+    lane_id INTEGER NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    unanswered INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    cached_input_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    list_cost INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    PRIMARY KEY (day, lane_id, provider, model)
+) STRICT, WITHOUT ROWID;
+
+-- What stands in the ledger already, row by row: nothing is sorted, and memory stays flat.
+INSERT INTO @SUMS@
+    SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 1, a.outcome <> 'answered', a.input_tokens,
+        a.cached_input_tokens, 0, a.output_tokens, coalesce(a.cost, 0), coalesce(a.list_cost, 0), a.cost IS NULL
+    FROM attempts a CROSS JOIN batches b ON b.id = a.batch_id WHERE b.sent_at IS NOT NULL AND a.outcome <> 'render'
+    @ADD@;
+
+CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.outcome <> 'render' BEGIN
+    INSERT INTO @SUMS@
+    SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 1, new.outcome <> 'answered', new.input_tokens,
+        new.cached_input_tokens, new.cache_write_tokens, new.output_tokens, coalesce(new.cost, 0), coalesce(new.list_cost, 0),
+        new.cost IS NULL
+    FROM batches b WHERE b.id = new.batch_id AND b.sent_at IS NOT NULL
+    @ADD@;
+END;
+
+CREATE TRIGGER attempts_corrected AFTER UPDATE ON attempts WHEN new.outcome <> 'render' BEGIN
+    INSERT INTO @SUMS@
+    SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 0, @CHANGE@
+    FROM batches b WHERE b.id = new.batch_id AND b.sent_at IS NOT NULL
+    @ADD@;
+END;
+
+CREATE TRIGGER trials_entered AFTER INSERT ON trials BEGIN
+    INSERT INTO @SUMS@ VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 1, new.outcome <> 'answered',
+        new.input_tokens, new.cached_input_tokens, new.cache_write_tokens, new.output_tokens, coalesce(new.cost, 0),
+        coalesce(new.list_cost, 0), new.cost IS NULL)
+    @ADD@;
+END;
+
+CREATE TRIGGER trials_ended AFTER UPDATE ON trials BEGIN
+    INSERT INTO @SUMS@ VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 0, @CHANGE@)
+    @ADD@;
+END;
+""".replace("@SUMS@", _SUMS)
+    .replace("@ADD@", _ADD)
+    .replace("@CHANGE@", _CHANGE)
+)
+
+STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
 """The migrations, in their order. One that was released is never changed: a file says how many of them it has had."""
 VERSION = len(STEPS)
 

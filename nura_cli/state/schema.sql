@@ -207,11 +207,113 @@ CREATE TABLE attempts (
     said TEXT,
     param TEXT,
     excused TEXT,
+    cache_write_tokens INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (task_id, batch_id, stray)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_batch ON attempts (batch_id);
 CREATE INDEX attempts_refused ON attempts (batch_id) WHERE outcome IN ('refused', 'render');
 CREATE INDEX attempts_excused ON attempts (batch_id) WHERE excused IS NOT NULL;
+
+-- Append-only: requests that were tried at once, outside of any batch, at list price. outcome is 'unknown', and so is the cost,
+-- until the answer has come. at: when it was sent.
+CREATE TABLE trials (
+    id INTEGER PRIMARY KEY,
+    lane_id INTEGER NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    outcome TEXT NOT NULL DEFAULT 'unknown',
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    cached_input_tokens INTEGER NOT NULL DEFAULT 0,
+    cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0,
+    cost INTEGER,
+    list_cost INTEGER
+) STRICT;
+
+-- The sums of attempts and trials, which stay when these go. day: when it began (UTC), of a batch's attempts that on which its
+-- create was sent; what was never sent is not counted. unanswered: those that gave no answer that was of use. unpriced: those of
+-- unknown cost. Triggers keep it, whichever release writes the ledger; past 64 bits a sum stays at the largest.
+CREATE TABLE spending (
+    day INTEGER NOT NULL,
+    lane_id INTEGER NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    unanswered INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    cached_input_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    list_cost INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    PRIMARY KEY (day, lane_id, provider, model)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.outcome <> 'render' BEGIN
+    INSERT INTO spending (day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
+        output_tokens, cost, list_cost, unpriced)
+    SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 1, new.outcome <> 'answered', new.input_tokens,
+        new.cached_input_tokens, new.cache_write_tokens, new.output_tokens, coalesce(new.cost, 0), coalesce(new.list_cost, 0),
+        new.cost IS NULL
+    FROM batches b WHERE b.id = new.batch_id AND b.sent_at IS NOT NULL
+    ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, unanswered = unanswered + excluded.unanswered,
+        input_tokens = CAST(input_tokens + excluded.input_tokens AS INTEGER),
+        cached_input_tokens = CAST(cached_input_tokens + excluded.cached_input_tokens AS INTEGER),
+        cache_write_tokens = CAST(cache_write_tokens + excluded.cache_write_tokens AS INTEGER),
+        output_tokens = CAST(output_tokens + excluded.output_tokens AS INTEGER),
+        cost = CAST(cost + excluded.cost AS INTEGER), list_cost = CAST(list_cost + excluded.list_cost AS INTEGER),
+        unpriced = unpriced + excluded.unpriced;
+END;
+
+CREATE TRIGGER attempts_corrected AFTER UPDATE ON attempts WHEN new.outcome <> 'render' BEGIN
+    INSERT INTO spending (day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
+        output_tokens, cost, list_cost, unpriced)
+    SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 0, (new.outcome <> 'answered') - (old.outcome <> 'answered'),
+        new.input_tokens - old.input_tokens, new.cached_input_tokens - old.cached_input_tokens,
+        new.cache_write_tokens - old.cache_write_tokens, new.output_tokens - old.output_tokens,
+        coalesce(new.cost, 0) - coalesce(old.cost, 0), coalesce(new.list_cost, 0) - coalesce(old.list_cost, 0),
+        (new.cost IS NULL) - (old.cost IS NULL)
+    FROM batches b WHERE b.id = new.batch_id AND b.sent_at IS NOT NULL
+    ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, unanswered = unanswered + excluded.unanswered,
+        input_tokens = CAST(input_tokens + excluded.input_tokens AS INTEGER),
+        cached_input_tokens = CAST(cached_input_tokens + excluded.cached_input_tokens AS INTEGER),
+        cache_write_tokens = CAST(cache_write_tokens + excluded.cache_write_tokens AS INTEGER),
+        output_tokens = CAST(output_tokens + excluded.output_tokens AS INTEGER),
+        cost = CAST(cost + excluded.cost AS INTEGER), list_cost = CAST(list_cost + excluded.list_cost AS INTEGER),
+        unpriced = unpriced + excluded.unpriced;
+END;
+
+CREATE TRIGGER trials_entered AFTER INSERT ON trials BEGIN
+    INSERT INTO spending (day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
+        output_tokens, cost, list_cost, unpriced) VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 1, new.outcome <> 'answered',
+        new.input_tokens, new.cached_input_tokens, new.cache_write_tokens, new.output_tokens, coalesce(new.cost, 0),
+        coalesce(new.list_cost, 0), new.cost IS NULL)
+    ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, unanswered = unanswered + excluded.unanswered,
+        input_tokens = CAST(input_tokens + excluded.input_tokens AS INTEGER),
+        cached_input_tokens = CAST(cached_input_tokens + excluded.cached_input_tokens AS INTEGER),
+        cache_write_tokens = CAST(cache_write_tokens + excluded.cache_write_tokens AS INTEGER),
+        output_tokens = CAST(output_tokens + excluded.output_tokens AS INTEGER),
+        cost = CAST(cost + excluded.cost AS INTEGER), list_cost = CAST(list_cost + excluded.list_cost AS INTEGER),
+        unpriced = unpriced + excluded.unpriced;
+END;
+
+CREATE TRIGGER trials_ended AFTER UPDATE ON trials BEGIN
+    INSERT INTO spending (day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
+        output_tokens, cost, list_cost, unpriced) VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 0, (new.outcome <> 'answered') - (old.outcome <> 'answered'),
+        new.input_tokens - old.input_tokens, new.cached_input_tokens - old.cached_input_tokens,
+        new.cache_write_tokens - old.cache_write_tokens, new.output_tokens - old.output_tokens,
+        coalesce(new.cost, 0) - coalesce(old.cost, 0), coalesce(new.list_cost, 0) - coalesce(old.list_cost, 0),
+        (new.cost IS NULL) - (old.cost IS NULL))
+    ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, unanswered = unanswered + excluded.unanswered,
+        input_tokens = CAST(input_tokens + excluded.input_tokens AS INTEGER),
+        cached_input_tokens = CAST(cached_input_tokens + excluded.cached_input_tokens AS INTEGER),
+        cache_write_tokens = CAST(cache_write_tokens + excluded.cache_write_tokens AS INTEGER),
+        output_tokens = CAST(output_tokens + excluded.output_tokens AS INTEGER),
+        cost = CAST(cost + excluded.cost AS INTEGER), list_cost = CAST(list_cost + excluded.list_cost AS INTEGER),
+        unpriced = unpriced + excluded.unpriced;
+END;
 
 CREATE TABLE counts (
     lane_id INTEGER NOT NULL,

@@ -277,6 +277,10 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
         (["log"], ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec"]),
         (["help", "fields"], ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich", "jinja2", "sqlalchemy"]),
         (
+            ["cost"],
+            ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec", "sqlalchemy"],
+        ),
+        (
             ["status", "--json"],
             ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec"],
         ),

@@ -373,6 +373,7 @@ class Walk(RuleBasedStateMachine):
         tally["steps"] += 1
         assert sum(self.spool.counts().values()) == self.accepted + self.rerun()
         assert self.billed_twice() == {}, self.story()
+        self.spool.check_sums()
 
     def rerun(self) -> int:
         """Return how many tasks were made to run others again."""

@@ -140,14 +140,19 @@ def test_a_table_takes_the_words_of_its_enum_and_no_other(tmp_path: Path, table:
 
 
 ADDS = re.compile(
-    r"CREATE TABLE|CREATE INDEX|INSERT INTO|UPDATE meta"
+    r"CREATE TABLE|CREATE INDEX|CREATE TRIGGER|INSERT INTO|UPDATE meta"
     r"|ALTER TABLE \w+ ADD COLUMN \w+ [A-Z]+($| DEFAULT \S+$| NOT NULL DEFAULT \S+$)"
 )
 
 
 def statements(script: str) -> Iterator[str]:
     """Yield the statements of a migration, without comments."""
-    yield from (text for part in re.sub(r"--.*", "", script).split(";") if (text := " ".join(part.split())))
+    statement = ""
+    for part in re.sub(r"--.*", "", script).split(";")[:-1]:
+        statement += f"{' '.join(part.split())}; "
+        if sqlite3.complete_statement(statement):
+            yield statement.strip("; ")
+            statement = ""
 
 
 def test_migrations_only_add() -> None:

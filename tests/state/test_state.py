@@ -23,6 +23,7 @@ from nura_cli.state.answers import Charge, Failure, Settled
 from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.selection import Selection
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
+from tests.conftest import KEPT, LEDGER
 
 NOW = 1_800_000_000
 
@@ -193,6 +194,7 @@ def test_a_file_of_each_earlier_version_is_brought_up_to_date(tmp_path: Path) ->
             assert described(state.db) == wanted
             assert state.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             counted(state)
+            assert state.db.execute(KEPT).fetchall() == state.db.execute(LEDGER).fetchall() != []
             assert [row.key for page in answers.pages(state.db) for row in page] == ["0", "1"]
             if dump.stem in ("version_1", "version_2"):
                 assert [batch.status for batch in batches.under_way(state.db)] == [BatchStatus.SUBMITTED]

@@ -115,6 +115,7 @@ STAGES = (
     "retry",
     "cancel",
     "log",
+    "cost",
     "show",
     "redeliver",
 )

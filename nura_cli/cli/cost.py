@@ -1,0 +1,137 @@
+"""nura cost."""
+
+import csv
+import io
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from nura_cli import clock
+from nura_cli.cli.figures import dollars, short, short_dollars
+from nura_cli.cli.grammar import moment
+from nura_cli.cli.session import Session, output, plain, with_session
+from nura_cli.errors import UsageError
+from nura_cli.pipeline import cost
+from nura_cli.pipeline.cost import Period
+
+
+@with_session
+def command(
+    session: Session,
+    month: Annotated[
+        str | None, typer.Option(help="Of this month (UTC), such as 2026-11.", show_default="this month")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="From the day (UTC) of this time or date on, or of so long ago, such as 30d.", show_default=False
+        ),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="… and of days before then.", show_default=False)] = None,
+    by: Annotated[
+        str, typer.Option(help=f"What to tell apart, with commas: {', '.join(cost.GROUPS)}.", metavar="WHAT,…")
+    ] = "workload",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Say what was spent, and what the same had cost without batches."""
+    if as_csv and session.json:
+        raise UsageError("--csv and --json are two forms of the same", hint="give one of them")
+    groups = cost.groups(by)
+    period = _period(month, moment("--since", since), moment("--until", until), groups)
+    outline = session.outline()
+    with session.state(outline.state, newer=True) as state:
+        report = cost.run(state, groups, period)
+    if not session.json:
+        with output() as out:
+            out.write("".join((_csv if as_csv else _table)(report.result)).encode())
+    session.finish(report)
+
+
+def _period(month: str | None, begin: int | None, end: int | None, groups: Sequence[str]) -> Period:
+    """Return the days that are meant: this month's, where nothing is said, or all, to be told apart by month."""
+    if month is not None:
+        if begin is not None or end is not None:
+            raise UsageError("--month says both ends", hint="give --month alone, or --since and --until")
+        return cost.month(month)
+    if begin is None and end is None and "month" not in groups:
+        return cost.this_month(clock.now())
+    return cost.since(begin, end)
+
+
+class _Column(NamedTuple):
+    """A column of figures: its heading for a person and for a program, its value, whether it is left out where all are 0."""
+
+    heading: str
+    name: str
+    value: Callable[[dict[str, Any]], Any]
+    always: bool = True
+
+
+_COLUMNS = (
+    _Column("attempts", "attempts", lambda row: row["attempts"]),
+    _Column("no answer", "unanswered", lambda row: row["unanswered"], always=False),
+    _Column("in", "input_tokens", lambda row: row["usage"]["input_tokens"]),
+    _Column("cached", "cached_input_tokens", lambda row: row["usage"]["cached_input_tokens"], always=False),
+    _Column("written", "cache_write_tokens", lambda row: row["usage"]["cache_write_tokens"], always=False),
+    _Column("out", "output_tokens", lambda row: row["usage"]["output_tokens"]),
+    _Column("paid", "paid", lambda row: row["cost"]["paid"]),
+    _Column("list", "list", lambda row: row["cost"]["list"]),
+    _Column("saved", "saved", lambda row: row["cost"]["saved"]),
+    _Column("unpriced", "unpriced_attempts", lambda row: row["cost"]["unpriced_attempts"], always=False),
+)
+
+
+def _csv(found: dict[str, Any]) -> Iterator[str]:
+    """Yield CSV as RFC 4180 has it. No text in it is a formula to a spreadsheet: a model's name comes from outside."""
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow([*found["by"], *(column.name for column in _COLUMNS)])
+    for row in found["rows"]:
+        names = (plain(row[name]) for name in found["by"])
+        rows.writerow(
+            [
+                *(f"'{name}" if name[:1] in "=+-@" else name for name in names),
+                *(column.value(row) for column in _COLUMNS),
+            ]
+        )
+    yield text.getvalue()
+
+
+def _table(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table: for a person with what is not nothing, to fit the terminal, else with all in full."""
+    rows = [*found["rows"], found["total"]]
+    if not sys.stdout.isatty():
+        yield from _lines(found["by"], rows, _COLUMNS, str, dollars)
+        return
+    columns = [column for column in _COLUMNS if column.always or any(column.value(row) for row in rows)]
+    width = shutil.get_terminal_size().columns
+    lines = list(_lines(found["by"], rows, columns, "{:,}".format, dollars))
+    if max(map(len, lines)) > width + len("\n"):
+        lines = list(_lines(found["by"], rows, columns, short, short_dollars))
+    yield from lines
+
+
+def _lines(
+    by: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    columns: Sequence[_Column],
+    figures: Callable[[int], str],
+    money: Callable[[str], str],
+) -> Iterator[str]:
+    """Yield rows in columns under their headings, figures and money written so; the last row is the total."""
+
+    def cell(value: Any) -> str:
+        return figures(value) if isinstance(value, int) else money(value)
+
+    cells = [[*by, *(column.heading for column in columns)]]
+    for row in rows:
+        names = [plain(row[name]) for name in by] if row is not rows[-1] else ["total", *[""] * (len(by) - 1)]
+        cells.append([*names, *(cell(column.value(row)) for column in columns)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        left = [text.ljust(width) for text, width in zip(line[: len(by)], widths, strict=False)]
+        right = [text.rjust(width) for text, width in zip(line[len(by) :], widths[len(by) :], strict=True)]
+        yield "  ".join([*left, *right]).rstrip() + "\n"

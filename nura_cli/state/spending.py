@@ -1,0 +1,54 @@
+"""What was spent, from the sums that triggers keep beside the ledger: nothing here looks at an attempt."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nura_cli.state.connection import Connection
+
+
+class Sums(NamedTuple):
+    """What attempts, and requests tried outside of batches, came to. Money in pico-dollars.
+
+    Attributes:
+        unanswered: how many gave no answer that was of use: failed, expired, lost, come too late, or of a second sending.
+        input_tokens: all of the input, what was read from the provider's cache or written to it included.
+        unpriced: how many have an unknown cost; the money is that of the others.
+    """
+
+    attempts: int = 0
+    unanswered: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    list_cost: int = 0
+    unpriced: int = 0
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Return both together."""
+        return Sums(*map(int.__add__, self, other))
+
+
+class Spent(NamedTuple):
+    """What one workload spent on one model of a provider on one day (unix seconds at its beginning, UTC)."""
+
+    day: int
+    workload: str
+    provider: str
+    model: str
+    sums: Sums
+
+
+_COLUMNS = ", ".join(f"s.{name}" for name in Sums._fields)
+
+
+def spent(db: Connection, since: int, until: int) -> Iterator[Spent]:
+    """Yield what was spent on the days that begin at ``since`` or later, and before ``until`` (unix seconds), by day."""
+    rows = db.execute(
+        f"SELECT s.day, w.name, s.provider, s.model, {_COLUMNS} FROM spending s JOIN lanes l ON l.id = s.lane_id"
+        " JOIN workloads w ON w.id = l.workload_id WHERE s.day >= ? AND s.day < ? ORDER BY s.day",
+        (since, until),
+    )
+    for day, workload, provider, model, *sums in rows:
+        yield Spent(day, workload, provider, model, Sums(*sums))

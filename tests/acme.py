@@ -50,6 +50,7 @@ class AcmeDialect:
     results_kept = KEPT
     limits = Limits(requests=3, bytes=10_000, inputs=None, line_bytes=4_000)
     endpoints: tuple[str, ...] = ("/generate",)
+    at_once = frozenset[str]()
     embeddings = frozenset[str]()
     account_options = frozenset({"project"})
     params_set = frozenset({"engine", "ask"})
@@ -179,6 +180,10 @@ class AcmeProvider:
         if self.told.get("lose"):
             raise lost
         return self.retrieve(remote_id)
+
+    def answer(self, endpoint: str, body: bytes) -> bytes:
+        """Not part of what Acme does."""
+        raise NotImplementedError
 
     def page(self, cursor: str | None = None) -> Page:
         """Return two batches, newest first."""

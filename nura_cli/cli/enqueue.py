@@ -98,9 +98,14 @@ def _given(
 ) -> list[Given]:
     if source:
         return from_sources(config, [workload] if workload is not None else sourced(config))
-    chosen = config.workload(str(workload))
-    inputs: list[Input] = [_source(stack, file, chosen.name) for file in files or [Path("-")]]
-    return [Given(workload=chosen, dialect=_dialect(config, chosen), inputs=lambda: inputs, source=False)]
+    return [from_files(stack, config, str(workload), files or [Path("-")])]
+
+
+def from_files(stack: contextlib.ExitStack, config: "Config", workload: str, files: Sequence[Path]) -> Given:
+    """Return what files give to a workload, ``-`` for standard input. Raises UsageError: one cannot be opened."""
+    chosen = config.workload(workload)
+    inputs: list[Input] = [_source(stack, file, chosen.name) for file in files]
+    return Given(workload=chosen, dialect=_dialect(config, chosen), inputs=lambda: inputs, source=False)
 
 
 def sourced(config: "Config") -> list[str]:

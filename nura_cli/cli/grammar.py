@@ -134,7 +134,7 @@ class Asked:
 
         check_known(state, config, self.workloads)
         kind, code = _error(self.error)
-        keys = [_identity(key) for key in self.keys]
+        keys = [identity(key) for key in self.keys]
         for found in selection.unknown(state.db, self.workloads, keys):
             raise UsageError(_unknown(found))
         return Selection(
@@ -236,7 +236,8 @@ def _key_of(text: str) -> str:
     return key_of(json.loads(text) if text[:1] in ("[", '"') else text).identity
 
 
-def _identity(key: str) -> str:
+def identity(key: str) -> str:
+    """Return a key as ``--key`` takes it in its text form. Raises UsageError: it is none."""
     try:
         return _key_of(key)
     except (ValueError, InputError) as error:

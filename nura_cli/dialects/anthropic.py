@@ -135,6 +135,7 @@ class AnthropicDialect:
     results_kept = 29 * 86400  # from creation (Message Batches guide)
     limits = _LIMITS
     endpoints: tuple[str, ...] = ("/v1/messages",)
+    at_once = frozenset(endpoints)
     embeddings = frozenset[str]()
     account_options = frozenset[str]()
     params_set = writing.PARAMS_SET

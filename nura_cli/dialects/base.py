@@ -181,7 +181,8 @@ class Dialect(Protocol):
         results_kept: how long results can be had after a create, in seconds.
         limits: what one batch may hold.
         endpoints: those that prompts are rendered for; the first is the default.
-        embeddings: those of them that answer with vectors, and so take neither a system text nor a schema.
+        at_once: those of them that answer a single request, outside of a batch, with the same body.
+        embeddings: those of the endpoints that answer with vectors, and so take neither a system text nor a schema.
         account_options: options of a provider, beyond those that all have, which say whose account it is.
         params_set: request options that nura sets itself.
         params_set_by_schema: those that it sets where there is an answer schema.
@@ -203,6 +204,7 @@ class Dialect(Protocol):
     results_kept: int
     limits: Limits
     endpoints: tuple[str, ...]
+    at_once: frozenset[str]
     embeddings: frozenset[str]
     account_options: frozenset[str]
     params_set: frozenset[str]

@@ -174,6 +174,7 @@ class OpenAIDialect:
     results_kept = 30 * 86400  # batch files (Batch guide)
     limits = _LIMITS
     endpoints: tuple[str, ...] = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+    at_once = frozenset(endpoints)
     embeddings = frozenset({"/v1/embeddings"})
     account_options = frozenset({"organization", "project"})
     params_set = writing.PARAMS_SET

@@ -42,6 +42,11 @@ class Documents:
         pairs = zip(self.of(rows), (unwritten.get(row.task_id) for row in rows), strict=True)
         return [_with_row(document, found) for document, found in pairs]
 
+    def of_one(self, row: Row, charge: Spending, spec: Spec) -> contract.Answer:
+        """Return the document of an answer that no batch gave, to a request that was rendered with ``spec``."""
+        self._specs[row.revision or ""] = spec
+        return self._document(row, charge)
+
     def _document(self, row: Row, charge: Spending | None) -> contract.Answer:
         answer = self._answer(row)
         answered = row.status == "completed"

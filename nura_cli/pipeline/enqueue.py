@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeVar
 
 import msgspec
 
@@ -49,6 +49,7 @@ MOST_PRINTED = 20
 """Rejected lines that are reported one by one; ``--rejects`` gets them all."""
 
 
+Made = TypeVar("Made")
 Lines = Generator[lines.Line, None, None]
 """Lines of an input; whoever stops half-way closes them, and with them what they come from."""
 
@@ -544,9 +545,20 @@ def preview(
     key_prefix: str = "",
 ) -> Iterator[bytes | InputError]:
     """Yield the requests that the first ``limit`` lines would become, or why a line would be rejected; stores nothing."""
-    reader = Reader(workload, dialect, key_prefix)
     prompt = compiled(workload, spec.prompt)
     body = dialect.body(spec) if prompt else None
+
+    def request(n: int, read: Read) -> bytes:
+        content = body(prompt.render(record_of(read.line))) if prompt and body else read.keep
+        return dialect.request(b"preview-%d" % n, spec.endpoint if prompt else read.queue[1], content)
+
+    return first(Reader(workload, dialect, key_prefix), sources, limit, request)
+
+
+def first(
+    reader: Reader, sources: Iterable[Input], limit: int, made: "Callable[[int, Read], Made]"
+) -> "Iterator[Made | InputError]":
+    """Yield what is made of the first ``limit`` lines, each given with its number, or why a line would be rejected; stores nothing."""
     shown = 0
     for source in sources:
         with closing(source.lines(reader.limit)) as given:
@@ -555,10 +567,7 @@ def preview(
                     return
                 shown += 1
                 try:
-                    read = reader.read(line)
-                    request = body(prompt.render(record_of(line.data))) if prompt and body else read.keep
-                    endpoint = spec.endpoint if prompt else read.queue[1]
-                    yield dialect.request(b"preview-%d" % shown, endpoint, request)
+                    yield made(shown, reader.read(line))
                 except InputError as error:
                     named = line.whole or source.lasting
                     place = source.place(line) if named else f"line {line.number}"

@@ -70,6 +70,18 @@ class AnthropicProvider:
                 )
             )
 
+    def answer(self, endpoint: str, body: bytes) -> bytes:
+        """Return the response to one request outside of a batch: its very bytes are sent. Sends exactly once."""
+        headers = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "raw"}
+        return self._caller.answer(
+            lambda: self._client.post(
+                endpoint,
+                content=body,
+                cast_to=object,
+                options={"headers": headers, "timeout": wire.ANSWER_SECONDS},
+            )
+        )
+
     def page(self, cursor: str | None = None) -> Page:
         """Return one page of the account's batches, newest first."""
         return self._caller.page(

@@ -5,8 +5,8 @@ Only dispatch, poll and those who help them hold a :class:`Provider`. What is sa
 
 Errors of a :class:`Provider` (all from :mod:`nura_cli.errors`): ``KeyRefused`` (401, 403), ``RateLimited`` (429),
 ``NotFound`` (404), ``Refused`` (any other certain no: 400, 402, 413, 422), ``Unreachable`` (nothing of the request left, or a
-read or delete had no usable answer), and, from :meth:`Provider.create` alone, ``Unconfirmed`` (the request left, and no
-answer says what became of it).
+read or delete had no usable answer), and, from :meth:`Provider.create` and :meth:`Provider.answer` alone, ``Unconfirmed`` (the
+request left, and no answer says what became of it).
 """
 
 from collections.abc import Callable, Sequence
@@ -70,6 +70,18 @@ class Provider(Protocol):
 
         Raises:
             Unconfirmed: the request may have had its effect.
+        """
+        ...
+
+    def answer(self, endpoint: str, body: bytes) -> bytes:
+        """Return the response to one request outside of a batch, as it came: a JSON object. Sends exactly once.
+
+        Args:
+            endpoint: one of the dialect's ``at_once``.
+            body: the request's, as it would stand in a batch.
+
+        Raises:
+            Unconfirmed: the request may have been answered, and paid for.
         """
         ...
 

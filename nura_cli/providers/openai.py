@@ -86,6 +86,18 @@ class OpenAIProvider:
             )
         )
 
+    def answer(self, endpoint: str, body: bytes) -> bytes:
+        """Return the response to one request outside of a batch: its very bytes are sent. Sends exactly once."""
+        headers = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "true"}
+        return self._caller.answer(
+            lambda: self._client.post(
+                endpoint.removeprefix("/v1"),  # the base URL has it
+                content=body,
+                cast_to=object,
+                options={"headers": headers, "timeout": wire.ANSWER_SECONDS},
+            )
+        )
+
     def page(self, cursor: str | None = None) -> Page:
         """Return one page of the account's batches, newest first."""
         return self._caller.page(

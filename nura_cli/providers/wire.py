@@ -33,6 +33,9 @@ SEND_SECONDS = 900.0
 """The most patience, with a large request file: so long its server may look into 256 MB before it answers."""
 _ABSENT = frozenset((404, 405, 501))
 """HTTP statuses with which a service answers that it has no such thing, be it a batch or a whole endpoint."""
+ANSWER_SECONDS = 600.0
+"""How long a model may take for one answer (the SDKs' own default)."""
+_TRYING = "trying a request"
 _CHUNK_BYTES = 1 << 17
 _SPARE_BYTES = 16 * 1024 * 1024
 _NO_LIST = object()
@@ -165,6 +168,19 @@ class Caller:
         if remote is None:
             raise Unconfirmed(f"{self._name}: {what}: the answer names no batch", provider=self._name)
         return remote
+
+    def answer(self, call: Callable[[], Any]) -> bytes:
+        """Return the JSON object, as it came, with which a single request is answered.
+
+        Raises:
+            Unconfirmed: it is not certain that nothing happened.
+        """
+        made = self._made(_TRYING, call, effect=True)
+        status = made.http_response.status_code
+        if not isinstance(self._json(made), dict):
+            words = f"{self._name}: {_TRYING}: the answer is not JSON (HTTP {status})"
+            raise Unconfirmed(words, http_status=status, provider=self._name)
+        return bytes(made.http_response.content)
 
     def retrieve(self, remote_id: str, call: Callable[[], Any]) -> RemoteBatch:
         """Return the batch that was asked for; an answer about anything else is no answer."""

@@ -1,4 +1,4 @@
-"""The sandbox's Anthropic side: Message Batches, models and counts of tokens, as the vendor's API reference describes them."""
+"""The sandbox's Anthropic side: Message Batches, messages, models and counts of tokens, as the vendor's API reference describes them."""
 
 import hashlib
 import json
@@ -27,7 +27,11 @@ MODELS = ("claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-5")
 """The models that are listed where the settings name none; any other is answered too."""
 _MODEL_SINCE = 1_767_225_600
 """When every model was released, as unix seconds: the first of January 2026."""
-_ROUTES = {"/v1/messages/count_tokens": {"POST": "count"}, "/v1/models": {"GET": "models"}}
+_ROUTES = {
+    "/v1/messages/count_tokens": {"POST": "count"},
+    "/v1/messages": {"POST": "answer"},
+    "/v1/models": {"GET": "models"},
+}
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _EDGE = (
     b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n"
@@ -107,6 +111,8 @@ def handle(store: Store, request: Request, name: str) -> Reply:
         return _list(store, request)
     if name == "count":
         return _count(store, request)
+    if name == "answer":
+        return _answer(store, request)
     if name == "models":
         return _models(store, request)
     if name == "model":
@@ -192,12 +198,7 @@ def _model_json(model: str) -> dict[str, Any]:
 
 
 def _count(store: Store, request: Request) -> Reply:
-    try:
-        params = request.json(MOST_COUNTED_BYTES)
-    except ValueError as error:
-        raise failure(400, f"The request body is not valid: {error}") from error
-    if not isinstance(params, dict):
-        raise failure(400, "The request body is not valid: it is no object")
+    params = _params(request)
     try:
         problem = count_problem_of(params)
         tokens = 0 if problem else count(params)
@@ -208,6 +209,33 @@ def _count(store: Store, request: Request) -> Reply:
     if not work.exists(params["model"], store.settings().models):
         raise failure(404, f"model: {params['model']}")
     return Json({"input_tokens": tokens})
+
+
+def _params(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a request brings, or raise the vendor's 400."""
+    try:
+        params = request.json(MOST_COUNTED_BYTES)
+    except ValueError as error:
+        raise failure(400, f"The request body is not valid: {error}") from error
+    if not isinstance(params, dict):
+        raise failure(400, "The request body is not valid: it is no object")
+    return params
+
+
+def _answer(store: Store, request: Request) -> Reply:
+    """Answer a request outside of a batch, as a batch would, and bill it at once."""
+    params = _params(request)
+    try:
+        problem = problem_of(params, request.headers.get("anthropic-version", ""))
+        if problem:
+            raise failure(400, problem)
+        if not work.exists(params["model"], store.settings().models):
+            raise failure(404, f"model: {params['model']}")
+        message, usage = respond(params, None)
+    except ODD as error:
+        raise failure(400, f"The request is not valid: {error}") from error
+    store.bill_one(request.account, work.encoded(params), usage)
+    return Json(message)
 
 
 # Create

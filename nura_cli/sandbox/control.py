@@ -72,7 +72,8 @@ class Control:
 
         ``requests`` answered (each counted), ``distinct`` bodies among them, ``input_tokens``, ``output_tokens``,
         ``creates`` that arrived, ``accepted`` ones, and ``twice``: what was billed more than once, as ``custom_id`` and as
-        ``digest`` (sha256) of the request's body.
+        ``digest`` (sha256) of the request's body. All of that is of batches; ``synchronous`` has ``requests`` and tokens of
+        what was answered at once, at list price.
         """
         found: dict[str, Any] = self._call("billing")
         return found

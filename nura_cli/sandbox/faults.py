@@ -5,7 +5,7 @@ Every fault is a JSON object ``{"what": KIND, ...}``. All kinds know ``times`` (
 is meant where none is given.
 
 Of an exchange, by ``route`` (a glob over upload, files, file, download, create, list, retrieve, cancel, delete, models, model,
-count, upload_create, upload_part, upload_complete, upload_cancel; ``*``), ``path`` (a glob over the path) and ``method``:
+count, answer (a request outside of a batch), upload_create, upload_part, upload_complete, upload_cancel; ``*``), ``path`` (a glob over the path) and ``method``:
 
 ``latency``      ``seconds`` (1); goes together with another fault
 ``status``       ``status`` (500), ``retry_after``, ``code``, ``message``: the vendor's error with this status, nothing done

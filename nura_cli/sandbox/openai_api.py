@@ -1,4 +1,4 @@
-"""The sandbox's OpenAI side: files, batches and models, as the vendor's Batch guide and API reference describe them."""
+"""The sandbox's OpenAI side: files, batches, models and single requests, as the vendor's Batch guide and API reference describe them."""
 
 import secrets
 from pathlib import Path
@@ -10,7 +10,7 @@ from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, n
 from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.openai_errors import Problem, failure, object_of
 from nura_cli.sandbox.openai_files import FILE_LASTS, check_name, check_purpose, check_ready, file_json, lasts
-from nura_cli.sandbox.openai_requests import counted
+from nura_cli.sandbox.openai_requests import counted, respond
 from nura_cli.sandbox.openai_work import errors_in, refused_for, step
 from nura_cli.sandbox.store import Store, account_of
 
@@ -52,6 +52,8 @@ def route(request: Request) -> str:
     }
     if not request.path.startswith("/v1/") or not parts:
         return "unknown"
+    if request.path.rstrip("/") in ENDPOINTS and method == "POST":
+        return "answer"
     if parts[0] == "models" and len(parts) > 1:
         return "model" if method == "GET" else "unknown"
     return routes.get((parts[0], len(parts)), {}).get(method, "unknown")
@@ -90,6 +92,8 @@ def handle(store: Store, request: Request, name: str) -> Reply:
         return _models(store, request, name)
     if name == "count":
         return _count(store, request)
+    if name == "answer":
+        return _answer(store, request)
     if name == "create":
         return _create(store, request)
     if name == "list":
@@ -178,6 +182,22 @@ def _count(store: Store, request: Request) -> Reply:
     if body.get("model"):
         _check_model(store, str(body["model"]))
     return Json({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+def _answer(store: Store, request: Request) -> Reply:
+    """Answer a request outside of a batch, as a batch would, and bill it at once."""
+    body = object_of(request)
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        raise failure(400, "you must provide a model parameter", param="model")
+    _check_model(store, body["model"])
+    try:
+        answer, usage = respond(request.path.rstrip("/"), body, store.now())
+    except Problem as problem:
+        raise failure(400, problem.message, code=problem.code, param=problem.param) from problem
+    store.bill_one(request.account, work.encoded(body), usage)
+    if "no_usage" in store.quirks():
+        answer.pop("usage", None)
+    return Json(answer)
 
 
 def _model_json(model: str) -> dict[str, Any]:

@@ -448,6 +448,10 @@ class Store:
         with self.transaction() as db:
             db.executemany("INSERT INTO billed VALUES (?, ?, ?, ?, ?, ?)", rows)
 
+    def bill_one(self, account: str, body: bytes, usage: tuple[int, int]) -> None:
+        """Bill a request that was answered outside of a batch: its tokens (input, output), at list price."""
+        self.bill([(account, "", "", digest(body), *usage)])
+
     def arrived(self, protocol: str) -> int:
         """Count the arrival of a create; return its number."""
         at = self.now()
@@ -462,10 +466,11 @@ class Store:
 
     def billing(self) -> dict[str, Any]:
         """Return what was billed: totals, creates, and what was billed more than once."""
-        one = self.db.execute(
+        summed = (
             "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), count(DISTINCT digest)"
-            " FROM billed"
-        ).fetchone()
+            " FROM billed WHERE batch"
+        )
+        one, alone = (self.db.execute(f"{summed} {which} ''").fetchone() for which in ("<>", "="))
         creates = self.db.execute("SELECT count(*), count(batch) FROM creates").fetchone()
         return {
             "requests": one[0],
@@ -474,12 +479,13 @@ class Store:
             "output_tokens": one[2],
             "creates": creates[0],
             "accepted": creates[1],
+            "synchronous": dict(zip(("requests", "input_tokens", "output_tokens"), alone, strict=False)),
             "twice": {"custom_id": self._twice("custom_id"), "digest": self._twice("digest")},
         }
 
     def _twice(self, column: str) -> list[str]:
         rows = self.db.execute(
-            f"SELECT {column} FROM billed GROUP BY account, {column} HAVING count(*) > 1 LIMIT 100"  # noqa: S608 - our own names
+            f"SELECT {column} FROM billed WHERE batch <> '' GROUP BY account, {column} HAVING count(*) > 1 LIMIT 100"  # noqa: S608 - our own names
         )
         return [row[0].hex() if isinstance(row[0], bytes) else row[0] for row in rows]
 

@@ -40,7 +40,8 @@ class Charge(NamedTuple):
     cache_write_tokens: int = 0
 
 
-_CHARGE = ", ".join(Charge._fields)
+CHARGED = ", ".join(Charge._fields)
+"""The columns of the ledger that a charge fills, in its order."""
 
 
 class Failure(NamedTuple):
@@ -158,7 +159,7 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
 def _enter(db: Connection, ended: Iterable[tuple[int | None, Settled]]) -> None:
     """Enter attempts into the ledger, each with the batch that it was."""
     db.executemany(
-        f"INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, param, excused, {_CHARGE})"
+        f"INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, param, excused, {CHARGED})"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [(s.task_id, batch_id, db.now, *_outcome(s.failure), s.excused, *s.charge) for batch_id, s in ended],
     )
@@ -292,7 +293,7 @@ def late(
             billed.append(charge)
             continue
         added = db.execute(
-            f"INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, {_CHARGE}, stray)"
+            f"INSERT OR IGNORE INTO attempts (task_id, batch_id, at, outcome, late, {CHARGED}, stray)"
             " VALUES (?, ?, ?, 'late', 1, ?, ?, ?, ?, ?, ?, ?)",
             (task_id, batch_id, db.now, *charge, orphan),
         ).rowcount
@@ -304,13 +305,13 @@ def late(
 def _found_again(db: Connection, queue: int, batch_id: int, task_id: int, charge: Charge) -> bool:
     """Put what an attempt cost that was taken for lost into its place in the ledger; return whether there is one."""
     found = db.execute(
-        f"UPDATE attempts SET late = 1, ({_CHARGE}) = (?, ?, ?, ?, ?, ?)"
+        f"UPDATE attempts SET late = 1, ({CHARGED}) = (?, ?, ?, ?, ?, ?)"
         " WHERE task_id = ? AND batch_id = ? AND stray = '' AND late = 0 AND cost IS NULL"
         " AND outcome IN ('lost', 'missing')",
         (*charge, task_id, batch_id),
     ).rowcount
     if found:
-        db.execute("UPDATE totals SET unpriced = unpriced - 1 WHERE lane_id = ?", (queue,))
+        known_now(db, queue)
     return bool(found)
 
 
@@ -413,6 +414,11 @@ def add_totals(db: Connection, queue: int, charge: Sequence[Charge]) -> None:
         f"INSERT INTO totals (lane_id, {_TOTALS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {changes}",
         (queue, *now),
     )
+
+
+def known_now(db: Connection, queue: int) -> None:
+    """Count one attempt less of a queue's totals as unpriced: what it cost is known now, and added."""
+    db.execute("UPDATE totals SET unpriced = unpriced - 1 WHERE lane_id = ?", (queue,))
 
 
 def totals(db: Connection) -> dict[int, Totals]:

@@ -298,9 +298,12 @@ class Walk(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 1000), kill_at=kill_points)
     def looked_into(self, pick: int, kill_at: int | None) -> None:
-        """A person looks at a key, at a batch and at the log, and has what was given up delivered again: nothing, here."""
+        """A person looks at a key, tries it at once, looks at a batch and at the log, and has what was given up delivered again: nothing, here."""
         if self.versions:
-            self.ended(self.start("show", "echo", str(pick % len(self.versions))))
+            key = str(pick % len(self.versions))
+            self.ended(self.start("show", "echo", key))
+            self.ended(self.start("try", "echo", "--key", key, "--yes", kill_at=kill_at), killed=True)
+            self.spool.check_sums()
         for (batch,) in self.spool.rows("SELECT max(id) FROM batches WHERE id > 0 HAVING max(id) > 0"):
             self.ended(self.start("show", "--batch", str(batch)))
         self.ended(self.start("log", "--since", "1d"))
@@ -406,7 +409,7 @@ class Walk(RuleBasedStateMachine):
         cannot be read, and a person who had it sent again, or retried it: once for each time that it was.
         """
         with sqlite3.connect(f"file:{self.folder / 'box.db'}?mode=ro", uri=True) as box:
-            names = [row[0].rpartition("-") for row in box.execute("SELECT custom_id FROM billed")]
+            names = [row[0].rpartition("-") for row in box.execute("SELECT custom_id FROM billed WHERE batch <> ''")]
         box.close()
         reasons = Counter(
             dict(

@@ -218,9 +218,13 @@ class Spool:
         config = configuration.load(self.path)
         with State(config.state, self.clock) as state, Accounts(config, state.path, state.state_id) as accounts:
             report = work(state, config, accounts)
-        documents.check_configuration(self.path.read_text())
+        documents.check_configuration(self.written())
         documents.check(report.result, *forms)
         return report
+
+    def written(self) -> str:
+        """Return the configuration as the schema may know it."""
+        return self.path.read_text()
 
     def enqueue(self, *records: Mapping[str, Any] | bytes, workload: str = "echo", **options: Any) -> Report:
         """Enqueue records (or raw lines)."""

@@ -55,6 +55,10 @@ class AcmeSpool(Spool):
         (self.folder / "acme" / "told").write_text(json.dumps({"now": self.clock(), **self.told}))
         return super()._run(work, *forms)
 
+    def written(self) -> str:
+        """Return the configuration as that of a vendor that ships with nura: the schema lists those."""
+        return super().written().replace('"kind": "acme"', '"kind": "openai"')
+
     def remotes(self) -> list[str]:
         """Return the batches that the vendor still has."""
         return sorted(path.name for path in (self.folder / "acme").glob("batch-*") if path.stat().st_size)

@@ -97,9 +97,7 @@ class EventType(StrEnum):
 
     TASK_COMPLETED = "task.completed"  # it has an answer; told after its row was written
     TASK_FAILED = "task.failed"  # it has none, for good; told after its row was written
-    TASK_CANCELLED = (
-        "task.cancelled"  # it was cancelled; told after its row was written, where there is `set_cancelled`
-    )
+    TASK_CANCELLED = "task.cancelled"  # it was cancelled; told after its row, where `set_cancelled` writes one
     BATCH_COMPLETED = "batch.completed"  # every task of it is accounted for; told after all its rows
     BATCH_FAILED = "batch.failed"  # it was refused, is surely absent, or its results are lost
 

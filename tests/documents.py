@@ -64,6 +64,8 @@ def _unlike(value: Any, kind: Any) -> Iterator[str]:
         yield from [] if [] in each else min(each, key=len)
     elif origin is Literal:
         yield from [] if value in given else [f"{value!r} is not one of {given}"]
+    elif origin in (list, dict) and not isinstance(value, origin):
+        yield f"{value!r} is no {origin.__name__}"
     elif origin is list:
         for one in value:
             yield from _unlike(one, given[0])

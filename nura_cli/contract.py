@@ -851,6 +851,127 @@ class Help(TypedDict):
     text: Annotated[str, "its page, in Markdown; of a command its `--help`"]
 
 
+# --- cost, try
+
+
+class AllTokens(Tokens):
+    """Tokens, those written into the provider's cache told apart."""
+
+    cache_write_tokens: Annotated[int, "tokens of the requests that were written into the provider's cache"]
+
+
+class AttemptsCost(TypedDict):
+    """What attempts cost."""
+
+    currency: Annotated[Literal["USD"], "of the three amounts"]
+    paid: Annotated[Dollars, "what was paid, as far as prices are known"]
+    list: Annotated[Dollars, "what the same would have cost synchronously"]
+    saved: Annotated[Dollars, "the difference"]
+    unpriced_attempts: Annotated[int, "attempts whose cost is not known, and is in none of these amounts"]
+
+
+class CostFigures(TypedDict):
+    """Figures of attempts."""
+
+    attempts: Annotated[int, "requests that were sent and accounted for"]
+    unanswered: Annotated[int, "those of them that gave no answer that was used"]
+    usage: Annotated[AllTokens, "their tokens"]
+    cost: Annotated[AttemptsCost, "what they cost"]
+
+
+class CostRow(CostFigures):
+    """The figures of one group; of what it is about, as ``--by`` asked."""
+
+    workload: Annotated[NotRequired[str], "whose attempts"]
+    model: Annotated[NotRequired[str], "the model that was asked; empty where none is known"]
+    provider: Annotated[NotRequired[str], "where they went"]
+    day: Annotated[NotRequired[str], "the day (UTC) on which they were sent, such as 2026-11-26"]
+    month: Annotated[NotRequired[str], "the month (UTC) in which they were sent, such as 2026-11"]
+
+
+class CostTold(TypedDict):
+    """What was spent."""
+
+    since: Annotated[str | None, "the first day (UTC) that is meant; null for all until then"]
+    until: Annotated[str | None, "the first day that is no longer meant; null for all since then"]
+    by: Annotated[list[str], "what the figures are told apart by"]
+    rows: Annotated[list[CostRow], "the figures of each group, in order"]
+    total: Annotated[CostFigures, "all of them together"]
+
+
+class TriedColumn(TypedDict):
+    """What a column of the application's row would be given."""
+
+    option: Annotated[str, "the option of `write_back` that says so"]
+    column: Annotated[str, "the column"]
+    value: Annotated[Anything, "what it would be given"]
+    error: Annotated[str | None, "why the expression gives nothing"]
+
+
+class Tried(TypedDict):
+    """A request that was tried, and what came of it."""
+
+    key: Annotated[KeyOf, "the record's key"]
+    status: Annotated[Literal["completed", "failed"], "how a task would have ended"]
+    text: Annotated[str | None, "the answer; null without one, and for embeddings"]
+    json: Annotated[Anything, "the answer as a document, as in results"]
+    finish_reason: Annotated[str | None, "the vendor's word for why the answer ended"]
+    error: Annotated[Failure | None, "why there is no answer"]
+    model: Annotated[str | None, "the model that answered"]
+    cost: Annotated[Dollars | None, "what was paid, at list price; null where it is not known"]
+    usage: Annotated[AllTokens, "its tokens"]
+    system: Annotated[str | None, "the system text"]
+    prompt: Annotated[str | None, "the user's message; null for a ready line"]
+    fits: Annotated[bool | None, "whether the answer fits the schema; null without one"]
+    columns: Annotated[list[TriedColumn], "what the row's columns would be given"]
+
+
+class TriedCost(TypedDict):
+    """What the requests cost."""
+
+    currency: Annotated[Literal["USD"], "of the amount"]
+    paid: Annotated[Dollars, "at list price, as far as prices are known"]
+    unpriced_attempts: Annotated[int, "answers whose cost is not known"]
+
+
+class WaitingCost(TypedDict):
+    """What the work that waits would cost."""
+
+    tasks: Annotated[int, "tasks of the workload that wait"]
+    estimated_cost: Annotated[
+        Dollars | None, "about what they cost in batches, at the mean of these; null where none is known"
+    ]
+
+
+class TriedWhere(TypedDict):
+    """Whose records were tried, and where."""
+
+    workload: Annotated[str, "the workload"]
+    provider: Annotated[str, "where the requests went, or would go"]
+
+
+class Trials(TriedWhere):
+    """What came of the records that were tried."""
+
+    trials: Annotated[list[Tried], "those that were answered"]
+    cost: Annotated[TriedCost, "what they cost"]
+    waiting: Annotated[WaitingCost, "what the rest would cost"]
+
+
+class PlannedTrial(TypedDict):
+    """A request that would be tried."""
+
+    key: Annotated[KeyOf, "the record's key"]
+    prompt: Annotated[str | None, "the user's message; null for a ready line"]
+    body: Annotated[Anything, "the body of the request"]
+
+
+class PlannedTrials(TriedWhere):
+    """What would be tried."""
+
+    requests: Annotated[list[PlannedTrial], "each as it would be sent"]
+
+
 # --- events
 
 Row = Literal["written", "gone", "changed"]
@@ -941,6 +1062,8 @@ DOCUMENTS: Mapping[str, Mapping[str, Any]] = {
     "demo": {"": Status},
     "sandbox": {"": SandboxAddresses},
     "log": {"": Logged},
+    "cost": {"": CostTold},
+    "try": {"": Trials, "with `-n`": PlannedTrials},
     "help": {"": Topics, "of a topic or command": Help},
 }
 """Each command's own fields of ``--json``, by when it gives them; results prints lines instead, each a :class:`Result`."""

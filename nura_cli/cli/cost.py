@@ -4,7 +4,7 @@ import csv
 import io
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -13,9 +13,15 @@ from nura_cli import clock
 from nura_cli.cli.figures import dollars, short, short_dollars
 from nura_cli.cli.grammar import moment
 from nura_cli.cli.session import Session, output, plain, with_session
-from nura_cli.errors import UsageError
+from nura_cli.errors import EX_CONFIG, EX_TEMPFAIL, UsageError
 from nura_cli.pipeline import cost
 from nura_cli.pipeline.cost import Period
+
+EXAMPLES = (
+    ("nura cost", "this month, by workload"),
+    ("nura cost --since 2026-01-01 --by month,model --csv", "months and models, for a spreadsheet"),
+)
+EXIT_CODES = (EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session
@@ -84,7 +90,7 @@ _COLUMNS = (
 )
 
 
-def _csv(found: dict[str, Any]) -> Iterator[str]:
+def _csv(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield CSV as RFC 4180 has it. No text in it is a formula to a spreadsheet: a model's name comes from outside."""
     text = io.StringIO()
     rows = csv.writer(text)
@@ -100,7 +106,7 @@ def _csv(found: dict[str, Any]) -> Iterator[str]:
     yield text.getvalue()
 
 
-def _table(found: dict[str, Any]) -> Iterator[str]:
+def _table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a table: for a person with what is not nothing, to fit the terminal, else with all in full."""
     rows = [*found["rows"], found["total"]]
     if not sys.stdout.isatty():

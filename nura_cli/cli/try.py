@@ -16,16 +16,24 @@ from nura_cli.cli.figures import dollars
 from nura_cli.cli.grammar import identity
 from nura_cli.cli.session import Session, plain, with_session
 from nura_cli.cli.verbs import DryRunOption, YesOption, acting, agree, answer
-from nura_cli.errors import InputError, UsageError
+from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL, InputError, UsageError
 from nura_cli.pipeline.report import Problem, Report, counted, problem
 
 if TYPE_CHECKING:
+    from nura_cli import contract
     from nura_cli.config import Config
     from nura_cli.pipeline.trial import Record, Trial
     from nura_cli.state import State
 
 _MOST = 20
 """Requests that are tried at once, at most: for more there are batches."""
+
+
+EXAMPLES = (
+    ("nura try classify", "three of the records that wait"),
+    ("nura try classify records.jsonl --limit 5 -n", "what five records of a file would be sent as"),
+)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG)
 
 
 @with_session
@@ -148,7 +156,7 @@ def _planned(job: "Trial") -> dict[str, Any]:
     return {"workload": job.workload.name, "provider": job.workload.provider, "requests": requests}
 
 
-def _lines(one: dict[str, Any]) -> Iterator[str]:
+def _lines(one: "contract.Tried") -> Iterator[str]:
     """Yield what is told of one request."""
     yield f"key {json.dumps(one['key'], ensure_ascii=False)}"
     if one["prompt"] is not None:
@@ -167,7 +175,7 @@ def _lines(one: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _answered(one: dict[str, Any]) -> str:
+def _answered(one: "contract.Tried") -> str:
     if one["text"] is not None:
         return str(one["text"])
     return "none" if one["json"] is None else json.dumps(one["json"])[:_VECTOR]

@@ -9,8 +9,9 @@ What can go wrong: nothing but the state file. It takes no lock, needs no key an
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
+from nura_cli import contract
 from nura_cli.clock import rfc3339
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Report
@@ -97,17 +98,21 @@ def run(state: State, by: Sequence[str], period: Period) -> Report:
     total = Sums()
     for sums in found.values():
         total = total.plus(sums)
-    result = {
+    result: contract.CostTold = {
         "since": _date(period.since) if period.since else None,
         "until": _date(period.until - 1 + DAY) if period.until < _END_OF_TIME else None,
         "by": list(by),
-        "rows": [dict(zip(by, group, strict=True)) | _figures(found[group]) for group in sorted(found)],
+        "rows": [_row(by, group, found[group]) for group in sorted(found)],
         "total": _figures(total),
     }
     return Report(result, worked=True)
 
 
-def _figures(sums: Sums) -> dict[str, Any]:
+def _row(by: Sequence[str], group: Sequence[str], sums: Sums) -> contract.CostRow:
+    return cast(contract.CostRow, dict(zip(by, group, strict=True)) | _figures(sums))
+
+
+def _figures(sums: Sums) -> contract.CostFigures:
     return {
         "attempts": sums.attempts,
         "unanswered": sums.unanswered,

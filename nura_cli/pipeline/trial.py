@@ -9,13 +9,14 @@ provider that is down, asks to be left alone or refuses the key ends it. A reque
 connection broke, or somebody stopped it) may have been paid for: its cost stays unknown. Nothing is sent a second time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
+from nura_cli import contract
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.delivery.expressions import compiled, plain_document
 from nura_cli.dialects.base import Dialect, ResultLine, Spec
@@ -182,7 +183,7 @@ def price(job: Trial) -> Price:
     return Price(given, said)
 
 
-def run(job: Trial, *, told: Callable[[dict[str, Any]], None] = lambda trial: None) -> Report:
+def run(job: Trial, *, told: Callable[[contract.Tried], None] = lambda trial: None) -> Report:
     """Send the requests, one after the other, and say what came of each.
 
     Args:
@@ -192,7 +193,7 @@ def run(job: Trial, *, told: Callable[[dict[str, Any]], None] = lambda trial: No
         ``trials``, each with its prompt, answer, columns and cost; ``cost`` of all; and for ``waiting`` tasks of the workload
         about what they would cost in batches, at the mean of these.
     """
-    found: list[dict[str, Any]] = []
+    found: list[contract.Tried] = []
     charges: list[Charge] = []
     for trial, charge in _tried(job):
         charges.append(charge)
@@ -201,7 +202,7 @@ def run(job: Trial, *, told: Callable[[dict[str, Any]], None] = lambda trial: No
     return Report(_result(job, found, charges), job.problems, worked=bool(found))
 
 
-def _tried(job: Trial) -> Iterator[tuple[dict[str, Any], Charge]]:
+def _tried(job: Trial) -> Iterator[tuple[contract.Tried, Charge]]:
     """Try one request after the other; yield what is told of each that was answered, and what it had cost in a batch."""
     documents, provider = Documents(job.state, job.config), job.accounts.provider(job.workload.provider)
     for request in job.requests:
@@ -251,7 +252,7 @@ def _judged(job: Trial, request: Request, response: bytes) -> Verdict:
 # --- what is told
 
 
-def _told(job: Trial, documents: Documents, request: Request, verdict: Verdict) -> dict[str, Any]:
+def _told(job: Trial, documents: Documents, request: Request, verdict: Verdict) -> contract.Tried:
     """Return what is told of one request: prompt, answer, whether it fits the schema, columns, tokens and cost."""
     record, spec, charge, failure = request.record, request.spec, verdict.charge, verdict.failure
     status, now = "failed" if failure else "completed", job.state.clock()
@@ -280,11 +281,16 @@ def _told(job: Trial, documents: Documents, request: Request, verdict: Verdict) 
         tag=None,
     )
     document = documents.of_one(row, Spending(*charge[:5]), spec)
-    told = ("key", "status", "text", "json", "finish_reason", "error", "model", "cost")
-    usage = {**document["usage"], "cache_write_tokens": charge.cache_write_tokens}
     return {
-        **{name: _plain(document[name]) for name in told},
-        "usage": usage,
+        "key": _plain(document["key"]),
+        "status": "failed" if failure else "completed",
+        "text": document["text"],
+        "json": _plain(document["json"]),
+        "finish_reason": document["finish_reason"],
+        "error": document["error"],
+        "model": document["model"],
+        "cost": document["cost"],
+        "usage": {**document["usage"], "cache_write_tokens": charge.cache_write_tokens},
         "system": spec.system,
         "prompt": request.prompt,
         "fits": None if spec.answer_schema is None else failure is None,
@@ -300,7 +306,7 @@ def _plain(value: Any) -> Any:
         return None
 
 
-def _columns(workload: WorkloadConfig, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _columns(workload: WorkloadConfig, document: contract.Answer) -> list[contract.TriedColumn]:
     """Return what each column of the application's row would be given; whether it takes it, only the database knows."""
     options = workload.write_back
     if options is None:
@@ -308,20 +314,21 @@ def _columns(workload: WorkloadConfig, document: Mapping[str, Any]) -> list[dict
     done = document["status"] == "completed"
     name, sets = ("set", options.set_) if done else ("set_failed", options.set_failed)
     return [
-        {"option": option, "column": column, **_value(expression, document)}
+        _column(option, column, expression, document)
         for option, given in (("where", options.where), (name, sets))
         for column, expression in given.items()
     ]
 
 
-def _value(expression: str, document: Mapping[str, Any]) -> dict[str, Any]:
+def _column(option: str, column: str, expression: str, document: contract.Answer) -> contract.TriedColumn:
     try:
-        return {"value": _plain(compiled(expression)(plain_document(document))), "error": None}
+        value = _plain(compiled(expression)(plain_document(document)))
     except ValueError as error:
-        return {"value": None, "error": str(error)}
+        return {"option": option, "column": column, "value": None, "error": str(error)}
+    return {"option": option, "column": column, "value": value, "error": None}
 
 
-def _result(job: Trial, found: list[dict[str, Any]], charges: Sequence[Charge]) -> dict[str, Any]:
+def _result(job: Trial, found: list[contract.Tried], charges: Sequence[Charge]) -> contract.Trials:
     waiting = sum(
         tasks.pending_count(job.state.db, queue.id)
         for queue in tasks.queues(job.state.db)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def spend(path: Path, *rows: tuple[int, str, str, int, int]) -> None:
             )
 
 
-def asked(path: Path, by: str, period: cost.Period = cost.Period()) -> dict[str, Any]:
+def asked(path: Path, by: str, period: cost.Period = cost.Period()) -> Mapping[str, Any]:
     """Return what cost says of a state file."""
     with State(path) as state:
         return cost.run(state, cost.groups(by), period).result

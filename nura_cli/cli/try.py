@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nura_cli.cli.enqueue import Given, from_files, from_sources
-from nura_cli.cli.figures import dollars
+from nura_cli.cli.figures import cut, dollars
 from nura_cli.cli.grammar import identity
 from nura_cli.cli.session import Session, plain, with_session
 from nura_cli.cli.verbs import DryRunOption, YesOption, acting, agree, answer
@@ -167,7 +167,7 @@ def _lines(one: "contract.Tried") -> Iterator[str]:
     elif one["fits"]:
         yield "  it fits the schema"
     for column in one["columns"]:
-        value = column["error"] or json.dumps(column["value"], ensure_ascii=False)
+        value = column["error"] or cut(json.dumps(column["value"], ensure_ascii=False))
         yield from _block(f"{column['option']} {column['column']}", value)
     usage, cost = one["usage"], one["cost"]
     paid = "at an unknown cost" if cost is None else dollars(cost)
@@ -178,11 +178,7 @@ def _lines(one: "contract.Tried") -> Iterator[str]:
 def _answered(one: "contract.Tried") -> str:
     if one["text"] is not None:
         return str(one["text"])
-    return "none" if one["json"] is None else json.dumps(one["json"])[:_VECTOR]
-
-
-_VECTOR = 200
-"""Characters of an answer that are shown where it is no text: a vector has thousands."""
+    return "none" if one["json"] is None else cut(json.dumps(one["json"]))  # a vector has thousands of figures
 
 
 def _block(name: str, text: str) -> list[str]:

@@ -335,6 +335,7 @@ def _result(job: Trial, found: list[contract.Tried], charges: Sequence[Charge]) 
         if queue.workload == job.workload.name
     )
     known = [one for one in charges if one.cost is not None and one.list_cost is not None]
+    unanswered = sum(one.kind is ProblemKind.UNCONFIRMED for one in job.problems)
     mean = sum(one.cost or 0 for one in known) // len(known) if known else None
     return {
         "workload": job.workload.name,
@@ -343,7 +344,7 @@ def _result(job: Trial, found: list[contract.Tried], charges: Sequence[Charge]) 
         "cost": {
             "currency": "USD",
             "paid": decimal_dollars(sum(one.list_cost or 0 for one in known)),
-            "unpriced_attempts": len(charges) - len(known),
+            "unpriced_attempts": len(charges) - len(known) + unanswered,
         },
         "waiting": {"tasks": waiting, "estimated_cost": None if mean is None else decimal_dollars(mean * waiting)},
     }

@@ -140,6 +140,7 @@ def test_what_goes_wrong_is_told_sent_once_and_never_free_where_it_may_be_billed
     assert report.problems[0].message.startswith("echo 0: main: trying a request: ")
     assert [outcome for outcome, _ in ledger(spool)] == outcomes
     assert (ledger(spool)[0][1] == 0) is priced
+    assert report.result["cost"]["unpriced_attempts"] == (not priced)
     assert spool.status()["cost"]["unpriced_tasks"] == (not priced)
     sent = [entry for entry in spool.control.log() if entry["route"] == "answer"]
     assert len(sent) == len(outcomes)

@@ -34,7 +34,7 @@ from pydantic import (
 )
 
 from nura_cli import scrub
-from nura_cli.config_file import Marks, beside, dotted, problems_in, read_yaml
+from nura_cli.config_file import Marks, beside, digest_of, dotted, duration, problems_in, read_yaml
 from nura_cli.dialects import vendors
 from nura_cli.errors import ConfigError, ConfigProblem, UsageError
 from nura_cli.states import EventType
@@ -43,22 +43,7 @@ if TYPE_CHECKING:
     from nura_cli.dialects.base import Dialect
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def duration(value: Any) -> Any:
-    """Return the seconds of ``90``, ``30s``, ``15m``, ``1h30m`` or ``7d``.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    text = str(value).strip()
-    if not re.fullmatch(r"[0-9]{1,12}|([0-9]{1,9}[smhd])+", text):
-        raise ValueError("a length of time such as 30s, 15m, 1h30m or 7d")
-    return sum(int(n) * _UNITS[unit or "s"] for n, unit in re.findall(r"([0-9]+)([smhd]?)", text))
 
 
 def _size(value: Any) -> Any:
@@ -399,6 +384,17 @@ class WorkloadConfig(_Options):
         return self.prompt is not None or self.prompt_file is not None
 
 
+class AlertConfig(_Options):
+    """When what waits needs a person, to whom ``nura status`` then says so."""
+
+    oldest_pending: Annotated[Seconds | None, BeforeValidator(_or_never)] = Field(
+        26 * 3600, description="a task has been pending for so long; or never"
+    )
+    no_success: Annotated[Seconds | None, BeforeValidator(_or_never)] = Field(
+        2 * 3600, description="work waits, and no stage has ended well for so long; or never"
+    )
+
+
 class Config(_Options):
     """The whole file."""
 
@@ -408,17 +404,24 @@ class Config(_Options):
         description="the state file; relative to this file, like every path in it",
     )
     remind: Seconds = Field(6 * 3600, description="how often a lasting problem is said again")
+    alert: AlertConfig = Field(default_factory=AlertConfig, description="when what waits needs a person")
     providers: dict[str, ProviderConfig] = Field(description="accounts, by a name of your choice")
     databases: dict[str, DatabaseConfig] = Field({}, description="the application's databases, by name")
     workloads: dict[str, WorkloadConfig] = Field({}, description="kinds of work, by name")
 
     _path: Path = PrivateAttr(Path())
+    _digest: str | None = PrivateAttr(None)
     _read: dict[Path, object] = PrivateAttr(default_factory=dict)
 
     @property
     def path(self) -> Path:
         """The file it was read from."""
         return self._path
+
+    @property
+    def digest(self) -> str | None:
+        """What tells this version of the file, read by this version of nura, from others."""
+        return self._digest
 
     def changed(self) -> bool:
         """Return whether a file that says what is sent, this one or a prompt's, has changed since it was read."""
@@ -478,7 +481,7 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: with every problem in it, each with its path and line.
     """
-    before = _stamp(path)
+    before, digest = _stamp(path), digest_of(path)
     document, marks = read_yaml(path)
     found = dict(_rules(document))
     try:
@@ -491,7 +494,7 @@ def load(path: Path) -> Config:
     if found:
         problems = [ConfigProblem(dotted(where), _line(marks, where), why) for where, why in found.items()]
         raise problems_in(path, [*problems, *(problem for _, problem in unfit)])
-    config._path = path
+    config._path, config._digest = path, digest
     prompts = [file for one in config.workloads.values() for file in (one.prompt_file, one.system_file) if file]
     config._read = {path: before, **{file: _stamp(file) for file in prompts}}
     for name, workload in config.workloads.items():
@@ -782,6 +785,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "providers": ProviderConfig,
     "databases": DatabaseConfig,
     "workloads": WorkloadConfig,
+    "alert": AlertConfig,
 }
 _INNER: dict[str, type[BaseModel]] = {
     "limits": LimitsConfig,

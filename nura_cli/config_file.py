@@ -4,6 +4,7 @@ PyYAML parses; here are the few kinds of scalars that count, no duplicate keys, 
 options mean is :mod:`nura_cli.config`'s; a command that needs the state file alone stops here.
 """
 
+import hashlib
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from nura_cli import __version__
 from nura_cli.errors import ConfigError, ConfigProblem
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -23,6 +25,7 @@ _TEXT = _TAG + "str"
 
 Marks = dict[tuple[Any, ...], int]
 """The line (1-based) of each path in a document."""
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class _Loader(_BASE):  # type: ignore[misc]  # PyYAML's C loader has no type
@@ -133,6 +136,20 @@ def _unfit(loader: Any, node: Any) -> str | None:
     return None
 
 
+def duration(value: Any) -> Any:
+    """Return the seconds of ``90``, ``30s``, ``15m``, ``1h30m`` or ``7d``.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = str(value).strip()
+    if not re.fullmatch(r"[0-9]{1,12}|([0-9]{1,9}[smhd])+", text):
+        raise ValueError("a length of time such as 30s, 15m, 1h30m or 7d")
+    return sum(int(n) * _UNITS[unit or "s"] for n, unit in re.findall(r"([0-9]+)([smhd]?)", text))
+
+
 def dotted(where: Iterable[Any]) -> str:
     """Return a path in a document as a person writes it."""
     parts = [str(part) for part in where]
@@ -181,6 +198,26 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Marks]:
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: is empty, or not a mapping of options", path=path, hint="see config.example.yaml")
     return document, marks
+
+
+def digest_of(path: Path) -> str | None:
+    """Return what tells one content of a configuration file from another, and one nura that reads it; None: it cannot be read."""
+    try:
+        return f"{__version__}:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    except OSError:
+        return None
+
+
+def state_line(path: Path) -> Path | None:
+    """Return the state file of a configuration that is no YAML: what its line ``state:`` names, or else stands by default beside
+    it; None where that cannot be told.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"""^state:[ \t]+(["']?)([^\s#"'].*?)\1[ \t]*(#.*)?$""", text, re.MULTILINE)
+    return beside(path, found[2] if found else "nura.db")
 
 
 def state_path(path: Path, document: Mapping[str, Any]) -> Path:

@@ -28,7 +28,7 @@ from typing import (
 )
 
 from nura_cli.errors import ProblemKind
-from nura_cli.states import BatchStatus, ErrorKind, EventType, Excuse, TaskStatus, Why
+from nura_cli.states import BatchStatus, ErrorKind, EventType, Excuse, NeedKind, TaskStatus, Why
 
 
 class Form(NamedTuple):
@@ -394,12 +394,12 @@ class WorkloadFigures(Spent):
     """The figures of a workload."""
 
     tasks: Annotated[TaskCounts, "its tasks"]
-    oldest_pending_seconds: Annotated[int | None, "age of the oldest that waits, in seconds"]
 
 
 class WorkloadStatus(WorkloadFigures):
     """How a workload stands."""
 
+    oldest_pending_seconds: Annotated[int | None, "age of the oldest that waits, in seconds"]
     failures: Annotated[list[FailureGroup], "what its failed tasks failed for, the most frequent first"]
     dead_deliveries: Annotated[list[DeadGroup], "why deliveries were given up, the most frequent first"]
 
@@ -481,6 +481,8 @@ class Deliveries(TypedDict):
 class Need(TypedDict):
     """One thing that needs a person."""
 
+    kind: Annotated[str, "what it is, in one word", NeedKind]
+    workload: Annotated[str | None, "the workload it is about"]
     batch_id: Annotated[int | None, "the batch it is about"]
     provider: Annotated[str | None, "the provider it is about"]
     message: Annotated[str, "what it is"]

@@ -164,3 +164,29 @@ RETRYABLE: frozenset[ErrorKind] = frozenset(
         ErrorKind.LOST,
     }
 )
+
+
+class NeedKind(StrEnum):
+    """What needs a person: the kind of an entry of ``attention``, and the label of its metric."""
+
+    CONFIGURATION = "configuration"  # it does not load: no stage runs
+    DISK = "disk"  # it is nearly full
+    FOREIGN_OWNER = "foreign_owner"  # files beside the state file are somebody else's
+    NO_SUCCESS = "no_success"  # work waits, and no stage has ended well for long
+    OLDEST_PENDING = "oldest_pending"  # tasks have waited for long
+    ENQUEUE = "enqueue"  # the last one failed
+    TASKS_FAILED = "tasks_failed"  # in the last 26 hours
+    BATCH_HELD = "batch_held"  # whether its create arrived cannot be told
+    RESULTS_LOST = "results_lost"  # they may have been paid for, and cannot be had
+    BATCH_LATE = "batch_late"  # past its time, or home and not settled
+    RESULTS_EXPIRE = "results_expire"  # soon, at the provider
+    UNCONFIRMED = "unconfirmed"  # whether a create arrived is not known yet
+    UPLOAD_PENDING = "upload_pending"  # the provider is not done with a request file for long
+    NOT_CANCELLED = "not_cancelled"  # a batch goes on that was to be cancelled
+    HELD = "held"  # nura itself holds a workload
+    CANCELLED = "cancelled"  # somebody cancelled a batch at the provider
+    EXTRA_BATCH = "extra_batch"  # it is not known to have ended
+    POSSIBLE_COPY = "possible_copy"  # a batch at a provider may be a second sending
+    UNCONFIGURED = "unconfigured"  # tasks wait for a workload that is not configured any more
+    DELIVERY_FAILED = "delivery_failed"  # rows or events were given up
+    DELIVERY_UNOWNED = "delivery_unowned"  # rows or events wait for what is not configured any more

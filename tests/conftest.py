@@ -35,6 +35,7 @@ from nura_cli.pipeline import (
 )
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
+from nura_cli.pipeline.symptoms import Alert, Configured
 from nura_cli.sandbox import Control, Sandbox
 from nura_cli.state import State, batches, outbox
 from nura_cli.state.actions import Scope
@@ -352,11 +353,12 @@ class Spool:
             self.clock.advance(7 * 3600)
         raise AssertionError(f"not settled after {rounds} rounds: {self.counts()}")
 
-    def status(self) -> dict[str, Any]:
-        """Return what status says."""
+    def status(self, alert: Alert = Alert(None, None)) -> dict[str, Any]:
+        """Return what status says; that something has waited for long only where ``alert`` says so: there is no cron here."""
 
         def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
-            return status.run(state, config.workloads, options=lambda: config.workloads)
+            providers = {name: one.provider for name, one in config.workloads.items()}
+            return status.run(state, Configured(providers, lambda: config.workloads, alert=alert))
 
         return dict(self._run(work, contract.Status).result)
 

@@ -51,7 +51,7 @@ def command(session: Session) -> None:
 def _run(session: Session, folder: Path) -> None:
     """Take the sample tickets through each stage in turn, saying what it does and what came of it."""
     from nura_cli import config as configuration
-    from nura_cli.pipeline import dispatch, enqueue, poll, reconcile, results, status
+    from nura_cli.pipeline import dispatch, enqueue, poll, reconcile, results, status, symptoms
     from nura_cli.pipeline.accounts import Accounts
     from nura_cli.state import State
 
@@ -79,7 +79,7 @@ def _run(session: Session, folder: Path) -> None:
         if not session.json:
             _answers(documents)
         say("status", "adds it all up")
-        report = status.run(state, config.workloads)
+        report = status.run(state, symptoms.Configured(dict.fromkeys(config.workloads)))
         cost = report.result["cost"]
         say.done(f"paid ${cost['paid']}, synchronously it would have been ${cost['list']} (the sandbox bills nothing)")
         if session.json:

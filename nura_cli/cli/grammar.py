@@ -287,7 +287,7 @@ def to_come(option: str, text: str | None) -> int | None:
 
 def _time(option: str, text: str, direction: int) -> int:
     """Return the unix second of a time or date, or of a length of time from now on (1) or before (-1). Raises UsageError."""
-    from nura_cli.config import duration
+    from nura_cli.config_file import duration
 
     try:
         return clock.now() + direction * int(duration(text)) if text[-1:] in "smhd" else clock.parse(text)

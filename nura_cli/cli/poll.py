@@ -43,7 +43,7 @@ def stage(wait: int | None = None) -> Stage:
 
 def seconds(wait: str | None) -> int | None:
     """Return what ``--wait`` says, in seconds; None where it was not given. Raises UsageError: it is no length of time."""
-    from nura_cli.config import duration
+    from nura_cli.config_file import duration
 
     try:
         return None if wait is None else int(duration(wait))

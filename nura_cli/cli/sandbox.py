@@ -29,7 +29,7 @@ def command(
     ] = None,
 ) -> None:
     """Serve the embedded Batch APIs on loopback, for any client."""
-    from nura_cli.config import duration
+    from nura_cli.config_file import duration
     from nura_cli.sandbox import Sandbox, Settings
 
     titles = {name: vendors.dialect(name).title for name in vendors.in_sandbox()}

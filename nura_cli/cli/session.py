@@ -99,12 +99,10 @@ class Session:
             ConfigError: there is none, or it is no YAML.
         """
         if self.state_option is not None and self.config_option is None:
-            return Outline(self.state_option, [], None)
+            return Outline(self.state_option, None)
         path = self.config_path()
         document, _ = config_file.read_yaml(path)
-        listed = document.get("workloads")
-        workloads = [str(name) for name in listed] if isinstance(listed, dict) else []
-        return Outline(self.state_option or config_file.state_path(path, document), workloads, path)
+        return Outline(self.state_option or config_file.state_path(path, document), path, document)
 
     @contextlib.contextmanager
     def state(self, path: Path, *, newer: bool = False) -> Iterator[State]:
@@ -131,21 +129,28 @@ class Session:
             _silence(sys.stderr)
 
     def finish(
-        self, report: Report, *, skipped: contract.Skipped | None = None, printed: list[Problem] | None = None
+        self,
+        report: Report,
+        *,
+        skipped: contract.Skipped | None = None,
+        printed: list[Problem] | None = None,
+        code: int | None = None,
     ) -> None:
         """Print a report, and exit with its code.
 
         Args:
             printed: the problems to print; None for all of the report's.
+            code: the exit code where it is not the report's own.
         """
+        code = report.exit_code if code is None else code
         if self.json:
             with output():
-                print(one_line({"command": self.command, **document(report, skipped)}))
+                print(one_line({"command": self.command, **document(report, skipped), "exit_code": code}))
         else:
             for found in report.problems if printed is None else printed:
                 self.tell(found.line)
-        if report.exit_code:
-            raise typer.Exit(report.exit_code)
+        if code:
+            raise typer.Exit(code)
 
 
 def document(report: Report, skipped: contract.Skipped | None) -> dict[str, Any]:
@@ -156,11 +161,26 @@ def document(report: Report, skipped: contract.Skipped | None) -> dict[str, Any]
 
 
 class Outline(NamedTuple):
-    """The state file, the names of the configured workloads, and the configuration file; none where only ``--state`` is given."""
+    """The state file, and the configuration: its file, None where only ``--state`` is given, and what stands there, unchecked."""
 
     state: Path
-    workloads: list[str]
     config: Path | None
+    document: Mapping[str, Any] = {}
+
+    @property
+    def workloads(self) -> list[str]:
+        """The names of the configured workloads."""
+        return list(self.providers)
+
+    @property
+    def providers(self) -> dict[str, str | None]:
+        """The configured workloads, each with the name of its provider, None where that is none."""
+        listed = self.document.get("workloads")
+        found: dict[str, str | None] = {}
+        for name, options in listed.items() if isinstance(listed, dict) else ():
+            provider = options.get("provider") if isinstance(options, dict) else None
+            found[str(name)] = provider if isinstance(provider, str) else None
+        return found
 
 
 @contextlib.contextmanager

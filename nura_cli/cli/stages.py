@@ -15,7 +15,8 @@ from nura_cli import clock, contract
 from nura_cli.cli.session import Session, Stopped
 from nura_cli.errors import EX_UNEXPECTED, Busy, NuraError, StateError
 from nura_cli.pipeline.report import Problem, Report, bug, problem, together
-from nura_cli.state import Connection, State, locks, runs
+from nura_cli.pipeline.symptoms import CONFIGURATION, LATELY
+from nura_cli.state import Connection, State, locks, outbox, runs
 from nura_cli.state.file import explained, unforeseen
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _noted(at: Opened, stage: Stage, earlier: Done | None) -> Done:
         raise
     whole = together(earlier.report, report, stage.standing) if earlier else report
     done = Done(whole, stage.summary(whole), report.problems, run=run)
-    if not stage.in_log and not whole.exit_code:
+    if not stage.in_log and not whole.exit_code and not _failed_before(at, stage):
         return done
     with at.state.transaction() as db:
         gravest = sorted(whole.problems, key=lambda found: not found.exit_code)[:1]
@@ -215,12 +216,20 @@ def _noted(at: Opened, stage: Stage, earlier: Done | None) -> Done:
 def _begun(at: Opened, stage: Stage, earlier: Done | None) -> int:
     """Write down that a run begins, or goes on; return its number in the log."""
     with at.state.transaction() as db:
+        if at.config.digest and outbox.known_good(db, CONFIGURATION) != at.config.digest:
+            outbox.remember_good(db, CONFIGURATION, at.config.digest)
         if stage.lock is not None:
             runs.started(db, stage.name, os.getpid())
         if earlier is not None and earlier.run is not None:
             runs.resumed(db, earlier.run)
             return earlier.run
         return runs.begun(db, stage.name, os.getpid(), stage.workload, db.now)
+
+
+def _failed_before(at: Opened, stage: Stage) -> bool:
+    """Return whether the last run of a stage that is in the log failed, not long ago: then it is to be seen there that it is over."""
+    last = {run.workload: run.exit_code for run in runs.last_enqueues(at.state.db, at.state.clock() - LATELY)}
+    return bool(last.get(stage.workload))
 
 
 def _failed(at: Opened, stage: Stage, began: int, run: int | None, error: BaseException) -> None:

@@ -2,22 +2,24 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from nura_cli import clock
+from nura_cli import clock, config_file
+from nura_cli.cli import layout
 from nura_cli.cli.figures import cut, dollars
-from nura_cli.cli.session import Session, output, plain, with_session
-from nura_cli.errors import EX_CONFIG, EX_TEMPFAIL, ConfigError
+from nura_cli.cli.layout import Cell, Column, Screen
+from nura_cli.cli.session import Outline, Session, output, plain, with_session
+from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError
 from nura_cli.pipeline import status
 from nura_cli.pipeline.failures import argument
 from nura_cli.pipeline.report import counted
+from nura_cli.pipeline.symptoms import Alert, Configured
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from nura_cli.config import WorkloadConfig
 
 
@@ -34,63 +36,121 @@ def command(
     only: Annotated[
         list[str] | None, typer.Argument(metavar="WORKLOAD", help="Only these.", show_default="all")
     ] = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 3 where something needs a person.")] = False,
 ) -> None:
     """Show where everything stands, and what needs a person."""
-    outline = session.outline()
-    with session.state(outline.state, newer=True) as state:
-        report = status.run(state, outline.workloads, only=only or (), options=lambda: _options(outline.config))
+    state_path, configured = _known(session)
+    with session.state(state_path, newer=True) as state:
+        report = status.run(state, configured, only=only or ())
     if not session.json:
         with output():
-            _show(dict(report.result))
-    session.finish(report)
+            for line in _lines(report.result, layout.of_output(), every=bool(only or session.verbose)):
+                print(line)
+    session.finish(report, code=EX_PARTIAL if exit_code and report.result["attention"] else None)
 
 
-def _options(path: Path | None) -> "Mapping[str, WorkloadConfig] | None":
-    """Return the configured workloads, checked; None where the configuration is not there, or wrong."""
+def _known(session: Session) -> tuple[Path, Configured]:
+    """Return the state file, and what is known of the configuration; one that is no YAML needs a person, and hides no state.
+
+    Raises:
+        ConfigError: there is no configuration; or it is no YAML, and does not tell where the state file is.
+    """
+    try:
+        outline = session.outline()
+    except ConfigError as error:
+        state = session.state_option or (error.path and config_file.state_line(error.path))
+        if state is None or error.path is None or not state.exists():
+            raise
+        return state, Configured(load=partial(_raise, error))
+    path = outline.config
+    if path is None:
+        return outline.state, Configured()
+    known = Configured(outline.providers, lambda: _loaded(path), config_file.digest_of(path), _alert(outline))
+    return outline.state, known
+
+
+def _raise(error: ConfigError) -> NoReturn:
+    raise error
+
+
+def _loaded(path: Path) -> "Mapping[str, WorkloadConfig]":
+    """Return the configured workloads, checked. Raises ConfigError."""
     from nura_cli import config
 
-    try:
-        return config.load(path).workloads if path else None
-    except ConfigError:
-        return None
+    return config.load(path).workloads
 
 
-def _show(found: dict[str, Any]) -> None:
-    """Print tables; words from outside are shown as they are, never read as markup."""
-    from rich.console import Console
-    from rich.text import Text
+def _alert(outline: Outline) -> Alert:
+    """Return when waiting needs a person; what is no length of time is the default, and a fault of the configuration."""
+    given = outline.document.get("alert")
+    found: dict[str, int | None] = {}
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if name in Alert._fields and value is not None:
+            try:
+                found[name] = None if value == "never" else int(config_file.duration(value))
+            except (ValueError, TypeError, OverflowError):
+                continue
+    return Alert(**found)
 
-    console = Console(soft_wrap=True, highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000  # a pipe has no width to wrap at
-    console.print(_workloads(found))
-    if found["batches"]:
-        console.print(_batches(found))
+
+_NEEDS_SHOWN = 10
+"""What needs a person is shown so far without ``-v``."""
+_BATCHES_SHOWN = 10
+"""Beyond so many, batches are a line a workload."""
+
+
+def _lines(found: Mapping[str, Any], screen: Screen, *, every: bool) -> Iterator[str]:
+    """Yield the lines for a person; words from outside are shown as they are, never read as markup.
+
+    Args:
+        every: whether each batch and all that needs a person is shown.
+    """
+    yield from _needs(found["attention"], screen, every=every)
+    yield from _workloads(found["workloads"], screen)
+    batches = found["batches"]
+    if batches:
+        yield from _batches(batches, screen) if every or len(batches) <= _BATCHES_SHOWN else _folded(batches, screen)
+    for line, style in _details(found):
+        yield screen.styled(screen.wrapped(line, "  "), style)
+    yield screen.wrapped(_money(found), "  ")
+
+
+def _needs(needs: list[dict[str, Any]], screen: Screen, *, every: bool) -> Iterator[str]:
+    """Yield what needs a person, each with what to type."""
+    shown = needs if every else needs[:_NEEDS_SHOWN]
+    for need in shown:
+        yield screen.styled(screen.wrapped(f"needs you: {plain(need['message'])}", "  "), "yellow")
+        yield screen.wrapped(f"  type: {plain(need['hint'])}", "    ")
+    if len(needs) > len(shown):
+        yield screen.styled(f"needs you: {len(needs) - len(shown):,} more\n  type: nura status -v", "yellow")
+    if needs:
+        yield ""
+
+
+def _details(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield one line after the other about stages, deliveries, pauses, holds, copies and failures, each with its style."""
     for name, stage in found["stages"].items():
         ended = "still running, or was stopped" if stage["exit_code"] is None else f"exit code {stage['exit_code']}"
         message = f": {plain(stage['message'])}" if stage["message"] else ""
-        console.print(Text(f"{name}: last run {stage['started_at']}, {ended}{message}"))
+        yield f"{name}: last run {stage['started_at']}, {ended}{message}", "red" if stage["exit_code"] else ""
+    for workload, row in found["workloads"].items():
+        if row["tasks"]["cancelled"]:
+            yield f"{workload}: {row['tasks']['cancelled']:,} cancelled", ""
     for workload, left in found["deliveries"].items():
         waiting = [f"{left[kind]['pending']:,} {kind}" for kind in ("rows", "events") if left[kind]["pending"]]
         if waiting:
-            console.print(Text(f"{workload}: still to be delivered: {' and '.join(waiting)}"))
+            yield f"{workload}: still to be delivered: {' and '.join(waiting)}", ""
     for route in found["paused"]:
         names = (route["provider"], route["endpoint"], route["model"], plain(route["why"] or ""))
         where = " ".join(part for part in names[:3] if part)
-        console.print(Text(f"paused until {route['until']}: {': '.join(part for part in (where, names[3]) if part)}"))
+        yield f"paused until {route['until']}: {': '.join(part for part in (where, names[3]) if part)}", "yellow"
     for hold in found["holds"]:
-        console.print(Text(f"held: {plain(hold['message'])}"))
+        yield f"held: {plain(hold['message'])}", "yellow"
     for one in found["snapshots"]:
-        console.print(
-            Text(
-                f"as it was before a migration (schema {one['version']}), kept until {one['kept_until']}: {plain(one['path'])}"
-            )
-        )
+        what = f"as it was before a migration (schema {one['version']}), kept until {one['kept_until']}"
+        yield f"{what}: {plain(one['path'])}", ""
     for line in _failures(found):
-        console.print(Text(line))
-    for need in found["attention"]:
-        console.print(Text(f"needs you: {plain(need['message'])}\n  type: {need['hint']}"))
-    console.print(Text(_money(found)))
+        yield line, ""
 
 
 _GROUPS_SHOWN = 5
@@ -101,7 +161,7 @@ _GIVEN_UP = {
 }
 
 
-def _failures(found: dict[str, Any]) -> Iterator[str]:
+def _failures(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield what failed and what could not be delivered, each with what to type."""
     for workload, row in found["workloads"].items():
         lines = [_failed(workload, one) for one in row["failures"]] + [
@@ -137,53 +197,84 @@ def _group(workload: str, what: str, group: dict[str, Any], again: str) -> str:
     return f"{workload}: {what}{words}\n  type: {look}once it is mended, {again}"
 
 
-def _workloads(found: dict[str, Any]) -> "Table":
-    """Return the table of workloads: tasks by state, the oldest that waits, what was paid and saved."""
-    from rich.table import Table
+def _workloads(rows: dict[str, Any], screen: Screen) -> Iterator[str]:
+    """Yield the table of workloads: one row each."""
+    columns = [
+        Column("workload"),
+        *(Column(name, figures=True) for name in ("pending", "oldest", "under way", "completed", "failed", "paid")),
+    ]
+    yield from layout.table(
+        screen,
+        columns,
+        [
+            (
+                Cell(name),
+                Cell(f"{row['tasks']['pending']:,}"),
+                Cell("" if row["oldest_pending_seconds"] is None else clock.span(row["oldest_pending_seconds"])),
+                Cell(f"{row['tasks']['submitted']:,}"),
+                Cell(f"{row['tasks']['completed']:,}"),
+                Cell(f"{row['tasks']['failed']:,}", "red" if row["tasks"]["failed"] else ""),
+                Cell(dollars(row["cost"]["paid"])),
+            )
+            for name, row in rows.items()
+        ],
+    )
 
-    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    names = ("pending", "submitted", "completed", "failed", "cancelled")
-    table.add_column("workload", no_wrap=True)
-    for name in (*names, "oldest pending", "paid", "saved"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for workload, row in found["workloads"].items():
-        oldest = row["oldest_pending_seconds"]
-        cost = row["cost"]
-        table.add_row(
-            workload,
-            *(f"{row['tasks'][name]:,}" for name in names),
-            "" if oldest is None else clock.span(oldest),
-            dollars(cost["paid"]),
-            dollars(cost["saved"]),
-        )
-    return table
 
-
-def _batches(found: dict[str, Any]) -> "Table":
-    """Return the table of batches under way, with their age and what is left of their time."""
-    from rich.table import Table
-
-    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    for name in ("batch", "workload", "provider", "status", "there", "requests", "age", "time left"):
-        table.add_column(name, no_wrap=True)
+def _batches(batches: list[dict[str, Any]], screen: Screen) -> Iterator[str]:
+    """Yield the table of batches under way, with their age and what is left of their time."""
+    columns = [
+        *(Column(name) for name in ("batch", "workload", "provider", "status", "there")),
+        *(Column(name, figures=True) for name in ("requests", "age", "left")),
+    ]
     now = clock.now()
-    for batch in found["batches"]:
-        sent = batch["submitted_at"] or batch["created_at"]
-        left = clock.parse(batch["expires_at"]) - now if batch["expires_at"] and not batch["ended_at"] else None
-        table.add_row(
-            str(batch["id"]),
-            batch["workload"],
-            batch["provider"],
-            batch["status"],
-            plain(batch["remote_status"] or ""),
-            f"{batch['requests']:,}",
-            clock.span(now - clock.parse(sent)),
-            "" if left is None else clock.span(left) if left > 0 else "over",
+    yield from layout.table(
+        screen,
+        columns,
+        [
+            (
+                Cell(str(batch["id"])),
+                Cell(batch["workload"]),
+                Cell(batch["provider"]),
+                Cell(batch["status"]),
+                Cell(plain(batch["remote_status"] or "")),
+                Cell(f"{batch['requests']:,}"),
+                Cell(clock.span(_age(batch, now))),
+                Cell(_left(batch, now)),
+            )
+            for batch in batches
+        ],
+    )
+
+
+def _folded(batches: list[dict[str, Any]], screen: Screen) -> Iterator[str]:
+    """Yield one line for the batches of each workload, and what to type for all."""
+    now, by_workload = clock.now(), dict[str, list[dict[str, Any]]]()
+    for batch in batches:
+        by_workload.setdefault(batch["workload"], []).append(batch)
+    for name, those in by_workload.items():
+        n = sum(batch["requests"] for batch in those)
+        oldest = max(_age(batch, now) for batch in those)
+        yield screen.wrapped(
+            f"{name}: {counted(len(those), 'batch', 'batches')} under way, {counted(n, 'request')}, the oldest {clock.span(oldest)}"
+            f" old (nura status {shlex.quote(name)})",
+            "  ",
         )
-    return table
 
 
-def _money(found: dict[str, Any]) -> str:
+def _age(batch: dict[str, Any], now: int) -> int:
+    return now - clock.parse(batch["submitted_at"] or batch["created_at"])
+
+
+def _left(batch: dict[str, Any], now: int) -> str:
+    """Return what is left of a batch's time at its provider."""
+    if not batch["expires_at"] or batch["ended_at"]:
+        return ""
+    left = clock.parse(batch["expires_at"]) - now
+    return clock.span(left) if left > 0 else "over"
+
+
+def _money(found: Mapping[str, Any]) -> str:
     usage, cost = found["usage"], found["cost"]
     unpriced = f"; {cost['unpriced_tasks']:,} answers have no known price" if cost["unpriced_tasks"] else ""
     return (

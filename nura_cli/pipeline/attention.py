@@ -2,17 +2,17 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from nura_cli import contract
 from nura_cli.clock import span
-from nura_cli.pipeline import holding, plans, waiting
+from nura_cli.pipeline import holding, plans, symptoms, waiting
+from nura_cli.pipeline.person import Need
 from nura_cli.pipeline.report import counted
 from nura_cli.state import State, actions, batches, disk, outbox, tasks
 from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch, Orphan, Sighting
-from nura_cli.states import BatchStatus
+from nura_cli.states import BatchStatus, NeedKind
 
 if TYPE_CHECKING:
     from nura_cli.config import WorkloadConfig
@@ -39,36 +39,29 @@ _NOT_YET = {
 _PAYS = "the first pays for its tasks again"
 
 
-class Need(NamedTuple):
-    """One thing that needs a person: what it is, what to type, and what it concerns, where that is one batch."""
-
-    message: str
-    hint: str
-    batch_id: int | None = None
-    provider: str | None = None
-
-    def as_dict(self) -> contract.Need:
-        """Return the entry of ``attention`` in ``--json``."""
-        return {"batch_id": self.batch_id, "provider": self.provider, "message": self.message, "hint": self.hint}
-
-
 def everything(
     state: State,
     under_way: Sequence[Batch],
     left: Sequence[outbox.Left],
-    configured: Sequence[str],
-    options: "Callable[[], Mapping[str, WorkloadConfig] | None]",
+    oldest: Mapping[str, int],
+    configured: symptoms.Configured,
 ) -> list[Need]:
-    """Return all that needs a person now.
+    """Return all that needs a person now: first what stops the stages, and then what is wrong with one part.
 
     Args:
         under_way: the batches that are not final.
         left: what is still to be delivered, and what was given up.
-        configured: the names of the configured workloads; empty where the configuration is not known.
-        options: gives the configured workloads themselves, None where they are not known; asked only when deliveries wait.
+        oldest: when the oldest pending task of each workload was enqueued, unix seconds.
+        configured: what is known of the configuration.
     """
-    db, now = state.db, state.clock()
+    db, now, pending = state.db, state.clock(), tasks.pending(state.db)
+    workloads, wrong = symptoms.configuration(db, configured, left)
     return [
+        *wrong,
+        *symptoms.full_disk(state, under_way),
+        *foreign_owners(state),
+        *symptoms.waiting(state, configured, oldest, under_way, pending),
+        *symptoms.failed_enqueues(db),
         *about(under_way, now),
         *not_ready(under_way, now),
         *not_cancelled(under_way, now),
@@ -76,10 +69,10 @@ def everything(
         *cancelled(batches.cancelled(db)),
         *extra_batches(batches.orphans(db), now),
         *possible_copies(batches.sightings(db), now),
-        *(orphaned(tasks.pending(db), configured) if configured else ()),
+        *symptoms.unconfigured(pending, configured),
+        *symptoms.failed_tasks(db),
         *given_up(left),
-        *foreign_owners(state),
-        *nobodys(left, options),
+        *(() if workloads is None else nobodys(left, workloads)),
     ]
 
 
@@ -90,8 +83,8 @@ def about(under_way: Iterable[Batch], now: int) -> list[Need]:
     """
     found: list[Need] = []
 
-    def note(batch: Batch, message: str, hint: str) -> None:
-        found.append(Need(message, hint, batch.id, batch.provider))
+    def note(kind: NeedKind, batch: Batch, message: str, hint: str) -> None:
+        found.append(Need(kind, message, hint, batch.id, batch.provider, batch.workload))
 
     for batch in under_way:
         sent = batch.submitted_at or batch.created_at
@@ -101,22 +94,32 @@ def about(under_way: Iterable[Batch], now: int) -> list[Need]:
         if batch.status is BatchStatus.SUBMITTING and batch.held:
             account = _marker_account(batch)
             end = f"; its results {going}" if going else ""
-            note(batch, f"batch {batch.id} is held: {batch.held}{account}{end}", decide)
+            note(NeedKind.BATCH_HELD, batch, f"batch {batch.id} is held: {batch.held}{account}{end}", decide)
         elif batch.status is BatchStatus.SUBMITTED and batch.held:
             end = f"; its results {going}" if going else ""
-            note(batch, f"batch {batch.id} is held: {batch.held}{end}", f"{resend}; {_PAYS}")
+            note(NeedKind.RESULTS_LOST, batch, f"batch {batch.id} is held: {batch.held}{end}", f"{resend}; {_PAYS}")
         elif batch.status is BatchStatus.SUBMITTED and waiting.overdue(batch, now):
             end = f"; its results {going}" if going else ""
             why = f"was sent {span(now - sent)} ago, and {batch.provider} says {batch.remote_status}"
-            note(batch, f"batch {batch.id} {why}{end}", f"nura poll -v; if it is gone for good: {resend}; {_PAYS}")
+            note(
+                NeedKind.BATCH_LATE,
+                batch,
+                f"batch {batch.id} {why}{end}",
+                f"nura poll -v; if it is gone for good: {resend}; {_PAYS}",
+            )
         elif batch.status is BatchStatus.COMPLETED and now - (batch.ended_at or now) > _LATE and not going:
             message = f"batch {batch.id} came home {span(now - (batch.ended_at or now))} ago, and is not settled"
-            note(batch, message, f"nura reconcile -v; if it cannot be: {resend}; {_PAYS}")
+            note(NeedKind.BATCH_LATE, batch, message, f"nura reconcile -v; if it cannot be: {resend}; {_PAYS}")
         elif going:
-            note(batch, f"batch {batch.id}: its results {going}", f"nura {_WAITS_FOR[batch.status]}")
+            note(
+                NeedKind.RESULTS_EXPIRE,
+                batch,
+                f"batch {batch.id}: its results {going}",
+                f"nura {_WAITS_FOR[batch.status]}",
+            )
         elif batch.status is BatchStatus.SUBMITTING and now - (batch.sent_at or sent) > _UNSETTLED:
             message = f"batch {batch.id}: whether it arrived at {batch.provider} is not known yet"
-            note(batch, message, f"nura dispatch -v; or, to decide yourself, {decide}")
+            note(NeedKind.UNCONFIRMED, batch, message, f"nura dispatch -v; or, to decide yourself, {decide}")
     return found
 
 
@@ -124,9 +127,11 @@ def held(holds: Iterable[Hold]) -> list[Need]:
     """Return what nura itself holds, as what needs a person; whoever holds something knows of it, and status shows it."""
     return [
         Need(
+            NeedKind.HELD,
             holding.described(hold),
             holding.release_command(hold),
             provider=hold.name if hold.scope == "provider" else None,
+            workload=hold.name if hold.scope == "workload" else None,
         )
         for hold in holds
         if hold.origin
@@ -137,11 +142,13 @@ def cancelled(decided_nowhere: Iterable[Batch]) -> list[Need]:
     """Return the batches that somebody cancelled at the provider, as what needs a person: their tasks are not sent again."""
     return [
         Need(
+            NeedKind.CANCELLED,
             f"batch {batch.id} was cancelled at {batch.provider}: {counted(batch.cancelled, 'task')} of {batch.workload}"
             f" {'is' if batch.cancelled == 1 else 'are'} cancelled, and not sent again",
             f"nura resolve {batch.id} --resend sends what is left of it; nura resolve {batch.id} --give-up leaves it",
             batch.id,
             batch.provider,
+            batch.workload,
         )
         for batch in decided_nowhere
     ]
@@ -153,11 +160,13 @@ def not_cancelled(under_way: Iterable[Batch], now: int) -> list[Need]:
     """
     return [
         Need(
+            NeedKind.NOT_CANCELLED,
             f"batch {batch.id}: was to be cancelled {span(now - batch.cancel_at)} ago, and"
             f" {_NOT_YET[batch.status] if batch.cancel_taken_at is None else 'goes on all the same'}",
             f"nura {_CANCELS[batch.status]} -v",
             batch.id,
             batch.provider,
+            batch.workload,
         )
         for batch in under_way
         if batch.cancel_at is not None and batch.status in _CANCELS
@@ -169,6 +178,7 @@ def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
     """Return the batches that have waited for their request file for an hour, as what needs a person."""
     return [
         Need(
+            NeedKind.UPLOAD_PENDING,
             f"batch {batch.id}: its request file was uploaded {span(now - batch.created_at)} ago, and is not ready at"
             f" {batch.provider}",
             "nura dispatch -v; each dispatch goes on from the file, and after a day its tasks are sent anew",
@@ -184,6 +194,7 @@ def possible_copies(seen: Iterable[Sighting], now: int) -> list[Need]:
     """Return the batches at a provider that may be second sendings of ours, as what needs a person: they may cost money."""
     return [
         Need(
+            NeedKind.POSSIBLE_COPY,
             f"{one.remote_id} at {one.provider} may be a second sending of batch {one.batch_id}: it is like it by time and"
             f" size, was first seen {span(now - one.first_at)} ago, and its results will tell",
             "nura poll -v; it is counted once it has ended; if you know it for a copy, cancel it in the provider's console",
@@ -199,6 +210,7 @@ def extra_batches(orphans: Iterable[Orphan], now: int) -> list[Need]:
     """Return the extra batches that should long have ended, as what needs a person: they may cost money."""
     return [
         Need(
+            NeedKind.EXTRA_BATCH,
             f"{orphan.remote_id}, an extra batch beside batch {orphan.batch_id} at {orphan.provider}, was cancelled"
             f" {span(now - orphan.found_at)} ago and is not known to have ended",
             f"nura poll -v; or, to let go of it: nura resolve {shlex.quote(orphan.remote_id)} --give-up",
@@ -207,19 +219,6 @@ def extra_batches(orphans: Iterable[Orphan], now: int) -> list[Need]:
         )
         for orphan in orphans
         if orphan.spooled is None and now - orphan.found_at > _LATE + 3600
-    ]
-
-
-def orphaned(pending: Mapping[str, int], configured: Sequence[str]) -> list[Need]:
-    """Return the workloads that have left the configuration with tasks still waiting, as what needs a person."""
-    return [
-        Need(
-            f"{name}: {counted(n, 'task waits', 'tasks wait')}, and it is no longer in"
-            " the configuration: nothing sends them",
-            f"put workloads.{name} back; what it holds can then be sent with: nura dispatch {name}",
-        )
-        for name, n in pending.items()
-        if name not in configured and n
     ]
 
 
@@ -242,8 +241,10 @@ def given_up(left: Iterable[outbox.Left]) -> list[Need]:
     end = {"row": "", "event": " given up"}
     return [
         Need(
+            NeedKind.DELIVERY_FAILED,
             f"{one.workload}: {counted(one.n, *what[one.kind])}{end[one.kind]}, the last: {one.said}",
             f"once that is mended: nura redeliver {shlex.quote(one.workload)} --{one.kind}s; or, to let go of them, with --drop",
+            workload=one.workload,
         )
         for one in left
         if one.status == "dead"
@@ -260,6 +261,7 @@ def foreign_owners(state: State) -> list[Need]:
     names = " ".join(shlex.quote(str(top)) for top in tops)
     return [
         Need(
+            NeedKind.FOREIGN_OWNER,
             f"{counted(len(found), 'file')} beside {state.path} {'belongs' if len(found) == 1 else 'belong'} to"
             f" {disk.owner_of(found[0])}, and that one to {owner}, whose stages stop at them",
             f"sudo chown -R '{owner.removeprefix('#')}' {names}",
@@ -267,7 +269,9 @@ def foreign_owners(state: State) -> list[Need]:
     ]
 
 
-def nobodys(left: Sequence[outbox.Left], options: "Callable[[], Mapping[str, WorkloadConfig] | None]") -> list[Need]:
+def nobodys(left: Iterable[outbox.Left], workloads: "Mapping[str, WorkloadConfig]") -> list[Need]:
     """Return the deliveries that wait for what is no longer in the configuration, as what needs a person."""
-    workloads = options() if any(one.status == "pending" for one in left) else None
-    return [] if workloads is None else [Need(text, hint) for _, text, hint in plans.unowned(left, workloads)]
+    return [
+        Need(NeedKind.DELIVERY_UNOWNED, text, hint, workload=one.workload)
+        for one, text, hint in plans.unowned(left, workloads)
+    ]

@@ -5,44 +5,34 @@ failures, never at all tasks, and is right while other stages run. It needs no k
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 from nura_cli import contract
 from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import UsageError
 from nura_cli.pipeline import attention, backoff, failures, holding
 from nura_cli.pipeline.report import Report, batch_dicts
+from nura_cli.pipeline.symptoms import Configured, oldest_pending
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, actions, answers, batches, outbox, runs, snapshots, tasks
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch
 from nura_cli.states import TaskStatus
 
-if TYPE_CHECKING:
-    from nura_cli.config import WorkloadConfig
-
 _NOTHING = Totals(0, 0, 0, 0, 0, 0)
 
 
-def run(
-    state: State,
-    workloads: Iterable[str],
-    *,
-    only: Sequence[str] = (),
-    options: "Callable[[], Mapping[str, WorkloadConfig] | None]" = lambda: None,
-) -> Report:
+def run(state: State, configured: Configured, *, only: Sequence[str] = ()) -> Report:
     """Say where everything stands.
 
     Args:
-        workloads: the configured names, so that idle ones are shown too; empty where the configuration is not known.
+        configured: what is known of the configuration; its workloads are shown though nothing of them is there.
         only: the workloads, their batches and figures that are meant; all, when empty. What needs a person, the stages and the
             pauses are told of the whole.
-        options: gives the configured workloads themselves, None where they are not known; asked only when deliveries wait.
     """
-    now, configured = state.clock(), list(workloads)
+    now, oldest = state.clock(), oldest_pending(state.db)
     every = tasks.queues(state.db)
-    names = _names([*configured, *(queue.workload for queue in every)], only)
+    names = _names([*configured.providers, *(queue.workload for queue in every)], only)
     queues = [queue for queue in every if queue.workload in names]
     ids = {queue.id for queue in queues}
     counts = {key: n for key, n in tasks.counts(state.db).items() if key[0] in ids}
@@ -54,13 +44,14 @@ def run(
     failed, dead = failures.of_tasks(state.db, names), failures.of_deliveries(state.db, names, left)
     by_workload: dict[str, contract.WorkloadStatus] = {
         name: {
-            **_workload(state, [queue.id for queue in queues if queue.workload == name], counts, totals, unknown, now),
+            **_workload([queue.id for queue in queues if queue.workload == name], counts, totals, unknown),
+            "oldest_pending_seconds": max(0, now - oldest[name]) if name in oldest else None,
             "failures": failed[name],
             "dead_deliveries": dead[name],
         }
         for name in names
     }
-    needs = attention.everything(state, open_batches, left, configured, options)
+    needs = attention.everything(state, open_batches, left, oldest, configured)
     result: contract.Status = {
         "tasks": _tasks(counts),
         "workloads": by_workload,
@@ -86,18 +77,14 @@ def _names(known: Iterable[str], only: Sequence[str]) -> list[str]:
 
 
 def _workload(
-    state: State,
     ids: Sequence[int],
     counts: Mapping[tuple[int, TaskStatus, bool], int],
     totals: Mapping[int, Totals],
     unknown: Counter[int],
-    now: int,
 ) -> contract.WorkloadFigures:
     """Return what stands of a workload, whose queues are ``ids``."""
-    ages = [at for queue in ids if (at := tasks.oldest_pending(state.db, queue)) is not None]
     return {
         "tasks": _tasks({key: n for key, n in counts.items() if key[0] in ids}),
-        "oldest_pending_seconds": max(0, now - min(ages)) if ages else None,
         **_spent([totals[queue] for queue in ids if queue in totals], sum(unknown[queue] for queue in ids)),
     }
 

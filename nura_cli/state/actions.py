@@ -34,6 +34,19 @@ def note(
     logs.decided("nura %s by %s: %s%s", verb, who or "nobody", what, f" ({why})" if why else "")
 
 
+def newest(db: Connection, since: int) -> dict[str | None, int]:
+    """Return when persons last did something about each workload, of what they did at ``since`` or later; unix seconds.
+
+    What names no workload, and may concern each of them, stands under None.
+    """
+    rows = db.execute(
+        "SELECT coalesce(a.workload, b.workload), max(a.at) FROM actions a LEFT JOIN batches b ON b.id = a.batch_id"
+        " WHERE a.at >= ? AND a.who <> '' GROUP BY 1",
+        (since,),
+    )
+    return dict(rows.fetchall())
+
+
 def words(db: Connection, done: str) -> str:
     """Return what the person at work has done, with who it is, and why: ``cancelled by tim: a runaway``."""
     return f"{done} by {db.who or 'nobody'}" + (f": {db.why}" if db.why else "")

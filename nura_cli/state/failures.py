@@ -1,7 +1,9 @@
 """What failed, and what could not be delivered: counted by index alone, and the words of the newest of each kind."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from nura_cli.state.connection import Connection
 from nura_cli.state.outbox import Left
@@ -56,3 +58,54 @@ def dead_words(db: Connection, of: Left, most: int) -> Sequence[Said]:
         (of.workload, of.kind, of.target, most),
     )
     return [Said(*row) for row in rows]
+
+
+class Lately(NamedTuple):
+    """The tasks of one workload that failed lately: how many by kind of error, and the key of the newest."""
+
+    workload: str
+    kinds: Counter[str]
+    key: Any
+
+
+class Newest(NamedTuple):
+    """What failed lately, by workload; ``cut`` where there was more than was looked at."""
+
+    workloads: list[Lately]
+    cut: bool
+
+
+_PAGE = 1000
+
+
+def lately(db: Connection, since: int, most: int) -> Newest:
+    """Return the tasks that failed at ``since`` (unix seconds) or later and stand for their keys, of the newest ``most``.
+
+    What was settled later has a higher seq: beyond a page in which nothing is new nothing is looked at.
+    """
+    found: dict[str, Lately] = {}
+    looked_at = 0
+    for page in _failed_newest_first(db, since):
+        for workload, kind, key in page:
+            found.setdefault(workload, Lately(workload, Counter(), json.loads(key))).kinds[kind] += 1
+        looked_at += len(page)
+        if looked_at >= most:
+            return Newest(list(found.values()), cut=True)
+    return Newest(list(found.values()), cut=False)
+
+
+def _failed_newest_first(db: Connection, since: int) -> Iterator[list[tuple[str, str, str]]]:
+    """Yield (workload, kind, key) of what failed at ``since`` or later, in pages."""
+    query = (
+        "SELECT a.seq, a.finished_at, w.name, a.error_kind, r.key, t.superseded_by FROM answers a"
+        " CROSS JOIN tasks t ON t.id = a.task_id CROSS JOIN lanes l ON l.id = t.lane_id"
+        " CROSS JOIN workloads w ON w.id = l.workload_id CROSS JOIN records r ON r.task_id = t.id"
+        " WHERE a.status <> 'completed' AND a.status = 'failed' AND a.seq < ? ORDER BY a.seq DESC LIMIT ?"
+    )
+    before = 2**63 - 1
+    while rows := db.execute(query, (before, _PAGE)).fetchall():
+        new = [row for row in rows if row[1] >= since]
+        if not new:
+            return
+        yield [row[2:5] for row in new if row[5] is None]
+        before = rows[-1][0]

@@ -71,6 +71,25 @@ def done(db: Connection, run: int, exit_code: int, message: str) -> None:
     )
 
 
+class Enqueued(NamedTuple):
+    """The last enqueue of a workload that is in the log: when it began (unix seconds), and how it ended."""
+
+    workload: str | None
+    at: int
+    exit_code: int | None
+    message: str | None
+
+
+def last_enqueues(db: Connection, since: int) -> list[Enqueued]:
+    """Return the last enqueue of each workload among those in the log that began at ``since`` or later, and have ended."""
+    rows = db.execute(
+        "SELECT workload, started_at, exit_code, message, max(id) FROM past_runs"
+        " WHERE started_at >= ? AND stage = 'enqueue' AND ended_at IS NOT NULL GROUP BY workload",
+        (since,),
+    )
+    return [Enqueued(*row[:4]) for row in rows]
+
+
 def problem(db: Connection, stage: str, scope: str, message: str, remind: int) -> bool:
     """Note a problem of a stage; return whether it is to be said now.
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from nura_cli import clock, config_file
-from nura_cli.cli import layout
+from nura_cli.cli import files, layout
 from nura_cli.cli.figures import cut, dollars
 from nura_cli.cli.layout import Cell, Column, Screen
 from nura_cli.cli.session import Outline, Session, output, plain, with_session
 from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError
-from nura_cli.pipeline import status
+from nura_cli.pipeline import metrics, status
 from nura_cli.pipeline.failures import argument
 from nura_cli.pipeline.report import counted
 from nura_cli.pipeline.symptoms import Alert, Configured
@@ -37,12 +37,21 @@ def command(
         list[str] | None, typer.Argument(metavar="WORKLOAD", help="Only these.", show_default="all")
     ] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 3 where something needs a person.")] = False,
+    prometheus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write metrics to this file, and no table: for node_exporter's textfile collector."
+        ),
+    ] = None,
 ) -> None:
     """Show where everything stands, and what needs a person."""
     state_path, configured = _known(session)
     with session.state(state_path, newer=True) as state:
         report = status.run(state, configured, only=only or ())
-    if not session.json:
+    if prometheus is not None:
+        begins = "# HELP nura_"
+        files.write("--prometheus", prometheus, metrics.text(report.result, clock.now()), begins=begins, mode=0o666)
+    elif not session.json:
         with output():
             for line in _lines(report.result, layout.of_output(), every=bool(only or session.verbose)):
                 print(line)

@@ -12,7 +12,7 @@ from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import UsageError
 from nura_cli.pipeline import attention, backoff, failures, holding
 from nura_cli.pipeline.report import Report, batch_dicts
-from nura_cli.pipeline.symptoms import Configured, oldest_pending
+from nura_cli.pipeline.symptoms import Configured, free_bytes, oldest_pending
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, actions, answers, batches, outbox, runs, snapshots, tasks
 from nura_cli.state.answers import Totals
@@ -60,6 +60,7 @@ def run(state: State, configured: Configured, *, only: Sequence[str] = ()) -> Re
         "paused": _paused(state, now),
         "holds": [{**holding.as_dict(hold), "message": holding.described(hold)} for hold in actions.holds(state.db)],
         "snapshots": _snapshots(state),
+        "disk": {"folder": str(state.path.parent), "free_bytes": free_bytes(state)},
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
         "attention": [need.as_dict() for need in needs],
         **_spent(list(totals.values()), unknown.total()),

@@ -328,6 +328,7 @@ def test_status(tmp_path: Path) -> None:
     with State(tmp_path / "nura.db") as state:
         fill_by_sql(state, n)
         state.db.execute("INSERT INTO records VALUES (1, 1, '1', x'7b7d')")
+    nura("poll", cwd=tmp_path)  # what a stage has loaded need not be loaded again to know that it can be
     (tmp_path / "empty.py").write_text(EMPTY)
     times: dict[str, list[float]] = {"empty": [], "json": [], "table": []}
     for _ in range(7):

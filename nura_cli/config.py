@@ -395,6 +395,31 @@ class AlertConfig(_Options):
     )
 
 
+class PingConfig(_Options):
+    """The monitor that ``nura run`` tells when it begins and how it ends."""
+
+    url: Annotated[str, AfterValidator(_receiver)] | None = Field(
+        None, description="its address, to which /start and /EXIT_CODE are added"
+    )
+    url_env: Annotated[str, AfterValidator(_variable)] | None = Field(
+        None, description="environment variable that holds the address"
+    )
+    url_file: File | None = Field(None, description="file that holds the address")
+
+    def secret(self) -> str:
+        """Return the address. Raises ConfigError like :meth:`ProviderConfig.secret`, and where it is no address."""
+        url = self.url if self.url is not None else _secret("url", self.url_env, self.url_file, None)
+        scrub.know(url)
+        try:
+            return _receiver(url)
+        except ValueError as error:
+            raise ConfigError(f"ping.url_{'env' if self.url_env else 'file'}: {error}") from None
+
+
+def _address_alone(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
 class Config(_Options):
     """The whole file."""
 
@@ -405,6 +430,10 @@ class Config(_Options):
     )
     remind: Seconds = Field(6 * 3600, description="how often a lasting problem is said again")
     alert: AlertConfig = Field(default_factory=AlertConfig, description="when what waits needs a person")
+    ping: Annotated[PingConfig | None, BeforeValidator(_address_alone)] = Field(
+        None,
+        description="the monitor that nura run tells when it begins and how it ends: an address, or where it stands",
+    )
     providers: dict[str, ProviderConfig] = Field(description="accounts, by a name of your choice")
     databases: dict[str, DatabaseConfig] = Field({}, description="the application's databases, by name")
     workloads: dict[str, WorkloadConfig] = Field({}, description="kinds of work, by name")
@@ -436,6 +465,7 @@ class Config(_Options):
             *(("a key file", provider.api_key_file) for provider in self.providers.values()),
             *(("a file with a database's URL", database.url_file) for database in self.databases.values()),
             *(("a webhook's secret", event.secret_file) for event in events),
+            ("a file with a monitor's address", self.ping.url_file if self.ping else None),
             *(("a prompt", workload.prompt_file) for workload in self.workloads.values()),
             *(("a system text", workload.system_file) for workload in self.workloads.values()),
         ]
@@ -466,6 +496,7 @@ class Config(_Options):
             *(provider.secret for provider in self.providers.values() if provider.api_key_command is None),
             *(database.secret for database in self.databases.values()),
             *(webhook.secret for webhook in webhooks),
+            *((self.ping.secret,) if self.ping else ()),
         ]
         for read in readers:
             with contextlib.suppress(ConfigError):
@@ -533,6 +564,9 @@ def _rules(document: Mapping[str, Any]) -> Found:
         for name in named if isinstance(named, dict) else ():
             if not re.fullmatch(NAME, name):
                 yield (section, name), "a name has letters, digits, - and _, and begins with a letter or digit"
+    ping = document.get("ping")
+    if isinstance(ping, dict) and sum(ping.get(name) is not None for name in ("url", "url_env", "url_file")) != 1:
+        yield ("ping",), "give one of url, url_env, url_file"
     if document.get("providers") == {}:
         yield ("providers",), "name at least one provider"
     for name, options in providers.items():
@@ -786,6 +820,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "databases": DatabaseConfig,
     "workloads": WorkloadConfig,
     "alert": AlertConfig,
+    "ping": PingConfig,
 }
 _INNER: dict[str, type[BaseModel]] = {
     "limits": LimitsConfig,

@@ -35,7 +35,7 @@ from nura_cli.pipeline import (
 )
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
-from nura_cli.pipeline.symptoms import Alert, Configured
+from nura_cli.pipeline.symptoms import Alert, loaded
 from nura_cli.sandbox import Control, Sandbox
 from nura_cli.state import State, batches, outbox
 from nura_cli.state.actions import Scope
@@ -357,8 +357,7 @@ class Spool:
         """Return what status says; that something has waited for long only where ``alert`` says so: there is no cron here."""
 
         def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
-            providers = {name: one.provider for name, one in config.workloads.items()}
-            return status.run(state, Configured(providers, lambda: config.workloads, alert=alert))
+            return status.run(state, loaded(config)._replace(alert=alert))
 
         return dict(self._run(work, contract.Status).result)
 

@@ -79,7 +79,7 @@ def _run(session: Session, folder: Path) -> None:
         if not session.json:
             _answers(documents)
         say("status", "adds it all up")
-        report = status.run(state, symptoms.Configured(dict.fromkeys(config.workloads)))
+        report = status.run(state, symptoms.loaded(config))
         cost = report.result["cost"]
         say.done(f"paid ${cost['paid']}, synchronously it would have been ${cost['list']} (the sandbox bills nothing)")
         if session.json:

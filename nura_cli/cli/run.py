@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nura_cli import clock, contract
-from nura_cli.cli import dispatch, enqueue, poll, reconcile
+from nura_cli.cli import dispatch, enqueue, pings, poll, reconcile
 from nura_cli.cli.session import Session, document, with_session
 from nura_cli.cli.stages import Done, Opened, Stage, contained, do, opened
 from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL, ConfigError, UsageError
-from nura_cli.pipeline import queues, remaining, waiting
+from nura_cli.pipeline import attention, queues, remaining, symptoms, waiting
 from nura_cli.pipeline.report import Problem, Report, problem
 
 if TYPE_CHECKING:
@@ -45,14 +46,16 @@ def command(
     seconds = poll.seconds(wait)
     config = session.config()
     chosen = queues.chosen(config, workloads or [])
-    with opened(session, config) as at:
-        chain = Chain(at=at, chosen=chosen, names=workloads or [], deadline=time.monotonic() + (seconds or 0))
-        before = remaining.failed(at.state.db, chosen)
-        chain.round(sources=True)
-        if seconds is not None:
-            chain.stay(seconds)
-            chain.end(remaining.failed_meanwhile(before, remaining.failed(at.state.db, chosen), chain.problems()))
-    session.finish(chain.report(), printed=[])
+    with pings.around(session, config) as pinged:
+        with opened(session, config) as at:
+            chain = Chain(at=at, chosen=chosen, names=workloads or [], deadline=time.monotonic() + (seconds or 0))
+            before = remaining.failed(at.state.db, chosen)
+            chain.round(sources=True)
+            if seconds is not None:
+                chain.stay(seconds)
+                chain.end(remaining.failed_meanwhile(before, remaining.failed(at.state.db, chosen), chain.problems()))
+            pinged.line = chain.said() if config.ping else ""
+        session.finish(chain.report(), printed=[])
 
 
 @dataclass(kw_only=True)
@@ -154,6 +157,18 @@ class Chain:
         found = [one for done in self.done.values() for one in done.report.problems] + self.ending
         lasting = {one.scope: one for one in reversed(found) if one.lasting}
         return [one for one in found if not one.lasting or lasting[one.scope] is one]
+
+    def said(self) -> str:
+        """Return what the run did, in one line without any words of records or providers: counts, and kinds of problems and of
+        what needs a person.
+        """
+        parts = [f"{title}: {done.said.splitlines()[0]}" for title, done in self.done.items() if done.said]
+        met = Counter(str(one.kind) for one in self.problems())
+        needs = Counter(str(one.kind) for one in attention.look(self.at.state, symptoms.loaded(self.at.config)))
+        for title, kinds in (("problems", met), ("needs you", needs)):
+            if kinds:
+                parts.append(f"{title}: {', '.join(f'{n:,} {kind}' for kind, n in kinds.items())}")
+        return "; ".join(parts)
 
     def report(self) -> Report:
         """Return the report of all stages: each one's own, and one exit code by the rule of each."""

@@ -76,6 +76,12 @@ def everything(
     ]
 
 
+def look(state: State, configured: symptoms.Configured) -> list[Need]:
+    """Return all that needs a person now, for who has not looked at the state file otherwise."""
+    under_way, left = batches.under_way(state.db), outbox.left(state.db)
+    return everything(state, under_way, left, symptoms.oldest_pending(state.db), configured)
+
+
 def about(under_way: Iterable[Batch], now: int) -> list[Need]:
     """Return what needs a person, and what to type: held batches, batches past their time, results about to expire.
 

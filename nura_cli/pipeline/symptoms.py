@@ -20,7 +20,7 @@ from nura_cli.state.batches import Batch
 from nura_cli.states import NeedKind
 
 if TYPE_CHECKING:
-    from nura_cli.config import WorkloadConfig
+    from nura_cli.config import Config, WorkloadConfig
 
 LATELY = 26 * 3600
 """Seconds for which a failure needs a person: a day, and two hours in which somebody who looks once a day may be late."""
@@ -59,6 +59,13 @@ class Configured(NamedTuple):
     load: "Callable[[], Mapping[str, WorkloadConfig]] | None" = None
     digest: str | None = None
     alert: Alert = Alert()
+
+
+def loaded(config: "Config") -> Configured:
+    """Return what is known of a configuration that was loaded: all."""
+    providers = {name: one.provider for name, one in config.workloads.items()}
+    alert = Alert(config.alert.oldest_pending, config.alert.no_success)
+    return Configured(providers, lambda: config.workloads, config.digest, alert)
 
 
 def configuration(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from nura_cli.config import AlertConfig
 from nura_cli.pipeline import symptoms
 from nura_cli.pipeline.symptoms import Alert
 from nura_cli.state import State
@@ -44,6 +45,10 @@ def test_the_kinds_of_what_needs_a_person_stay() -> None:
         " results_expire unconfirmed not_cancelled held cancelled extra_batch possible_copy unconfigured delivery_failed"
         " delivery_unowned"
     )
+
+
+def test_the_bounds_that_hold_without_a_word_of_it_are_those_of_the_options() -> None:
+    assert Alert(**AlertConfig().model_dump()) == Alert()
 
 
 def test_nothing_needs_anybody_where_all_is_well(openai_spool: Spool) -> None:

@@ -131,6 +131,11 @@ _BYTES = {
 }
 _FIELDS = {"title": "field or fields", "type": ["string", "array"], "items": {"type": "string"}, "minItems": 1}
 Seconds = Annotated[int, BeforeValidator(duration), Field(ge=0, le=_LONGEST), WithJsonSchema(_DURATION)]
+SecondsOrNever = Annotated[
+    Seconds | None,
+    BeforeValidator(_or_never),
+    WithJsonSchema({"anyOf": [_DURATION, {"const": "never"}, {"type": "null"}]}),
+]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0), WithJsonSchema(_BYTES)]
 Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
 File = Annotated[Path, AfterValidator(_beside_config), WithJsonSchema({"title": "file", "type": "string"})]
@@ -202,11 +207,7 @@ class ProviderConfig(_Options):
         "hold",
         description="results that were paid for and cannot be had: wait for a person, or send each task again, once",
     )
-    cleanup_after: Annotated[
-        Seconds | None,
-        BeforeValidator(_or_never),
-        WithJsonSchema({"anyOf": [_DURATION, {"const": "never"}, {"type": "null"}]}),
-    ] = Field(
+    cleanup_after: SecondsOrNever = Field(
         7 * 86400, description="when files of a finished batch are deleted at the provider; 0 for at once, or never"
     )
 
@@ -387,10 +388,8 @@ class WorkloadConfig(_Options):
 class AlertConfig(_Options):
     """When what waits needs a person, to whom ``nura status`` then says so."""
 
-    oldest_pending: Annotated[Seconds | None, BeforeValidator(_or_never)] = Field(
-        26 * 3600, description="a task has been pending for so long; or never"
-    )
-    no_success: Annotated[Seconds | None, BeforeValidator(_or_never)] = Field(
+    oldest_pending: SecondsOrNever = Field(26 * 3600, description="a task has been pending for so long; or never")
+    no_success: SecondsOrNever = Field(
         2 * 3600, description="work waits, and no stage has ended well for so long; or never"
     )
 
@@ -430,7 +429,9 @@ class Config(_Options):
     )
     remind: Seconds = Field(6 * 3600, description="how often a lasting problem is said again")
     alert: AlertConfig = Field(default_factory=AlertConfig, description="when what waits needs a person")
-    ping: Annotated[PingConfig | None, BeforeValidator(_address_alone)] = Field(
+    ping: Annotated[
+        PingConfig | None, BeforeValidator(_address_alone, json_schema_input_type=str | PingConfig | None)
+    ] = Field(
         None,
         description="the monitor that nura run tells when it begins and how it ends: an address, or where it stands",
     )

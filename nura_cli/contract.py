@@ -457,6 +457,13 @@ class Snapshot(TypedDict):
     kept_until: Annotated[Time, "when reconcile removes it"]
 
 
+class Disk(TypedDict):
+    """The disk of the state file."""
+
+    folder: Annotated[str, "the folder that the state file lies in"]
+    free_bytes: Annotated[int | None, "bytes that are free there; null where nobody can tell"]
+
+
 class RowsLeft(TypedDict):
     """Rows that are not written."""
 
@@ -499,6 +506,7 @@ class Status(Spent):
     paused: Annotated[list[Pause], "what rests"]
     holds: Annotated[list[HoldWithMessage], "what is held"]
     snapshots: Annotated[list[Snapshot], "copies of the state file from before migrations"]
+    disk: Annotated[Disk, "the disk that the state file lies on"]
     deliveries: Annotated[dict[str, Deliveries], "by workload: what is not delivered"]
     attention: Annotated[list[Need], "what needs a person"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nura_cli import __version__
 from nura_cli.clock import parse
-from nura_cli.pipeline.person import NeedKind
+from nura_cli.states import NeedKind
 
 Sample = tuple[Mapping[str, str], Any]
 """The labels of one value, and the value: a number, or a decimal as text; None where there is none, and nothing is told."""

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from nura_cli.pipeline import metrics
-from nura_cli.pipeline.person import NeedKind
+from nura_cli.states import NeedKind
 from tests.conftest import Spool
 from tests.pipeline.forks import Command, Ended
 

@@ -27,7 +27,7 @@ EXAMPLES = (
     ("nura status", "counts, last runs, money, and what needs a person"),
     ("nura status classify --json", "the same of one workload, for a program"),
 )
-EXIT_CODES = (EX_TEMPFAIL, EX_CONFIG)
+EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
 
 
 @with_session

@@ -18,6 +18,7 @@ from nura_cli.pipeline import metrics, status
 from nura_cli.pipeline.failures import argument
 from nura_cli.pipeline.report import counted
 from nura_cli.pipeline.symptoms import Alert, Configured
+from nura_cli.state import State
 
 if TYPE_CHECKING:
     from nura_cli.config import WorkloadConfig
@@ -43,19 +44,32 @@ def command(
             metavar="FILE", help="Write metrics to this file, and no table: for node_exporter's textfile collector."
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with charts and tables to this file, and no table here."),
+    ] = None,
 ) -> None:
     """Show where everything stands, and what needs a person."""
     state_path, configured = _known(session)
     with session.state(state_path, newer=True) as state:
         report = status.run(state, configured, only=only or ())
+        if html is not None:
+            _write_page(html, state, report.result)
     if prometheus is not None:
-        begins = "# HELP nura_"
-        files.write("--prometheus", prometheus, metrics.text(report.result, clock.now()), begins=begins, mode=0o666)
-    elif not session.json:
+        text = metrics.text(report.result, clock.now())
+        files.write("--prometheus", prometheus, text, begins="# HELP nura_", mode=0o666)
+    if not (session.json or prometheus or html):
         with output():
             for line in _lines(report.result, layout.of_output(), every=bool(only or session.verbose)):
                 print(line)
     session.finish(report, code=EX_PARTIAL if exit_code and report.result["attention"] else None)
+
+
+def _write_page(path: Path, state: State, found: dict[str, Any]) -> None:
+    """Write the page; it holds words of failures, so nobody else may read it."""
+    from nura_cli.cli import page
+
+    files.write("--html", path, page.render(state, found, clock.now()), begins=page.BEGINS, mode=0o600)
 
 
 def _known(session: Session) -> tuple[Path, Configured]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nura_cli.cli.session import Session, Stopped
-from nura_cli.errors import EX_OK, EX_UNEXPECTED, ConfigError, NuraError
+from nura_cli.errors import EX_OK, EX_UNEXPECTED, NuraError
 from nura_cli.state import State, disk, runs
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def around(session: Session, config: "Config") -> Iterator[Pinged]:
     if config.ping is None:
         yield told
         return
-    failed = [_ping(config, "start", "")]
+    from nura_cli.pipeline import monitor
+
+    failed = [monitor.tell(config.ping, "start")]
     code = EX_OK
     try:
         yield told
@@ -40,20 +42,10 @@ def around(session: Session, config: "Config") -> Iterator[Pinged]:
         told.line = told.line or _kind(error)
         raise
     finally:
-        failed.append(_ping(config, str(code), told.line))
+        failed.append(monitor.tell(config.ping, str(code), told.line))
         why = next((one for one in reversed(failed) if one is not None), None)
         if _to_say(session, config, why):
             session.tell(f"the monitor was not told of this run: {why} (see ping: in the configuration)")
-
-
-def _ping(config: "Config", part: str, line: str) -> str | None:
-    """Send a ping; return why it was not taken, or None."""
-    from nura_cli.delivery import ping
-
-    try:
-        return ping.send(config.ping.secret(), part, line) if config.ping else None
-    except ConfigError as error:
-        return error.message
 
 
 def _code(error: BaseException) -> int:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from nura_cli.cli import dispatch, enqueue, pings, poll, reconcile
 from nura_cli.cli.session import Session, document, with_session
 from nura_cli.cli.stages import Done, Opened, Stage, contained, do, opened
 from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL, ConfigError, UsageError
-from nura_cli.pipeline import attention, queues, remaining, symptoms, waiting
+from nura_cli.pipeline import attention, monitor, queues, remaining, symptoms, waiting
 from nura_cli.pipeline.report import Problem, Report, problem
 
 if TYPE_CHECKING:
@@ -159,16 +158,10 @@ class Chain:
         return [one for one in found if not one.lasting or lasting[one.scope] is one]
 
     def said(self) -> str:
-        """Return what the run did, in one line without any words of records or providers: counts, and kinds of problems and of
-        what needs a person.
-        """
-        parts = [f"{title}: {done.said.splitlines()[0]}" for title, done in self.done.items() if done.said]
-        met = Counter(str(one.kind) for one in self.problems())
-        needs = Counter(str(one.kind) for one in attention.look(self.at.state, symptoms.loaded(self.at.config)))
-        for title, kinds in (("problems", met), ("needs you", needs)):
-            if kinds:
-                parts.append(f"{title}: {', '.join(f'{n:,} {kind}' for kind, n in kinds.items())}")
-        return "; ".join(parts)
+        """Return what the monitor is told of the run."""
+        summaries = [f"{title}: {done.said.splitlines()[0]}" for title, done in self.done.items() if done.said]
+        needs = attention.look(self.at.state, symptoms.loaded(self.at.config))
+        return monitor.line(summaries, self.problems(), needs)
 
     def report(self) -> Report:
         """Return the report of all stages: each one's own, and one exit code by the rule of each."""

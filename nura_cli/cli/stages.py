@@ -193,6 +193,7 @@ def _locked(at: Opened, stage: Stage, patience: float) -> Iterator[None]:
 
 def _noted(at: Opened, stage: Stage, earlier: Done | None) -> Done:
     began = at.state.clock()
+    _note_configuration(at)
     run = _begun(at, stage, earlier) if stage.in_log else None
     try:
         with explained(at.state.path):
@@ -213,11 +214,17 @@ def _noted(at: Opened, stage: Stage, earlier: Done | None) -> Done:
         return done._replace(printed=_to_say(db, at, stage, report.problems))
 
 
+def _note_configuration(at: Opened) -> None:
+    """Write down that this configuration loads, where that is news: status need not load it then to know that it does."""
+    digest = at.config.digest
+    if digest and outbox.known_good(at.state.db, CONFIGURATION) != digest:
+        with explained(at.state.path), at.state.transaction() as db:
+            outbox.remember_good(db, CONFIGURATION, digest)
+
+
 def _begun(at: Opened, stage: Stage, earlier: Done | None) -> int:
     """Write down that a run begins, or goes on; return its number in the log."""
     with at.state.transaction() as db:
-        if at.config.digest and outbox.known_good(db, CONFIGURATION) != at.config.digest:
-            outbox.remember_good(db, CONFIGURATION, at.config.digest)
         if stage.lock is not None:
             runs.started(db, stage.name, os.getpid())
         if earlier is not None and earlier.run is not None:
@@ -229,7 +236,7 @@ def _begun(at: Opened, stage: Stage, earlier: Done | None) -> int:
 def _failed_before(at: Opened, stage: Stage) -> bool:
     """Return whether the last run of a stage that is in the log failed, not long ago: then it is to be seen there that it is over."""
     last = {run.workload: run.exit_code for run in runs.last_enqueues(at.state.db, at.state.clock() - LATELY)}
-    return bool(last.get(stage.workload))
+    return bool(last.get(stage.workload or ""))
 
 
 def _failed(at: Opened, stage: Stage, began: int, run: int | None, error: BaseException) -> None:

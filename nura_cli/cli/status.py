@@ -65,7 +65,7 @@ def command(
     session.finish(report, code=EX_PARTIAL if exit_code and report.result["attention"] else None)
 
 
-def _write_page(path: Path, state: State, found: dict[str, Any]) -> None:
+def _write_page(path: Path, state: State, found: Mapping[str, Any]) -> None:
     """Write the page; it holds words of failures, so nobody else may read it."""
     from nura_cli.cli import page
 

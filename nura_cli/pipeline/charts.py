@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import State, days
+from nura_cli.state import State, batches, spending
+from nura_cli.state.spending import Sums
 
 DAYS = 30
 """Days of which the cost is shown."""
@@ -42,13 +43,13 @@ class Failed(NamedTuple):
 
 def spent(state: State) -> list[Spent]:
     """Return what was paid on each of the last days, today's the last."""
-    today = state.clock() // _DAY
-    first = today - DAYS + 1
-    found = {one.day: one for one in days.spent(state.db, first * _DAY)}
+    after = (state.clock() // _DAY + 1) * _DAY
+    found = dict.fromkeys(range(after - DAYS * _DAY, after, _DAY), Sums())
+    for one in spending.spent(state.db, min(found), after):
+        found[one.day] = found[one.day].plus(one.sums)
     return [
-        Spent(datetime.fromtimestamp(day * _DAY, UTC).date().isoformat(), _dollars(one.cost), _dollars(one.list_cost))
-        for day in range(first, today + 1)
-        for one in (found.get(day, days.Day(day, 0, 0)),)
+        Spent(datetime.fromtimestamp(day, UTC).date().isoformat(), _dollars(sums.cost), _dollars(sums.list_cost))
+        for day, sums in found.items()
     ]
 
 
@@ -58,7 +59,7 @@ def _dollars(pico: int) -> str:
 
 def took(state: State) -> list[Took]:
     """Return how many of the newest batches took how long, from the quickest on; nothing, where none has ended."""
-    seconds = days.durations(state.db)
+    seconds = batches.durations(state.db)
     counts = Counter(next((name for bound, name in _SPANS if one < bound), _LONGER) for one in seconds)
     return [Took(name, counts[name]) for name in (*(name for _, name in _SPANS), _LONGER)] if seconds else []
 

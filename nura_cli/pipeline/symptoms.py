@@ -119,9 +119,8 @@ def failed_enqueues(db: Connection) -> list[Need]:
     return [
         Need(
             NeedKind.ENQUEUE,
-            f"{run.workload or 'all'}: the last enqueue ({rfc3339(run.at)}) ended with exit code {run.exit_code}:"
-            f" {run.message}",
-            f"nura log {shlex.quote(run.workload or '')}".rstrip(" '") + "; mend it, and enqueue the same again",
+            f"{run.workload}: the last enqueue ({rfc3339(run.at)}) ended with exit code {run.exit_code}: {run.message}",
+            f"nura log {shlex.quote(run.workload)}; mend it, and enqueue the same again",
             workload=run.workload,
         )
         for run in runs.last_enqueues(db, db.now - LATELY)
@@ -135,8 +134,8 @@ def failed_tasks(db: Connection) -> list[Need]:
     return [
         Need(
             NeedKind.TASKS_FAILED,
-            f"{one.workload}: {counted(one.kinds.total(), 'task')} failed in the last {LATELY // 3600}h"
-            f"{' or more' if found.cut else ''}: {_kinds(one.kinds)}",
+            f"{one.workload}: {counted(one.kinds.total(), 'task')}{' or more' if found.cut else ''} failed in the last"
+            f" {LATELY // 3600}h: {_kinds(one.kinds)}",
             f"nura show {shlex.quote(one.workload)} {argument(one.key)}; once it is mended, nura retry {shlex.quote(one.workload)}",
             workload=one.workload,
         )

@@ -486,3 +486,17 @@ def _moved(batch: Batch) -> StateError:
         hint="nura status shows where it is; run the same command again if it is still to be done",
         batch_id=batch.id,
     )
+
+
+def durations(db: Connection) -> list[int]:
+    """Return how many seconds the newest batches that have ended took at their providers."""
+    rows = db.execute(
+        "SELECT ended_at - submitted_at FROM (SELECT ended_at, submitted_at FROM batches ORDER BY id DESC LIMIT ?)"
+        " WHERE ended_at >= submitted_at",
+        (_NEWEST,),
+    )
+    return [row[0] for row in rows]
+
+
+_NEWEST = 1000
+"""The newest batches, which are looked at for how long they took."""

@@ -74,7 +74,7 @@ def done(db: Connection, run: int, exit_code: int, message: str) -> None:
 class Enqueued(NamedTuple):
     """The last enqueue of a workload that is in the log: when it began (unix seconds), and how it ended."""
 
-    workload: str | None
+    workload: str
     at: int
     exit_code: int | None
     message: str | None
@@ -84,7 +84,7 @@ def last_enqueues(db: Connection, since: int) -> list[Enqueued]:
     """Return the last enqueue of each workload among those in the log that began at ``since`` or later, and have ended."""
     rows = db.execute(
         "SELECT workload, started_at, exit_code, message, max(id) FROM past_runs"
-        " WHERE started_at >= ? AND stage = 'enqueue' AND ended_at IS NOT NULL GROUP BY workload",
+        " WHERE started_at >= ? AND stage = 'enqueue' AND workload IS NOT NULL AND ended_at IS NOT NULL GROUP BY workload",
         (since,),
     )
     return [Enqueued(*row[:4]) for row in rows]

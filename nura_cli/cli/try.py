@@ -72,7 +72,8 @@ def command(
         if job.hold is not None:
             session.tell(f"{job.hold.name} is held, which keeps nobody from trying it")
         if dry_run:
-            answer(session, _question(job), *(f"\n{one.record.key}:\n{one.prompt or ''}" for one in job.requests))
+            if job.requests:
+                answer(session, _question(job), *(f"\n{one.record.key}:\n{one.prompt or ''}" for one in job.requests))
             session.finish(Report(_planned(job), job.problems))
             return
         if job.requests and yes:

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nura_cli.clock import span
@@ -12,6 +13,7 @@ from nura_cli.pipeline.report import counted
 from nura_cli.state import State, actions, batches, disk, outbox, tasks
 from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch, Orphan, Sighting
+from nura_cli.state.file import foreign
 from nura_cli.states import BatchStatus, NeedKind
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def everything(
     return [
         *wrong,
         *symptoms.full_disk(state, under_way),
-        *foreign_owners(state),
+        *foreign_owners(state.path),
         *symptoms.waiting(state, configured, oldest, under_way, pending),
         *symptoms.failed_enqueues(db),
         *about(under_way, now),
@@ -257,18 +259,18 @@ def given_up(left: Iterable[outbox.Left]) -> list[Need]:
     ]
 
 
-def foreign_owners(state: State) -> list[Need]:
-    """Return the files beside the state file that belong to somebody else, as what needs a person: stages stop at them."""
-    found = state.foreign()
+def foreign_owners(state: Path) -> list[Need]:
+    """Return the files beside a state file that belong to somebody else, as what needs a person: stages stop at them."""
+    found = foreign(state)
     if not found:
         return []
-    owner = disk.owner_of(state.path)
-    tops = dict.fromkeys(state.path.parent / path.relative_to(state.path.parent).parts[0] for path in found)
+    owner = disk.owner_of(state)
+    tops = dict.fromkeys(state.parent / path.relative_to(state.parent).parts[0] for path in found)
     names = " ".join(shlex.quote(str(top)) for top in tops)
     return [
         Need(
             NeedKind.FOREIGN_OWNER,
-            f"{counted(len(found), 'file')} beside {state.path} {'belongs' if len(found) == 1 else 'belong'} to"
+            f"{counted(len(found), 'file')} beside {state} {'belongs' if len(found) == 1 else 'belong'} to"
             f" {disk.owner_of(found[0])}, and that one to {owner}, whose stages stop at them",
             f"sudo chown -R '{owner.removeprefix('#')}' {names}",
         )

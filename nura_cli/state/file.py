@@ -73,18 +73,13 @@ class State:
         self.path = path
         self.unsaved: str | None = None
         with explained(path):
-            _refuse_network(path)
-            for suffix in _SQLITES:
-                disk.refuse_link(path.with_name(path.name + suffix))
-            if path.exists():
-                self._refuse_other_kind()
-                self._refuse_second_name()
-                self._refuse_emptied()
-            elif create:
+            refuse_unusable(path)
+            if not path.exists():
+                if not create:
+                    raise StateError(f"{path}: no such state file", hint="nura enqueue makes it with the first record")
                 _make(path)
-            else:
-                raise StateError(f"{path}: no such state file", hint="nura enqueue makes it with the first record")
-            self.db = self._connected()
+            with foreign_if_new(path):
+                self.db = _connect(path)
             self.db.clock = clock or clocks.now
             try:
                 self.state_id = self._prepare(newer)
@@ -150,23 +145,9 @@ class State:
         """
         _refuse_root(self.path, "beside it")
 
-    def foreign(self) -> list[Path]:
-        """Return the files beside the state file that belong to somebody else: its owner's stages may stop at them.
-
-        Only nura's own: somebody's backup beside it is nobody's problem.
-        """
-        with explained(self.path):
-            owner = self.path.stat().st_uid
-            beside = self.path.parent.glob(f"{glob.escape(self.path.name)}[.-]*")
-            own = [path for path in beside if _OWN.fullmatch(path.name.removeprefix(self.path.name))]
-            inside = [
-                path for folder in own if folder.is_dir() and not folder.is_symlink() for path in folder.rglob("*")
-            ]
-            return [path for path in sorted(own + inside) if disk.owner_id(path) not in (None, owner)]
-
     def lock_path(self, stage: str) -> Path:
-        """Return the lock file of a stage: ``<state>.<stage>.lock``."""
-        return self.path.with_name(f"{self.path.name}.{stage}.lock")
+        """Return the lock file of a stage, as :func:`lock_path` does."""
+        return lock_path(self.path, stage)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -194,47 +175,6 @@ class State:
         """Between two commits of a long write: leave other writers a gap in which to take their turn."""
         time.sleep(_YIELD_SECONDS)
 
-    def _refuse_other_kind(self) -> None:
-        if not self.path.is_file():
-            raise StateError(f"{self.path}: is no plain file", hint=_OWN_FILE)
-
-    def _refuse_second_name(self) -> None:
-        """A file with two names (hard links, or mounted by itself) has two WALs, one beside each: what one process commits the
-        other loses.
-        """
-        lost = "and SQLite would lose what is written under one of them"
-        if self.path.stat().st_nlink > 1:
-            raise StateError(
-                f"{self.path}: has a second name (a hard link), {lost}",
-                hint=f"remove the other one: find / -xdev -samefile {shlex.quote(str(self.path))}",
-            )
-        if mounted_alone(self.path):
-            raise StateError(
-                f"{self.path}: is mounted by itself, and has another name where it comes from, {lost}",
-                hint="mount its folder instead",
-            )
-
-    def _refuse_emptied(self) -> None:
-        """A file without a byte, on which stages have run before, has lost what it held: it is not made anew in silence."""
-        if self._ran() and not self.path.stat().st_size:
-            raise StateCorrupt(
-                f"{self.path}: is empty, and stages have run on it before",
-                hint="restore a backup; to start anew without what it held, remove it",
-            )
-
-    def _ran(self) -> bool:
-        """Return whether stages have run on it: its name has been that of a state file."""
-        return any(self.lock_path(stage).exists() for stage in ("dispatch", "poll", "reconcile"))
-
-    def _connected(self) -> Connection:
-        """Open a connection. Raises StateForeign: there never was a state file under this name, and what is there is no database."""
-        try:
-            return _connect(self.path)
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB and not self._ran():
-                raise StateForeign(f"{self.path}: is not an SQLite database", hint=_OWN_FILE) from error
-            raise
-
     def _prepare(self, newer: bool) -> str:
         """See that the file is nura's and of this version, migrated where it is older; return its id."""
         version = self._version()
@@ -255,13 +195,8 @@ class State:
         """A file that a newer nura has migrated is left to that one, except for what an older one may do with it."""
         oldest = self._meta("oldest_version") or ""
         allowed = oldest.isdecimal() and int(oldest) <= schema.VERSION
-        if reads and allowed:
-            return
-        only = "; of this one, only enqueue, status and results go on" if allowed else ""
-        raise StateNewer(
-            f"{self.path}: written by a newer nura (schema {version}, this one knows {schema.VERSION})",
-            hint=f"run the newer nura{only}; or restore an older state file",
-        )
+        if not (reads and allowed):
+            raise newer_than_this(self.path, version, allowed)
 
     def _migrate(self) -> None:
         self.refuse_root()
@@ -279,6 +214,93 @@ class State:
             self.unsaved = (
                 f"{self.path} was migrated from schema {version} to {schema.VERSION} without a snapshot: {why}"
             )
+
+
+def lock_path(path: Path, stage: str) -> Path:
+    """Return the lock file of a stage: ``<state>.<stage>.lock``."""
+    return path.with_name(f"{path.name}.{stage}.lock")
+
+
+def foreign(path: Path) -> list[Path]:
+    """Return the files beside a state file that belong to somebody else: its owner's stages may stop at them.
+
+    Only nura's own: somebody's backup beside it is nobody's problem.
+    """
+    with explained(path):
+        owner = path.stat().st_uid
+        beside = path.parent.glob(f"{glob.escape(path.name)}[.-]*")
+        own = [one for one in beside if _OWN.fullmatch(one.name.removeprefix(path.name))]
+        inside = [one for folder in own if folder.is_dir() and not folder.is_symlink() for one in folder.rglob("*")]
+        return [one for one in sorted(own + inside) if disk.owner_id(one) not in (None, owner)]
+
+
+def newer_than_this(path: Path, version: int, allowed: bool) -> StateNewer:
+    """Return the error for a state file of a newer version; ``allowed``: it says that what only reads may go on."""
+    only = "; of this one, only enqueue, status and results go on" if allowed else ""
+    return StateNewer(
+        f"{path}: written by a newer nura (schema {version}, this one knows {schema.VERSION})",
+        hint=f"run the newer nura{only}; or restore an older state file",
+    )
+
+
+def refuse_unusable(path: Path) -> None:
+    """Refuse what cannot be a state file: where it lies, what kind it is, other names that it has. Nothing there is fine.
+
+    Raises:
+        StateError, StateCorrupt: it is such a one.
+    """
+    _refuse_network(path)
+    for suffix in _SQLITES:
+        disk.refuse_link(path.with_name(path.name + suffix))
+    if path.exists():
+        if not path.is_file():
+            raise StateError(f"{path}: is no plain file", hint=_OWN_FILE)
+        _refuse_second_name(path)
+        _refuse_emptied(path)
+
+
+def _refuse_second_name(path: Path) -> None:
+    """A file with two names (hard links, or mounted by itself) has two WALs, one beside each: what one process commits the
+    other loses.
+    """
+    lost = "and SQLite would lose what is written under one of them"
+    if path.stat().st_nlink > 1:
+        raise StateError(
+            f"{path}: has a second name (a hard link), {lost}",
+            hint=f"remove the other one: find / -xdev -samefile {shlex.quote(str(path))}",
+        )
+    if mounted_alone(path):
+        raise StateError(
+            f"{path}: is mounted by itself, and has another name where it comes from, {lost}",
+            hint="mount its folder instead",
+        )
+
+
+def _refuse_emptied(path: Path) -> None:
+    """A file without a byte, on which stages have run before, has lost what it held: it is not made anew in silence."""
+    if _ran(path) and not path.stat().st_size:
+        raise StateCorrupt(
+            f"{path}: is empty, and stages have run on it before",
+            hint="restore a backup; to start anew without what it held, remove it",
+        )
+
+
+def _ran(path: Path) -> bool:
+    """Return whether stages have run on it: its name has been that of a state file."""
+    return any(lock_path(path, stage).exists() for stage in ("dispatch", "poll", "reconcile"))
+
+
+@contextmanager
+def foreign_if_new(path: Path) -> Iterator[None]:
+    """Turn the block's finding that a file is no database into :class:`StateForeign`, where there never was a state file
+    under its name; else it is a damaged one.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB and not _ran(path):
+            raise StateForeign(f"{path}: is not an SQLite database", hint=_OWN_FILE) from error
+        raise
 
 
 @contextmanager
@@ -431,7 +453,7 @@ def _connect(path: Path) -> Connection:
     uri = f"{path.absolute().as_uri()}?{_mode(path)}"
     db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, factory=Connection)
     try:
-        _refuse_others_database(db, path)
+        refuse_others_database(db, path)
         if not db.execute("PRAGMA page_count").fetchone()[0]:
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
         if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -447,7 +469,7 @@ def _connect(path: Path) -> Connection:
     return db
 
 
-def _refuse_others_database(db: Connection, path: Path) -> None:
+def refuse_others_database(db: sqlite3.Connection, path: Path) -> None:
     """An SQLite database that is not nura's is left alone, its journal's mode included; one without a table becomes nura's.
 
     The tables are looked at first: another process may be making them at this moment, and the id comes with them.

@@ -19,14 +19,20 @@ class Glimpse(NamedTuple):
     status: str
 
 
+def address(path: Path) -> str:
+    """Return the URI under which SQLite reads a state file without writing.
+
+    Where nobody has it open, it is read as it lies there: no file is made beside it, which might be root's then.
+    """
+    used = path.with_name(f"{path.name}-wal").exists()
+    return f"file:{quote(str(path.absolute()))}?{'mode=ro' if used else 'immutable=1'}"
+
+
 def batches(path: Path) -> list[Glimpse]:
     """Return the newest batches of a state file, the newest first; none where it cannot be read now."""
     query = "SELECT id, workload, status FROM batches ORDER BY id DESC LIMIT ?"
     with contextlib.suppress(sqlite3.Error, OSError):
         if path.is_file():
-            # Where nobody has it open, it is read as it lies there: no file is made beside it, which might be root's then.
-            used = path.with_name(f"{path.name}-wal").exists()
-            address = f"file:{quote(str(path.absolute()))}?{'mode=ro' if used else 'immutable=1'}"
-            with contextlib.closing(sqlite3.connect(address, uri=True, timeout=_PATIENCE_SECONDS)) as db:
+            with contextlib.closing(sqlite3.connect(address(path), uri=True, timeout=_PATIENCE_SECONDS)) as db:
                 return [Glimpse(*row) for row in db.execute(query, (_NEWEST,))]
     return []

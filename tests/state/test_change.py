@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from nura_cli.cli import build
 from nura_cli.errors import StateNewer
 from nura_cli.state import State, answers, batches, disk, schema, snapshots, tasks
+from nura_cli.state.file import foreign
 from nura_cli.states import BatchStatus, ErrorKind, TaskStatus
 from tests.conftest import Spool
 
@@ -183,7 +184,7 @@ def test_before_a_migration_the_file_is_copied_beside_itself(earlier: Path) -> N
         assert db.execute("SELECT value FROM meta WHERE name = 'in'").fetchone() == ("the WAL",)
     with State(earlier) as again:  # nothing is migrated, and nothing copied
         assert snapshots.found(earlier) == [saved]
-        assert again.foreign() == []
+        assert foreign(again.path) == []
 
 
 def test_a_new_file_is_no_copy_worth(tmp_path: Path) -> None:

@@ -187,6 +187,14 @@ class Writer:
         key = tuple([slot.take(document) for slot in self._slots.where])
         return Row(position, self, key, (*key, *[take(document) for take in self._takes]), document.get("delivery_id"))
 
+    def faults(self, document: Document) -> Iterator[str]:
+        """Yield why values of an answer document would not go into the columns that are written, each with its option."""
+        for slot in self._slots.sets:
+            try:
+                slot.take(document)
+            except ValueError as error:
+                yield str(error)
+
     def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows, no two with one key, and yield what became of each.
 

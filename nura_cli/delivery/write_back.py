@@ -147,6 +147,30 @@ class WriteBack:
                 connection.rollback()
         except errors_of(self._engine) as error:
             raise self._as_ours(error) from error
+        if self._prepared.ledger is not None:
+            self._check_entry(self._prepared.ledger.table)
+
+    def _check_entry(self, ledger: "TableClause") -> None:
+        """See that the ledger may be read and entered into, without entering anything. Raises as :meth:`check`."""
+        import sqlalchemy as sa
+
+        nothing = sa.select(*(ledger.columns[name] for name in _LEDGER_COLUMNS)).where(sa.false())
+        entry = ledger.insert().from_select([*_LEDGER_COLUMNS], nothing)
+        try:
+            with transaction(self._engine, reads=True) as connection:
+                connection.exec_driver_sql(f"EXPLAIN {entry.compile(dialect=self._engine.dialect)}")
+                connection.rollback()
+        except errors_of(self._engine) as error:
+            raise self._as_ours(error, "ledger") from error
+
+    def unfit(self, document: Document) -> list[str]:
+        """Return why values of an answer document would not go into their columns, each with its option; writes nothing.
+
+        Raises:
+            ConfigError, DatabaseDown: as :meth:`check`.
+        """
+        writer = self._prepared.writers.get(str(document["status"]))
+        return [] if writer is None else list(writer.faults(plain_document(document)))
 
     def write(self, documents: Sequence[Document], now: int, *, suspects: bool = False) -> list[RowOutcome]:
         """Write a chunk of answers in one transaction; the documents of one key are written in their order.

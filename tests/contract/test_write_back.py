@@ -342,6 +342,19 @@ def test_values_that_a_policy_will_not_have_are_a_refusal(secured: Database) -> 
     assert secured.kinds(answer(1, "bad")) == ["refused"]
 
 
+def test_an_account_that_may_not_do_what_is_to_be_done_is_found_before_anything_is_paid_for(secured: Database) -> None:
+    secured.run("CREATE TABLE log (uid VARCHAR(64) PRIMARY KEY, written_at TIMESTAMPTZ)")
+    secured.run("GRANT SELECT ON log TO app")
+    with secured.write_back(ledger="log") as table, pytest.raises(ConfigError, match=r"write_back\.ledger: .*log"):
+        table.check()
+    secured.run("GRANT INSERT ON log TO app")
+    with secured.write_back(ledger="log") as table:
+        table.check()
+    secured.run("REVOKE UPDATE ON t FROM app")
+    with secured.write_back() as table, pytest.raises(ConfigError, match=r"write_back\.table: .*denied"):
+        table.check()
+
+
 # --- types: column type, value, what is in the column then (None: it does not fit)
 
 FITS = [

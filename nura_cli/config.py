@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -442,6 +442,7 @@ class Config(_Options):
     _path: Path = PrivateAttr(Path())
     _digest: str | None = PrivateAttr(None)
     _read: dict[Path, object] = PrivateAttr(default_factory=dict)
+    _lines: dict[str, int] = PrivateAttr(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -479,6 +480,12 @@ class Config(_Options):
         for word in (word for command in commands for word in command or ()):
             yield "a file of a command that the configuration runs", beside(self._path, word)
 
+    def line(self, where: str) -> int | None:
+        """Return the line of what stands at a dotted path, such as ``workloads.echo.model``, or of what it would stand in."""
+        while where and where not in self._lines:
+            where = where.rpartition(".")[0]
+        return self._lines.get(where)
+
     def workload(self, name: str) -> WorkloadConfig:
         """Return a workload by its name. Raises UsageError for one that is not configured."""
         try:
@@ -515,18 +522,73 @@ def load(path: Path) -> Config:
     """
     before, digest = _stamp(path), digest_of(path)
     document, marks = read_yaml(path)
-    found = dict(_rules(document))
-    try:
-        config = Config.model_validate(document, context=path)
-    except ValidationError as error:
-        found |= {one["loc"]: _wording(one) for one in error.errors(include_url=False, include_input=False)}
+    config, found = _validated(path, document)
     unfit = [
         (where[1], ConfigProblem(dotted(where), _line(marks, where), why)) for where, why in _schema_rules(document)
     ]
-    if found:
-        problems = [ConfigProblem(dotted(where), _line(marks, where), why) for where, why in found.items()]
-        raise problems_in(path, [*problems, *(problem for _, problem in unfit)])
-    config._path, config._digest = path, digest
+    if config is None or found:
+        raise problems_in(path, [*_problems(found, marks), *(problem for _, problem in unfit)])
+    config._digest = digest
+    return _read(config, path, before, marks, unfit)
+
+
+def sound_part(path: Path) -> tuple[Config | None, list[ConfigProblem]]:
+    """Read a configuration file with mistakes in it.
+
+    Returns:
+        Its providers, databases and workloads without those that have mistakes, or that name one of these; None where the
+        rest cannot be used either. And every mistake but those of schemas: each is a problem of its workload's.
+
+    Raises:
+        ConfigError: it cannot be read, or is no YAML.
+    """
+    before = _stamp(path)
+    document, marks = read_yaml(path)
+    config, found = _validated(path, document)
+    problems = _problems(found, marks)
+    while _without(document, found):
+        config, found = _validated(path, document)
+    if config is None:
+        return None, problems
+    unfit = [
+        (where[1], ConfigProblem(dotted(where), _line(marks, where), why)) for where, why in _schema_rules(document)
+    ]
+    return _read(config, path, before, marks, unfit), problems
+
+
+def _without(document: dict[str, Any], found: Iterable[tuple[Any, ...]]) -> bool:
+    """Take out of a document the entries, or else the options, in which something is wrong; return whether any was."""
+    n = 0
+    for where in found:
+        section = document.get(where[0]) if where else None
+        if isinstance(section, dict) and where[1:2]:
+            n += section.pop(where[1], None) is not None
+        elif where and where[0] != "providers":
+            n += document.pop(where[0], None) is not None
+    return n > 0
+
+
+def _validated(path: Path, document: Mapping[str, Any]) -> tuple[Config | None, dict[tuple[Any, ...], str]]:
+    """Return a document as a configuration, None where it makes none, and what is wrong at which place."""
+    found = dict(_rules(document))
+    try:
+        config: Config | None = Config.model_validate(document, context=path)
+    except ValidationError as error:
+        found |= {one["loc"]: _wording(one) for one in error.errors(include_url=False, include_input=False)}
+        config = None
+    return config, found
+
+
+def _problems(found: Mapping[tuple[Any, ...], str], marks: Marks) -> list[ConfigProblem]:
+    return [ConfigProblem(dotted(where), _line(marks, where), why) for where, why in found.items()]
+
+
+def _read(
+    config: Config, path: Path, before: object, marks: Marks, unfit: Sequence[tuple[str, ConfigProblem]]
+) -> Config:
+    """Return a configuration that knows where it was read, and what is wrong with schemas of its workloads."""
+    config._path = path
+    config._lines = {dotted(where): line for where, line in marks.items()}
     prompts = [file for one in config.workloads.values() for file in (one.prompt_file, one.system_file) if file]
     config._read = {path: before, **{file: _stamp(file) for file in prompts}}
     for name, workload in config.workloads.items():

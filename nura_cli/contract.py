@@ -330,6 +330,21 @@ class DispatchStage(StageEnvelope, Dispatched):
     """dispatch's part of a run."""
 
 
+class Check(TypedDict):
+    """One thing that was looked at."""
+
+    level: Annotated[Literal["ok", "warn", "fail"], "in order; perhaps trouble; a stage would stop at it"]
+    part: Annotated[str, "what it belongs to, such as `workload echo`"]
+    message: Annotated[str, "what was found, for a person; never a secret"]
+    hint: Annotated[str | None, "the next step"]
+
+
+class Checked(TypedDict):
+    """What was looked at; what fails is among `errors`, too."""
+
+    checks: Annotated[list[Check], "in their order"]
+
+
 class Stages(TypedDict):
     """The stages of a run."""
 
@@ -1071,6 +1086,7 @@ DOCUMENTS: Mapping[str, Mapping[str, Any]] = {
     "resolve": {"": Resolved},
     "demo": {"": Status},
     "sandbox": {"": SandboxAddresses},
+    "check": {"": Checked},
     "log": {"": Logged},
     "cost": {"": CostTold},
     "try": {"": Trials, "with `-n`": PlannedTrials},

@@ -5,7 +5,7 @@ and its results name their requests ``ref``. One line in the table of vendors ma
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,6 +141,11 @@ class AcmeProvider:
 
     def close(self) -> None:
         """Do nothing."""
+
+    @staticmethod
+    def options(endpoint: str) -> Collection[str]:
+        """Return none: there is no SDK."""
+        return ()
 
     @property
     def told(self) -> dict[str, Any]:

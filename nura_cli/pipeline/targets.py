@@ -54,7 +54,7 @@ def checked(state: State, workload: WorkloadConfig, config: Config, *, note: boo
             secret cannot be read; with every problem, each at its option.
         DatabaseDown: it cannot be asked now, and never was.
     """
-    _check_receivers(workload)
+    check_receivers(workload)
     options = workload.write_back
     if options is None:
         return
@@ -73,7 +73,7 @@ def checked(state: State, workload: WorkloadConfig, config: Config, *, note: boo
             outbox.remember_good(db, name, digest)
 
 
-def _check_receivers(workload: WorkloadConfig) -> None:
+def check_receivers(workload: WorkloadConfig) -> None:
     """See that a workload's events could be told. Raises ConfigError: a program or a secret is not there."""
     problems = [
         ConfigProblem(f"workloads.{workload.name}.events.{n}.{option}", None, why)

@@ -1,5 +1,6 @@
 """Connections to providers; each vendor's file, and its SDK, is imported when it is first needed."""
 
+from collections.abc import Collection
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import cast
@@ -36,6 +37,11 @@ def at_home(config: ProviderConfig) -> bool:
     domain = vendors.dialect(config.dialect).domain
     host = urlsplit(config.base_url).hostname or ""
     return host == domain or host.endswith(f".{domain}")
+
+
+def known_options(vendor: str, endpoint: str) -> Collection[str]:
+    """Return the request options that a vendor's installed SDK knows at an endpoint; none where it does not know that."""
+    return cast(type[Provider], resolve_name(vendors.vendor(vendor).connection)).options(endpoint)
 
 
 def _opened(account: Account) -> Provider:

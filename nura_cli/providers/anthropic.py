@@ -1,6 +1,6 @@
 """The connection to Anthropic. Facts from the Message Batches API reference, and from the SDK's source."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -38,6 +38,17 @@ class AnthropicProvider:
         """Close connections, and the embedded server, if there is one."""
         self._client.close()
         self._on_close()
+
+    @staticmethod
+    def options(endpoint: str) -> Collection[str]:
+        """Return the request options that the SDK's types have for messages; those that need a beta's header are among them."""
+        from anthropic.types import message_create_params
+        from anthropic.types.beta import message_create_params as beta
+
+        if endpoint not in AnthropicDialect.endpoints:
+            return ()
+        known = message_create_params.MessageCreateParamsBase, beta.MessageCreateParamsBase
+        return {name for one in known for name in one.__annotations__} - {"betas"}
 
     def upload(self, path: Path, filename: str) -> str:
         """Not part of this API: the request file is the body of the create.

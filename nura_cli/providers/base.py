@@ -9,7 +9,7 @@ read or delete had no usable answer), and, from :meth:`Provider.create` and :met
 request left, and no answer says what became of it).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -123,4 +123,9 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Close connections, and the embedded server, if there is one."""
+        ...
+
+    @staticmethod
+    def options(endpoint: str) -> Collection[str]:
+        """Return the request options that the installed SDK knows at an endpoint; none where it does not know that."""
         ...

@@ -1,7 +1,8 @@
 """The connection to OpenAI, and to the services that speak its protocol behind a ``base_url``."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from nura_cli.dialects import reading
 from nura_cli.dialects.base import STATE_KEY, TAG_KEY, Dialect, Page, RemoteBatch, Upload
@@ -39,6 +40,20 @@ class OpenAIProvider:
         """Close connections, and the embedded server, if there is one."""
         self._client.close()
         self._on_close()
+
+    @staticmethod
+    def options(endpoint: str) -> Collection[str]:
+        """Return the request options that the SDK's types have for an endpoint."""
+        from openai.types import embedding_create_params
+        from openai.types.chat import completion_create_params
+        from openai.types.responses import response_create_params
+
+        known: dict[str, Any] = {
+            "/v1/chat/completions": completion_create_params.CompletionCreateParamsBase,
+            "/v1/responses": response_create_params.ResponseCreateParamsBase,
+            "/v1/embeddings": embedding_create_params.EmbeddingCreateParams,
+        }
+        return known[endpoint].__annotations__.keys() if endpoint in known else ()
 
     def upload(self, path: Path, filename: str) -> str:
         """Send a request file, streamed from the open file; return its id."""

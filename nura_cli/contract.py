@@ -339,6 +339,15 @@ class Check(TypedDict):
     hint: Annotated[str | None, "the next step"]
 
 
+class Begun(TypedDict):
+    """What init wrote."""
+
+    config: Annotated[str, "the configuration's file"]
+    crontab: Annotated[str, "the file with the lines for cron"]
+    workload: Annotated[str, "the name of its workload"]
+    key: Annotated[list[str], "the field or fields that name a record"]
+
+
 class Checked(TypedDict):
     """What was looked at; what fails is among `errors`, too."""
 
@@ -1086,6 +1095,7 @@ DOCUMENTS: Mapping[str, Mapping[str, Any]] = {
     "resolve": {"": Resolved},
     "demo": {"": Status},
     "sandbox": {"": SandboxAddresses},
+    "init": {"": Begun},
     "check": {"": Checked},
     "log": {"": Logged},
     "cost": {"": CostTold},

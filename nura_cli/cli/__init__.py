@@ -13,7 +13,7 @@ from nura_cli.cli.session import Stopped, remember_common, stop_politely
 PANELS = {
     "Every day": ("enqueue", "dispatch", "poll", "reconcile", "run", "status", "results"),
     "Something is wrong": ("show", "hold", "release", "retry", "cancel", "redeliver", "resolve"),
-    "Setting up": ("demo", "sandbox", "check", "try"),
+    "Setting up": ("demo", "sandbox", "init", "check", "try"),
     "Keeping": ("log", "cost", "help"),
 }
 """The commands, each a module of its name, as ``nura --help`` lists them."""

@@ -118,11 +118,7 @@ def _answers(documents: list[Result]) -> None:
 
 _NEXT = """
 That was the whole pipeline. To go on with your own records:
-  1. write nura.yaml (config.example.yaml shows every option); a first one, still on the sandbox:
-       state: nura.db
-       providers: {sandbox: {kind: sandbox}}
-       workloads:
-         summarize: {provider: sandbox, model: gpt-4.1-mini, prompt: "Summarise: {{ text }}"}
-  2. echo '{"id": 1, "text": "A long story."}' | nura enqueue summarize
-  3. nura dispatch; nura poll --wait 1m; nura reconcile; nura results summarize
-  4. let cron do step 3: crontab.example"""
+  1. nura init --from FILE       writes nura.yaml for records like yours, on the sandbox
+  2. nura check                  says what is still to be done
+  3. nura enqueue WORKLOAD FILE; nura run --wait 1m; nura results WORKLOAD
+  4. let cron do step 3: nura.crontab, which init wrote, too"""

@@ -90,6 +90,7 @@ def fields() -> Iterator[str]:
     """Yield the page of a line of results."""
     yield "# Fields of a line of `nura results`"
     yield "One JSON object a line, the same fields whether the task completed or failed; also what `nura_cli.results` gives in Python, and, but for `row` and `row_error`, what the expressions of `write_back` read. Fields are only ever added."
+    yield "`--fields` takes them, and JMESPath over them: `key,text,json.section` prints objects with these names, in this order; `{section: json.section, who: key}` gives names. `--csv` prints CSV (RFC 4180, with a header; without `--fields` every field but `response`, those that have fields of their own as `usage.input_tokens` …; name columns, do not count them). There null is nothing, and an object or a list is JSON. Values stand as they are: a text that begins with `=` is a formula to a spreadsheet that is not told that the column is text. What an expression cannot take (`length(text)` of a task that failed) is null there, is said, and the command ends with 3."
     yield _listed(contract.Result)
     yield from _below([contract.Result])
 

@@ -1,7 +1,5 @@
 """nura cost."""
 
-import csv
-import io
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from nura_cli import clock
+from nura_cli.cli import csv_out
 from nura_cli.cli.figures import dollars, short, short_dollars
 from nura_cli.cli.grammar import moment
 from nura_cli.cli.session import Session, output, plain, with_session
@@ -91,19 +90,12 @@ _COLUMNS = (
 
 
 def _csv(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield CSV as RFC 4180 has it. No text in it is a formula to a spreadsheet: a model's name comes from outside."""
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow([*found["by"], *(column.name for column in _COLUMNS)])
+    """Yield the lines of CSV. No text in it is a formula to a spreadsheet: a model's name comes from outside."""
+    yield csv_out.line([*found["by"], *(column.name for column in _COLUMNS)]).decode()
     for row in found["rows"]:
         names = (plain(row[name]) for name in found["by"])
-        rows.writerow(
-            [
-                *(f"'{name}" if name[:1] in "=+-@" else name for name in names),
-                *(column.value(row) for column in _COLUMNS),
-            ]
-        )
-    yield text.getvalue()
+        shown = (f"'{name}" if name[:1] in "=+-@" else name for name in names)
+        yield csv_out.line([*shown, *(column.value(row) for column in _COLUMNS)]).decode()
 
 
 def _table(found: Mapping[str, Any]) -> Iterator[str]:

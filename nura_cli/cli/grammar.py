@@ -124,6 +124,12 @@ class Asked:
         """Whether any option is given: without one, all tasks are meant."""
         return any(value or value == 0 for value in vars(self).values())
 
+    @property
+    def keys_alone(self) -> bool:
+        """Whether keys are named, and nothing that an answer of one of them might not fit."""
+        fits = (self.statuses, self.error, self.since, self.until)
+        return bool(self.keys or self.keys_from) and not any(fits) and self.batch is None
+
     def selection(self, state: "State", config: "Config") -> Selection:
         """Return the tasks that are meant, but for those that ``--keys-from`` names.
 

@@ -63,8 +63,8 @@ def _with_doubles(value: object) -> object:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def compiled(expression: str) -> Pick:
-    """Return the function that evaluates a JMESPath expression over an answer document.
+def compiled(expression: str, known: Collection[str] = FIELDS) -> Pick:
+    """Return the function that evaluates a JMESPath expression over a document with the ``known`` fields: those of an answer.
 
     Raises:
         ValueError: it is no JMESPath, calls a function that does not exist, or begins at a field no answer has. The
@@ -78,7 +78,7 @@ def compiled(expression: str) -> Pick:
     except JMESPathError as error:
         why = " ".join(str(error).split()).split(", for expression")[0]
         raise ValueError(f"is not JMESPath: {why}") from None
-    for problem in _mistyped(parsed.parsed):
+    for problem in _mistyped(parsed.parsed, known):
         raise ValueError(problem)
     if _PATH.fullmatch(expression):
         return _path(expression.split("."))
@@ -163,15 +163,15 @@ def _fields(node: "Node", scope: str | None) -> Iterator[tuple[str, str]]:
                     return
 
 
-def _mistyped(tree: "Node") -> Iterator[str]:
-    """Find functions that do not exist, and a first field that no answer has."""
+def _mistyped(tree: "Node", known: Collection[str]) -> Iterator[str]:
+    """Find functions that do not exist, and a first field that is not known."""
     from jmespath.functions import Functions
 
     first = tree
     while first["type"] in _FROM_THEIR_FIRST:
         first = first["children"][0]
-    if first["type"] == "field" and first["value"] not in FIELDS:
-        yield f"begins at {first['value']}, and an answer has no such field{like(first['value'], FIELDS)}"
+    if first["type"] == "field" and first["value"] not in known:
+        yield f"begins at {first['value']}, and an answer has no such field{like(first['value'], known)}"
     waiting = [tree]
     while waiting:
         node = waiting.pop()

@@ -14,9 +14,9 @@ import msgspec
 from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.vendors import dialect as dialect_of
-from nura_cli.errors import UsageError
+from nura_cli.errors import InputError, UsageError
 from nura_cli.pipeline.documents import Documents, error_of, one_line
-from nura_cli.state import State, answers, tasks
+from nura_cli.state import State, answers, selection, tasks
 from nura_cli.state.selection import Selection
 
 _PAGE = 200
@@ -30,6 +30,13 @@ def stream(state: State, config: Config, chosen: Selection = _ALL, *, after: int
     documents = Documents(state, config)
     for page in answers.pages(state.db, chosen, after=after, page=_PAGE):
         yield from documents.lines(page)
+
+
+def unanswered(state: State, chosen: Selection) -> Iterator[InputError]:
+    """Yield each key of a selection that has no answer, with what becomes of it."""
+    for found in selection.unanswered(state.db, chosen.workloads, chosen.keys or ()):
+        earlier = "; what was answered before is superseded: its record was replaced" if found.superseded else ""
+        yield InputError(f"{found.workload}, key {found.key}: {found.status}, no answer yet{earlier}")
 
 
 def check_known(state: State, config: Config, workloads: Sequence[str]) -> None:

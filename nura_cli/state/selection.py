@@ -109,6 +109,23 @@ def of_keys(chosen: Selection) -> Clauses:
     return Clauses(f"{tables} {_OWNER}", " AND ".join(where), values)
 
 
+class Unanswered(NamedTuple):
+    """A key (as JSON) that has no answer: the state of its task, and whether an earlier answer of it was superseded."""
+
+    workload: str
+    key: str
+    status: str
+    superseded: int
+
+
+def unanswered(db: Connection, workloads: Sequence[str], keys: Sequence[str]) -> list[Unanswered]:
+    """Return which of these keys (in their text form) have no answer in the workloads (in all, when empty)."""
+    tables, where, values = of_keys(Selection(workloads, keys=keys))
+    earlier = "SELECT 1 FROM tasks x JOIN answers y ON y.task_id = x.id WHERE x.superseded_by = t.id"
+    query = f"SELECT w.name, r.key, t.status, EXISTS ({earlier}) FROM {tables} WHERE {where} AND a.task_id IS NULL"
+    return [Unanswered(*row) for row in db.execute(query, values)]
+
+
 # CROSS JOIN: read in the order in which it is written.
 _BY_KEY = "workloads o CROSS JOIN keys k ON k.workload_id = o.id CROSS JOIN tasks t ON t.id = k.task_id"
 # By their ids alone: by the index of what waits, each key would be looked for in the whole of its queue.

@@ -1,0 +1,213 @@
+"""What of the answers is printed, and how: chosen fields, CSV, no more than so many; and what is said of keys without one."""
+
+import csv
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+
+from nura_cli.cli import csv_out
+from nura_cli.contract import Result
+from nura_cli.errors import UsageError
+from nura_cli.pipeline.columns import columns, flat, picked
+from tests.conftest import Spool, cron_environment
+from tests.pipeline.forks import completed
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"section": {"type": "string", "enum": ["world", "sports"]}},
+    "required": ["section"],
+    "additionalProperties": False,
+}
+
+
+def results(spool: Spool, *arguments: str, code: int = 0) -> tuple[str, str]:
+    """Run ``nura results``; return what it printed, and what it said."""
+    done = completed("results", *arguments, cwd=spool.folder, environment=cron_environment(spool.folder))
+    assert done.returncode == code, done.stderr
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def table(text: str) -> list[list[str]]:
+    """Return the rows of CSV."""
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+@pytest.fixture
+def filled(openai_spool: Spool) -> Spool:
+    """Answers to 0 and 2, a refusal of 1, and 3, which waits."""
+    spool = openai_spool
+    spool.set(schema=SCHEMA, keep=["text"], prompt="Which section? world {{ text }}")
+    spool.control.fault("rows", status=400, message="not this one", match="number 1")
+    spool.fill(3)
+    spool.settle()
+    spool.enqueue({"id": 3, "text": "late"})
+    return spool
+
+
+def test_chosen_fields_are_json_lines_with_these_names_in_this_order(filled: Spool) -> None:
+    out, said = results(filled, "--fields", "key, json.section,record.text")
+    assert said == ""
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"key": 0, "json.section": "world", "record.text": "record number 0"},
+        {"key": 2, "json.section": "world", "record.text": "record number 2"},
+        {"key": 1, "json.section": None, "record.text": "record number 1"},
+    ]
+    assert out.startswith('{"key":0,"json.section":')
+
+
+@pytest.mark.parametrize(
+    ("fields", "names", "first"),
+    [
+        ("{section: json.section, who: key}", ["section", "who"], ["world", "0"]),
+        ('{"the key": key}', ["the key"], ["0"]),
+        ("[key, status], status", ["[key, status]", "status"], ['[0,"completed"]', "completed"]),
+        (
+            "join(', ', [status, workload]),key",
+            ["join(', ', [status, workload])", "key"],
+            ["completed, echo", "0"],
+        ),
+        ("usage.keys(@)[0]", ["usage.keys(@)[0]"], ["input_tokens"]),
+        ("row_error, json", ["row_error", "json"], ["", '{"section":"world"}']),
+        ("@.key", ["@.key"], ["0"]),
+    ],
+)
+def test_a_list_is_read_as_jmespath_reads_it(filled: Spool, fields: str, names: list[str], first: list[str]) -> None:
+    out, _ = results(filled, "--fields", fields, "--csv", "--key", "0")
+    assert table(out) == [names, first]
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ("key,,text", "an expression is missing"),
+        ("", "an expression is missing"),
+        ("{}", "is no NAME: EXPRESSION"),
+        ("key,tekst", "'tekst' begins at tekst, and an answer has no such field, did you mean text"),
+        ("key,json.", "'json.' is not JMESPath: Expecting"),
+        ("key,json.a b", "Parse error at column 7"),
+        ("key,len(text)", "calls len(), and JMESPath has no such function"),
+        ('key,"open', "cannot be read at its column 5: Unclosed"),
+        ("key,key", "key is there twice"),
+        ("{a: key, a: text}", "a is there twice"),
+        ("{a: key}, text", "names stand in one pair of braces"),
+        ("{a}", "'a' is no NAME: EXPRESSION"),
+        ("key)", "is not JMESPath"),
+    ],
+)
+def test_a_bad_list_is_a_usage_error_that_says_where(fields: str, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        columns(fields)
+    assert why in caught.value.message
+
+
+def test_a_bad_list_ends_the_command_with_2(filled: Spool) -> None:
+    for arguments in (("--fields", "tekst"), ("--csv", "--format", "openai"), ("--limit", "0")):
+        assert results(filled, *arguments, code=2)[0] == ""
+    assert "two forms" in json.loads(results(filled, "--csv", "--json", code=2)[0])["errors"][0]["message"]
+
+
+def test_what_an_expression_cannot_take_is_null_there_and_said(filled: Spool) -> None:
+    out, said = results(filled, "--fields", "key,length(text)", "--status", "failed", code=3)
+    assert json.loads(out) == {"key": 1, "length(text)": None}
+    assert "key 1: length(text): " in said
+
+
+def test_csv_has_every_field_but_the_response_and_is_flat(filled: Spool) -> None:
+    head, *rows = table(results(filled, "--csv")[0])
+    assert {name.split(".")[0] for name in head} == set(get_type_hints(Result)) - {"response"}
+    found = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [one["key"] for one in found] == ["0", "2", "1"]
+    assert found[0]["json"] == '{"section":"world"}'
+    assert json.loads(found[0]["record"]) == {"text": "record number 0"}
+    assert (found[2]["error.kind"], found[2]["error.http_status"], found[2]["text"]) == ("refused", "400", "")
+    assert int(found[0]["usage.input_tokens"]) > 0
+
+
+def test_csv_has_its_header_where_there_is_no_row(openai_spool: Spool) -> None:
+    assert results(openai_spool, "--csv", "--fields", "key,text")[0] == "key,text\r\n"
+
+
+HOSTILE = ['a,b "c"\r\nd\ne', "=1+1", "", "-", "\x00\x1b[2J", "☃ \u2028"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_text_comes_out_of_csv_as_it_was(text: str) -> None:
+    line = csv_out.line([text, 1, None, True, {"a": text}, 0.1])
+    [[again, *others]] = list(csv.reader(io.StringIO(line.decode(), newline="")))
+    assert again == text
+    assert others[:3] == ["1", "", "true"]
+    assert json.loads(others[3]) == {"a": text}
+    assert line.endswith(b"\r\n")
+
+
+def test_figures_are_those_that_were_written() -> None:
+    documents: Any = {"json": msgspec.Raw(b'{"n": 12345678901234567890.12345, "m": 1e2}')}
+    values, faults = picked(documents, columns("json,json.n"))
+    assert faults == []
+    assert csv_out.line(values).decode().endswith(",12345678901234567890.12345\r\n")
+
+
+def test_the_flat_columns_are_expressions_themselves() -> None:
+    names = ",".join(column.name for column in flat())
+    assert [column.name for column in columns(names)] == names.split(",")
+
+
+def test_limit_ends_it(filled: Spool) -> None:
+    first = [json.loads(line) for line in results(filled, "--limit", "2")[0].splitlines()]
+    assert [one["key"] for one in first] == [0, 2]
+    after = str(first[-1]["seq"])
+    assert [json.loads(line)["key"] for line in results(filled, "--limit", "2", "--after", after)[0].splitlines()] == [
+        1
+    ]
+    assert len(table(results(filled, "--csv", "--limit", "1")[0])) == 2
+    assert results(filled, "--format", "openai", "--limit", "1")[0].count("\n") == 1
+
+
+def test_a_key_that_waits_is_said_and_the_others_are_printed(filled: Spool) -> None:
+    out, said = results(filled, "--key", "3", "--key", "0", "--fields", "key", code=3)
+    assert out == '{"key":0}\n'
+    assert "echo, key 3: pending, no answer yet" in said
+    filled.dispatch()
+    assert "echo, key 3: submitted, no answer yet" in results(filled, "--key", "3", code=3)[1]
+
+
+def test_a_key_whose_answer_is_superseded_is_said(filled: Spool) -> None:
+    filled.enqueue({"id": 0, "text": "other content"}, replace=True)
+    out, said = results(filled, "--key", "0", code=3)
+    assert out == ""
+    assert "key 0: pending, no answer yet; what was answered before is superseded: its record was replaced" in said
+
+
+@pytest.mark.parametrize("arguments", [("--status", "failed"), ("--batch", "1"), ("--since", "1h"), ("--after", "1")])
+def test_who_asks_for_some_answers_only_is_not_told_of_keys_without_one(
+    filled: Spool, arguments: tuple[str, ...]
+) -> None:
+    assert results(filled, "--key", "3", *arguments) == ("", "")
+
+
+def test_of_many_keys_without_an_answer_the_first_are_named(openai_spool: Spool) -> None:
+    openai_spool.fill(30)
+    (openai_spool.folder / "keys").write_text("".join(f"{n}\n" for n in range(25)) + "nobody\n")
+    said = results(openai_spool, "--keys-from", "keys", code=3)[1].splitlines()
+    assert len(said) == 21
+    assert said[-1].endswith("and 6 more")
+
+
+def test_a_terminal_gets_no_control_characters_in_csv(openai_spool: Spool) -> None:
+    openai_spool.set(keep=["text"])
+    openai_spool.enqueue({"id": 1, "text": "\x1b[2J bad"})
+    openai_spool.settle()
+    code = "import sys; from nura_cli.cli import main; sys.argv[1:] = ['results', '--csv', '--fields', 'record.text']; main()"
+    terminal, child = pty.openpty()
+    with open(child, "wb") as out:
+        subprocess.run([sys.executable, "-c", code], cwd=openai_spool.folder, stdout=out, check=True, timeout=60)
+        shown = os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert shown == b"record.text\r\n\\x1b[2J bad\r\n"

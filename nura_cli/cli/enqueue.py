@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     ("nura enqueue classify news.jsonl", "put the records of a file into the spool"),
     ("nura enqueue classify -n --limit 3 news.jsonl", "print the first three requests, store nothing"),
+    ("nura enqueue classify --csv news.csv", "its first row names the columns"),
     ("nura enqueue --from-source", "read the query of every workload that has one"),
 )
 EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
@@ -41,8 +42,12 @@ def command(
         typer.Argument(help="A workload of the configuration; with --from-source, none reads every source."),
     ] = None,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="JSON Lines; - or nothing for standard input.", show_default=False)
+        list[Path] | None,
+        typer.Argument(help="JSON Lines, or CSV; - or nothing for standard input.", show_default=False),
     ] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="The files are CSV: a header, and each row a record of strings.")
+    ] = False,
     source: Annotated[
         bool, typer.Option("--from-source", help="Read the records by the workload's own source: a query.")
     ] = False,
@@ -61,14 +66,19 @@ def command(
     limit: Annotated[int, typer.Option(min=1, help="With --dry-run: how many lines.")] = 10,
 ) -> None:
     """Put records (or ready request lines) into the spool."""
-    if source and files:
+    if source and (files or as_csv):
         raise UsageError("--from-source goes without files")
     if workload is None and not source:
         hint = "its records are read from files, or from standard input; --from-source alone reads every source"
         raise UsageError("name a workload", hint=hint)
     config = session.config()
     with contextlib.ExitStack() as stack:
-        given = _given(stack, config, workload, files, source)
+        if source:
+            given = from_sources(config, [workload] if workload is not None else sourced(config))
+        else:
+            given = [from_files(stack, config, str(workload), files or [Path("-")], as_csv=as_csv)]
+            if not files and sys.stdin.isatty():
+                session.say("reading records from the terminal; Ctrl-D ends them")
         if dry_run:
             _preview(session, given, limit, key_prefix)
             return
@@ -93,18 +103,18 @@ class Given:
     source: bool
 
 
-def _given(
-    stack: contextlib.ExitStack, config: "Config", workload: str | None, files: list[Path] | None, source: bool
-) -> list[Given]:
-    if source:
-        return from_sources(config, [workload] if workload is not None else sourced(config))
-    return [from_files(stack, config, str(workload), files or [Path("-")])]
+def from_files(
+    stack: contextlib.ExitStack, config: "Config", workload: str, files: Sequence[Path], *, as_csv: bool = False
+) -> Given:
+    """Return what files give to a workload, ``-`` for standard input.
 
-
-def from_files(stack: contextlib.ExitStack, config: "Config", workload: str, files: Sequence[Path]) -> Given:
-    """Return what files give to a workload, ``-`` for standard input. Raises UsageError: one cannot be opened."""
+    Raises:
+        UsageError: one cannot be opened; or they are CSV, and the workload takes ready lines.
+    """
     chosen = config.workload(workload)
-    inputs: list[Input] = [_source(stack, file, chosen.name) for file in files]
+    if as_csv and not chosen.has_prompt:
+        raise UsageError(f"--csv: {workload} takes ready lines", hint="give it a prompt, and its rows become requests")
+    inputs: list[Input] = [_source(stack, file, chosen.name, as_csv) for file in files]
     return Given(workload=chosen, dialect=_dialect(config, chosen), inputs=lambda: inputs, source=False)
 
 
@@ -190,16 +200,16 @@ def _dialect(config: "Config", workload: "WorkloadConfig") -> "Dialect":
     return dialect(config.providers[workload.provider].dialect)
 
 
-def _source(stack: contextlib.ExitStack, file: Path, workload: str) -> "Source":
+def _source(stack: contextlib.ExitStack, file: Path, workload: str, as_csv: bool) -> "Source":
     """Return what a file, or standard input, has to give to a workload. Raises UsageError: it cannot be opened."""
     from nura_cli.pipeline.enqueue import Source
 
     if str(file) == "-":
         if sys.stdin is None or sys.stdin.closed:
             raise UsageError("standard input is closed", hint="name a file, or pipe records in")
-        return Source("-", sys.stdin.buffer, workload)
+        return Source("-", sys.stdin.buffer, workload, as_csv)
     try:
-        return Source(str(file), stack.enter_context(file.open("rb")), workload)
+        return Source(str(file), stack.enter_context(file.open("rb")), workload, as_csv)
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
 

@@ -1,6 +1,6 @@
 """nura enqueue: records in, tasks in the state file.
 
-Takes JSON Lines: records for a workload with a prompt (its ``key`` field names each), or ready lines of its provider's
+Takes JSON Lines, or CSV: records for a workload with a prompt (its ``key`` field names each), or ready lines of its provider's
 kind for one without. Leaves one pending task for each new key; the record is kept as it came, the prompt is rendered
 when it is sent. A line that was there already, however it was written, is a duplicate, whatever became of it; the same key
 with other content is a conflict, unless ``--replace``. A key that was cancelled may be enqueued again with any line, but not out of the workload's
@@ -27,15 +27,15 @@ from nura_cli import contract
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
 from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind, UsageError
-from nura_cli.pipeline import lines, sameness
-from nura_cli.pipeline.guess import Command, guess
+from nura_cli.pipeline import csv_in, lines, sameness
+from nura_cli.pipeline.guess import Command, binary, guess
 from nura_cli.pipeline.keys import Keys
 from nura_cli.pipeline.lines import Line
 from nura_cli.pipeline.needs import Needs
 from nura_cli.pipeline.numbers import record_of
 from nura_cli.pipeline.render import compiled
 from nura_cli.pipeline.report import Problem, Report, counted
-from nura_cli.pipeline.unpack import Damaged, unpacked
+from nura_cli.pipeline.unpack import Damaged, Unpacked, unpacked
 from nura_cli.state import Connection, State, tasks
 from nura_cli.state.disk import on_disk
 from nura_cli.states import TaskStatus
@@ -52,33 +52,49 @@ MOST_PRINTED = 20
 Made = TypeVar("Made")
 Lines = Generator[lines.Line, None, None]
 """Lines of an input; whoever stops half-way closes them, and with them what they come from."""
+Idle = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input: a name for messages (a file name, or ``-``), a stream of bytes, and for hints the workload's name."""
+    """One input: a name for messages (a file name, or ``-``), a stream of bytes, for hints the workload's name, and whether
+    it is CSV and not JSON Lines.
+    """
 
     name: str
     stream: BinaryIO
     workload: str = "WORKLOAD"
+    csv: bool = False
     lasting: ClassVar[bool] = False
 
-    def lines(self, limit: int) -> Lines:
-        """Yield its lines, none longer than ``limit`` bytes. Raises StateError: it cannot be read."""
+    def lines(self, limit: int, idle: Idle = lambda: None) -> Lines:
+        """Yield its lines, none longer than ``limit`` bytes. Raises StateError: it cannot be read.
+
+        Args:
+            idle: called where the next bytes let themselves be waited for, once a second at most.
+        """
         with on_disk("standard input" if self.name == "-" else self.name):
-            given = unpacked(self.stream)
-            command = Command(self.name, self.workload, *filter(None, (given.tool,)))
-            why = f"is {given.why}; or {command.through()}" if given.why else guess(given.head, command)
+            given = unpacked(self.stream, idle)
+            why = self._unfit(given)
+            split = csv_in.split if self.csv and why is None else lines.split
             if why is None and not given.tool:
-                yield from lines.split(given.stream, limit)
+                yield from split(given.stream, limit)
                 return
             number = 0
             try:
-                for line in lines.split(given.stream, limit):
+                for line in split(given.stream, limit):
                     number = line.number
                     yield line if why is None else lines.Line(number, line.data, why, whole=True)
             except Damaged as error:
                 yield lines.Line(number + 1, b"", f"compressed data: {error}; the lines before are taken")
+
+    def _unfit(self, given: Unpacked) -> str | None:
+        """Return why nothing of the input can be used, and what to type; None where it looks as it should."""
+        workload = f"--csv {self.workload}" if self.csv else self.workload
+        command = Command(self.name, workload, *filter(None, (given.tool,)))
+        if given.why:
+            return f"is {given.why}; or {command.through()}"
+        return binary(given.head, command, "CSV") if self.csv else guess(given.head, command)
 
     def place(self, line: Line) -> str:
         """Return where a line stands, in words."""
@@ -99,7 +115,7 @@ class Rows:
     keys: Keys
     lasting: ClassVar[bool] = True
 
-    def lines(self, limit: int) -> Lines:
+    def lines(self, limit: int, idle: Idle = lambda: None) -> Lines:
         """Yield its records, none longer than ``limit`` bytes."""
         with closing(self.rows):
             for number, row in enumerate(self.rows, 1):
@@ -141,7 +157,7 @@ class Objects:
     records: Iterable[Mapping[str, Any]]
     lasting: ClassVar[bool] = False
 
-    def lines(self, limit: int) -> Lines:
+    def lines(self, limit: int, idle: Idle = lambda: None) -> Lines:
         """Yield its records as JSON, none longer than ``limit`` bytes.
 
         Raises:
@@ -349,7 +365,7 @@ def run(
     renew = not any(isinstance(source, Rows) for source in sources)
     intake = _Intake(state, workload.name, replace, renew, rejects, progress)
     for source in sources:
-        with closing(_kept(source.lines(reader.limit), intake.flush)) as given:
+        with closing(_kept(source.lines(reader.limit, intake.flush), intake.flush)) as given:
             for line in given:
                 try:
                     intake.take(Numbered(source, line, reader.read(line)))
@@ -398,6 +414,7 @@ class _Intake:
         self._said: dict[tuple[str, str], bool] = {}
         self._told = 0
         self._lasting = False
+        self._header: bytes | None = None
 
     def take(self, line: Numbered) -> None:
         self._chunk.append(line)
@@ -416,7 +433,13 @@ class _Intake:
             self._told += 1
         self._lasting |= source.lasting
         if self._rejects:
-            self._rejects(source.name, line.number, line.data, why)
+            self._rejects(source.name, line.number, self._as_it_stood(line), why)
+
+    def _as_it_stood(self, line: lines.Line) -> bytes:
+        """Return a line for ``--rejects``; a row of a table under its header, where another one stood above it there."""
+        above = b"" if line.header in (None, self._header) else line.header + b"\n"
+        self._header = line.header or self._header
+        return above + (line.data if line.raw is None else line.raw)
 
     def flush(self) -> None:
         if self._chunk:

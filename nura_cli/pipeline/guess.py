@@ -7,15 +7,10 @@ such an input makes a flood of errors, and a part of it may even go in. So it is
 import codecs
 import re
 import shlex
-from collections.abc import Iterator
 
 import msgspec
 
 _decode = msgspec.json.Decoder().decode
-_PYTHON = (
-    'python3 -c \'import csv, json, sys; sys.stdin.reconfigure(encoding="utf-8-sig", newline="");'
-    " [print(json.dumps(row)) for row in csv.DictReader(sys.stdin{0})]'"
-)
 _BINARY = (
     (b"\x1f\x8b", "gzip inside of gzip", "zcat"),
     (b"BZh", "bzip2", "bzcat"),
@@ -57,24 +52,36 @@ class Command:
         steps = [*self._first, *tools, f"nura enqueue {self._workload}"]
         if self._name == "-":
             return " | ".join(["…", *steps])
-        reads = "< " if steps[0].startswith("python3") else ""
-        return " | ".join([f"{steps[0]} {reads}{shlex.quote(self._name)}", *steps[1:]])
+        return " | ".join([f"{steps[0]} {shlex.quote(self._name)}", *steps[1:]])
+
+    def with_option(self, option: str) -> str:
+        """Return the command that gives the input as it is, with an option."""
+        command = f"nura enqueue {option} {self._workload}"
+        return f"… | {command}" if self._name == "-" else f"{command} {shlex.quote(self._name)}"
 
 
 def guess(head: bytes, command: Command) -> str | None:
     """Return what an input is, and what to type, by its first bytes; None where it may be JSON Lines."""
-    for magic, what, tool in _BINARY:
-        if head.startswith(magic):
-            return f"is {what}, not JSON Lines" + (f": {command.through(tool)}" if tool else "")
-    if head[_TAR] == b"ustar":
-        return "is a tar archive, not JSON Lines: unpack it first"
-    encoding = _encoding(head)
-    if encoding:
-        return f"is {encoding}, not UTF-8: {command.through(f'iconv -f {encoding} -t UTF-8')}"
-    found = _text(head.removeprefix(codecs.BOM_UTF8).lstrip())
+    if found := binary(head, command, "JSON Lines"):
+        return found
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if table := _table(text):
+        return f"is {table}, not one record on each line: {command.with_option('--csv')}"
+    tool = _tool(text)
     if head.startswith(codecs.BOM_UTF8):
         command = command.after(_NO_MARK)
-    return f"is {found[0]}, not one record on each line: {command.through(found[1])}" if found else None
+    return f"is {tool[0]}, not one record on each line: {command.through(tool[1])}" if tool else None
+
+
+def binary(head: bytes, command: Command, wanted: str) -> str | None:
+    """Return what an input is that is no text in UTF-8, by its first bytes, and what to type; else None."""
+    for magic, what, tool in _BINARY:
+        if head.startswith(magic):
+            return f"is {what}, not {wanted}" + (f": {command.through(tool)}" if tool else "")
+    if head[_TAR] == b"ustar":
+        return f"is a tar archive, not {wanted}: unpack it first"
+    encoding = _encoding(head)
+    return f"is {encoding}, not UTF-8: {command.through(f'iconv -f {encoding} -t UTF-8')}" if encoding else None
 
 
 def _encoding(head: bytes) -> str | None:
@@ -93,33 +100,40 @@ def _encoding(head: bytes) -> str | None:
     return None
 
 
-def _text(text: bytes) -> tuple[str, str] | None:
-    """Return what a text is that does not begin with a whole document on a line, and the tool for it; else None."""
+def _lines(text: bytes) -> tuple[bytes, bytes] | None:
+    """Return the first line of a text and the rest; None where it begins with a whole document on a line, or is no line."""
     first, end, rest = text.partition(b"\n")
-    first, rest = first.rstrip(), rest.lstrip()
-    if not end or _whole(first):
-        return None
+    first = first.rstrip()
+    return (first, rest.lstrip()) if end and not _whole(first) else None
+
+
+def _tool(text: bytes) -> tuple[str, str] | None:
+    """Return what a text of JSON is that does not have a document on each line, and the tool for it; else None."""
+    first, rest = _lines(text) or (b"", b"")
     if first.startswith(b"["):
         goes_on = first.endswith((b"[", b"{", b",")) or rest.startswith((b",", b"]"))
         return ("a JSON array", _ELEMENTS) if goes_on else None
     if first.startswith(b"{"):
         goes_on = first.endswith((b"{", b"[", b",")) and not rest.startswith(b"{") and not _whole(first[:-1])
         return ("JSON over several lines", _WHOLE) if goes_on else None
-    return None if rest.startswith(b"{") else next(_tables(first, rest), None)
+    return None
 
 
-def _tables(first: bytes, rest: bytes) -> Iterator[tuple[str, str]]:
-    """Yield the kinds of tables whose header a line may be."""
+def _table(text: bytes) -> str | None:
+    """Return the kind of table whose header the first line of a text may be; else None."""
+    first, rest = _lines(text) or (b"", b"")
+    if first.startswith((b"[", b"{")) or rest.startswith(b"{"):
+        return None
     try:
         header = first.decode()
     except UnicodeDecodeError:
-        return
+        return None
     below = rest.partition(b"\n")[0]
     for name, sign in (("TSV", "\t"), ("CSV", ","), ("CSV", ";")):
         cells = header.split(sign)
         if len(cells) > 1 and all(_CELL.fullmatch(cell.strip()) for cell in cells) and sign.encode() in below:
-            option = {",": "", "\t": ', delimiter="\\t"', ";": ', delimiter=";"'}[sign]
-            yield name, _PYTHON.format(option)
+            return name
+    return None
 
 
 def _whole(line: bytes) -> bool:

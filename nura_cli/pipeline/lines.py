@@ -21,6 +21,8 @@ _NOT_A_NUMBER = re.compile(rb"[:,\[\s]-?(NaN|Infinity)\b|^-?(NaN|Infinity)\b")
 _PYTHONS = re.compile(
     rb"^[\[{\s]*\{?'|^\{[^\"]*\"[^\"]*\": *(None|True|False)\b|^[\[{].*[:,\[] *(None|True|False)\b *[,}\]]"
 )
+NO_TEXT = "not valid UTF-8 (text of another encoding goes through iconv -f WINDOWS-1252 -t UTF-8, say)"
+"""Why bytes cannot be used that are no text."""
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
@@ -32,12 +34,16 @@ class Line(NamedTuple):
         data: its bytes, without the line end.
         fault: why it cannot be used, if that is known.
         whole: the fault is that of all lines of its file, and need be said once only.
+        raw: its bytes as they stood, where ``data`` was made of them.
+        header: the line that names its columns, where it is a row of a table.
     """
 
     number: int
     data: bytes
     fault: str | None = None
     whole: bool = False
+    raw: bytes | None = None
+    header: bytes | None = None
 
 
 def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:
@@ -46,6 +52,17 @@ def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:
     Args:
         stream: opened for reading bytes.
         limit: bytes a line may have; of a longer one the first ``limit`` bytes are given, the rest is read past.
+    """
+    for number, data, whole in pieces(stream, limit):
+        data = data.strip(b" \t\r\n")
+        if data:
+            yield bounded(number, data, limit) if whole else Line(number, data[:limit], too_long(limit))
+
+
+def pieces(stream: BinaryIO, limit: int) -> Generator[tuple[int, bytes, bool], None, None]:
+    """Yield each line of a stream with its number and end, without a BOM at the very start, and whether it is there as a whole.
+
+    Of one of more than ``limit`` bytes the rest is read past.
     """
     number = 0
     while data := stream.readline(limit + 2):
@@ -57,9 +74,7 @@ def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:
                 rest = stream.readline(1 << 20)
         if number == 1 and data.startswith(codecs.BOM_UTF8):
             data = data[3:]
-        data = data.strip(b" \t\r\n")
-        if data:
-            yield bounded(number, data, limit) if whole else Line(number, data[:limit], too_long(limit))
+        yield number, data, whole
 
 
 def bounded(number: int, data: bytes, limit: int) -> Line:
@@ -101,7 +116,7 @@ def _any_string(value: Any, test: Callable[[str], bool]) -> bool:
 def _why(line: bytes, error: Exception) -> str:
     """Say why a line is no JSON, in words that name what people have done rather than what the parser met."""
     if isinstance(error, UnicodeDecodeError):
-        return "not valid UTF-8 (text of another encoding goes through iconv -f WINDOWS-1252 -t UTF-8, say)"
+        return NO_TEXT
     if line.startswith(codecs.BOM_UTF8):
         return "a byte order mark in the middle of the input"
     if b"\0" in line:

@@ -6,11 +6,15 @@ all that could be read was given.
 """
 
 import io
+import select
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 HEAD_BYTES = 1 << 16
 """How much of an input is looked at before its first line is read."""
+PATIENCE_SECONDS = 1.0
+"""How long the next bytes of a pipe or terminal are waited for before what came is made safe."""
 _BUFFER_BYTES = 1 << 17
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -38,10 +42,39 @@ class Unpacked(NamedTuple):
     why: str | None = None
 
 
-def unpacked(stream: BinaryIO) -> Unpacked:
-    """Return what an input holds. Raises OSError: it cannot be read."""
+class Waiting:
+    """Waits for the bytes of a pipe or terminal, and says so once that, since they began to come, has been for a second."""
+
+    def __init__(self, stream: BinaryIO, idle: Callable[[], None]) -> None:
+        self._idle = idle
+        self._poll: select.poll | None = select.poll()
+        self._began = time.monotonic()
+        try:
+            self._poll.register(stream.fileno(), select.POLLIN)
+        except OSError:  # it is no file's, and what it reads is there
+            self._poll = None
+
+    def ready(self) -> bool:
+        """Return whether there is something to read before that second is over."""
+        left = max(0.0, self._began + PATIENCE_SECONDS - time.monotonic())
+        return self._poll is None or bool(self._poll.poll(left * 1000))
+
+    def wait(self) -> None:
+        """Return once there is something to read, or its end."""
+        if self._poll is not None and not self.ready():
+            self._idle()
+            self._poll.poll()
+            self._began = time.monotonic()
+
+
+def unpacked(stream: BinaryIO, idle: Callable[[], None] = lambda: None) -> Unpacked:
+    """Return what an input holds. Raises OSError: it cannot be read.
+
+    Args:
+        idle: called where the next bytes of a pipe or terminal let themselves be waited for, once a second at most.
+    """
     start = stream.tell() if stream.seekable() else None
-    head, whole = _peeked(stream, ())
+    head, whole = _peeked(stream, (), Waiting(stream, idle) if start is None else None)
     if head.startswith(_GZIP):
         import gzip
         import zlib
@@ -71,13 +104,14 @@ def _zstd() -> Any:
     return None
 
 
-def _peeked(stream: Any, damage: tuple[type[Exception], ...]) -> tuple[bytes, BinaryIO]:
+def _peeked(stream: Any, damage: tuple[type[Exception], ...], waiting: Waiting | None = None) -> tuple[bytes, BinaryIO]:
     """Return the first bytes of a stream, and a stream of all of it.
 
     Args:
         damage: what the stream raises where its data are damaged.
+        waiting: waits for what is read; None where nothing has to be waited for.
     """
-    given = _Given(getattr(stream, "read1", stream.read), damage)
+    given = _Given(getattr(stream, "read1", stream.read), damage, waiting)
     head = given.peek(HEAD_BYTES)
     return head, io.BufferedReader(given, _BUFFER_BYTES)
 
@@ -85,16 +119,21 @@ def _peeked(stream: Any, damage: tuple[type[Exception], ...]) -> tuple[bytes, Bi
 class _Given(io.RawIOBase):
     """A stream over whatever reads: its first bytes can be looked at, and what goes wrong then is told when it is its turn."""
 
-    def __init__(self, read: Callable[[int], bytes], damage: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self, read: Callable[[int], bytes], damage: tuple[type[Exception], ...], waiting: Waiting | None
+    ) -> None:
         super().__init__()
+        self._waiting = waiting
         self._read = read
         self._damage = damage
         self._head = bytearray()
         self._damaged: Damaged | None = None
 
     def peek(self, n: int) -> bytes:
-        """Return the first ``n`` bytes, or what there is; they are read later all the same."""
+        """Return the first ``n`` bytes, or what there is (of a pipe that pauses: so far); they are read later all the same."""
         while len(self._head) < n and self._damaged is None:
+            if b"\n" in self._head and self._waiting is not None and not self._waiting.ready():
+                break
             data = self._next(n - len(self._head))
             if not data:
                 break
@@ -115,6 +154,8 @@ class _Given(io.RawIOBase):
         return len(data)
 
     def _next(self, n: int) -> bytes:
+        if self._waiting is not None:
+            self._waiting.wait()
         try:
             return b"" if self._damaged else self._read(n)
         except self._damage as error:

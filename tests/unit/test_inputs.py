@@ -80,8 +80,7 @@ def test_a_document_over_several_lines_is_known() -> None:
 def test_a_table_is_known(kind: str, data: bytes) -> None:
     for line in read(data, "t"):
         assert line.whole
-        assert str(line.fault).startswith(f"is {kind[:3]}, not one record on each line: ")
-        assert "python3 -c " in str(line.fault)
+        assert line.fault == f"is {kind[:3]}, not one record on each line: nura enqueue --csv w t"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
@@ -131,7 +130,7 @@ def test_a_bad_first_line_does_not_condemn_the_others(data: bytes) -> None:
     assert not any(line.whole for line in read(data))
 
 
-@pytest.mark.parametrize("data", [*ARRAYS.values(), *TABLES.values(), JSON_LINES.decode().encode("utf-16-le")])
+@pytest.mark.parametrize("data", [*ARRAYS.values(), JSON_LINES.decode().encode("utf-16-le")])
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_command_that_is_told_does_it(tmp_path: Path, data: bytes, packed: bool) -> None:
     need("jq", "jq")

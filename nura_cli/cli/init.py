@@ -1,5 +1,6 @@
 """nura init."""
 
+import os
 import shlex
 import shutil
 import sys
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     ("nura init --from articles.jsonl", "a workload for records like these"),
     ("nura init --database-env APP_URL --table articles", "from a table, and back into it"),
-    ("head -100 big.csv | nura init --from -", "of standard input"),
+    ("nura init --from big.csv.gz -c big.yaml", "beside another configuration"),
 )
 EXIT_CODES = (EX_TEMPFAIL, EX_CONFIG)
 
@@ -91,7 +92,8 @@ def _of_sample(sample: Path) -> "tuple[Start, bool]":
 def _next(files: "Files", start: "Start", sample: Path | None, as_csv: bool) -> Iterator[str]:
     """Yield what was written, and what to type next."""
     yield f"{files.config} and {files.crontab} are written. Next, each as it stands here:"
-    chosen = "" if str(files.config) == "nura.yaml" else f" -c {shlex.quote(str(files.config))}"
+    found = str(files.config) == "nura.yaml" and not os.environ.get("NURA_CONFIG")
+    chosen = "" if found else f" -c {shlex.quote(str(files.config))}"
     name = start.name
     if start.rows is not None:
         given = f"{name} --from-source"

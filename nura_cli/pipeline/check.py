@@ -56,13 +56,22 @@ def _everything(checked: Checked) -> Iterator[Finding]:
     if config is None:
         return
     yield _summary(config, bool(problems))
+    broken = set()
+    for found in _others(config, checked):
+        if found.problem is not None:
+            broken.add(found.part)
+        yield found
+    for name in config.workloads:
+        yield from apart(config, "workload", name, check_workload.workload(name, config, broken))
+    yield from apart(config, "state", "", check_state.state(checked.state or config.state, checked.clock()))
+
+
+def _others(config: Config, checked: Checked) -> Iterator[Finding]:
+    """Look at what workloads need: providers and databases."""
     for name, provider in config.providers.items():
         yield from apart(config, "provider", name, _provider(name, provider, checked, config))
     for name in config.databases:
         yield from apart(config, "database", name, check_workload.database(name, config))
-    for name in config.workloads:
-        yield from apart(config, "workload", name, check_workload.workload(name, config))
-    yield from apart(config, "state", "", check_state.state(checked.state or config.state, checked.clock()))
 
 
 def _summary(config: Config, partly: bool) -> Finding:

@@ -3,7 +3,7 @@
 import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ def database(name: str, config: Config) -> Iterator[Finding]:
     url = given.secret()
     with closing(source.rows(url, "SELECT 1")) as rows:
         next(rows, None)
-    yield ok("", "can be asked")
+    variable = f"; its URL is from the environment ({given.url_env}), which cron's is not" if given.url_env else ""
+    yield ok("", f"can be asked{variable}")
     yield from open_to_others("", "url_file", given.url_file)
     if url.startswith("sqlite"):
         file = next(iter(given.files()), None)
@@ -51,21 +52,33 @@ def _file_written(file: Path) -> Iterator[Finding]:
             yield from fail("", StateError(f"{one}: may not be written", hint=hint))
 
 
-def workload(name: str, config: Config) -> Iterator[Finding]:
-    """Look at a workload: prompt, schema, options, price, source, write-back and receivers; yields what is found."""
+def workload(name: str, config: Config, broken: Collection[str]) -> Iterator[Finding]:
+    """Look at a workload: prompt, schema, options, price, source, write-back and receivers; yields what is found.
+
+    Args:
+        broken: the parts that were found to fail: what is to be looked at in such a database is passed over.
+    """
     chosen = config.workloads[name]
     dialect = vendors.dialect(config.providers[chosen.provider].dialect)
+    needed = {f"provider {chosen.provider}"}
+    looks = [_prompt, _schema, _options, _price, _receivers]
+    for options, look in ((chosen.source, _source), (chosen.write_back, _write_back)):
+        if options is not None:
+            needed.add(f"database {options.database}")
+            looks += [look] if f"database {options.database}" not in broken else []
     problems = 0
-    for looked in (_prompt, _schema, _options, _price, _source, _receivers, _write_back):
+    for look in looks:
         try:
-            for found in looked(chosen, dialect, config):
+            for found in look(chosen, dialect, config):
                 problems += found.problem is not None
                 yield found
         except NuraError as error:
             problems += 1
             yield from fail("", error, f"workloads.{name}")
     if not problems:
-        yield ok("", f"{chosen.model or 'ready lines'} at {chosen.provider}: ready to be sent")
+        wait = sorted(needed & {*broken})
+        ready = f"in order by itself; it waits for {', '.join(wait)}" if wait else "ready to be sent"
+        yield ok("", f"{chosen.model or 'ready lines'} at {chosen.provider}: {ready}")
 
 
 def _prompt(chosen: WorkloadConfig, dialect: Dialect, config: Config) -> Iterator[Finding]:

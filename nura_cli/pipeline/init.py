@@ -22,6 +22,8 @@ from nura_cli.pipeline.starter import Rows, Start
 
 _ANSWERS = re.compile(r"(.*_)?(summary|answer|result|response|output|reply|label|translation)(_.*)?", re.IGNORECASE)
 _MOST_TEXTS = 20
+_FREE = ("answer", "nura_answer", *(f"nura_answer_{n}" for n in range(2, 100)))
+"""What a column for answers is called that is not there yet."""
 
 
 class Files(NamedTuple):
@@ -112,7 +114,8 @@ def of_table(variable: str, named: str, folder: Path) -> Start:
     keep = [one.name for one in others if changes(one.name)][:1]
     key = table.key[0] if len(table.key) == 1 else table.key
     query = table.select([*table.key, *(text.path[0] for text in chosen), *keep], answer)
-    rows = Rows(variable, named, table.key, query, answer, table.add_text(starter.ANSWER))
+    free = next(name for name in _FREE if name.casefold() not in {one.name.casefold() for one in table.columns})
+    rows = Rows(variable, named, table.key, query, answer or free, None if answer else table.add_text(free))
     return Start(_name(named.rpartition(".")[2]), Shape(key, chosen, keep), rows)
 
 

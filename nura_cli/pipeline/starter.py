@@ -26,16 +26,16 @@ class Rows(NamedTuple):
         variable: the environment variable that holds the database's URL.
         table, key: the table's name, and the columns that find a row.
         query: what gives the records.
-        answer: the column for answers; None where the table has none.
-        add: the statement that would make one.
+        answer: the column for answers.
+        add: the statement that would make it; None where it is there.
     """
 
     variable: str
     table: str
     key: list[str]
     query: str
-    answer: str | None
-    add: str
+    answer: str
+    add: str | None
 
 
 class Start(NamedTuple):
@@ -94,9 +94,9 @@ def _rows(rows: Rows, shape: Shape) -> Iterator[str]:
     yield f"# {_about(WorkloadConfig, 'source')}"
     yield f"source: {{database: app, query: {_quoted(rows.query)}}}"
     yield f"# {_about(WorkloadConfig, 'write_back')}"
-    if rows.answer is None:
+    if rows.add is not None:
         yield f"# The table has no column for answers. Make one, and take away the # of what follows: {rows.add}"
-    yield from (line if rows.answer is not None else f"# {line}" for line in _write_back(rows, shape))
+    yield from (line if rows.add is None else f"# {line}" for line in _write_back(rows, shape))
 
 
 def _write_back(rows: Rows, shape: Shape) -> Iterator[str]:
@@ -106,14 +106,10 @@ def _write_back(rows: Rows, shape: Shape) -> Iterator[str]:
     yield "  database: app"
     yield f"  table: {_scalar(rows.table)}"
     yield f"  where: {{{where}}}  # {_about(WriteBackConfig, 'where')}"
-    yield f"  set: {{{_scalar(rows.answer or ANSWER)}: text}}  # {_about(WriteBackConfig, 'set_')}"
+    yield f"  set: {{{_scalar(rows.answer)}: text}}  # {_about(WriteBackConfig, 'set_')}"
     guards = [name for name in shape.keep if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)]
     if guards:
         yield f"  only_if: {{{guards[0]}: record.{guards[0]}}}  # {_about(WriteBackConfig, 'only_if')}"
-
-
-ANSWER = "answer"
-"""What a column for answers is called where the table has none."""
 
 
 def _prompt(shape: Shape) -> Iterator[str]:

@@ -264,7 +264,7 @@ def test_the_demo_runs_the_whole_pipeline(tmp_path: Path) -> None:
     done = nura("demo", cwd=tmp_path)
     assert done.returncode == 0
     shown = done.stdout.decode()
-    for stage in ("enqueue", "dispatch", "poll", "reconcile", "results", "status", "crontab.example"):
+    for stage in ("enqueue", "dispatch", "poll", "reconcile", "results", "status", "nura init", "nura check"):
         assert stage in shown
     assert "36 tasks completed" in shown
     assert list(tmp_path.iterdir()) == []

@@ -222,6 +222,16 @@ def test_answers_that_a_column_cannot_take_are_warnings(openai_spool: Spool) -> 
     assert "json.n is null (list text under nullable)" in found
 
 
+def test_what_a_broken_database_keeps_from_being_looked_at_is_not_told_again(openai_spool: Spool) -> None:
+    spool = openai_spool
+    table(spool)
+    spool.set(source={"database": "app", "query": "SELECT 1 AS id, 'a' AS text"})
+    (spool.folder / "app.db").unlink()
+    report = checked(spool)
+    assert (report.exit_code, len(told(report, "fail"))) == (78, 1)
+    assert any("in order by itself; it waits for database app" in line for line in told(report, "ok"))
+
+
 def test_what_a_table_lacks_fails_at_its_option(openai_spool: Spool) -> None:
     spool = openai_spool
     table(spool, set={"txet": "text"})

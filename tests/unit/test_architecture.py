@@ -103,6 +103,8 @@ def test_imports_run_one_way(path: Path) -> None:
 
 
 STAGES = (
+    "init",
+    "check",
     "enqueue",
     "dispatch",
     "poll",

@@ -7,14 +7,18 @@ What can go wrong: a file is there already, or the sample holds no record (Usage
 the database cannot be asked now (DatabaseDown).
 """
 
+import contextlib
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from nura_cli import contract, scrub
 from nura_cli.config import NAME, DatabaseConfig
-from nura_cli.errors import UsageError
+from nura_cli.dialects import vendors
+from nura_cli.errors import InputError, UsageError
 from nura_cli.pipeline import sample_file, starter
 from nura_cli.pipeline.report import Report
 from nura_cli.pipeline.shape import Shape, Text, changes, shape_of
@@ -85,7 +89,20 @@ def plain() -> Start:
 def of_sample(stream: BinaryIO, name: str) -> tuple[Start, bool]:
     """Return what to begin with for records like these, and whether they are CSV. Raises UsageError: there are none."""
     sample = sample_file.read(stream, name)
-    return Start(_name(re.split(r"[.]", Path(name).name)[0]), shape_of(sample.records)), sample.csv
+    called = _name(Path(name).name.partition(".")[0])
+    ready = _ready(sample.records[0])
+    if ready is not None:
+        return Start(called, Shape("custom_id", [], []), ready=ready), False
+    return Start(called, shape_of(sample.records)), sample.csv
+
+
+def _ready(record: Mapping[str, Any]) -> str | None:
+    """Return the vendor whose ready line a record is; None for a record that is one."""
+    for name in vendors.in_sandbox():
+        with contextlib.suppress(InputError):
+            vendors.dialect(name).ready(json.dumps(record).encode())
+            return name
+    return None
 
 
 def of_table(variable: str, named: str, folder: Path) -> Start:

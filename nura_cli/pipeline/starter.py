@@ -39,11 +39,20 @@ class Rows(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a first configuration is made of: the workload's name, what its records are like, and its table, if there is one."""
+    """What a first configuration is made of.
+
+    Attributes:
+        name: the workload's.
+        shape: what its records are like.
+        rows: its table, if there is one.
+        ready: the vendor whose ready lines it takes; None where it renders a prompt.
+        state: the state file.
+    """
 
     name: str
     shape: Shape
     rows: Rows | None = None
+    ready: str | None = None
     state: str = "nura.db"
 
 
@@ -60,7 +69,8 @@ def _configuration(start: Start) -> Iterator[str]:
     yield ""
     yield f"# {_about(Config, 'providers')}"
     yield "providers:"
-    yield "  sandbox: {kind: sandbox}  # built in: no key, no network, no bill"
+    protocol = f", protocol: {start.ready}" if start.ready else ""
+    yield f"  sandbox: {{kind: sandbox{protocol}}}  # built in: no key, no network, no bill"
     yield "  # To send for real, take away the # of one, put its key into that file (mode 0600), and name it below, with a model of its:"
     yield from (f"  # {name}: {{kind: {name}, api_key_file: {name}.key}}" for name in vendors.names())
     yield ""
@@ -78,6 +88,9 @@ def _configuration(start: Start) -> Iterator[str]:
 def _workload(start: Start) -> Iterator[str]:
     shape = start.shape
     yield f"provider: sandbox  # {_about(WorkloadConfig, 'provider')}"
+    if start.ready:
+        yield "# Without a prompt it takes ready lines of its provider's kind, and sends each as it is."
+        return
     yield f"model: {MODEL}  # {_about(WorkloadConfig, 'model')}"
     yield f"# {_about(WorkloadConfig, 'key')}"
     yield f"key: {_list(shape.key) if isinstance(shape.key, list) else _scalar(shape.key)}"

@@ -120,6 +120,31 @@ def test_csv_is_a_sample_as_well(folder: Path, name: str, packed: bool) -> None:
     assert "b" in prompts(folder, sample.records)[0]
 
 
+READY = {
+    "openai": {
+        "custom_id": "a",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": "Hi there"}]},
+    },
+    "anthropic": {
+        "custom_id": "a",
+        "params": {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi there"}]},
+    },
+}
+
+
+@pytest.mark.parametrize("protocol", READY)
+def test_of_ready_lines_it_makes_a_workload_that_takes_them(folder: Path, protocol: str) -> None:
+    (folder / "batch.jsonl").write_bytes(lines(READY[protocol]))
+    assert invoke("--from", "batch.jsonl").exit_code == 0
+    assert check.run(check.Checked(folder / "nura.yaml")).exit_code == 0
+    assert nura("enqueue", "batch", "batch.jsonl", cwd=folder).returncode == 0
+    assert nura("run", "--wait", "30s", cwd=folder).returncode == 0
+    [answer] = nura("results", "batch", cwd=folder).stdout.splitlines()
+    assert (json.loads(answer)["key"], json.loads(answer)["status"]) == ("a", "completed")
+
+
 def test_lines_that_are_no_records_are_passed_over(folder: Path) -> None:
     data = b'{"id": 1, "t": "A b"}\n{"id": 2,\n\n[1]\n{"id": 3, "t": "C d"}\n'
     assert invoke("--from", "-", given=data).exit_code == 0

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from nura_cli import contract
-from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.errors import EX_CONFIG, EX_NOPERM, EX_PARTIAL, EX_TEMPFAIL, UsageError
@@ -35,8 +34,7 @@ def stage(wait: int | None = None) -> Stage:
     def work(at: Opened) -> Report:
         from nura_cli.pipeline import poll
 
-        with bar(at.session, "batches ended", only=wait is not None) as advance:
-            return poll.run(at.state, at.config, at.accounts, wait=wait, progress=advance)
+        return poll.run(at.state, at.config, at.accounts, wait=wait)
 
     return Stage(name="poll", work=work, summary=_summary, empty=contract.nothing(contract.Polled), lock="poll")
 

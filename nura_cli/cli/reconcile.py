@@ -1,7 +1,6 @@
 """nura reconcile."""
 
 from nura_cli import contract
-from nura_cli.cli.progress import bar
 from nura_cli.cli.session import Session, with_session
 from nura_cli.cli.stages import Opened, Stage, alone
 from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL
@@ -26,8 +25,7 @@ def stage() -> Stage:
     def work(at: Opened) -> Report:
         from nura_cli.pipeline import reconcile
 
-        with bar(at.session, "tasks accounted for") as advance:
-            return reconcile.run(at.state, at.config, progress=advance)
+        return reconcile.run(at.state, at.config)
 
     return Stage(
         name="reconcile", work=work, summary=_summary, empty=contract.nothing(contract.Reconciled), lock="reconcile"

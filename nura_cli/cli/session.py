@@ -288,9 +288,12 @@ def with_session(function: Callable[..., None]) -> Callable[..., None]:
 
 def run(session: Session, work: Callable[[], None]) -> None:
     """Do a command's work; whatever goes wrong becomes plain words, one JSON object where it was asked for, and a code."""
+    from nura_cli.cli.progress import bar
+
     try:
         logs.show(session.verbose, os.environ)
-        work()
+        with bar(session):
+            work()
     except (typer.Exit, Stopped):
         raise
     except BrokenPipeError:  # the reader of our output has had enough

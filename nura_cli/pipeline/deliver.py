@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from nura_cli import contract
+from nura_cli import contract, progress
 from nura_cli.clock import stamp
 from nura_cli.config import Config, EventConfig, WorkloadConfig, WriteBackConfig
 from nura_cli.errors import EX_CONFIG, EX_PARTIAL, EX_TEMPFAIL, ConfigError, DatabaseDown, NuraError, ProblemKind
@@ -201,15 +201,16 @@ class _Rows:
 
     def deliver(self) -> None:
         """Write all that is due, page by page; a database that is down delays all of it."""
-        if not self._waiting:
+        waiting = self._waiting
+        if not waiting:
             return
         try:
-            self._attempt()
+            self._attempt(waiting)
         finally:
             self._job.rows["delayed"] += self._waiting
             self._report()
 
-    def _attempt(self) -> None:
+    def _attempt(self, waiting: int) -> None:
         """Write the rows, unless the database rests; where it can take nothing now, let it."""
         job = self._job
         if job.is_paused(self._database):
@@ -217,7 +218,7 @@ class _Rows:
             return
         try:
             with write_back_of(self._workload, job.config) as table:
-                self._write(table)
+                self._write(table, waiting)
         except DatabaseDown as error:
             job.pause(self._database, f"{self._database}: {error.message}")
             self._delay(f"{self._database}: {error.message}")
@@ -236,14 +237,16 @@ class _Rows:
             Problem(ProblemKind.DATABASE, text, EX_TEMPFAIL, hint, workload=self._workload.name, about=self._database)
         )
 
-    def _write(self, table: "WriteBack") -> None:
+    def _write(self, table: "WriteBack", waiting: int) -> None:
         """Write all that is due, page by page, and forget that the database ever rested."""
         job = self._job
-        for target in self._targets:
-            after = 0
-            while page := job.due(self._workload.name, "row", target, after, ROWS):
-                after = page[-1].id
-                self._page(table, page)
+        with progress.going(f"{self._workload.name}: writing rows", waiting) as step:
+            for target in self._targets:
+                after = 0
+                while page := job.due(self._workload.name, "row", target, after, ROWS):
+                    after = page[-1].id
+                    self._page(table, page)
+                    step.add(len(page))
         with job.state.transaction() as db:
             outbox.resume(db, self._database)
 
@@ -354,7 +357,8 @@ class _Events:
     def deliver(self) -> None:
         """Send all that is due, call by call; a receiver that can take nothing now delays all of it."""
         job = self._job
-        if not self._waiting:
+        waiting = self._waiting
+        if not waiting:
             return
         if job.is_paused(self._target):
             self._later(outbox.pause_of(job.state.db, self._target).why)
@@ -366,7 +370,8 @@ class _Events:
             job.fail(error, workload=self._workload.name)
             return
         try:
-            self._send(receiver)
+            with progress.going(f"{self._workload.name}: sending events", waiting) as step:
+                self._send(receiver, step)
         finally:
             self._bugs.report()
             receiver.close()
@@ -386,7 +391,7 @@ class _Events:
         call = self._job.state.calls / hashlib.sha256(self._target.encode()).hexdigest()[:20]
         return Command(options.command or [], options.env, options.timeout, folder, call)
 
-    def _send(self, receiver: "Receiver") -> None:
+    def _send(self, receiver: "Receiver", step: progress.Step) -> None:
         """Send call after call until nothing is due, the receiver can take no more now, or refuses everything."""
         job, after, in_a_row = self._job, 0, 0
         while in_a_row < _GIVE_UP_CALLS:
@@ -397,6 +402,7 @@ class _Events:
             due, bodies = self._made([delivery for delivery in page if not delivery.overtaken])
             outcomes = receiver.send(bodies) if bodies else []
             self._settle(page, due, outcomes)
+            step.add(len(page))
             later = next((outcome for outcome in outcomes if outcome.kind == "later"), None)
             if later is not None:
                 job.pause(self._target, f"{self._label}: {later.message}", later.retry_after)

@@ -55,6 +55,7 @@ from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import ordered, revision
 from nura_cli.pipeline.report import Report, batch_dicts, counted
 from nura_cli.pipeline.run import about
+from nura_cli.progress import Step, going
 from nura_cli.providers.base import Provider
 from nura_cli.state import Connection, State, actions, batches, outcomes, runs, suspects, tasks
 from nura_cli.state.actions import Hold
@@ -247,8 +248,9 @@ def new_tag() -> str:
 def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | None:
     """Write the request file, fail the tasks that cannot be rendered, give back those that did not fit."""
     load = Load(room, visit.rendering.dialect.frame)
-    pieces = load.pieces(_rows(job.state, batch), visit.rendering.maker(batch.tag, room.limits))
-    sealed = spool.write(request_file(job.state, batch), pieces)
+    with going(f"{batch.workload}: writing batch {batch.id}", tasks.outstanding(job.state.db, batch.id)) as step:
+        pieces = load.pieces(_rows(job.state, batch, step), visit.rendering.maker(batch.tag, room.limits))
+        sealed = spool.write(request_file(job.state, batch), pieces)
     if load.failed and _held_unrendered(job, batch, load):
         request_file(job.state, batch).unlink(missing_ok=True)
         return None
@@ -290,12 +292,13 @@ def request_file(state: State, batch: Batch) -> Path:
     return state.requests / f"{batch.tag}.jsonl"
 
 
-def _rows(state: State, batch: Batch) -> Iterator[tuple[int, bytes]]:
+def _rows(state: State, batch: Batch, step: Step) -> Iterator[tuple[int, bytes]]:
     """Yield (task id, line) of a batch by id, in pages, so that no read is open while the file is written."""
     after = 0
     while rows := tasks.page(state.db, batch.id, after, _PAGE):
         yield from rows
         after = rows[-1][0]
+        step.add(len(rows))
 
 
 def _send(job: Dispatch, batch: Batch, provider: Provider) -> Sent:

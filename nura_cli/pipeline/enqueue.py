@@ -17,13 +17,13 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeVar
 
 import msgspec
 
-from nura_cli import contract
+from nura_cli import contract, progress
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
 from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind, UsageError
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 CHUNK_LINES = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
+_TELL_LINES = 500
 MOST_PRINTED = 20
 """Rejected lines that are reported one by one; ``--rejects`` gets them all."""
 
@@ -53,6 +54,10 @@ Made = TypeVar("Made")
 Lines = Generator[lines.Line, None, None]
 """Lines of an input; whoever stops half-way closes them, and with them what they come from."""
 Idle = Callable[[], None]
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Source:
     csv: bool = False
     lasting: ClassVar[bool] = False
 
-    def lines(self, limit: int, idle: Idle = lambda: None) -> Lines:
+    def lines(self, limit: int, idle: Idle = _nothing) -> Lines:
         """Yield its lines, none longer than ``limit`` bytes. Raises StateError: it cannot be read.
 
         Args:
@@ -87,6 +92,14 @@ class Source:
                     yield line if why is None else lines.Line(number, line.data, why, whole=True)
             except Damaged as error:
                 yield lines.Line(number + 1, b"", f"compressed data: {error}; the lines before are taken")
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes a file has; None of what is none."""
+        try:
+            return os.fstat(self.stream.fileno()).st_size if self.stream.seekable() else None
+        except OSError:
+            return None
 
     def _unfit(self, given: Unpacked) -> str | None:
         """Return why nothing of the input can be used, and what to type; None where it looks as it should."""
@@ -115,7 +128,7 @@ class Rows:
     keys: Keys
     lasting: ClassVar[bool] = True
 
-    def lines(self, limit: int, idle: Idle = lambda: None) -> Lines:
+    def lines(self, limit: int, idle: Idle = _nothing) -> Lines:
         """Yield its records, none longer than ``limit`` bytes."""
         with closing(self.rows):
             for number, row in enumerate(self.rows, 1):
@@ -157,7 +170,7 @@ class Objects:
     records: Iterable[Mapping[str, Any]]
     lasting: ClassVar[bool] = False
 
-    def lines(self, limit: int, idle: Idle = lambda: None) -> Lines:
+    def lines(self, limit: int, idle: Idle = _nothing) -> Lines:
         """Yield its records as JSON, none longer than ``limit`` bytes.
 
         Raises:
@@ -342,13 +355,11 @@ def run(
     replace: bool = False,
     key_prefix: str = "",
     rejects: Rejects | None = None,
-    progress: Callable[[int], None] = lambda lines: None,
 ) -> Report:
     """Enqueue the lines of all sources.
 
     Args:
         rejects: told of each line that is not taken: rejected, or in conflict.
-        progress: told how many lines have been committed or refused so far.
 
     Returns:
         The counts ``enqueued``, ``duplicates``, ``conflicts``, ``replaced`` and ``rejected``; of the duplicates,
@@ -363,16 +374,29 @@ def run(
     reader = Reader(workload, dialect, key_prefix)
     sources = list(sources)
     renew = not any(isinstance(source, Rows) for source in sources)
-    intake = _Intake(state, workload.name, replace, renew, rejects, progress)
+    intake = _Intake(state, workload.name, replace, renew, rejects)
     for source in sources:
-        with closing(_kept(source.lines(reader.limit, intake.flush), intake.flush)) as given:
-            for line in given:
-                try:
-                    intake.take(Numbered(source, line, reader.read(line)))
-                except InputError as error:
-                    intake.refuse("rejected", source, line, error.message)
+        with _told(source, intake, workload.name):
+            with closing(_kept(source.lines(reader.limit, intake.flush), intake.flush)) as given:
+                for line in given:
+                    try:
+                        intake.take(Numbered(source, line, reader.read(line)))
+                    except InputError as error:
+                        intake.refuse("rejected", source, line, error.message)
     intake.flush()
     return intake.report()
+
+
+@contextmanager
+def _told(source: Input, intake: "_Intake", workload: str) -> Iterator[None]:
+    """Tell now and then how far its source is: a file in bytes, anything else in lines."""
+    file = source if isinstance(source, Source) and source.size is not None else None
+    before = intake.lines
+    with progress.going(f"{workload}: enqueueing", file.size if file else None, in_bytes=file is not None) as step:
+        intake.tell = lambda: step.to(file.stream.tell() if file else intake.lines - before)
+        yield
+        intake.tell()
+        intake.tell = _nothing
 
 
 def _kept(given: Lines, flush: Callable[[], None]) -> Lines:
@@ -397,14 +421,13 @@ class _Intake:
         replace: bool,
         renew: bool,
         rejects: Rejects | None,
-        progress: Callable[[int], None],
     ) -> None:
         self._state = state
         self._workload = workload
         self._replace = replace
         self._renew = renew
         self._rejects = rejects
-        self._progress = progress
+        self.tell: Idle = _nothing
         self._chunk: list[Numbered] = []
         self._bytes = 0
         self._queue_ids: dict[tuple[str, str, str], int] = {}
@@ -422,6 +445,8 @@ class _Intake:
         if len(self._chunk) >= CHUNK_LINES or self._bytes >= CHUNK_BYTES:
             self.flush()
             self._state.yield_to_writers()
+        elif not len(self._chunk) % _TELL_LINES:
+            self.tell()
 
     def refuse(self, kind: str, source: Input, line: lines.Line, why: str) -> None:
         self._counts[kind] += 1
@@ -447,7 +472,12 @@ class _Intake:
                 why = f"key {line.read.key.json} was enqueued with other content; --replace sends the new one"
                 self.refuse("conflicts", line.source, line.line, why)
         self._chunk, self._bytes = [], 0
-        self._progress(sum(self._counts.values()))
+        self.tell()
+
+    @property
+    def lines(self) -> int:
+        """How many lines were taken, or refused."""
+        return sum(self._counts.values()) + len(self._chunk)
 
     def _stored(self) -> list[Numbered]:
         """Store the chunk, in one transaction; return the lines that are in conflict with what is there."""

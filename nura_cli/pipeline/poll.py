@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from nura_cli import contract
+from nura_cli import contract, progress
 from nura_cli.config import Config
 from nura_cli.dialects.base import Ending, Phase, RemoteBatch, stored_rejections
 from nura_cli.errors import (
@@ -87,14 +87,12 @@ def run(
     accounts: Accounts,
     *,
     wait: int | None = None,
-    progress: Callable[[int, int], None] = lambda ended, total: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Report:
     """Ask after every batch under way, and bring home what has ended.
 
     Args:
         wait: seconds to stay until all have ended; None asks once. What has ended and cannot be had is not waited for.
-        progress: told how many of how many have ended.
 
     Returns:
         ``checked``, and the ``batches`` that changed. With ``wait``, exit code 75 when time runs out first.
@@ -104,15 +102,16 @@ def run(
     total = len(_awaited(state))
     deadline = time.monotonic() + (wait or 0)
     pause = waiting.ROUND_SECONDS[0]
-    while True:
-        job.begin_round()
-        _round(job)
-        left = len(_awaited(state))
-        progress(total - left, total)
-        if wait is None or not left or time.monotonic() >= deadline:
-            break
-        sleep(min(pause, max(0.0, deadline - time.monotonic())))
-        pause = waiting.next_pause(pause)
+    with progress.going("batches ended", total, at_once=wait is not None) as step:
+        while True:
+            job.begin_round()
+            _round(job)
+            left = len(_awaited(state))
+            step.to(total - left)
+            if wait is None or not left or time.monotonic() >= deadline:
+                break
+            sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = waiting.next_pause(pause)
     copies.look_through(job)
     _follow_orphans(job)
     _clean_up(job)

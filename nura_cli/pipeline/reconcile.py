@@ -14,12 +14,12 @@ reconcile lock and never talks to a provider; it reads the providers' keys only 
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from nura_cli import contract
+from nura_cli import contract, progress
 from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, ResultLine, Spec, rejections
 from nura_cli.dialects.vendors import dialect as dialect_of
@@ -88,11 +88,8 @@ class Reconcile(Run):
                 account.secret()
 
 
-def run(state: State, config: Config, *, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
+def run(state: State, config: Config) -> Report:
     """Settle every finished batch.
-
-    Args:
-        progress: told how many of how many requests have been accounted for.
 
     Returns:
         ``tasks`` by what became of them.
@@ -101,11 +98,10 @@ def run(state: State, config: Config, *, progress: Callable[[int, int], None] = 
     snapshots.sweep(state.path, state.clock())
     job = Reconcile(state=state, config=config)
     waiting = batches.under_way(state.db, BatchStatus.COMPLETED)
-    total = sum(batch.requests for batch in waiting)
-    for batch in waiting:
-        with job.apart(f"batch {batch.id}", **about(batch)):
-            _reconcile(job, batch)
-        progress(sum(job.tasks[name] for name in _TALLIED.values()), total)
+    with progress.going("settling answers", sum(batch.requests for batch in waiting)) as step:
+        for batch in waiting:
+            with job.apart(f"batch {batch.id}", **about(batch)):
+                _reconcile(job, batch, step)
     _convict(job)
     for orphan in batches.orphans(state.db):
         doing = f"an extra batch beside batch {orphan.batch_id}"
@@ -147,7 +143,7 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
     return Report(result, [*job.problems, *delivered.problems], worked)
 
 
-def _reconcile(job: Reconcile, batch: Batch) -> None:
+def _reconcile(job: Reconcile, batch: Batch, step: progress.Step) -> None:
     """Settle one finished batch; back to poll with one whose results are gone, damaged or too few."""
     if batch.faults is not None:
         _refused(job, batch)
@@ -177,6 +173,7 @@ def _reconcile(job: Reconcile, batch: Batch) -> None:
         with on_disk(path), path.open("rb") as file:
             for chunk in chunks(file):
                 settling.apply(chunk, all_answers=part == "output")
+                step.add(len(chunk))
                 job.state.yield_to_writers()
     if batch.short_at is not None:
         settling.report()

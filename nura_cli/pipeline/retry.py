@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from nura_cli import contract
+from nura_cli import contract, progress
 from nura_cli.config import Config
 from nura_cli.dialects.base import Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
@@ -296,11 +296,13 @@ def run(job: Retry) -> Report:
     done: Counter[Fate] = Counter()
     if not job.n:
         return report(job, Counter({which: job.total(which) for which in Fate}))  # nothing was agreed to
-    for part in job.parts:
-        for page in retries.pages(job.state.db, part, job.upto):
-            with job.state.transaction() as db:
-                done += _retried(db, job, page)
-            job.state.yield_to_writers()
+    with progress.going("retrying", sum(job.total(which) for which in Fate)) as step:
+        for part in job.parts:
+            for page in retries.pages(job.state.db, part, job.upto):
+                with job.state.transaction() as db:
+                    done += _retried(db, job, page)
+                job.state.yield_to_writers()
+                step.add(len(page))
     return report(job, done)
 
 

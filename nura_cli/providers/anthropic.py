@@ -71,7 +71,7 @@ class AnthropicProvider:
             "Content-Length": str(Path(source).stat().st_size),
             "X-Stainless-Raw-Response": "raw",
         }
-        with Path(source).open("rb") as file:
+        with wire.sending(Path(source)) as file:
             return self._caller.create(
                 lambda: self._client.post(
                     _PATH,

@@ -58,7 +58,7 @@ class OpenAIProvider:
     def upload(self, path: Path, filename: str) -> str:
         """Send a request file, streamed from the open file; return its id."""
         what = "uploading a request file"
-        with path.open("rb") as file:
+        with wire.sending(path) as file:
             found = self._caller.document(
                 what,
                 lambda: self._files.create(file=(filename, file), purpose="batch", timeout=wire.patience(path)),

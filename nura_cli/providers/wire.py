@@ -8,6 +8,7 @@ meantime would make a create doubtful for nothing. How long each exchange may ta
 """
 
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
-from nura_cli import logs
+from nura_cli import logs, progress
 from nura_cli.dialects.base import Page, Rejection, RemoteBatch
 from nura_cli.dialects.reading import http_date, line, text
 from nura_cli.errors import KeyRefused, NoEndpoint, NotFound, RateLimited, Refused, StateError, Unconfirmed, Unreachable
@@ -85,6 +86,14 @@ def patience(path: Path) -> float:
     from nura_cli.providers.deadlines import FLOOR
 
     return min(SEND_SECONDS, READ_SECONDS + path.stat().st_size / FLOOR)
+
+
+@contextmanager
+def sending(path: Path) -> Iterator[progress.Read]:
+    """Give the block a request file to send, open."""
+    with progress.going("sending requests", path.stat().st_size, in_bytes=True) as step:
+        with progress.Read(io.FileIO(path), step) as file:
+            yield file
 
 
 def _http_client(base_url: str) -> Any:
@@ -257,7 +266,9 @@ class Caller:
 
         def run() -> Download:
             with self._followed(opened) as response:
-                return save(response.iter_bytes(_CHUNK_BYTES), target, _announced(response.headers))
+                announced = _announced(response.headers)
+                with progress.going("downloading answers", announced, in_bytes=True) as step:
+                    return save(response.iter_bytes(_CHUNK_BYTES), target, announced, step)
 
         return self._made(f"downloading {name}", run)
 
@@ -420,7 +431,9 @@ class Caller:
         return f"it redirects to {line(redirects.shown(url))}, and is not followed; set base_url to where the API is"
 
 
-def save(chunks: Iterable[bytes], target: Path, announced: int | None) -> Download:
+def save(
+    chunks: Iterable[bytes], target: Path, announced: int | None, step: progress.Step = progress.NOBODY
+) -> Download:
     """Write a body to ``target`` (made 0600, replaced if it exists; not synced); count and hash it on the way.
 
     Args:
@@ -436,6 +449,7 @@ def save(chunks: Iterable[bytes], target: Path, announced: int | None) -> Downlo
         for chunk in chunks:
             sha.update(chunk)
             before, size = size, size + len(chunk)
+            step.add(len(chunk))
             if size // _SPARE_BYTES > before // _SPARE_BYTES:  # it may have announced nothing, or unpack without end
                 _check_room(target, None)
             left = memoryview(chunk)

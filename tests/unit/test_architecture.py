@@ -18,6 +18,7 @@ EACH_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.rel
 
 LAYERS = {
     "__init__": {"contract", "pipeline", "dialects", "state", "states", "config", "config_file", "clock"},
+    "progress": set[str](),
     "reference": {"clock", "config", "contract", "dialects", "environment", "errors", "states"},
     "cli": {
         "contract",
@@ -33,6 +34,7 @@ LAYERS = {
         "logs",
         "scrub",
         "sandbox",
+        "progress",
         "cli",
     },
     "pipeline": {
@@ -49,10 +51,11 @@ LAYERS = {
         "clock",
         "logs",
         "scrub",
+        "progress",
         "pipeline",
     },
     "state": {"states", "errors", "clock", "logs", "state"},
-    "providers": {"dialects", "config", "errors", "logs", "scrub", "providers", "sandbox"},
+    "providers": {"dialects", "config", "errors", "logs", "progress", "scrub", "providers", "sandbox"},
     "delivery": {"contract", "errors", "clock", "scrub", "delivery"},
     "sandbox": {"sandbox"},
     "config": {"config_file", "dialects", "errors", "schemas", "scrub", "states"},

@@ -101,6 +101,8 @@ def _next(files: "Files", start: "Start", sample: Path | None, as_csv: bool) -> 
         file = "FILE" if sample is None else shlex.quote(str(sample))
         given = f"{name} {'--csv ' if as_csv else ''}{file}"
     yield f"  nura check{chosen}"
+    if not as_csv:
+        yield f"  nura try{chosen} {given.removesuffix(' --from-source')}"
     yield f"  nura enqueue{chosen} {given}"
     yield f"  nura run{chosen} --wait 1m"
     yield f"  nura results{chosen} {name}"

@@ -32,8 +32,10 @@ READ_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 900.0
 """The most patience, with a large request file: so long its server may look into 256 MB before it answers."""
-_ABSENT = frozenset((404, 405, 501))
-"""HTTP statuses with which a service answers that it has no such thing, be it a batch or a whole endpoint."""
+_NO_ENDPOINT = frozenset((405, 501))
+"""HTTP statuses with which a service answers to a question after batches that it has no such endpoint, as with a 404. To all
+else they say nothing: a gateway answers so, and what was asked for is there all the same.
+"""
 ANSWER_SECONDS = 600.0
 """How long a model may take for one answer (the SDKs' own default)."""
 _TRYING = "trying a request"
@@ -46,6 +48,19 @@ _TOO_LARGE = "request_too_large"
 Made = TypeVar("Made")
 Opened = Callable[[], AbstractContextManager[Any]]
 """Opens the stream of a body, as an SDK gives it."""
+
+
+@contextmanager
+def _endpoint_asked_for() -> Iterator[None]:
+    """Raise NotFound where the answer is that there is no such endpoint."""
+    try:
+        yield
+    except Unreachable as error:
+        if error.http_status not in _NO_ENDPOINT:
+            raise
+        raise NotFound(
+            error.message, http_status=error.http_status, code=error.code, faults=error.faults, provider=error.provider
+        ) from None
 
 
 @contextmanager
@@ -192,9 +207,14 @@ class Caller:
         return bytes(made.http_response.content)
 
     def retrieve(self, remote_id: str, call: Callable[[], Any]) -> RemoteBatch:
-        """Return the batch that was asked for; an answer about anything else is no answer."""
+        """Return the batch that was asked for; an answer about anything else is no answer.
+
+        Raises:
+            NotFound: there is no such batch, or the service has no answer for single ones.
+        """
         what = f"asking after {remote_id}"
-        remote = self._read(self.document(what, call))
+        with _endpoint_asked_for():
+            remote = self._read(self.document(what, call))
         if remote is None or remote.id != remote_id:
             named = "no" if remote is None else "another"
             raise Unreachable(
@@ -215,7 +235,8 @@ class Caller:
             NoEndpoint: there is no list of batches at this address.
         """
         try:
-            listing = self.listing("listing batches", call)
+            with _endpoint_asked_for():
+                listing = self.listing("listing batches", call)
         except NotFound as error:
             raise NoEndpoint(
                 f"{error.message}: {self._name} has no list of batches here, and nothing is sent there, for nobody could"
@@ -252,7 +273,7 @@ class Caller:
         return not response.http_response.content.strip() or isinstance(self._json(response), dict)
 
     def delete(self, name: str, call: Callable[[], Any]) -> None:
-        """Delete a batch or a file. Gone is fine."""
+        """Delete a batch or a file. Gone (404) is fine."""
         with suppress(NotFound):
             self._made(f"deleting {name}", call)
 
@@ -260,7 +281,7 @@ class Caller:
         """Write a streamed body to ``target``, as :func:`save` does.
 
         Raises:
-            Unreachable: the body was cut.
+            Unreachable: the body was cut, or is not to be had where it was redirected to.
             NotFound, KeyRefused, RateLimited: as for any read.
         """
 
@@ -406,7 +427,7 @@ class Caller:
             return KeyRefused(text, hint="check the key, and what it is allowed to do", provider=self._name)
         if status == 429:
             return RateLimited(text, retry_after=_retry_after(error.response.headers), **fields)
-        if status == 404 or (status in _ABSENT and not effect):
+        if status == 404:
             return NotFound(text, **fields)
         if status in (400, 402, 413, 422):
             return Refused(text, **fields)
@@ -416,11 +437,12 @@ class Caller:
         return Unreachable(text, retry_after=_retry_after(error.response.headers), **fields)
 
     def _from_elsewhere(self, what: str, answer: Any) -> Exception:
-        """Return the error for the answer of where a download was sent to; what is said there is about no key of ours."""
-        kind = NotFound if answer.status_code in _ABSENT else Unreachable
+        """Return the error for the answer of where a download was sent to. What is said there is about no key of ours, and a 404
+        proves no loss: an address that is over, or wrong, is answered so too.
+        """
         detail = self._redirected(answer) or "no results are there"
         text = f"{self._name}: {what}: redirected to {answer.request.url.host}, HTTP {answer.status_code}: {detail}"
-        return kind(text, http_status=answer.status_code, provider=self._name)
+        return Unreachable(text, http_status=answer.status_code, provider=self._name)
 
     @staticmethod
     def _redirected(answer: Any) -> str | None:

@@ -99,9 +99,7 @@ def test_a_second_redirect_is_not_followed(provider: Provider, server: Sandbox, 
     assert "s3cret" not in str(caught.value)
 
 
-def test_results_that_are_not_where_they_are_said_to_be_are_not_found(
-    provider: Provider, server: Sandbox, tmp_path: Path
-) -> None:
+def test_what_a_store_answers_is_no_word_of_the_providers(provider: Provider, server: Sandbox, tmp_path: Path) -> None:
     results = ended(provider, tmp_path)
     to = server.url.replace("127.0.0.1", "localhost")
     server.control.fault("redirect", "download", to=f"{to}/_stored/none", status=302)
@@ -109,8 +107,26 @@ def test_results_that_are_not_where_they_are_said_to_be_are_not_found(
     with pytest.raises(Unreachable, match="HTTP 403"):  # of a store's, and about no key of ours
         provider.download(results, tmp_path / "x")
     server.control.fault("redirect", "download", to=f"{to}/v1/nothing", status=302)
-    with pytest.raises((NotFound, Unreachable), match="redirected to localhost"):
+    with pytest.raises(Unreachable, match="redirected to localhost"):
         provider.download(results, tmp_path / "x")
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_what_says_that_an_endpoint_is_missing_says_so_of_questions_alone(
+    provider: Provider, server: Sandbox, tmp_path: Path, status: int
+) -> None:
+    results = ended(provider, tmp_path)
+    for route in ("download", "cancel", "delete"):
+        server.control.fault("status", route, status=status, times=-1)
+    batch = provider.page().batches[0]
+    for call in (
+        lambda: provider.download(results, tmp_path / "x"),
+        lambda: provider.head(results, 40),
+        lambda: provider.cancel(batch.id),
+        lambda: provider.delete(batch),
+    ):
+        with pytest.raises(Unreachable, match=f"HTTP {status}"):
+            call()
 
 
 def test_any_other_redirect_is_told_in_words(provider: Provider, server: Sandbox, tmp_path: Path) -> None:

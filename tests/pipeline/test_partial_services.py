@@ -1,6 +1,10 @@
 """Services that have only a part of the protocol, or another word or order for it; and those that drip."""
 
+import http.server
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,25 @@ ABSENT = (404, 405, 501)
 def said(report: Any) -> str:
     """Return all that a run had to say."""
     return "\n".join(found.line for found in report.problems)
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """Yield the address of a server that answers every GET with this status, and nothing else."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/store"
+        server.shutdown()
 
 
 @pytest.mark.parametrize("status", ABSENT)
@@ -94,13 +117,48 @@ def test_an_endpoint_that_is_missing_makes_no_batch_lost(spool: Spool, status: i
     assert (spool.control.billing()["accepted"], spool.counts()["completed"]) == (1, 2)
 
 
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_gateway_that_refuses_downloads_for_a_while_makes_nothing_lost(spool: Spool, status: int) -> None:
+    spool.providers["main"] = spool.provider(on_lost="resend")
+    spool.write_config()
+    gateway = spool.control.fault("status", "download", status=status, times=-1)
+    spool.fill(3)
+    spool.dispatch()
+    for _ in range(3):
+        assert f"HTTP {status}" in said(spool.poll())
+        spool.clock.advance(QUARTER)
+    spool.clock.advance(DAY + HOUR)
+    spool.poll()
+    (need,) = spool.status()["attention"]  # past its time a person may decide
+    assert "nura resolve 1 --resend" in need["hint"]
+    spool.control.clear(gateway)
+    spool.settle()
+    assert (spool.control.billing()["requests"], spool.counts()["completed"]) == (3, 3)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_store_that_does_not_have_what_a_download_was_sent_to_makes_nothing_lost(spool: Spool, status: int) -> None:
+    spool.providers["main"] = spool.provider(on_lost="resend")
+    spool.write_config()
+    with answering(status) as store:
+        away = spool.control.fault("redirect", "download", to=store, status=302, times=-1)
+        spool.fill(3)
+        spool.dispatch()
+        for _ in range(3):
+            assert f"redirected to 127.0.0.1, HTTP {status}" in said(spool.poll())
+            spool.clock.advance(QUARTER)
+    spool.control.clear(away)
+    spool.settle()
+    assert (spool.control.billing()["requests"], spool.counts()["completed"]) == (3, 3)
+
+
 def test_past_its_time_what_an_unknown_word_names_comes_home(spool: Spool) -> None:
     spool.fill(3)
     spool.control.fault("other_status", word="sealed")
     spool.dispatch()
     spool.poll()
     assert spool.batches() == [(1, "submitted")]  # before that it may be at work
-    spool.clock.advance(DAY)
+    spool.clock.advance(DAY + 60)
     report = spool.poll()
     assert report.problems == []
     spool.reconcile()
@@ -113,7 +171,7 @@ def test_what_an_unknown_word_does_not_name_is_not_sent_again_by_itself(spool: S
     spool.control.fault("other_status", word="sealed")
     spool.control.fault("missing", custom_ids=[], match="record number 2")
     spool.dispatch()
-    spool.clock.advance(DAY)
+    spool.clock.advance(DAY + 60)
     report = spool.poll()
     assert "says sealed, which nobody knows, and 1 request has no result" in said(report)
     spool.reconcile()
@@ -131,7 +189,7 @@ def test_what_is_said_to_run_is_not_taken_for_done_because_it_names_a_file(opena
     spool.fill(3)
     spool.control.fault("other_status", word=word)
     spool.dispatch()
-    spool.clock.advance(DAY + HOUR)
+    spool.clock.advance(DAY + HOUR + 60)
     spool.poll()
     assert spool.batches() == [(1, "submitted")]
     assert word in spool.status()["attention"][0]["message"]

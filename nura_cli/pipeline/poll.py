@@ -39,7 +39,7 @@ from nura_cli.errors import (
     StateError,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, copies, plans, recovery, search, settle, spool, waiting, wishes
+from nura_cli.pipeline import backoff, copies, plans, recovery, search, settle, shown, spool, waiting, wishes
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Problem, Report, batch_dicts, counted
 from nura_cli.pipeline.run import ProviderRun, about
@@ -61,13 +61,13 @@ class Poll(ProviderRun):
     """One run of the stage, and what it has seen so far.
 
     Attributes:
-        lists: what the lists of providers showed in this round, by id, where a batch was not to be had by itself.
+        lists: what the lists of providers showed in this round, where a batch was not to be had by itself.
     """
 
     checked: int = 0
     moved: dict[int, Batch] = field(default_factory=dict)
     looked: set[int] = field(default_factory=set)
-    lists: dict[str, dict[str, RemoteBatch]] = field(default_factory=dict)
+    lists: dict[str, shown.Shown] = field(default_factory=dict)
 
     def begin_round(self) -> None:
         """Forget the lists and the problems of the round before, except about batches that are looked for once a run, and what
@@ -234,6 +234,7 @@ def _ask_after(job: Poll, provider: Provider, batch: Batch) -> None:
     except ProviderError as error:
         if not error.answered:
             raise _Down(error) from None
+        _pass_wish_on(job, provider, batch)
         if waiting.overdue(batch, job.clock()):
             raise _hold(job, batch, f"its time is over, and {batch.provider} cannot say what became of it") from error
         raise
@@ -277,8 +278,7 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
             batch = batches.note(db, batch, **seen)
         job.moved[batch.id] = batch
     if running:
-        with job.apart(f"batch {batch.id}, cancelling it", ProviderError, KeyRefused, **about(batch)):
-            wishes.ask(job.state, provider, batch)
+        _pass_wish_on(job, provider, batch)
     if not running:
         job.moved[batch.id] = _bring_home(job, provider, batch, remote)
     elif waiting.overdue(batch, job.clock()):
@@ -287,6 +287,12 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
         with job.state.transaction() as db:
             job.moved[batch.id] = batches.note(db, batch, held=None)
     job.worked = True
+
+
+def _pass_wish_on(job: Poll, provider: Provider, batch: Batch) -> None:
+    """Ask a provider to cancel a batch that may be at work, where a person wished so; what keeps it from that is told of."""
+    with job.apart(f"batch {batch.id}, cancelling it", ProviderError, KeyRefused, **about(batch)):
+        wishes.ask(job.state, provider, batch)
 
 
 def _at_last(batch: Batch, remote: RemoteBatch, now: int) -> RemoteBatch:
@@ -595,8 +601,9 @@ def _not_by_itself(job: Poll, provider: Provider, batch: Batch, error: NotFound)
 
     That lasts at a service that has no answer for single batches, and is told of; after a create it passes.
     """
-    listed = _on_list(job, provider, batch)
+    listed = _on_list(job, provider).batches.get(str(batch.remote_id))
     if listed is None:
+        _pass_wish_on(job, provider, batch)
         _not_found(job, provider, batch)
         return
     if job.clock() - waiting.sent(batch) > waiting.SETTLING_SECONDS:
@@ -605,18 +612,11 @@ def _not_by_itself(job: Poll, provider: Provider, batch: Batch, error: NotFound)
     _see(job, provider, batch, listed, alone=True)
 
 
-def _on_list(job: Poll, provider: Provider, batch: Batch) -> RemoteBatch | None:
-    """Return a batch as its provider's list shows it, which is read once a round; None where it does not."""
-    name = provider.name
-    if name not in job.lists:
-        job.lists[name] = {}
-        under_way = batches.under_way(job.state.db, BatchStatus.SUBMITTED)
-        oldest = min((one for one in under_way if one.provider == name), key=lambda one: one.created_at, default=batch)
-        seen = recovery.marker_of(oldest)._replace(id=None)
-        with suppress(ProviderError, KeyRefused):
-            scan = recovery.read_list(provider, seen, job.accounts.fingerprint(name))
-            job.lists[name] = {remote.id: remote for remote in scan.batches}
-    return job.lists[name].get(str(batch.remote_id))
+def _on_list(job: Poll, provider: Provider) -> shown.Shown:
+    """Return what a provider's list shows; it is read once a round."""
+    if provider.name not in job.lists:
+        job.lists[provider.name] = shown.read(job, provider)
+    return job.lists[provider.name]
 
 
 def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
@@ -629,7 +629,7 @@ def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
                 _see(job, provider, other[0], other[1])
                 return
             text = f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again"
-            raise NotFound(text)
+            raise NotFound(text + _on_list(job, provider).lacks())
         return
     if (other := _other_name(job, provider, batch)) is not None:
         _see(job, provider, other[0], other[1])
@@ -641,7 +641,7 @@ def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
             raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
         job.moved[batch.id] = _lost(job, batch, Failure(ErrorKind.LOST, why))
         return
-    raise _hold(job, batch, why)
+    raise _hold(job, batch, why + _on_list(job, provider).lacks())
 
 
 def _other_name(job: Poll, provider: Provider, batch: Batch) -> tuple[Batch, RemoteBatch] | None:
@@ -731,7 +731,7 @@ def _follow(job: Poll, orphan: Orphan) -> None:
             new=False,
         )
     provider = job.accounts.provider(orphan.provider)
-    remote = provider.retrieve(orphan.remote_id)
+    remote = _told(job, provider, orphan)
     if remote.phase is Phase.RUNNING:
         if job.clock() - orphan.found_at >= ORPHAN_KEPT:
             raise Unreachable(f"{orphan.remote_id} has not ended within 30 days")
@@ -746,6 +746,29 @@ def _follow(job: Poll, orphan: Orphan) -> None:
             spooled[part] = spool.fetch(job.state, provider, part_id, path)
     with job.state.transaction() as db:
         batches.orphan_spooled(db, orphan, batches.in_json(spooled))
+
+
+def _told(job: Poll, provider: Provider, orphan: Orphan) -> RemoteBatch:
+    """Return an orphan as its provider tells it, by itself or on its list; one that neither tells is cancelled unseen.
+
+    Raises:
+        NotFound: it is on neither.
+        ProviderError: it cannot be asked after now, or the list proves nothing.
+    """
+    try:
+        return provider.retrieve(orphan.remote_id)
+    except ProviderError as error:
+        if not error.answered:
+            raise
+        problem = error
+    if isinstance(problem, NotFound):
+        listed = _on_list(job, provider)
+        if (remote := listed.batches.get(orphan.remote_id)) is not None:
+            return remote
+        problem = Unreachable(problem.message + listed.lacks()) if listed.doubt else problem
+    with suppress(ProviderError, KeyRefused):
+        provider.cancel(orphan.remote_id)
+    raise problem
 
 
 def _clean_up(job: Poll) -> None:

@@ -399,7 +399,8 @@ def read_list(provider: Provider, seen: Marker, fingerprint: str, *, deleted: bo
     """Read a provider's list of batches down to well before the marker.
 
     The marker itself is no place to stop at: of batches made in one second any may be listed first, the clocks of one
-    provider's servers lie some seconds apart, and a service that lists oldest first has the newest behind it.
+    provider's servers lie some seconds apart, and a service that lists oldest first has the newest behind it. A list that may be
+    another account's is read all the same: what is on it is there, only what it lacks proves nothing.
 
     Args:
         deleted: whether the marker is a batch that this very state file had deleted meanwhile.
@@ -409,19 +410,17 @@ def read_list(provider: Provider, seen: Marker, fingerprint: str, *, deleted: bo
     """
     found: dict[str, RemoteBatch] = {}
     cursor = None
-    sound = True
+    sound = same = True
     for _ in range(_MOST_PAGES):
         page = provider.page(cursor)
         sound = sound and page.sound
-        if not _same_account(seen, page, fingerprint):
-            return Scan(
-                list(found.values()), page.date, "the key now belongs to another account than the one that sent it"
-            )
+        same = same and _same_account(seen, page, fingerprint)
         found |= {remote.id: remote for remote in page.batches}
         past = _reaches_past(page, seen)
         if past or page.next is None:
             doubt = "the provider's list cannot be read to its end" if page.stuck and not past else None
             doubt = doubt if sound else "the provider's list is null, or has rows without an id"
+            doubt = doubt if same else "the key now belongs to another account than the one that sent it"
             whole = past or deleted or seen.id is None
             return Scan(list(found.values()), page.date, doubt or _doubt(seen, seen.id in found, whole, fingerprint))
         cursor = page.next

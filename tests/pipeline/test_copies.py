@@ -61,6 +61,47 @@ def test_a_second_batch_of_one_sending_is_cancelled_once_two_polls_saw_it(openai
     assert spool.status()["usage"]["input_tokens"] == spool.control.billing()["input_tokens"]
 
 
+@pytest.mark.parametrize("status", [404, 405, 500])
+def test_a_second_batch_that_cannot_be_asked_after_by_itself_is_cancelled(openai_spool: Spool, status: int) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=20 * HOUR)
+    spool.fill(3)
+    spool.control.fault("twice", "create")
+    spool.dispatch()
+    (copy,) = statuses(spool).keys() - {used(spool)}
+    spool.control.fault("status", "retrieve", path=f"*/{copy}", status=status, times=-1)
+    spool.poll()
+    later(spool)
+    assert "cancel" in statuses(spool)[copy]
+    for _ in range(25):
+        later(spool, HOUR)
+    assert spool.counts()["completed"] == 3
+    assert spool.control.billing()["requests"] == 3
+    uncounted = spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL")
+    assert uncounted == [(1 if status == 500 else 0,)]  # a list shows what it cost
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_copy_that_is_on_no_list_which_proves_anything_is_not_forgotten(openai_spool: Spool, known: bool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=20 * HOUR)
+    spool.fill(3)
+    spool.control.fault("twice", "create")
+    spool.dispatch()
+    spool.poll()
+    spool.control.fault("status", "cancel", status=500, times=1)
+    later(spool)
+    assert not any("cancel" in status for status in statuses(spool).values())
+    spool.control.fault("status", "retrieve", status=405, times=-1)
+    spool.control.fault("hide", seconds=10**9)
+    if not known:
+        (spool.folder / "key").write_text("sk-of-somebody-else\n")
+    spool.clock.advance(30 * HOUR)
+    said = "\n".join(one.line for one in spool.poll().problems)
+    assert ("proves nothing" in said) is not known
+    assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0 if known else 1,)]
+
+
 def test_a_second_batch_without_a_tag_is_known_by_its_file(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.control.fault("no_metadata")

@@ -102,8 +102,10 @@ def test_a_new_key_of_the_same_account_resolves_what_the_old_one_sent(spool: Spo
     for _ in range(3):
         spool.clock.advance(QUARTER)
         spool.dispatch()
-    if named:
-        assert spool.batches()[1] == (2, "submitted" if arrives else "failed")
+    if arrives:  # what bears its tag is it, whoever reads the list
+        assert spool.batches()[1] == (2, "submitted")
+    elif named:
+        assert spool.batches()[1] == (2, "failed")
     else:  # nothing says whose the new key is
         assert spool.batches()[1] == (2, "submitting")
         assert "nura resolve 2" in spool.status()["attention"][0]["hint"]
@@ -125,10 +127,29 @@ def test_a_key_of_another_project_makes_no_batch_lost(spool: Spool) -> None:
         spool.poll()
         spool.clock.advance(QUARTER)
     assert spool.batches() == [(1, "submitted")]
+    assert "proves nothing: the key was changed since" in spool.status()["attention"][0]["message"]
     (spool.folder / "key").write_text("sk-test-1\n")
     spool.settle()
     assert spool.counts()["completed"] == 2
     assert spool.rows("SELECT count(*) FROM attempts") == [(2,)]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_new_key_reads_off_the_list_what_the_old_one_sent(spool: Spool, named: bool) -> None:
+    spool.control.fault("one_account")
+    if not named:
+        spool.control.fault("no_account")
+    spool.control.fault("status", "retrieve", status=405, times=-1)
+    spool.control.settings(delay=2 * 3600)
+    spool.fill(2)
+    spool.dispatch()
+    (spool.folder / "key").write_text("sk-the-next-one\n")
+    spool.clock.advance(3 * 3600)
+    (said,) = spool.poll().problems
+    assert "its list is gone by" in said.message
+    spool.reconcile()
+    assert spool.counts()["completed"] == 2
+    assert spool.control.billing()["requests"] == 2
 
 
 def test_two_state_files_on_one_account_leave_each_other_alone(spool: Spool, tmp_path: Path) -> None:

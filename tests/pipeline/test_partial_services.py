@@ -117,6 +117,25 @@ def test_an_endpoint_that_is_missing_makes_no_batch_lost(spool: Spool, status: i
     assert (spool.control.billing()["accepted"], spool.counts()["completed"]) == (1, 2)
 
 
+@pytest.mark.parametrize("status", [405, 500])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_wish_to_cancel_is_passed_on_without_single_batches(spool: Spool, listed: bool, status: int) -> None:
+    spool.control.settings(delay=20 * HOUR)
+    spool.fill(2)
+    spool.dispatch()
+    spool.control.fault("status", "retrieve", status=status, times=-1)
+    if not listed:
+        spool.control.fault("hide", seconds=10**9)
+    spool.control.fault("status", "cancel", status=409, times=1)
+    spool.cancel(batch=1)
+    spool.clock.advance(HOUR)
+    spool.poll()
+    assert [row["status"] for row in spool.control.log() if row["route"] == "cancel"] == [409, 200]
+    spool.control.clear()
+    spool.settle()
+    assert spool.counts()["cancelled"] == 2
+
+
 @pytest.mark.parametrize("status", [405, 501])
 def test_a_gateway_that_refuses_downloads_for_a_while_makes_nothing_lost(spool: Spool, status: int) -> None:
     spool.providers["main"] = spool.provider(on_lost="resend")

@@ -257,6 +257,7 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
         alone: it was asked after by itself, and not read off a list.
     """
     job.checked += 1
+    may_run = remote.phase is Phase.RUNNING
     remote = _at_last(batch, remote, job.clock())
     running = remote.phase is Phase.RUNNING
     seen: dict[str, str | int | None] = {
@@ -277,7 +278,7 @@ def _see(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, *, al
                 seen["validated_at"] = standings.next_second(db, batch.workload, batch.revision)
             batch = batches.note(db, batch, **seen)
         job.moved[batch.id] = batch
-    if running:
+    if may_run:
         _pass_wish_on(job, provider, batch)
     if not running:
         job.moved[batch.id] = _bring_home(job, provider, batch, remote)
@@ -484,7 +485,7 @@ def _lacking(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, h
         return _completed(job, batch, remote, _NOTHING)
     if not home.answers:
         return _counted(job, provider, batch, remote, home)
-    return _lost(job, batch, Failure(ErrorKind.LOST, why), remote.ending)
+    return _lost(job, batch, Failure(ErrorKind.LOST, why), remote.ending, unsure=_came_in_part(batch, home))
 
 
 def _missed_for(job: Poll, provider: Provider, batch: Batch, what: str) -> int:
@@ -507,13 +508,15 @@ def _date(provider: Provider) -> int | None:
         return None
 
 
-def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = None) -> Batch:
+def _lost(job: Poll, batch: Batch, failure: Failure, ending: Ending | None = None, *, unsure: bool = False) -> Batch:
     """Results that were paid for cannot be had: a person decides, or (``on_lost: resend``) each task is sent again, once.
 
-    Nothing of a batch that somebody cancelled is sent again by itself; of one that an operator wished cancelled the tasks are.
+    Nothing of a batch that somebody cancelled is sent again by itself, nor where its answers may be there, or may yet come
+    (``unsure``); of one that an operator wished cancelled the tasks are cancelled.
     """
     wished = batches.wish(job.state.db, batch.id) is not None
-    resend = job.accounts.resends_lost(batch.provider) and batch.held != _TWICE and ending is not Ending.CANCELLED
+    resend = job.accounts.resends_lost(batch.provider) and batch.held != _TWICE
+    resend = resend and not unsure and ending is not Ending.CANCELLED
     if wished or resend:
         plan = plans.plan_of(job.config, batch.workload)
         done = settle.lose(job.state, batch, failure, plan, resend=True, once=not wished)
@@ -546,7 +549,13 @@ def _short(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, hom
         raise _still_short(batch, why)
     if remote.ending is Ending.CANCELLED:  # what has no line is cancelled with the rest, at an unknown cost
         return _completed(job, batch, remote, home)
-    return _lost(job, batch, Failure(ErrorKind.MISSING, why))
+    unsure = home.lines.nameless > 0 or not remote.known  # an answer may be kept, or a request still at work
+    return _lost(job, batch, Failure(ErrorKind.MISSING, why), unsure=unsure)
+
+
+def _came_in_part(batch: Batch, home: Home = _NOTHING) -> bool:
+    """Return whether some of a batch's answers came, and among them, perhaps, one that names no request."""
+    return batch.short_at is not None or home.lines.nameless > 0
 
 
 def _looked_again(job: Poll, provider: Provider, batch: Batch, began: int) -> tuple[int, Batch]:
@@ -639,7 +648,7 @@ def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
     if sure and _forgotten(job, provider, batch):
         if _missed_for(job, provider, batch, why) > 0:
             raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
-        job.moved[batch.id] = _lost(job, batch, Failure(ErrorKind.LOST, why))
+        job.moved[batch.id] = _lost(job, batch, Failure(ErrorKind.LOST, why), unsure=_came_in_part(batch))
         return
     raise _hold(job, batch, why + _on_list(job, provider).lacks())
 

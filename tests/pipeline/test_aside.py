@@ -66,7 +66,10 @@ def test_a_custom_id_at_the_end_of_a_long_line_is_found_and_that_of_somebody_els
     assert (failed["key"], failed["error"]["code"]) == (1, "answer_too_large")
 
 
-def test_a_long_line_that_names_no_request_is_kept_and_nothing_is_paid_for_again(spool: Spool) -> None:
+@pytest.mark.parametrize("on_lost", ["hold", "resend"])
+def test_a_long_line_that_names_no_request_is_kept_and_nothing_is_paid_for_again(spool: Spool, on_lost: str) -> None:
+    spool.providers["main"] = spool.provider(on_lost=on_lost)
+    spool.write_config()
     spool.control.fault("renamed", match="record number 1")
     sent(spool)
     said = spool.poll()
@@ -82,6 +85,12 @@ def test_a_long_line_that_names_no_request_is_kept_and_nothing_is_paid_for_again
     (need,) = spool.status()["attention"]
     assert "names no request" in need["message"]
     assert "nura resolve" in need["hint"]
+    spool.control.fault("status", "retrieve", status=404, times=-1)
+    spool.control.fault("hide", seconds=10**9)
+    for _ in range(4):  # not even once the provider has forgotten it
+        spool.clock.advance(13 * 3600)
+        spool.round()
+    assert spool.batches() == [(1, "submitted")]
 
 
 def test_a_download_that_is_repeated_sets_the_same_file_aside(spool: Spool) -> None:

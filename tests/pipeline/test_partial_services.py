@@ -185,7 +185,10 @@ def test_past_its_time_what_an_unknown_word_names_comes_home(spool: Spool) -> No
     assert spool.control.billing()["accepted"] == 1
 
 
-def test_what_an_unknown_word_does_not_name_is_not_sent_again_by_itself(spool: Spool) -> None:
+@pytest.mark.parametrize("on_lost", ["hold", "resend"])
+def test_what_an_unknown_word_does_not_name_is_not_sent_again_by_itself(spool: Spool, on_lost: str) -> None:
+    spool.providers["main"] = spool.provider(on_lost=on_lost)
+    spool.write_config()
     spool.fill(4)
     spool.control.fault("other_status", word="sealed")
     spool.control.fault("missing", custom_ids=[], match="record number 2")
@@ -200,6 +203,23 @@ def test_what_an_unknown_word_does_not_name_is_not_sent_again_by_itself(spool: S
         spool.round()
     assert spool.control.billing()["accepted"] == 1
     assert "nura resolve 1" in spool.status()["attention"][0]["hint"]
+
+
+def test_a_wish_to_cancel_is_passed_on_though_what_an_unknown_word_names_came_home(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(4)
+    spool.control.fault("other_status", word="sealed")
+    spool.control.fault("missing", custom_ids=[], match="record number 2")
+    spool.dispatch()
+    spool.clock.advance(DAY + 60)
+    spool.poll()
+    spool.reconcile()
+    spool.control.fault("status", "cancel", status=500)
+    spool.cancel(batch=1)
+    spool.clock.advance(HOUR)
+    spool.poll()
+    assert [row["status"] for row in spool.control.log() if row["route"] == "cancel"] == [500, 409]
+    assert (spool.counts()["completed"], spool.counts()["submitted"]) == (3, 1)
 
 
 @pytest.mark.parametrize("word", ["in_progress", "Running"])

@@ -62,7 +62,7 @@ BATCH_ARROWS: Mapping[BatchStatus, Mapping[BatchStatus, str]] = {
     },
     BatchStatus.SUBMITTING: {
         BatchStatus.SUBMITTED: "dispatch has its id, from the answer or from the provider's list",
-        BatchStatus.UPLOADED: "dispatch was refused for certain, since its request file is not ready yet",
+        BatchStatus.UPLOADED: "dispatch was refused since its request file is not ready yet, and the list lacks it",
         BatchStatus.FAILED: "dispatch was refused for certain or finds it surely absent, or resolve gives it up",
     },
     BatchStatus.SUBMITTED: {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nura_cli.clock import span
-from nura_cli.pipeline import holding, plans, symptoms, waiting
+from nura_cli.pipeline import holding, plans, symptoms, uploads, waiting
 from nura_cli.pipeline.person import Need
 from nura_cli.pipeline.report import counted
 from nura_cli.state import State, actions, batches, disk, outbox, tasks
@@ -125,6 +125,8 @@ def about(under_way: Iterable[Batch], now: int) -> list[Need]:
                 f"batch {batch.id}: its results {going}",
                 f"nura {_WAITS_FOR[batch.status]}",
             )
+        elif uploads.refused_before(batch) and batch.cancel_at is None:  # named by not_ready
+            continue
         elif batch.status is BatchStatus.SUBMITTING and now - (batch.sent_at or sent) > _UNSETTLED:
             message = f"batch {batch.id}: whether it arrived at {batch.provider} is not known yet"
             note(NeedKind.UNCONFIRMED, batch, message, f"nura dispatch -v; or, to decide yourself, {decide}")
@@ -188,13 +190,14 @@ def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
         Need(
             NeedKind.UPLOAD_PENDING,
             f"batch {batch.id}: its request file was uploaded {span(now - batch.created_at)} ago, and is not ready at"
-            f" {batch.provider}",
+            f" {batch.provider}{f': {batch.reason}' if batch.reason else ''}",
             "nura dispatch -v; each dispatch goes on from the file, and after a day its tasks are sent anew",
             batch.id,
             batch.provider,
         )
         for batch in under_way
-        if batch.status is BatchStatus.UPLOADED and now - batch.created_at > _UNSETTLED and batch.cancel_at is None
+        if batch.status is BatchStatus.UPLOADED or (uploads.refused_before(batch) and batch.held is None)
+        if now - batch.created_at > _UNSETTLED and batch.cancel_at is None
     ]
 
 

@@ -153,6 +153,7 @@ def run(
     spool.sweep(state.requests, set())
     with state.transaction() as db:
         holding.end_passed(db, config)
+    uploads.ask_again(state)
     _undo_claims(job)
     recovery.resolve(job)
     job.blocked |= recovery.unproven(job)
@@ -333,27 +334,30 @@ def _from_file(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
 
     A file that is not ready within the time of this run is left to the next one, and the batches behind it may go.
     """
-    while True:
-        try:
-            ready = not uploads.waits(provider, batch, job.clock())
-        except Refused as error:
-            if isinstance(error, RateLimited):
-                raise
-            return _refused(job, batch, error, content=_looked_into(batch, error))
-        sent = _create(job, batch, provider, str(batch.input_file_id)) if ready else Sent.NOT_READY
-        if sent is not Sent.NOT_READY:
-            return sent
-        job.progress(f"{batch.workload}: waiting for the request file of batch {batch.id}")
-        if not job.patience.wait():
-            return _left_waiting(job, batch)
-        batch = batches.get(job.state.db, batch.id) or batch
+    try:
+        while uploads.waits(provider, batch, job.clock()):
+            job.progress(f"{batch.workload}: waiting for the request file of batch {batch.id}")
+            if not job.patience.wait():
+                return _left_waiting(job, batch)
+    except Refused as error:
+        if isinstance(error, RateLimited):
+            raise
+        return _refused(job, batch, error, content=_looked_into(batch, error))
+    return _create(job, batch, provider, str(batch.input_file_id))
 
 
-def _left_waiting(job: Dispatch, batch: Batch) -> Sent:
-    """Leave a batch whose file is not ready to the next run; say so once that has lasted."""
+def _left_waiting(job: Dispatch, batch: Batch, words: str = "") -> Sent:
+    """Leave a batch whose file is not ready to the next run; say so once that has lasted.
+
+    Args:
+        words: what the provider said of it.
+    """
     if uploads.age(batch, job.clock()) >= uploads.LONG_SECONDS:
         message = f"batch {batch.id}: its request file, {batch.input_file_id}, is not ready at {batch.provider}"
-        job.fail(ProviderError(message, hint="it is asked after again, and nothing is uploaded twice"), **about(batch))
+        said = f": {words}" if words else ""
+        job.fail(
+            ProviderError(message + said, hint="it is asked after again, and nothing is uploaded twice"), **about(batch)
+        )
     return Sent.NOT_READY
 
 
@@ -389,7 +393,7 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         return Sent.STOP
     except (Refused, KeyRefused, Unreachable) as error:
         if isinstance(error, Refused) and uploads.refused_for_now(provider, batch, error, job.clock()):
-            return _not_ready(job, batch)
+            return _not_ready(job, batch, error)
         return _refused(job, batch, error, content=provider.dialect.create_reads_requests)
     try:
         batch = recovery.adopt(job.state, batch, remote, job.clock(), "created")
@@ -408,14 +412,11 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
     return Sent.TAKEN
 
 
-def _not_ready(job: Dispatch, batch: Batch) -> Sent:
-    """Take a batch back to where its file was uploaded: its create was refused for certain, and for now."""
+def _not_ready(job: Dispatch, batch: Batch, error: Refused) -> Sent:
+    """Leave a batch whose create was refused for now to recovery, which looks for it before it is created again."""
     job.sent.remove(batch.id)
-    with job.state.transaction() as db:
-        batches.move(
-            db, batch, BatchStatus.UPLOADED, "its request file is not ready there yet", marker=None, sent_at=None
-        )
-    return Sent.NOT_READY
+    uploads.note_refused(job.state, batch, error)
+    return _left_waiting(job, batch, error.message)
 
 
 def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold | None:
@@ -432,6 +433,10 @@ def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold 
             "create is being sent",
             marker=seen.in_json(),
             sent_at=seen.date or job.clock(),
+            reason=None,
+            absent_at=None,
+            absent_here=None,
+            missed=None,
         )
 
 

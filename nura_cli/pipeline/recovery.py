@@ -29,7 +29,7 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import search, settle, wishes
+from nura_cli.pipeline import search, settle, uploads, wishes
 from nura_cli.pipeline.plans import plan_of
 from nura_cli.pipeline.report import counted
 from nura_cli.pipeline.run import ProviderRun, about
@@ -120,7 +120,8 @@ def unproven(run: ProviderRun) -> set[str]:
     never shown a batch of ours, so that nobody can tell what became of anything sent there.
     """
     accounts, db = run.accounts, run.state.db
-    doubtful = {batch.address for batch in batches.under_way(db, BatchStatus.SUBMITTING)}
+    submitting = batches.under_way(db, BatchStatus.SUBMITTING)
+    doubtful = {batch.address for batch in submitting if not uploads.refused_before(batch)}
     silent = [address for address in doubtful if not batches.shows_ours(db, address)]
     names = {name for address in silent for name in accounts.at(address)}
     return {name for name in names if not accounts.own(name)}
@@ -164,6 +165,11 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
             strangers.append(remote.id)
         elif batch.status is BatchStatus.FAILED and batch.remote_id is None:
             _set_aside(state, provider, batch, [remote], state.clock())
+        elif uploads.refused_before(batch) and batch.status is BatchStatus.UPLOADED:
+            raise ProviderError(
+                f"batch {batch.id}: its create was refused, and arrived after all: {remote.id}",
+                hint="the next dispatch takes it",
+            )
     if strangers:
         raise ConfigError(
             f"{provider.name}: {counted(len(strangers), 'batch', 'batches')} there came from another copy of this state"
@@ -224,8 +230,10 @@ def _resolve(run: ProviderRun, batch: Batch) -> None:
         with state.transaction() as db:
             batch = batches.note(db, batch, marker=seen._replace(over=scan.date).in_json())
     found = identify(state, provider, batch, scan.batches)
-    if not accounts.adopts(batch.provider) and batch.cancel_at is None:  # what is to be cancelled is never sent again
-        may_be = [*found.ours, *found.undecided]
+    refused = uploads.refused_before(batch)  # then the provider has said that it is absent, and the list bears that out
+    may_be = [*found.ours, *found.undecided]
+    sure = batch.cancel_at is not None or (refused and not may_be)  # what is to be cancelled is never sent again
+    if not accounts.adopts(batch.provider) and not sure:
         it = f"; it may be {_named(may_be)}" if may_be else ""
         raise _hold(state, batch, f"on_unconfirmed: hold is set for its provider{it}")
     if found.ours:
@@ -234,12 +242,14 @@ def _resolve(run: ProviderRun, batch: Batch) -> None:
         _set_aside(state, provider, batch, extra_batches, state.clock())
         found_late = "found at the provider after its create was not confirmed"
         wishes.ask(state, provider, adopt(state, batch, chosen, state.clock(), found_late))
-    elif why := _why_held(scan, found, shows(state, provider, batch.address)):
+    elif why := _why_held(scan, found, refused or shows(state, provider, batch.address)):
         raise _hold(state, batch, why)
     elif provider.dialect.cleanup_unlists and _too_late(
         batch, accounts.cleanup_after(batch.provider), scan.date or state.clock()
     ):
         raise _hold(state, batch, "it was looked for too late: it may have ended, and been deleted since")
+    elif refused and not found.empty and batch.cancel_at is None:
+        uploads.not_listed(state, batch, scan.date or state.clock())
     else:
         _absent(state, batch, scan.date or state.clock(), found.empty, plan_of(run.config, batch.workload))
 
@@ -380,6 +390,7 @@ def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -
             submitted_at=remote.created_at or now,
             expires_at=remote.expires_at,
             held=None,
+            reason=None,
             absent_at=None,
             absent_here=None,
             missed=None,

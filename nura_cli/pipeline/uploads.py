@@ -1,6 +1,11 @@
 """Request files that their provider is not done with: a batch waits for its own, and is never uploaded twice for that.
 
 A run waits some seconds; then the batch stays ``uploaded``, and the next run goes on from its file.
+
+A create that is refused since its file is not ready had no effect, most likely: a gateway that tries again can have sent
+it twice, and pass on the second answer. So the batch stays ``submitting``, with the provider's words as its reason, and
+the refusal counts as the first of the two looks that :mod:`nura_cli.pipeline.recovery` takes: not before the list lacks
+it, a quarter of an hour later, is the create sent again. Its marker stays until then.
 """
 
 import time
@@ -8,8 +13,11 @@ from collections.abc import Callable
 
 from nura_cli.dialects import topics
 from nura_cli.errors import ProviderError, RateLimited, Refused
+from nura_cli.pipeline.waiting import believed_in
 from nura_cli.providers.base import Provider
+from nura_cli.state import State, batches
 from nura_cli.state.batches import Batch
+from nura_cli.states import BatchStatus
 
 WAIT_SECONDS = 45.0
 """How long one run waits for files, all together."""
@@ -69,3 +77,45 @@ def refused_for_now(provider: Provider, batch: Batch, error: ProviderError, now:
         return provider.processed(batch.input_file_id) is False
     except ProviderError:
         return False
+
+
+def note_refused(state: State, batch: Batch, error: Refused) -> None:
+    """Note that a create was refused since its file is not ready, in which words; that is the first look in vain."""
+    with state.transaction() as db:
+        here = state.clock()
+        batches.note(
+            db, batch, reason=error.message, absent_at=batch.sent_at or here, absent_here=here, missed=_missed(batch)
+        )
+
+
+def refused_before(batch: Batch) -> bool:
+    """Return whether a batch's last create was refused since its file was not ready; ``reason`` has the words."""
+    return batch.status in (BatchStatus.UPLOADED, BatchStatus.SUBMITTING) and batch.reason is not None
+
+
+def ask_again(state: State) -> None:
+    """Let recovery look once more for what was to be created again, and was not."""
+    for batch in batches.under_way(state.db, BatchStatus.UPLOADED):
+        if refused_before(batch):
+            with state.transaction() as db:
+                batches.move(db, batch, BatchStatus.SUBMITTING, "its create, which was refused, is looked for again")
+
+
+def not_listed(state: State, batch: Batch, date: int) -> None:
+    """Go back to a batch's file once the list has lacked its refused create for long enough; until then, wait.
+
+    Args:
+        date: the server's clock, unix seconds.
+    """
+    now = state.clock()
+    left = believed_in(batch, _missed(batch), date, now)
+    with state.transaction() as db:
+        if left is None:
+            batches.note(db, batch, absent_at=date, absent_here=now, missed=_missed(batch), held=None)
+        elif left == 0:
+            why = "its create was refused, and is not listed: its file was not ready there yet"
+            batches.move(db, batch, BatchStatus.UPLOADED, why, held=None)
+
+
+def _missed(batch: Batch) -> str:
+    return f"{batch.provider} does not list it"

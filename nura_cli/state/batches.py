@@ -44,6 +44,7 @@ class Batch(NamedTuple):
         completed, failed: requests, as the provider counts them; as nura counted them once reconciled.
         answered: tasks that an answer of this batch completed.
         plan: what its answers set off, as it was when it was claimed (JSON); None for one of an earlier release.
+        reason: why it failed, in words; before that, why its create was refused for now.
         absent_here, missed: this machine's clock when ``absent_at`` was noted, and what was missed, in words.
         asked_at: when the provider was last asked after it alone.
         short_at: when it first came home with fewer answers than the provider counts.

@@ -1,6 +1,7 @@
 """Request files that their provider is not done with: waited for, gone on from, and never uploaded twice."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from nura_cli.dialects import topics
 from nura_cli.pipeline import uploads
 from nura_cli.providers.openai import OpenAIProvider
+from nura_cli.sandbox import Sandbox
 from tests.conftest import Spool
 
+QUARTER = 15 * 60
 HOUR = 3600
 DAY = 24 * HOUR
 
@@ -70,15 +73,17 @@ def test_the_next_run_goes_on_from_the_file(openai_spool: Spool) -> None:
 def test_a_create_that_comes_too_early_is_no_tasks_fault(openai_spool: Spool, served: bool) -> None:
     spool = openai_spool
     spool.fill(4)
-    spool.control.fault("slow_files", word="uploaded", seconds=600)
+    spool.control.fault("slow_files", word="uploaded", seconds=QUARTER + 60)
     if not served:
         spool.control.fault("status", "file", status=404, times=-1)
     for _ in range(3):
         report = spool.dispatch()
         assert (report.exit_code, report.problems) == (0, [])
-    assert spool.batches() == [(1, "uploaded")]
-    assert (uploaded(spool), creates(spool)) == (1, [400, 400, 400])
-    spool.clock.advance(600)
+    assert (spool.batches(), creates(spool)) == ([(1, "submitting")], [400])
+    spool.clock.advance(QUARTER)
+    report = spool.dispatch()  # the list lacks it, so that it is created again, once
+    assert (report.exit_code, report.problems, creates(spool)) == (0, [], [400, 400])
+    spool.clock.advance(QUARTER)
     spool.settle()
     assert (uploaded(spool), spool.counts()["completed"]) == (1, 4)
     assert spool.control.billing()["requests"] == 4
@@ -99,8 +104,9 @@ def test_while_it_is_said_to_be_pending_no_refusal_is_believed_whatever_its_word
     assert "its request file" in said(report)
     assert "nothing is uploaded twice" in said(report)
     (need,) = spool.status()["attention"]
-    assert "is not ready at main" in need["message"]
-    assert (uploaded(spool), spool.batches()) == (1, [(1, "uploaded")])
+    assert "is not ready at main: " in need["message"]
+    assert "Bad request." in need["message"]
+    assert (uploaded(spool), spool.batches()) == (1, [(1, "submitting")])
 
 
 @pytest.mark.usefixtures("hurried")
@@ -192,6 +198,69 @@ def test_what_is_cancelled_while_it_waits_is_never_created(openai_spool: Spool) 
     spool.clock.advance(60)
     spool.dispatch()
     assert (creates(spool), spool.counts()["cancelled"]) == ([], 3)
+
+
+@pytest.mark.parametrize("hidden", [0, 60])
+def test_a_create_that_arrived_and_was_answered_as_too_early_is_adopted(openai_spool: Spool, hidden: int) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    if hidden:
+        spool.control.fault("hide", seconds=hidden)
+    spool.control.fault("status", "create", status=400, message="The file is still processing.", after=True)
+    assert spool.dispatch().problems == []
+    spool.clock.advance(QUARTER)
+    assert spool.dispatch().problems == []
+    assert spool.batches() == [(1, "submitted")]
+    spool.clock.advance(2 * HOUR)
+    spool.settle()
+    assert (uploaded(spool), spool.counts()["completed"]) == (1, 3)
+    assert spool.control.billing()["requests"] == 3
+    assert spool.rows("SELECT count(*) FROM strays") == [(0,)]
+    spool.check()
+
+
+def test_one_that_the_list_shows_late_does_not_stop_the_others(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("hide", seconds=QUARTER + 60)
+    spool.control.fault("status", "create", status=400, message="The file is still processing.", after=True)
+    spool.dispatch()
+    spool.clock.advance(QUARTER)
+    spool.control.fault("slow_files", seconds=60)  # and so nothing is created, though the list lacks it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uploads, "WAIT_SECONDS", 0)
+        patch.setattr(OpenAIProvider, "processed", lambda *_: False)
+        spool.dispatch()
+    assert spool.batches() == [(1, "uploaded")]
+    spool.clock.advance(60)
+    assert spool.dispatch().problems == []
+    assert (spool.batches(), creates(spool)) == ([(1, "submitted")], [400])
+
+
+def test_a_service_that_never_showed_ours_is_believed_when_it_refuses(tmp_path: Path, server: Sandbox) -> None:
+    (tmp_path / "nura").mkdir()
+    spool = Spool(tmp_path / "nura", server, "openai", shown=False)
+    spool.fill(3)
+    spool.control.fault("status", "create", status=400, message="The file is still processing.")
+    assert spool.dispatch().problems == []
+    spool.clock.advance(QUARTER)
+    spool.settle()
+    assert (uploaded(spool), spool.counts()["completed"]) == (1, 3)
+    assert spool.control.billing()["requests"] == 3
+
+
+def test_what_is_cancelled_after_a_create_that_came_too_early_is_looked_for_first(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.control.fault("status", "create", status=400, message="The file is still processing.", after=True)
+    spool.dispatch()
+    spool.cancel(batch=1)
+    spool.dispatch()
+    assert [row["status"] for row in spool.control.log() if row["route"] == "cancel"] == [200]
+    assert spool.batches() == [(1, "submitted")]
 
 
 @pytest.mark.parametrize(

@@ -311,16 +311,36 @@ def reason(fault: Rejection, known: Mapping[str, Reason]) -> Reason:
 
 
 _FILE = (
-    r"(?:the |this |your |input |request |training |batch |uploaded |specified |provided |given )*file(?:[ _-]?id)?\b"
+    r"(?:(?:the |this |your |input |request |training |batch |uploaded |specified |provided |given )*file"
+    r"(?:[ _-]?id)?(?: (?:with )?(?:id:? )?(?:['\"`][^'\"`]{1,200}['\"`]|(?=\S*[\d_-])[\w.-]{1,200}))?)"
+)
+_BUSY = r"['\"`]?(?:being (?:processed|uploaded|imported)|processing|pending|running|uploading|importing|queued|in progress)['\"`]?"
+_STATE = r"(?:(?:its |the |current )*(?:status|state)(?: is|:| =|=)? ?)"
+_READY = r"(?:ready|(?:fully )?(?:processed|imported|uploaded)|available|in (?:a |the )?['\"`]?processed['\"`]?(?: state| status)?)"
+_WAIT = (
+    r"(?:(?:please )?(?:try|retry|wait)(?: (?:again|later|until|once|when|after|before|for|in|a|an|few|some|\d+|minutes?|seconds?"
+    r"|moments?|while|it|the|file|is|has|been|to|be|processed|processing|ready|complete[sd]?|finish(?:es|ed)?|your|request|and|batch"
+    r"|creating))*)"
 )
 _NOT_READY = re.compile(
-    rf"{_FILE}[^\n]{{0,160}}?(?:(?:not|n't)(?: yet)?(?: been)?(?: fully)? (?:ready|processed|available yet|in (?:a |the )?processed)"
-    r"|(?:is|still|status(?: is)?:?|state(?: is)?:?|=) ?['\"`]?(?:being processed|processing|pending|running|uploading|importing|queued)\b)"
+    rf"(?:{_FILE} (?:is not|isn't|is still not|has not|hasn't)(?: yet)?(?: been)? {_READY}(?: yet)?(?: for (?:use|processing|batch(?:es)?))?"
+    rf"|{_FILE}(?:'s)? (?:is )?(?:(?:currently |still )*)(?:in )?(?:a )?{_STATE}?{_BUSY}(?: (?:state|status))?"
+    rf"|(?:the )?(?:status|state) of {_FILE} is (?:still )?{_BUSY})"
+    rf"(?:[ .,;:!(-]*(?:{_STATE}{_BUSY}|{_WAIT}))*[ .!)]*"
 )
-"""Azure (openai-dotnet#312), and how others would say it."""
+"""Azure (openai-dotnet#312), and how others would say it: words about the state of a file, and nothing else."""
 _NOT_READY_CODE = re.compile(r"file(?:is)?not(?:yet)?(?:ready|processed)|filepending|fileprocessing")
 
 
-def file_not_ready(code: str | None, message: str | None) -> bool:
-    """Return whether a create was refused since its request file is not processed yet: the same one is taken later."""
-    return bool(_NOT_READY_CODE.search(_name(code or "")) or _NOT_READY.match(_words(message)))
+def file_not_ready(code: str | None, message: str | None, status: int | None = None) -> bool | None:
+    """Return whether a create was refused since its request file is not processed yet: the same one is taken later.
+
+    Returns:
+        None where neither the code nor the words tell what it was refused for.
+    """
+    codes = (code,) if code else ()
+    if topic(codes, message, status) is not None:
+        return False
+    if _NOT_READY_CODE.search(_name(code or "")) or _NOT_READY.fullmatch(_words(message)):
+        return True
+    return None if _is_vague(codes) else False

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nura_cli.clock import span
+from nura_cli.clock import rfc3339, span
 from nura_cli.pipeline import holding, plans, symptoms, uploads, waiting
 from nura_cli.pipeline.person import Need
 from nura_cli.pipeline.report import counted
@@ -189,7 +189,7 @@ def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
     return [
         Need(
             NeedKind.UPLOAD_PENDING,
-            f"batch {batch.id}: its request file was uploaded {span(now - batch.created_at)} ago, and is not ready at"
+            f"batch {batch.id}: its request file, uploaded {rfc3339(batch.created_at)}, is not ready at"
             f" {batch.provider}{f': {batch.reason}' if batch.reason else ''}",
             "nura dispatch -v; each dispatch goes on from the file, and after a day its tasks are sent anew",
             batch.id,
@@ -197,7 +197,7 @@ def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
         )
         for batch in under_way
         if batch.status is BatchStatus.UPLOADED or (uploads.refused_before(batch) and batch.held is None)
-        if now - batch.created_at > _UNSETTLED and batch.cancel_at is None
+        if uploads.age(batch, now) > _UNSETTLED and batch.cancel_at is None
     ]
 
 

@@ -346,15 +346,11 @@ def _from_file(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
     return _create(job, batch, provider, str(batch.input_file_id))
 
 
-def _left_waiting(job: Dispatch, batch: Batch, words: str = "") -> Sent:
-    """Leave a batch whose file is not ready to the next run; say so once that has lasted.
-
-    Args:
-        words: what the provider said of it.
-    """
+def _left_waiting(job: Dispatch, batch: Batch) -> Sent:
+    """Leave a batch whose file is not ready to the next run; say so once that has lasted, in the provider's words."""
     if uploads.age(batch, job.clock()) >= uploads.LONG_SECONDS:
         message = f"batch {batch.id}: its request file, {batch.input_file_id}, is not ready at {batch.provider}"
-        said = f": {words}" if words else ""
+        said = f": {batch.reason}" if batch.reason else ""
         job.fail(
             ProviderError(message + said, hint="it is asked after again, and nothing is uploaded twice"), **about(batch)
         )
@@ -415,8 +411,7 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
 def _not_ready(job: Dispatch, batch: Batch, error: Refused) -> Sent:
     """Leave a batch whose create was refused for now to recovery, which looks for it before it is created again."""
     job.sent.remove(batch.id)
-    uploads.note_refused(job.state, batch, error)
-    return _left_waiting(job, batch, error.message)
+    return _left_waiting(job, uploads.note_refused(job.state, batch, error))
 
 
 def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold | None:

@@ -11,13 +11,13 @@ it, a quarter of an hour later, is the create sent again. Its marker stays until
 import time
 from collections.abc import Callable
 
-from nura_cli.dialects import topics
-from nura_cli.errors import ProviderError, RateLimited, Refused
-from nura_cli.pipeline.waiting import believed_in
+from nura_cli.dialects import topics, vendors
+from nura_cli.errors import NotFound, ProviderError, RateLimited, Refused, Rejection
+from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches
 from nura_cli.state.batches import Batch
-from nura_cli.states import BatchStatus
+from nura_cli.states import BatchStatus, Reason
 
 WAIT_SECONDS = 45.0
 """How long one run waits for files, all together."""
@@ -52,8 +52,9 @@ class Patience:
 
 
 def age(batch: Batch, now: int) -> int:
-    """Return how many seconds ago a batch was begun; a clock that was set back makes it no younger than that."""
-    return max(0, now - batch.created_at)
+    """Return how many seconds ago a batch was begun; one that was begun well ahead of now, by a wrong clock, is old."""
+    ahead = batch.created_at - now
+    return MOST_SECONDS if ahead > LONG_SECONDS else max(0, -ahead)
 
 
 def waits(provider: Provider, batch: Batch, now: int) -> bool:
@@ -66,24 +67,40 @@ def waits(provider: Provider, batch: Batch, now: int) -> bool:
 
 
 def refused_for_now(provider: Provider, batch: Batch, error: ProviderError, now: int) -> bool:
-    """Return whether a create was refused since its file is not ready: by the words, or by what is said of the file."""
-    if not isinstance(error, Refused) or isinstance(error, RateLimited) or batch.input_file_id is None:
+    """Return whether a create was refused since its file is not ready: by the words, and by what is said of the file.
+
+    Where the words are about anything else they are believed; where they tell nothing, the file must be seen not to be
+    ready, or not be seen at all: a network that fails is no reason to blame a batch. A file that is said to be ready, and
+    not to be, is ready after a quarter of an hour.
+    """
+    if not isinstance(error, Refused) or isinstance(error, RateLimited | NotFound) or batch.input_file_id is None:
         return False
-    if age(batch, now) >= MOST_SECONDS:
+    if age(batch, now) >= MOST_SECONDS or (said := _said(batch, error)) is False:
         return False
-    if topics.file_not_ready(error.code, error.message):
-        return True
     try:
-        return provider.processed(batch.input_file_id) is False
-    except ProviderError:
+        ready = provider.processed(batch.input_file_id)
+    except ProviderError as seen:
+        return isinstance(seen, RateLimited) or not isinstance(seen, Refused)
+    return ready is False or (said is True and not (ready and age(batch, now) >= SETTLING_SECONDS))
+
+
+def _said(batch: Batch, error: Refused) -> bool | None:
+    """Return whether a refusal's words are about a file that is not ready; None where they do not tell."""
+    faults = error.faults or (Rejection(error.code, error.message, None),)
+    if any(fault.line is not None for fault in faults):
         return False
+    codes = (Rejection(fault.code, None, None) for fault in faults)
+    if any(vendors.reason(batch.dialect, code) is not Reason.CONTENT for code in codes):
+        return False
+    found = {topics.file_not_ready(fault.code, fault.message, error.http_status) for fault in faults}
+    return False if False in found else True in found or None
 
 
-def note_refused(state: State, batch: Batch, error: Refused) -> None:
+def note_refused(state: State, batch: Batch, error: Refused) -> Batch:
     """Note that a create was refused since its file is not ready, in which words; that is the first look in vain."""
     with state.transaction() as db:
         here = state.clock()
-        batches.note(
+        return batches.note(
             db, batch, reason=error.message, absent_at=batch.sent_at or here, absent_here=here, missed=_missed(batch)
         )
 

@@ -200,6 +200,71 @@ def test_what_is_cancelled_while_it_waits_is_never_created(openai_spool: Spool) 
     assert (creates(spool), spool.counts()["cancelled"]) == ([], 3)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 400, "message": "The file references a model that is not available yet"},
+        {"status": 400, "message": "The file is not ready", "code": "invalid_model"},
+        {"status": 402, "message": "The file is not ready"},
+        {"status": 404, "message": "The file is not ready"},
+        {"status": 413, "message": "The file is not ready"},
+        {"status": 400, "message": "Input file: line 2: the file is pending"},
+    ],
+)
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_refusal_about_anything_else_is_no_waiting(
+    openai_spool: Spool, answer: dict[str, Any], pending: bool, hurried: None
+) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    if pending and answer["message"].startswith("The file is not ready"):
+        spool.control.fault("slow_files", seconds=2 * HOUR)
+    spool.control.fault("status", "create", times=1, **answer)
+    spool.dispatch()
+    spool.clock.advance(HOUR + 1)
+    spool.dispatch()
+    assert spool.batches()[0] == (1, "failed")
+    assert spool.counts()["pending"] + spool.counts()["submitted"] == 3
+
+
+def test_a_file_that_is_seen_processed_ends_the_waiting(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("status", "create", status=400, message="The file is still processing.", times=-1)
+    spool.dispatch()
+    assert spool.batches()[0] == (1, "submitting")
+    spool.clock.advance(QUARTER)
+    assert "still processing" in said(spool.dispatch())
+    assert spool.batches()[0] == (1, "failed")
+
+
+def test_a_look_at_the_file_that_fails_blames_nobody(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("slow_files", word="uploaded", seconds=QUARTER)
+    spool.control.fault("drop_before", "file", skip=1, times=-1)
+    spool.dispatch()
+    assert spool.batches() == [(1, "submitting")]
+    assert spool.rows("SELECT count(*) FROM suspects") == [(0,)]
+    assert uploaded(spool) == 1
+
+
+def test_a_clock_that_was_ahead_makes_no_file_wait_until_then(openai_spool: Spool, hurried: None) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    stuck = spool.control.fault("slow_files", seconds=10**9)
+    spool.clock.advance(365 * DAY)
+    spool.dispatch()
+    spool.clock.advance(-364 * DAY)
+    (need,) = [one for one in spool.status()["attention"] if one["kind"] == "upload_pending"]
+    assert "is not ready at main" in need["message"]
+    spool.dispatch()
+    assert spool.batches()[0] == (1, "failed")
+    spool.control.clear(stuck)
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+
+
 @pytest.mark.parametrize("hidden", [0, 60])
 def test_a_create_that_arrived_and_was_answered_as_too_early_is_adopted(openai_spool: Spool, hidden: int) -> None:
     spool = openai_spool
@@ -274,11 +339,20 @@ def test_what_is_cancelled_after_a_create_that_came_too_early_is_looked_for_firs
         (None, "The provided file ID file-1 is in status: Pending", True),
         ("BadRequest", "Http 400: File file-1 is not in a processed state.", True),
         (None, "The file is too large.", False),
-        (None, "No such File object: file-1", False),
-        (None, "requests.3: the profile is not ready", False),
+        (None, "No such File object: file-1", None),
+        (None, "requests.3: the profile is not ready", None),
         ("invalid_json_line", "This line is not parseable as valid JSON.", False),
-        (None, None, False),
+        (None, None, None),
+        (None, "Bad request.", None),
+        (None, "The status of the file is 'pending'", True),
+        (None, "The file is in a state: running out of quota", None),
+        (None, "The file references a model that is not available yet", None),
+        ("invalid_model", "The file is not ready", False),
+        (None, "Input file: line 3: model gpt-x is pending deprecation", None),
+        (None, "The file was not processed: line 3 is invalid JSON", None),
+        (None, "File file-abc could not be processed", None),
+        (None, "The input file has not been processed because your organization is not verified", None),
     ],
 )
-def test_by_which_words_a_file_is_said_not_to_be_ready(code: str | None, words: str | None, waits: bool) -> None:
+def test_by_which_words_a_file_is_said_not_to_be_ready(code: str | None, words: str | None, waits: bool | None) -> None:
     assert topics.file_not_ready(code, words) is waits

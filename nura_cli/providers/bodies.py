@@ -17,7 +17,7 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 class Client(httpx2.Client):
-    """An HTTP client whose answers are bounded; one that is streamed has no bound of its own, unless it is an error."""
+    """An HTTP client whose answers are bounded: all but what is streamed with success, which whoever reads it bounds."""
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         """Send a request, as ever. Raises ReadError: more came than an answer may have, or what came cannot be unpacked."""
@@ -25,7 +25,7 @@ class Client(httpx2.Client):
         encoding = response.headers.pop("content-encoding", "identity").strip().lower()
         if encoding != "identity":
             response.headers.pop("content-length", None)  # it is that of the packed body
-        most = None if stream and response.status_code < 400 else MOST_ANSWER_BYTES
+        most = None if stream and response.is_success else MOST_ANSWER_BYTES
         response.stream = _Body(response.stream, encoding, most)
         if not stream:
             try:

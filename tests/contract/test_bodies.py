@@ -35,6 +35,8 @@ class Server:
                 self.send_response(outer.status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(outer.body)))
+                if outer.status == 302:
+                    self.send_header("location", f"{outer.url}{self.path}again")
                 if outer.encoding:
                     self.send_header("content-encoding", outer.encoding)
                 self.end_headers()
@@ -121,11 +123,12 @@ def test_an_answer_without_end_is_broken_off(
             provider.create("file-1", endpoint="/v1/x", tag="t", state_id="s")
 
 
-def test_an_error_to_a_download_is_bounded_too(
-    provider: Provider, odd: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("status", [300, 302, 307, 404, 500])
+def test_whatever_else_answers_a_download_is_bounded_too(
+    provider: Provider, odd: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(bodies, "MOST_ANSWER_BYTES", 1 << 20)
-    odd.body, odd.status = b"x" * (2 << 20), 500
+    odd.body, odd.status = b"x" * (2 << 20), status
     with pytest.raises(Unreachable, match="more than 1 MiB"):
         provider.download("f", tmp_path / "got")
 

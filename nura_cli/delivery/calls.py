@@ -30,7 +30,9 @@ def call(path: Path, timeout: int) -> Iterator[int]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        os.write(fd, str(int(time.time())).encode())
+        os.write(
+            fd, str(int(time.monotonic())).encode()
+        )  # since the machine was started: no clock that is set moves it
         yield fd
     finally:
         path.unlink(missing_ok=True)
@@ -42,7 +44,7 @@ def _wait(path: Path, timeout: int) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         began = os.pread(fd, 20, 0)
-        age = time.time() - int(began) if began.isdigit() else 0.0
+        age = time.monotonic() - int(began) if began.isdigit() else 0.0
         deadline = time.monotonic() + timeout - max(0.0, age)
         while _held(fd) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)

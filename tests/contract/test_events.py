@@ -558,6 +558,17 @@ def test_what_a_killed_run_left_running_is_waited_for_and_delivers_nothing_old_a
     assert not (tmp_path / "call").exists()
 
 
+def test_a_clock_that_was_set_forward_meanwhile_shortens_no_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_a_killed_run(tmp_path, 1)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    command = Command([str(tmp_path / "keep")], timeout=30, cwd=tmp_path, call=tmp_path / "call")
+    assert command.send([Event("2", b"new")])[0].kind == "sent"
+    assert (tmp_path / "told").read_text().split() == ["old", "new"]
+
+
 def test_it_is_waited_for_no_longer_than_it_may_take(tmp_path: Path) -> None:
     left_by_a_killed_run(tmp_path, 3)
     command = Command([str(tmp_path / "keep")], timeout=1, cwd=tmp_path, call=tmp_path / "call")

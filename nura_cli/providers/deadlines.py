@@ -3,7 +3,8 @@
 A timeout of a socket begins anew with each byte: a server that gives one now and then could hold a run for ever. Here an
 exchange is given its *patience*, which a body that moves renews: so many bytes buy a second, and never more than the
 patience in all. So what moves faster than :data:`FLOOR` is never cut, whatever its size, and what drips is cut soon; then
-the answer has the whole patience anew. An answer in JSON is small, and buys nothing.
+the answer has the whole patience anew. An answer in JSON is small, and buys nothing. Only the time that the network takes
+counts: a disk here that stalls is not the server's fault.
 """
 
 import time
@@ -28,7 +29,7 @@ class Deadline:
 
     def __init__(self) -> None:
         self._patience = 0.0
-        self._ends = 0.0
+        self._left = 0.0
         self._body = False
         self._answering = False
         self._cuts: list[float] = []
@@ -45,7 +46,7 @@ class Deadline:
             words = f"too many answers were too slow, and nothing is asked for {REST_SECONDS / 60:.0f} minutes"
             raise httpx2.ConnectTimeout(words, request=request)
         self._patience = float(request.extensions["timeout"]["read"])
-        self._ends = now + self._patience
+        self._left = self._patience
         self._body = "json" not in request.headers.get("accept", "json")
         self._answering = False
 
@@ -62,10 +63,10 @@ class Deadline:
         """Note that the answer is waited for: it has the whole patience anew, once."""
         if not self._answering:
             self._answering = True
-            self._ends = time.monotonic() + self._patience
+            self._left = self._patience
 
     def _moved(self, size: int) -> None:
-        self._ends = min(time.monotonic() + self._patience, self._ends + size / FLOOR)
+        self._left = min(self._patience, self._left + size / FLOOR)
 
     @contextmanager
     def kept(self, timeout: float | None, late: type[httpcore2.TimeoutException]) -> Iterator[float]:
@@ -75,17 +76,20 @@ class Deadline:
             timeout: what it may take by itself, in seconds; None for as long as there is.
             late: what is raised when the time is over.
         """
-        left = self._ends - time.monotonic()
+        began, left = time.monotonic(), self._left
         try:
             if left <= 0:
                 raise late
             yield left if timeout is None else min(left, timeout)
         except httpcore2.TimeoutException:
-            self._cuts += [time.monotonic()] * (1 if self._body else _ANSWER_WEIGHS)
-            if time.monotonic() < self._ends:
+            now = time.monotonic()
+            self._cuts += [now] * (1 if self._body else _ANSWER_WEIGHS)
+            if now < began + left:
                 raise
             words = f"its time, {self._patience:g} seconds and one for each {FLOOR // 1000} kB of a file, was over"
             raise late(words) from None
+        finally:
+            self._left = left - (time.monotonic() - began)
 
 
 class _Stream(httpcore2.NetworkStream):

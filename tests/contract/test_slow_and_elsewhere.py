@@ -79,6 +79,19 @@ def test_a_download_that_is_slow_and_steady_comes_home(provider: Provider, serve
     assert time.monotonic() - began > PATIENCE
 
 
+@pytest.mark.usefixtures("hasty")
+def test_a_disk_that_stalls_is_not_the_servers_fault(
+    provider: Provider, server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = ended(provider, tmp_path, 120)
+    server.control.fault("drip", "download", bytes=20_000, seconds=0.01)
+    monkeypatch.setattr(deadlines, "MOST_CUTS", 1)
+    monkeypatch.setattr(wire, "_check_room", lambda *_: time.sleep(1.5 * PATIENCE))
+    for _ in range(2):
+        got = provider.download(results, tmp_path / "x")
+        assert got.bytes == got.announced
+
+
 @pytest.mark.parametrize("host", ["other", "same"])
 def test_results_that_lie_elsewhere_are_fetched_there_without_the_key(
     provider: Provider, server: Sandbox, tmp_path: Path, host: str

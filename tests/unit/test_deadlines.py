@@ -48,11 +48,24 @@ def left(deadline: Deadline, timeout: float | None = None) -> float:
         return seconds
 
 
+def step(clock: Clock, deadline: Deadline, seconds: float) -> None:
+    """Take a step that lasts so long."""
+    with deadline.kept(None, httpcore2.ReadTimeout):
+        clock.now += seconds
+
+
+def test_what_is_done_between_two_steps_takes_none_of_the_time(clock: Clock) -> None:
+    deadline = begun("application/binary")
+    step(clock, deadline, PATIENCE - 1)
+    clock.now += 10 * PATIENCE
+    assert left(deadline) == 1
+
+
 def test_256_mb_over_a_line_just_above_the_floor_are_never_cut(clock: Clock) -> None:
     deadline, size = begun(), 256_000_000
     for _ in range(0, size, FLOOR):
-        clock.now += 0.99
         assert left(deadline) > 0
+        step(clock, deadline, 0.99)
         deadline.sent(FLOOR)
     deadline.answering()
     assert left(deadline) == PATIENCE
@@ -61,10 +74,9 @@ def test_256_mb_over_a_line_just_above_the_floor_are_never_cut(clock: Clock) -> 
 def test_what_drips_is_cut_after_little_more_than_the_patience(clock: Clock) -> None:
     deadline = begun("application/binary")
     for _ in range(2 * int(PATIENCE)):
-        left(deadline)
+        step(clock, deadline, 0.5)
         deadline.read(1)
-        clock.now += 0.5
-    clock.now += 0.1  # a hundred bytes buy less than that
+    step(clock, deadline, 0.1)  # a hundred bytes buy less than that
     with pytest.raises(httpcore2.ReadTimeout, match="its time"):
         left(deadline)
 
@@ -78,12 +90,11 @@ def test_what_went_fast_before_makes_a_drip_no_longer(clock: Clock) -> None:
 def test_an_answer_in_json_has_its_patience_and_no_more(clock: Clock) -> None:
     deadline = begun()
     for _ in range(59):
-        clock.now += 1
-        left(deadline)
+        step(clock, deadline, 1)
         deadline.read(10 * FLOOR)
         deadline.answering()
     assert left(deadline) == 2
-    clock.now += 2
+    step(clock, deadline, 2)
     with pytest.raises(httpcore2.ReadTimeout):
         left(deadline)
 
@@ -99,7 +110,7 @@ def test_after_some_that_were_cut_nothing_is_asked_for_ten_minutes(clock: Clock,
     deadline = Deadline()
     for _ in range(most):
         deadline.begin(request(accept))
-        clock.now += PATIENCE
+        step(clock, deadline, PATIENCE)
         with pytest.raises(httpcore2.ReadTimeout):
             left(deadline)
     with pytest.raises(httpx2.ConnectTimeout, match="too slow"):

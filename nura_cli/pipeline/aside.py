@@ -1,9 +1,11 @@
 """Result lines that are too long to be read into memory: set aside whole, with a note in their place.
 
-poll finds them in what it downloaded, before anything else reads it. The note is a line of its own, and names the file and
-the requests that the line may be about; a task that it names fails at once, at an unknown cost.
+poll finds them in what it downloaded, before anything else reads it. One that consists of several results becomes as many
+lines. The note is a line of its own, and names the file and the requests that the line may be about; a task that it names
+fails at once, at an unknown cost. What is set aside is named by what it holds: fetched again, it is the same file.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -28,9 +30,8 @@ _MOST_NAMES = 100
 
 
 class Long(NamedTuple):
-    """A line that is too long: its number in its file, from 1 on, and where it begins and ends there."""
+    """A line that is too long, or a result in one: where it begins and ends in its file."""
 
-    number: int
     start: int
     end: int
 
@@ -59,17 +60,51 @@ class Nameless(Illegible):
 def too_long(file: BinaryIO) -> list[Long]:
     """Return the lines of a file that are too long, read in pieces."""
     found = []
-    number, start, at = 1, 0, 0
+    start, at = 0, 0
     file.seek(0)
     while piece := file.read(_PIECE_BYTES):
         end = piece.find(b"\n")
         if end >= 0:
             if at + end - start > MOST_BYTES:
-                found.append(Long(number, start, at + end))
-            number += piece.count(b"\n")
+                found.append(Long(start, at + end))
             start = at + piece.rfind(b"\n") + 1
         at += len(piece)
-    return [*found, Long(number, start, at)] if at - start > MOST_BYTES else found
+    return [*found, Long(start, at)] if at - start > MOST_BYTES else found
+
+
+def results(file: BinaryIO, line: Long) -> list[Long]:
+    """Return the objects in a line, where it holds several, and besides them only what separates them; else the line itself."""
+    found = []
+    start, depth, quoted, at, ahead = line.start, 0, False, line.start, 0
+    for piece in pieces(file, line.start, line.end):
+        while (met := (_QUOTED if quoted else _INSIDE if depth else _BETWEEN).search(piece, ahead)) is not None:
+            ahead, char = met.end(), met[0]
+            if char == b"\\":
+                ahead += 1
+            elif not depth and char != b"{":
+                return [line]
+            elif char == b'"':
+                quoted = not quoted
+            else:
+                start = start if depth else at + met.start()
+                depth += 1 if char == b"{" else -1
+                if not depth:
+                    found.append(Long(start, at + ahead))
+        ahead = max(0, ahead - len(piece))
+        at += len(piece)
+    return found if len(found) > 1 and not depth else [line]
+
+
+_QUOTED, _INSIDE, _BETWEEN = re.compile(rb'["\\]'), re.compile(rb'[{}"]'), re.compile(rb"[^\s\0\x1e,;\[\]dat:DONE]")
+"""Between results: anything but the characters of what :mod:`nura_cli.dialects.reading` takes for a separator."""
+
+
+def named(file: BinaryIO, line: Long) -> str:
+    """Return 20 hex digits that are a line's by what it holds."""
+    sha = hashlib.sha256()
+    for piece in pieces(file, line.start, line.end):
+        sha.update(piece)
+    return sha.hexdigest()[:20]
 
 
 def note(file: BinaryIO, line: Long, kept: Path) -> bytes:

@@ -689,6 +689,7 @@ def _sweep(state: State) -> None:
     for orphan in batches.orphans(state.db):
         owned |= {spool.orphan_file(state, orphan, part).name for part in orphan.files}
     spool.sweep(state.results, owned)
+    spool.sweep(state.aside, {path.name for path in state.aside.iterdir() if path.suffix != ".part"})
 
 
 def _follow_orphans(job: Poll) -> None:

@@ -146,21 +146,29 @@ def fetch(state: State, provider: Provider, part_id: str, target: Path) -> File:
         with part.open("rb") as file:
             if long := aside.too_long(file):
                 rest = target.with_name(target.name + ".rest")
-                written = write(rest, _without(file, long, state.aside / target.stem))
+                written = write(rest, _apart(file, long, state.aside / target.stem))
                 publish(rest, target)
                 return written
         publish(part, target)
     return File(got.bytes, got.sha256)
 
 
-def _without(file: BinaryIO, long: Sequence[aside.Long], kept: Path) -> Iterator[bytes]:
-    """Yield a file with notes in the place of lines that are too long; each is kept in a file of its own first."""
+def _apart(file: BinaryIO, long: Sequence[aside.Long], kept: Path) -> Iterator[bytes]:
+    """Yield a file with each result of lines that are too long on a line of its own: where it is too long itself, a note; it is
+    kept in a file of its own first.
+    """
     at = 0
     for line in long:
-        own = kept.with_name(f"{kept.name}.line-{line.number}.json")
-        write(own, aside.pieces(file, line.start, line.end))
         yield from aside.pieces(file, at, line.start)
-        yield aside.note(file, line, own)
+        for result in aside.results(file, line):
+            if result.end - result.start <= aside.MOST_BYTES:
+                yield from aside.pieces(file, result.start, result.end)
+                yield b"\n"
+                continue
+            own = kept.with_name(f"{kept.name}.{aside.named(file, result)}.json")
+            if not own.is_file():  # it has its name once it is whole
+                write(own, aside.pieces(file, result.start, result.end))
+            yield aside.note(file, result, own)
         at = line.end + 1
     yield from aside.pieces(file, at, max(at, file.seek(0, os.SEEK_END)))
 
@@ -190,7 +198,7 @@ def ends_whole(path: Path) -> bool:
     if tail.endswith(b"\n") or not line:
         return True
     if len(line) > aside.MOST_BYTES:
-        return line.endswith(b"}")
+        return line.endswith((b"}", b"]"))
     try:
         msgspec.json.decode(line, type=msgspec.Raw)
     except RecursionError:  # nested too deeply to be an answer: as whole as can be told
@@ -237,7 +245,8 @@ def _last_line(file: BinaryIO) -> tuple[bytes, bytes]:
 
 
 def intact(path: Path, expected: File) -> bool:
-    """Return whether a spool file is still what was downloaded: its length and sha256. One the disk cannot read is not.
+    """Return whether a spool file is still what was downloaded: its length and sha256. One the disk cannot read is not, nor is one
+    with a line that is too long: an earlier release left it, and fetched again it is set aside.
 
     Raises:
         StateError: it may not be read, or the disk does not say.
@@ -247,7 +256,8 @@ def intact(path: Path, expected: File) -> bool:
             return False
         try:
             with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
+                whole = hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
+                return whole and (expected.bytes <= aside.MOST_BYTES or not aside.too_long(file))
         except OSError as error:
             if error.errno != errno.EIO:
                 raise

@@ -123,7 +123,9 @@ class State:
 
     @property
     def aside(self) -> Path:
-        """Where result lines are kept that are too long to be answers. Nothing is swept here: they were paid for."""
+        """Where result lines are kept that are too long to be answers: poll alone writes here, and sweeps nothing but what it
+        left half written, for they were paid for.
+        """
         return self._spool("aside")
 
     def _spool(self, name: str) -> Path:

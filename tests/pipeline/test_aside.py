@@ -1,5 +1,6 @@
 """Result lines that are too long to be read into memory."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from nura_cli.pipeline import aside
+from nura_cli.providers.base import Download
+from nura_cli.providers.openai import OpenAIProvider
 from tests.conftest import Spool
 
 MOST = 20_000
@@ -108,6 +111,93 @@ def test_a_download_that_is_repeated_sets_the_same_file_aside(spool: Spool) -> N
     assert spool.counts()["completed"] == 2
 
 
+def test_what_comes_in_another_order_each_time_is_kept_once(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.fault("shuffled", times=-1)
+    spool.control.fault("missing", match="record number 5")
+    spool.control.fault("renamed", match="record number 1")
+    spool.control.fault("patch", times=-1, match="record number 1", body={"image": LONG})
+    spool.fill(9)
+    spool.dispatch()
+    spool.clock.advance(60)
+    for _ in range(6):
+        spool.round()
+        spool.clock.advance(3600)
+    assert len(kept(spool)) == 1
+
+
+def test_what_was_half_set_aside_by_a_killed_run_is_swept_and_nothing_else(spool: Spool) -> None:
+    sent(spool)
+    spool.poll()
+    (file,) = kept(spool)
+    file.with_name(file.name + ".part").write_bytes(b"{")
+    spool.poll()
+    assert kept(spool) == [file]
+
+
+def test_results_that_an_earlier_release_left_in_the_spool_are_fetched_again_for_a_long_line(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(aside, "MOST_BYTES", 1 << 27)
+        sent(spool)
+        spool.poll()
+    spool.reconcile()
+    assert spool.batches() == [(1, "submitted")]
+    spool.settle()
+    assert spool.counts()["completed"] == 2
+    (failed,) = spool.results(statuses=["failed"])
+    assert failed["error"]["code"] == "answer_too_large"
+    assert spool.control.billing()["requests"] == 3
+
+
+RESULTS = [json.dumps({"custom_id": f"tag-{n}", "a": 'x {"} \\" ' * 300}).encode() for n in range(9)]
+
+
+@pytest.mark.parametrize("piece", [7, 64, 4096])
+@pytest.mark.parametrize(
+    ("before", "between", "after"),
+    [(b"", b"\r", b""), (b"[", b", ", b"]"), (b"[ ", b",\r", b" ]\r"), (b"data: ", b"\rdata: ", b"\rdata: [DONE]")],
+)
+def test_results_that_stand_in_one_line_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, piece: int, before: bytes, between: bytes, after: bytes
+) -> None:
+    monkeypatch.setattr(aside, "_PIECE_BYTES", piece)
+    line = before + between.join(RESULTS) + after
+    found = aside.results(io.BytesIO(b"else\n" + line), aside.Long(5, 5 + len(line)))
+    assert [line[one.start - 5 : one.end - 5] for one in found] == RESULTS
+
+
+@pytest.mark.parametrize(
+    "line", [RESULTS[0], RESULTS[0] + b"\r" + RESULTS[1][:-1], b"x" + RESULTS[0], RESULTS[0] + b"}" + RESULTS[1], b"x"]
+)
+def test_anything_else_in_a_line_is_left_as_it_is(line: bytes) -> None:
+    whole = aside.Long(0, len(line))
+    assert aside.results(io.BytesIO(line), whole) == [whole]
+
+
+@pytest.mark.parametrize("shape", ["array", "cr"])
+def test_a_whole_batch_in_one_long_line_comes_home(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    spool = openai_spool
+    download = OpenAIProvider.download
+
+    def in_one_line(self: OpenAIProvider, part: str, target: Path) -> Download:
+        download(self, part, target)
+        lines = target.read_bytes().splitlines()
+        data = b"[" + b",".join(lines) + b"]" if shape == "array" else b"\r".join(lines)
+        target.write_bytes(data)
+        return Download(len(data), len(data), hashlib.sha256(data).hexdigest())
+
+    monkeypatch.setattr(OpenAIProvider, "download", in_one_line)
+    monkeypatch.setattr(aside, "MOST_BYTES", 2000)
+    spool.fill(20)
+    spool.settle()
+    assert spool.counts()["completed"] == 20
+    assert spool.control.billing()["requests"] == 20
+
+
 def test_an_extra_batch_with_a_long_line_costs_what_nobody_knows(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.control.fault("twice", "create")
@@ -126,13 +216,12 @@ def test_only_lines_beyond_the_bound_are_too_long(lengths: list[int], end: bytes
     data = b"\n".join(b"x" * n for n in lengths) + (end if lengths else b"")
     found = aside.too_long(io.BytesIO(data))
     assert [data[one.start : one.end] for one in found] == [b"x" * n for n in lengths if n > MOST]
-    assert [one.number for one in found] == [at for at, n in enumerate(lengths, 1) if n > MOST]
 
 
 @pytest.mark.parametrize("place", [0, 4090, 4096, 8191, 15_000])
 def test_a_custom_id_is_found_wherever_it_stands(place: int) -> None:
     line = b'{"a":"' + b"x" * place + b'","custom_id" : "tag-7","b":"' + b'\\"custom_id\\":\\"tag-8\\"' * 900 + b'"}'
-    note = aside.note(io.BytesIO(line), aside.Long(1, 0, len(line)), Path("kept"))
+    note = aside.note(io.BytesIO(line), aside.Long(0, len(line)), Path("kept"))
     found = aside.noted(note.strip())
     assert found is not None
     assert found.custom_ids == ["tag-7"]

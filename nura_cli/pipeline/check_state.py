@@ -11,6 +11,7 @@ from nura_cli.pipeline import attention
 from nura_cli.pipeline.findings import Finding, ok, open_to_others, warn
 from nura_cli.state import disk, schema
 from nura_cli.state import look as looking
+from nura_cli.state.file import explained, refuse_root
 from nura_cli.state.locks import HUNG_AFTER
 
 _ROOM = 10**9
@@ -24,8 +25,11 @@ def state(path: Path, now: int) -> Iterator[Finding]:
 
     Raises:
         StateError: it cannot be used; of each kind that opening it has.
+        ConfigError: as root, where it is another user's.
     """
     found = looking.look(path)
+    with explained(path):
+        refuse_root(path if path.exists() else path.parent, "beside it" if path.exists() else "there")
     _writable(path)
     if found is None:
         yield ok("", f"{path}: is made with the first record")

@@ -145,7 +145,7 @@ class State:
         Raises:
             ConfigError: so it is; names the user to be.
         """
-        _refuse_root(self.path, "beside it")
+        refuse_root(self.path, "beside it")
 
     def lock_path(self, stage: str) -> Path:
         """Return the lock file of a stage, as :func:`lock_path` does."""
@@ -418,7 +418,7 @@ def _owners_hint(path: Path) -> str | None:
     return f"it belongs to {disk.user(owner)}; run it as that user: sudo -u '{disk.user(owner)}' nura …; or make it yours: {mend}"
 
 
-def _refuse_root(path: Path, where: str) -> None:
+def refuse_root(path: Path, where: str) -> None:
     """Refuse, as root, what would be made beside a file, or in a folder, of another user's: that user may not write it."""
     if os.geteuid() == 0 and path.stat().st_uid != 0:
         owner = disk.owner_of(path)
@@ -430,7 +430,7 @@ def _refuse_root(path: Path, where: str) -> None:
 
 def _make(path: Path) -> None:
     """Make an empty file, 0600, for SQLite to fill. It is closed again before any connection exists."""
-    _refuse_root(path.parent, "there")
+    refuse_root(path.parent, "there")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nura_cli import progress
+from nura_cli import logs, progress
 from nura_cli.cli.figures import short
 from nura_cli.cli.session import Session, plain
 
@@ -18,8 +18,8 @@ _AGAIN_SECONDS = 0.1
 
 @contextmanager
 def bar(session: Session) -> Iterator[None]:
-    """Show on a terminal how far the work inside of the block is."""
-    if not session.terminal or os.environ.get("TERM") == "dumb":
+    """Show on a terminal how far the work inside of the block is; not among the lines of what nura tells of itself."""
+    if not session.terminal or session.verbose > 1 or logs.VARIABLE in os.environ or os.environ.get("TERM") == "dumb":
         yield
         return
     shown = Bar()

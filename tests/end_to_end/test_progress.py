@@ -100,7 +100,9 @@ def test_the_terminal_is_left_as_it_was(folder: Path) -> None:
     assert drawn.rstrip().endswith("nura enqueue: 600 enqueued")
 
 
-@pytest.mark.parametrize(("options", "environment"), [(["-q"], {}), ([], {"TERM": "dumb"})], ids=["quiet", "dumb"])
+@pytest.mark.parametrize(
+    ("options", "environment"), [(["-q"], {}), (["-vv"], {}), ([], {"TERM": "dumb"})], ids=["quiet", "loud", "dumb"]
+)
 def test_nothing_is_drawn_where_nobody_wants_it(
     folder: Path, options: Sequence[str], environment: Mapping[str, str]
 ) -> None:

@@ -79,10 +79,10 @@ def command(
     config = session.config()
     with session.state(config.state, newer=True) as state:
         _print(chain(printer.head(), islice(_lines(state, config, asked, printer, after), limit)))
-    for found in printer.problems[:_MOST_TOLD]:
+    for found in printer.problems:
         session.tell(found.line)
-    if len(printer.problems) > _MOST_TOLD:
-        session.tell(f"and {len(printer.problems) - _MOST_TOLD:,} more")
+    if printer.problems.more:
+        session.tell(f"and {printer.problems.more:,} more")
     if printer.problems:
         raise typer.Exit(EX_PARTIAL)
 
@@ -93,8 +93,22 @@ def _lines(state: "State", config: "Config", asked: Asked, printer: "Printer", a
 
     for chosen in asked.parts(state, config, printer.problems):
         if asked.keys_alone and not after:
-            printer.problems += map(problem, results.unanswered(state, chosen))
+            for found in results.unanswered(state, chosen):
+                printer.problems.append(problem(found))
         yield from printer.lines(state, config, chosen, after)
+
+
+class First(list[Problem]):
+    """The first problems; of the others only how many there are, however many keys are asked for."""
+
+    more = 0
+
+    def append(self, found: Problem) -> None:
+        """Keep a problem, or count it."""
+        if len(self) < _MOST_TOLD:
+            super().append(found)
+        else:
+            self.more += 1
 
 
 class Printer:
@@ -104,7 +118,7 @@ class Printer:
         """Prepare to print. Raises UsageError: ``fields`` cannot be understood."""
         from nura_cli.pipeline import columns
 
-        self.problems: list[Problem] = []
+        self.problems = First()
         self._form = form
         self._csv = as_csv
         self._columns = columns.flat() if fields is None else columns.columns(fields)
@@ -130,7 +144,8 @@ class Printer:
 
         values, faults = columns.picked(document, self._columns)
         key = bytes(document["key"]).decode()
-        self.problems += [problem(InputError(f"key {key}: {fault}; it is given as null")) for fault in faults]
+        for fault in faults:
+            self.problems.append(problem(InputError(f"key {key}: {fault}; it is given as null")))
         if self._csv:
             return self._shown(csv_out.line(values))
         names = (column.name for column in self._columns)

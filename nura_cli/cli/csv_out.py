@@ -8,10 +8,6 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
-_json = msgspec.json.Encoder(decimal_format="number")
-
 
 def line(cells: Iterable[Any]) -> bytes:
     """Return one line: text as it is, null as nothing, whatever else as JSON writes it."""
@@ -23,9 +19,12 @@ def line(cells: Iterable[Any]) -> bytes:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json_of(value).decode()
+    plain = isinstance(value, str) or type(value) is int
+    return str(value) if plain else json_of(value).decode()
 
 
 def json_of(value: Any) -> bytes:
     """Return a value as JSON writes it, decimals as the numbers that they are."""
-    return _json.encode(value)
+    import msgspec  # not for nura cost, whose cells are plain
+
+    return msgspec.json.Encoder(decimal_format="number").encode(value)

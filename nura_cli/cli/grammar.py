@@ -167,8 +167,8 @@ class Asked:
         if self.keys_from is None:
             yield chosen
             return
-        every = _lines(self.keys_from)
-        while lines := list(islice(every, selection.CHUNK)):
+        named, every = list(chosen.keys or ()), _lines(self.keys_from)
+        while (lines := list(islice(every, selection.CHUNK))) or named:
             found = {}
             for line in lines:
                 if isinstance(line, InputError):
@@ -177,7 +177,8 @@ class Asked:
                     found[line.identity] = line.place
             for unknown in selection.unknown(state.db, self.workloads, list(found)):
                 problems.append(problem(InputError(f"{found.pop(unknown.key)}: {_unknown(unknown)}")))
-            yield chosen._replace(keys=[*(chosen.keys or ()), *found])
+            yield chosen._replace(keys=[*named, *found])
+            named = []
 
 
 def with_grammar(function: Callable[..., None]) -> Callable[..., None]:

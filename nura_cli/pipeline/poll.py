@@ -624,7 +624,7 @@ def _not_by_itself(job: Poll, provider: Provider, batch: Batch, error: NotFound)
 def _on_list(job: Poll, provider: Provider) -> shown.Shown:
     """Return what a provider's list shows; it is read once a round."""
     if provider.name not in job.lists:
-        job.lists[provider.name] = shown.read(job, provider)
+        job.lists[provider.name] = shown.read(job.state, job.accounts, provider)
     return job.lists[provider.name]
 
 

@@ -14,7 +14,7 @@ from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.base import RemoteBatch
 from nura_cli.errors import ConfigError, KeyRefused, NotFound, NuraError, ProviderError, UsageError
-from nura_cli.pipeline import attention, plans, recovery, settle
+from nura_cli.pipeline import attention, plans, recovery, settle, shown
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report, counted
 from nura_cli.providers.base import Provider
@@ -209,7 +209,7 @@ def _check_ours(state: State, accounts: Accounts, batch: Batch, remote_id: str) 
     if batch.id not in followed:  # one that is followed for this very batch may be used in its place
         _check_unknown(state, remote_id)
     provider = accounts.provider(batch.provider)
-    remote = provider.retrieve(remote_id)
+    remote = shown.find(state, accounts, provider, remote_id)
     if remote.total not in (None, 0, batch.requests):
         raise UsageError(f"{remote_id} has {remote.total:,} requests, and batch {batch.id} has {batch.requests:,}")
     tags = recovery.tags_of(provider, remote).found
@@ -235,7 +235,7 @@ def _disown(state: State, accounts: Accounts, remote_id: str) -> None:
     """Accept that a batch another copy of this state file sent is not followed, and may be paid for twice."""
     if not batches.disowned(state.db, remote_id):
         _check_unknown(state, remote_id)
-    provider, remote = _found(accounts, remote_id)
+    provider, remote = _found(state, accounts, remote_id)
     uploads = {batch.input_file_id for batch in batches.under_way(state.db, BatchStatus.UPLOADED)} - {None}
     if remote.state_id != state.state_id and remote.input_file_id not in uploads:
         raise UsageError(f"{remote_id} at {provider.name} was not sent by this state file or a copy of it")
@@ -244,7 +244,7 @@ def _disown(state: State, accounts: Accounts, remote_id: str) -> None:
     provider.cancel(remote_id)
 
 
-def _found(accounts: Accounts, remote_id: str) -> tuple[Provider, RemoteBatch]:
+def _found(state: State, accounts: Accounts, remote_id: str) -> tuple[Provider, RemoteBatch]:
     """Return the provider that knows a batch, and what it says of it; the problem of another one does not matter.
 
     Raises:
@@ -255,7 +255,7 @@ def _found(accounts: Accounts, remote_id: str) -> tuple[Provider, RemoteBatch]:
     for name in accounts.names():
         try:
             provider = accounts.provider(name)
-            return provider, provider.retrieve(remote_id)
+            return provider, shown.find(state, accounts, provider, remote_id)
         except NotFound:
             continue
         except (ProviderError, KeyRefused, ConfigError) as error:

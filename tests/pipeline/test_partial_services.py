@@ -98,6 +98,22 @@ def test_without_single_batches_the_list_is_gone_by(spool: Spool, status: int, b
     assert spool.control.billing()["accepted"] == batches
 
 
+def test_a_person_adopts_without_single_batches_too(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.providers["main"] = spool.provider(on_unconfirmed="hold")
+    spool.write_config()
+    spool.fill(2)
+    spool.control.fault("drop_after", "create")
+    spool.control.fault("status", "retrieve", status=405, times=-1)
+    spool.dispatch()
+    spool.clock.advance(QUARTER)
+    spool.dispatch()
+    (made,) = spool.control.batches()
+    spool.resolve("1", adopt=made["id"])
+    spool.settle()
+    assert (spool.control.billing()["accepted"], spool.counts()["completed"]) == (1, 2)
+
+
 @pytest.mark.parametrize("status", ABSENT)
 def test_an_endpoint_that_is_missing_makes_no_batch_lost(spool: Spool, status: int) -> None:
     """Neither a list nor single batches, for days, where what is lost may be sent again: it stays where it is."""

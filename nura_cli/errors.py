@@ -269,6 +269,11 @@ class ProviderError(NuraError):
         """
         return self.http_status is not None and not isinstance(self, RateLimited)
 
+    @property
+    def endpoint_may_lack(self) -> bool:
+        """Whether it was answered as by a service that has no such endpoint (405, 501), or by a gateway that lets nothing through."""
+        return self.http_status in (405, 501)
+
 
 class Unreachable(ProviderError):
     """Nothing of the request left this machine, or a request that only reads had no usable answer: try again."""

@@ -810,6 +810,8 @@ def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
             if not error.answered:
                 raise
             job.fail(error, **about(batch))
+            if error.endpoint_may_lack:
+                return  # nothing else would be deleted in this run either
             if not isinstance(error, Refused):
                 continue  # a certain no would be said by every run: what is left there stays
         with job.state.transaction() as db:

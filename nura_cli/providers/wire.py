@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -32,10 +32,6 @@ READ_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 900.0
 """The most patience, with a large request file: so long its server may look into 256 MB before it answers."""
-_NO_ENDPOINT = frozenset((405, 501))
-"""HTTP statuses with which a service answers to a question after batches that it has no such endpoint, as with a 404. To all
-else they say nothing: a gateway answers so, and what was asked for is there all the same.
-"""
 ANSWER_SECONDS = 600.0
 """How long a model may take for one answer (the SDKs' own default)."""
 _TRYING = "trying a request"
@@ -52,11 +48,14 @@ Opened = Callable[[], AbstractContextManager[Any]]
 
 @contextmanager
 def _endpoint_asked_for() -> Iterator[None]:
-    """Raise NotFound where the answer is that there is no such endpoint."""
+    """Raise NotFound where a question after batches is answered as if there were no such endpoint.
+
+    To all else such an answer says nothing: a gateway gives it, and what was asked for is there all the same.
+    """
     try:
         yield
     except Unreachable as error:
-        if error.http_status not in _NO_ENDPOINT:
+        if not error.endpoint_may_lack:
             raise
         raise NotFound(
             error.message, http_status=error.http_status, code=error.code, faults=error.faults, provider=error.provider
@@ -274,8 +273,14 @@ class Caller:
 
     def delete(self, name: str, call: Callable[[], Any]) -> None:
         """Delete a batch or a file. Gone (404) is fine."""
-        with suppress(NotFound):
+        try:
             self._made(f"deleting {name}", call)
+        except NotFound:
+            return
+        except Unreachable as error:
+            if error.endpoint_may_lack:
+                error.hint = "if it stays so, nothing can be deleted there: set cleanup_after: never"
+            raise
 
     def download(self, name: str, opened: Opened, target: Path) -> Download:
         """Write a streamed body to ``target``, as :func:`save` does.

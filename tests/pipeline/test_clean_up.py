@@ -49,13 +49,16 @@ def test_clean_up_may_be_at_once_or_never(spool: Spool, after: str, remain: bool
 
 @pytest.mark.parametrize("status", [405, 501])
 def test_what_is_refused_is_not_deleted_and_is_asked_for_again(spool: Spool, status: int) -> None:
-    spool.providers["main"] = spool.provider(cleanup_after="1h")
+    spool.providers["main"] = spool.provider(cleanup_after="1h", limits={"requests": 1})
     spool.write_config()
-    spool.fill(2)
+    spool.fill(3)
     spool.settle()
     refused = spool.control.fault("status", "delete", status=status, times=-1)
     spool.clock.advance(2 * 3600)
-    assert f"HTTP {status}" in spool.poll().problems[0].message
+    said = spool.poll().problems[0]
+    assert [row["route"] for row in spool.control.log()].count("delete") == 1  # once a run, however much is due
+    assert f"HTTP {status}" in said.message
+    assert "cleanup_after: never" in str(said.hint)
     spool.control.clear(refused)
     assert spool.poll().problems == []
     assert (spool.control.files() if spool.protocol == "openai" else spool.control.batches()) == []

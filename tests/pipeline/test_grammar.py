@@ -94,7 +94,6 @@ def test_a_key_that_is_named_is_meant_once_however_long_the_file_is(filled: Spoo
     assert keys(filled, "--key", '[1,"a"]', "--keys-from", "keys") == [B]
 
 
-
 def test_a_line_that_names_no_key_is_told_and_the_others_are_done(filled: Spool) -> None:
     (filled.folder / "keys").write_text('[0,"a"]\n{"no": "key"}\n[9,"a"]\n{"key"\n\x00\n')
     ended = results(filled, "--keys-from", "keys")

@@ -67,8 +67,9 @@ def compiled(expression: str, known: Collection[str] = FIELDS) -> Pick:
     """Return the function that evaluates a JMESPath expression over a document with the ``known`` fields: those of an answer.
 
     Raises:
-        ValueError: it is no JMESPath, calls a function that does not exist, or begins at a field no answer has. The
-            function that is returned raises it when a value is not what a JMESPath function takes.
+        ValueError: it is no JMESPath, calls a function that does not exist, begins at a field no answer has, or has an
+            expression (``&text``) where a value is meant. The function that is returned raises it when a value is not what a
+            JMESPath function takes, or is nested too deeply.
     """
     import jmespath
     from jmespath.exceptions import JMESPathError
@@ -88,6 +89,8 @@ def compiled(expression: str, known: Collection[str] = FIELDS) -> Pick:
             return parsed.search(_with_doubles(document))
         except JMESPathError as error:
             raise ValueError(" ".join(str(error).split())) from None
+        except RecursionError:
+            raise ValueError("the answer is nested too deeply") from None
 
     return pick
 
@@ -164,7 +167,7 @@ def _fields(node: "Node", scope: str | None) -> Iterator[tuple[str, str]]:
 
 
 def _mistyped(tree: "Node", known: Collection[str]) -> Iterator[str]:
-    """Find functions that do not exist, and a first field that is not known."""
+    """Find functions that do not exist, a first field that is not known, and an expression where a value is meant."""
     from jmespath.functions import Functions
 
     first = tree
@@ -172,9 +175,16 @@ def _mistyped(tree: "Node", known: Collection[str]) -> Iterator[str]:
         first = first["children"][0]
     if first["type"] == "field" and first["value"] not in known:
         yield f"begins at {first['value']}, and an answer has no such field{like(first['value'], known)}"
-    waiting = [tree]
+    waiting, taken = [tree], set[int]()
     while waiting:
         node = waiting.pop()
-        if node["type"] == "function_expression" and node["value"] not in Functions.FUNCTION_TABLE:
-            yield f"calls {node['value']}(), and JMESPath has no such function"
-        waiting += [child for child in node.get("children", ()) if isinstance(child, dict)]
+        children = [child for child in node.get("children", ()) if isinstance(child, dict)]
+        if node["type"] == "function_expression":
+            if node["value"] not in Functions.FUNCTION_TABLE:
+                yield f"calls {node['value']}(), and JMESPath has no such function"
+                continue
+            takes = Functions.FUNCTION_TABLE[node["value"]]["signature"]
+            taken |= {id(one) for one, given in zip(children, takes, strict=False) if "expref" in given["types"]}
+        if node["type"] == "expref" and id(node) not in taken:
+            yield "has an expression (&) where a value is meant: only functions such as sort_by take one"
+        waiting += children

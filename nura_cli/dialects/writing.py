@@ -13,6 +13,8 @@ PARAMS_SET = frozenset({"model", "messages", "input", "instructions", "system", 
 PARAMS_SET_BY_SCHEMA = frozenset({"response_format", "text", "output_config"})
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """Request options that say how many tokens an answer may have."""
+ANSWERS_EACH = ("n", "best_of")
+"""Request options that say how many answers one request has, all of them billed."""
 
 
 def around_prompt(request: Mapping[str, Any]) -> Callable[[str], bytes]:

@@ -20,7 +20,7 @@ from nura_cli import contract
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.delivery.expressions import compiled, plain_document
 from nura_cli.dialects.base import Dialect, ResultLine, Spec
-from nura_cli.dialects.writing import TOKEN_LIMITS
+from nura_cli.dialects.writing import ANSWERS_EACH, TOKEN_LIMITS
 from nura_cli.errors import (
     EX_PARTIAL,
     InputError,
@@ -41,7 +41,7 @@ from nura_cli.pipeline.lines import shown
 from nura_cli.pipeline.packing import BYTES_PER_TOKEN
 from nura_cli.pipeline.report import Problem, Report, problem
 from nura_cli.pricing import Prices, Usage, decimal_dollars
-from nura_cli.state import State, actions, tasks, trials, versions
+from nura_cli.state import Connection, State, actions, tasks, trials, versions
 from nura_cli.state.actions import Hold
 from nura_cli.state.answers import Charge, Row, Spending
 from nura_cli.state.selection import Selection
@@ -129,14 +129,26 @@ def plan(state: State, config: Config, accounts: Accounts, workload: str, record
     """
     job = Trial(state=state, config=config, accounts=accounts, workload=config.workload(workload))
     job.hold = actions.held(state.db, workload, "")
-    if hold := actions.held(state.db, "", job.workload.provider):
-        raise OnHold(holding.described(hold), new=True, hint=holding.release_command(hold))
+    _check_free(state.db, job)
     for record in records:
         try:
             job.requests.append(_request(job, record))
         except InputError as error:
             job.problems.append(_about(job, record, problem(error)))
     return job
+
+
+def _check_free(db: Connection, job: Trial) -> None:
+    """Check that nothing holds the provider, nor anything the workload that did not when this began.
+
+    Raises:
+        OnHold: it does.
+    """
+    hold = actions.held(db, "", job.workload.provider)
+    if hold is None and job.hold is None:
+        hold = actions.held(db, job.workload.name, "")
+    if hold is not None:
+        raise OnHold(holding.described(hold), new=True, hint=holding.release_command(hold))
 
 
 def _request(job: Trial, record: Record) -> Request:
@@ -174,9 +186,10 @@ def price(job: Trial) -> Price:
         members = _members(one.body)
         model = one.spec.model or str(members.get("model", ""))
         limits = [members[name] for name in TOKEN_LIMITS if type(members.get(name)) is int]
+        each = max(members[name] if type(members.get(name)) is int else 1 for name in ANSWERS_EACH)
         tokens = max(len(one.body) // BYTES_PER_TOKEN, 1)
         inputs.append(job.prices.cost(model, Usage(tokens)))
-        whole = job.prices.cost(model, Usage(tokens, output_tokens=min(limits))) if limits else None
+        whole = job.prices.cost(model, Usage(tokens, output_tokens=max(limits) * each)) if limits else None
         outputs.append(whole.list - inputs[-1].list if whole and inputs[-1] else None)
     given = sum(one.list for one in inputs if one) if all(inputs) else None
     said = sum(n or 0 for n in outputs) if None not in outputs else None
@@ -206,9 +219,12 @@ def _tried(job: Trial) -> Iterator[tuple[contract.Tried, Charge]]:
     """Try one request after the other; yield what is told of each that was answered, and what it had cost in a batch."""
     documents, provider = Documents(job.state, job.config), job.accounts.provider(job.workload.provider)
     for request in job.requests:
-        number, queue = _begin(job, request)
         try:
+            number, queue = _begin(job, request)
             response = provider.answer(request.spec.endpoint, request.body)
+        except OnHold as error:  # since this began: nothing more is sent
+            job.problems.append(problem(error))
+            return
         except Unconfirmed as error:
             hint = "it may have been answered, and paid for: its cost counts as unknown"
             job.problems.append(_about(job, request.record, replace(problem(error), hint=hint)))
@@ -229,10 +245,15 @@ def _tried(job: Trial) -> Iterator[tuple[contract.Tried, Charge]]:
 
 
 def _begin(job: Trial, request: Request) -> tuple[int, int]:
-    """Enter a request before it is sent; return its number in the ledger, and its queue."""
+    """Enter a request before it is sent; return its number in the ledger, and its queue.
+
+    Raises:
+        OnHold: somebody holds the provider, or the workload, by now.
+    """
     name, record = job.workload.name, request.record
     dialect = job.dialect.name if record.endpoint else ""
     with job.state.transaction() as db:
+        _check_free(db, job)
         queue = tasks.queue_id(db, tasks.workload_id(db, name), dialect, record.endpoint, record.model)
         number = trials.begin(db, queue, job.workload.provider, request.spec.model)
         actions.note(db, "try", f"1 request is tried at once: key {record.key}", 1, workload=name)

@@ -5,7 +5,7 @@ much comes of it. Nothing compressed is asked for; what a gateway packs all the 
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx2
@@ -14,6 +14,9 @@ MOST_ANSWER_BYTES = 16 * 1024 * 1024
 """What an answer that is no download may have, unpacked: a page of a list has less than one."""
 _PIECE_BYTES = 1 << 18
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_UNPACKED = frozenset(("gzip", "x-gzip", "deflate"))
+_UNKNOWN = frozenset(("br", "zstd", "compress", "x-compress"))
+"""Encodings that are not unpacked here. Whatever else a server names (``utf-8``, ``aws-chunked``, nothing) packs nothing."""
 
 
 class Client(httpx2.Client):
@@ -22,11 +25,12 @@ class Client(httpx2.Client):
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         """Send a request, as ever. Raises ReadError: more came than an answer may have, or what came cannot be unpacked."""
         response = super().send(request, stream=True, **options)
-        encoding = response.headers.pop("content-encoding", "identity").strip().lower()
-        if encoding != "identity":
+        named = response.headers.pop("content-encoding", "").lower().split(",")
+        encodings = [name for name in map(str.strip, named) if name in _UNPACKED or name in _UNKNOWN]
+        if encodings:
             response.headers.pop("content-length", None)  # it is that of the packed body
         most = None if stream and response.is_success else MOST_ANSWER_BYTES
-        response.stream = _Body(response.stream, encoding, most)
+        response.stream = _Body(response.stream, encodings, most)
         if not stream:
             try:
                 response.read()
@@ -39,9 +43,9 @@ class Client(httpx2.Client):
 class _Body(httpx2.SyncByteStream):
     """A body, unpacked, that breaks off where more than ``most`` bytes come."""
 
-    def __init__(self, body: Any, encoding: str, most: int | None) -> None:
+    def __init__(self, body: Any, encodings: Sequence[str], most: int | None) -> None:
         self._body = body
-        self._encoding = encoding
+        self._encodings = encodings
         self._most = most
 
     def __iter__(self) -> Iterator[bytes]:
@@ -53,15 +57,16 @@ class _Body(httpx2.SyncByteStream):
             yield piece
 
     def _pieces(self) -> Iterator[bytes]:
-        if self._encoding == "identity":
-            yield from self._body
-        elif self._encoding in ("gzip", "x-gzip", "deflate"):
-            try:
-                yield from _unpacked(self._body)
-            except zlib.error as error:
-                raise httpx2.ReadError(f"the answer says that it is {self._encoding}, and is not: {error}") from error
-        else:
-            raise httpx2.ReadError(f"the answer is encoded ({self._encoding[:40]!r}), and that was not asked for")
+        body = self._body
+        for encoding in reversed(self._encodings):  # as they were applied
+            if encoding in _UNKNOWN:
+                raise httpx2.ReadError(f"the answer is encoded ({encoding}), and that was not asked for")
+            body = _unpacked(body)
+        try:
+            yield from body
+        except zlib.error as error:
+            said = ", ".join(self._encodings)
+            raise httpx2.ReadError(f"the answer says that it is {said}, and is not: {error}") from error
 
     def close(self) -> None:
         """Close the connection below."""

@@ -92,6 +92,21 @@ def test_what_is_packed_though_nobody_asked_for_that_is_unpacked(
     assert ((tmp_path / "got").read_bytes(), got.announced, got.bytes) == (LIST, None, len(LIST))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "aws-chunked", "identity", "none, utf-8"])
+def test_what_names_no_way_of_packing_packs_nothing(
+    provider: Provider, odd: Server, tmp_path: Path, encoding: str
+) -> None:
+    odd.encoding = encoding
+    assert [remote.id for remote in provider.page().batches] == ["b1"]
+    got = provider.download("f", tmp_path / "got")
+    assert ((tmp_path / "got").read_bytes(), got.announced) == (LIST, len(LIST))
+
+
+def test_what_is_packed_twice_is_unpacked_twice(provider: Provider, odd: Server) -> None:
+    odd.body, odd.encoding = gzip.compress(zlib.compress(LIST)), "deflate, Identity , GZIP"
+    assert [remote.id for remote in provider.page().batches] == ["b1"]
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "words"),
     [("gzip", gzip.compress(LIST)[:-9], "cut short"), ("gzip", LIST, "and is not"), ("br", LIST, "not asked for")],

@@ -14,6 +14,7 @@ import pytest
 
 from nura_cli.cli import csv_out
 from nura_cli.contract import Result
+from nura_cli.delivery.expressions import compiled
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.columns import columns, flat, picked
 from tests.conftest import Spool, cron_environment
@@ -76,6 +77,7 @@ def test_chosen_fields_are_json_lines_with_these_names_in_this_order(filled: Spo
         ("usage.keys(@)[0]", ["usage.keys(@)[0]"], ["input_tokens"]),
         ("row_error, json", ["row_error", "json"], ["", '{"section":"world"}']),
         ("@.key", ["@.key"], ["0"]),
+        ("sort_by([@], &key)[0].key", ["sort_by([@], &key)[0].key"], ["0"]),
     ],
 )
 def test_a_list_is_read_as_jmespath_reads_it(filled: Spool, fields: str, names: list[str], first: list[str]) -> None:
@@ -93,6 +95,8 @@ def test_a_list_is_read_as_jmespath_reads_it(filled: Spool, fields: str, names: 
         ("key,json.", "'json.' is not JMESPath: Expecting"),
         ("key,json.a b", "Parse error at column 7"),
         ("key,len(text)", "calls len(), and JMESPath has no such function"),
+        ("key,&text", "'&text' has an expression (&) where a value is meant"),
+        ("not_null(text, &key)", "where a value is meant"),
         ('key,"open', "cannot be read at its column 5: Unclosed"),
         ("key,key", "key is there twice"),
         ("{a: key, a: text}", "a is there twice"),
@@ -105,6 +109,14 @@ def test_a_bad_list_is_a_usage_error_that_says_where(fields: str, why: str) -> N
     with pytest.raises(UsageError) as caught:
         columns(fields)
     assert why in caught.value.message
+
+
+def test_an_answer_that_is_nested_too_deeply_is_no_value_of_an_expression() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        compiled("response.choices[0].index")({"response": {"choices": deep}})
 
 
 def test_a_bad_list_ends_the_command_with_2(filled: Spool) -> None:

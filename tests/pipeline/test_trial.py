@@ -17,6 +17,7 @@ from nura_cli.cli import build
 from nura_cli.errors import OnHold, UsageError
 from nura_cli.pipeline import trial
 from nura_cli.pipeline.report import Report
+from nura_cli.state.actions import Scope
 from tests.conftest import Spool
 from tests.end_to_end.test_command_line import NURA
 
@@ -170,6 +171,20 @@ def test_a_held_provider_gets_nothing_and_a_held_workload_is_tried(openai_spool:
     assert len(ledger(spool)) == 1
 
 
+@pytest.mark.parametrize(("scope", "name"), [("provider", "main"), ("workload", "echo")])
+def test_what_is_held_meanwhile_stops_what_is_not_sent_yet(openai_spool: Spool, scope: Scope, name: str) -> None:
+    spool = openai_spool
+    spool.fill(3)
+
+    def work(state: Any, config: Any, accounts: Any) -> Report:
+        job = trial.plan(state, config, accounts, "echo", trial.waiting(state, "echo", 3))
+        return trial.run(job, told=lambda one: spool.hold(name, scope=scope, why="too dear") and None)
+
+    report = spool._run(work)
+    assert (report.exit_code, len(report.result["trials"]), len(ledger(spool))) == (3, 1, 1)
+    assert "too dear" in report.problems[0].message
+
+
 def test_ready_lines_are_sent_as_they_are(spool: Spool) -> None:
     body = {"model": spool.model, "max_tokens": 50, "messages": [{"role": "user", "content": "record number 7"}]}
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
@@ -208,6 +223,8 @@ def test_it_is_said_before_what_it_may_cost_and_agreed_to(openai_spool: Spool) -
     assert "at most $0.0032 for what is answered: nothing was done (agree to it with --yes" in text
     code, text = invoke(spool, "-n", "--key", "1")
     assert (code, "1 request goes to main" in text, "Repeat: record number 1" in text) == (0, True, True)
+    spool.set(params={"max_tokens": 1000, "n": 50})
+    assert "at most $0.16 for what is answered" in invoke(spool)[1]
     spool.set(model="nobody-knows-it")
     assert "at a price that is not known" in invoke(spool)[1]
     assert (ledger(spool), spool.control.log()) == ([], [])

@@ -176,9 +176,12 @@ def test_what_is_held_meanwhile_stops_what_is_not_sent_yet(openai_spool: Spool, 
     spool = openai_spool
     spool.fill(3)
 
+    def hold(_: Any) -> None:
+        spool.hold(name, scope=scope, why="too dear")
+
     def work(state: Any, config: Any, accounts: Any) -> Report:
         job = trial.plan(state, config, accounts, "echo", trial.waiting(state, "echo", 3))
-        return trial.run(job, told=lambda one: spool.hold(name, scope=scope, why="too dear") and None)
+        return trial.run(job, told=hold)
 
     report = spool._run(work)
     assert (report.exit_code, len(report.result["trials"]), len(ledger(spool))) == (3, 1, 1)

@@ -60,6 +60,19 @@ def rows(url: str, query: str) -> Generator[bytes | Unread, None, None]:
         engine.dispose()
 
 
+def ask(url: str) -> None:
+    """Ask a database for a row of nothing, to see whether it answers.
+
+    Args:
+        url: a SQLAlchemy URL.
+
+    Raises:
+        ConfigError, DatabaseDown: as :func:`rows`.
+    """
+    with closing(rows(url, "SELECT 1")) as found:
+        next(found, None)
+
+
 def _lines(connection: "Connection", query: str) -> Iterator[bytes | Unread]:
     # A percent sign is the query's own: without parameters no driver looks for places to put them.
     options = {"stream_results": True, "max_row_buffer": PAGE, "no_parameters": True}

@@ -462,8 +462,8 @@ CREATE INDEX tasks_tried ON tasks (lane_id, attempts) WHERE status = 'pending' A
 ALTER TABLE answers ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
 """
 
-_SUMS = """spending (day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
-        output_tokens, cost, list_cost, unpriced)"""
+_SUMMED = """day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
+        output_tokens, cost, list_cost, unpriced"""
 _ADD = """ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, unanswered = unanswered + excluded.unanswered,
         input_tokens = CAST(input_tokens + excluded.input_tokens AS INTEGER),
         cached_input_tokens = CAST(cached_input_tokens + excluded.cached_input_tokens AS INTEGER),
@@ -520,14 +520,14 @@ CREATE TABLE spending (
 ) STRICT, WITHOUT ROWID;
 
 -- What stands in the ledger already, row by row: nothing is sorted, and memory stays flat.
-INSERT INTO @SUMS@
+INSERT INTO spending (@SUMMED@)
     SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 1, a.outcome <> 'answered', a.input_tokens,
         a.cached_input_tokens, 0, a.output_tokens, coalesce(a.cost, 0), coalesce(a.list_cost, 0), a.cost IS NULL
     FROM attempts a CROSS JOIN batches b ON b.id = a.batch_id WHERE b.sent_at IS NOT NULL AND a.outcome <> 'render'
     @ADD@;
 
 CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.outcome <> 'render' BEGIN
-    INSERT INTO @SUMS@
+    INSERT INTO spending (@SUMMED@)
     SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 1, new.outcome <> 'answered', new.input_tokens,
         new.cached_input_tokens, new.cache_write_tokens, new.output_tokens, coalesce(new.cost, 0), coalesce(new.list_cost, 0),
         new.cost IS NULL
@@ -536,24 +536,24 @@ CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.outcome <> 're
 END;
 
 CREATE TRIGGER attempts_corrected AFTER UPDATE ON attempts WHEN new.outcome <> 'render' BEGIN
-    INSERT INTO @SUMS@
+    INSERT INTO spending (@SUMMED@)
     SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 0, @CHANGE@
     FROM batches b WHERE b.id = new.batch_id AND b.sent_at IS NOT NULL
     @ADD@;
 END;
 
 CREATE TRIGGER trials_entered AFTER INSERT ON trials BEGIN
-    INSERT INTO @SUMS@ VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 1, new.outcome <> 'answered',
+    INSERT INTO spending (@SUMMED@) VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 1, new.outcome <> 'answered',
         new.input_tokens, new.cached_input_tokens, new.cache_write_tokens, new.output_tokens, coalesce(new.cost, 0),
         coalesce(new.list_cost, 0), new.cost IS NULL)
     @ADD@;
 END;
 
 CREATE TRIGGER trials_ended AFTER UPDATE ON trials BEGIN
-    INSERT INTO @SUMS@ VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 0, @CHANGE@)
+    INSERT INTO spending (@SUMMED@) VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 0, @CHANGE@)
     @ADD@;
 END;
-""".replace("@SUMS@", _SUMS)
+""".replace("@SUMMED@", _SUMMED)
     .replace("@ADD@", _ADD)
     .replace("@CHANGE@", _CHANGE)
 )

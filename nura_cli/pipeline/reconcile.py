@@ -24,15 +24,38 @@ from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, ResultLine, Spec, rejections
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import EX_OK, EX_PARTIAL, ConfigError, ProblemKind
-from nura_cli.pipeline import attention, backoff, blame, deliver, estimate, holding, plans, refusals, settle, spool
+from nura_cli.pipeline import (
+    aside,
+    attention,
+    backoff,
+    blame,
+    deliver,
+    estimate,
+    holding,
+    plans,
+    refusals,
+    settle,
+    spool,
+)
 from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
 from nura_cli.pipeline.report import Problem, Report, counted, ordinal
 from nura_cli.pipeline.run import Run, about
 from nura_cli.pricing import Prices
-from nura_cli.state import Connection, State, answers, batches, outbox, outcomes, runs, snapshots, standings, suspects
+from nura_cli.state import (
+    Connection,
+    State,
+    answers,
+    batches,
+    outbox,
+    outcomes,
+    runs,
+    snapshots,
+    standings,
+    suspects,
+    tasks,
+)
 from nura_cli.state.answers import Charge, Failure, Open, Settled
 from nura_cli.state.batches import Batch, Orphan
-from nura_cli.state.disk import on_disk
 from nura_cli.state.file import unforeseen
 from nura_cli.state.standings import Held, Standing
 from nura_cli.states import BatchStatus, Blame, ErrorKind, EventType, Excuse, TaskStatus
@@ -170,16 +193,17 @@ def _reconcile(job: Reconcile, batch: Batch, step: progress.Step) -> None:
         return
     settling = Settling(job, batch, list(paths.values()))
     for part, path in paths.items():
-        with on_disk(path), path.open("rb") as file:
+        with spool.opened(job.state, path) as file:
             for chunk in chunks(file):
                 settling.apply(chunk, all_answers=part == "output")
                 step.add(len(chunk))
                 job.state.yield_to_writers()
-    if batch.short_at is not None:
+    if batch.short_at is not None or settling.unsure():
         settling.report()
         with job.state.transaction() as db:
             why = "the answers that came are applied, the rest is looked for again"
-            batches.move(db, batch, BatchStatus.SUBMITTED, why)
+            short_at = job.clock() if batch.short_at is None else batch.short_at
+            batches.move(db, batch, BatchStatus.SUBMITTED, why, short_at=short_at)
         return
     settling.finish()
     _say_cancelled(job, batch)
@@ -291,6 +315,7 @@ class Settling:
         self._unread: Exception | None = None
         self._others: Others | None = None
         self._answered: frozenset[int] = frozenset()
+        self._nameless = False
 
     def apply(self, chunk: list[bytes], *, all_answers: bool) -> None:
         """Settle the tasks that a chunk of result lines is about.
@@ -372,7 +397,7 @@ class Settling:
     def _all_lines(self) -> Iterator[tuple[int, ResultLine]]:
         """Yield each of the batch's own lines, of all its files, with the task that it is about."""
         for path in self._paths:
-            with on_disk(path), path.open("rb") as file:
+            with spool.opened(self._job.state, path) as file:
                 for chunk in chunks(file):
                     for raw in chunk:
                         task_id, line = self._own(raw)
@@ -435,7 +460,8 @@ class Settling:
         """Return the task a line is about, if it is one of this batch's lines at all."""
         try:
             found = spool.read_line(line, self._dialect, self._batch.tag)
-        except ValueError:
+        except ValueError as error:
+            self._nameless |= isinstance(error, aside.Nameless)
             self._job.ignored["unreadable"] += 1
             return 0, None
         except Exception as error:  # noqa: BLE001 - whose line it is stays unknown: no task of the batch is missing for sure
@@ -487,6 +513,12 @@ class Settling:
             task.retry_of,
             excused,
         )
+
+    def unsure(self) -> bool:
+        """Return whether a task without a line may have been answered by one that is set aside and names nobody."""
+        if not self._nameless or self._batch.ending == Ending.CANCELLED:
+            return False
+        return tasks.outstanding(self._job.state.db, self._batch.id) > 0
 
     def finish(self) -> None:
         """Account for the tasks without a line, then make the batch final; not while a line of it is left as it is."""
@@ -608,7 +640,7 @@ class OrphanBill:
 
     def bill(self, path: Path) -> None:
         """Add the usage of each answered line of a file to the ledger."""
-        with on_disk(path), path.open("rb") as file:
+        with spool.opened(self._job.state, path) as file:
             for chunk in chunks(file):
                 billed = [line for raw in chunk if (line := self._line(raw))]
                 with self._job.state.transaction() as db:

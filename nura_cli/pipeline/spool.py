@@ -9,7 +9,9 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
@@ -245,8 +247,7 @@ def _last_line(file: BinaryIO) -> tuple[bytes, bytes]:
 
 
 def intact(path: Path, expected: File) -> bool:
-    """Return whether a spool file is still what was downloaded: its length and sha256. One the disk cannot read is not, nor is one
-    with a line that is too long: an earlier release left it, and fetched again it is set aside.
+    """Return whether a spool file is still what was downloaded: its length and sha256. One the disk cannot read is not.
 
     Raises:
         StateError: it may not be read, or the disk does not say.
@@ -256,12 +257,33 @@ def intact(path: Path, expected: File) -> bool:
             return False
         try:
             with path.open("rb") as file:
-                whole = hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
-                return whole and (expected.bytes <= aside.MOST_BYTES or not aside.too_long(file))
+                return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
             return False
+
+
+@contextmanager
+def opened(state: State, path: Path) -> Iterator[BinaryIO]:
+    """Open a spool file whose lines are to be read.
+
+    One that an earlier release left may have lines that are too long. They are set aside as in :func:`fetch`, and a copy without a
+    name is read: the file stays what was downloaded, which the provider may no longer have, however often a run is killed here.
+
+    Raises:
+        StateError: an ``OSError`` in the block; or there is no room for the copy.
+    """
+    with on_disk(path), path.open("rb") as file:
+        long = aside.too_long(file) if os.fstat(file.fileno()).st_size > aside.MOST_BYTES else []
+        if not long:
+            file.seek(0)
+            yield file
+            return
+        with TemporaryFile(dir=path.parent) as copy:
+            copy.writelines(_apart(file, long, state.aside / path.stem))
+            copy.seek(0)
+            yield copy
 
 
 def orphan_file(state: State, orphan: Orphan, part: str) -> Path:

@@ -113,7 +113,7 @@ class State:
 
     @property
     def results(self) -> Path:
-        """The folder of downloaded results: poll alone writes and sweeps it."""
+        """The folder of downloaded results: poll alone writes files here, and sweeps it."""
         return self._spool("results")
 
     @property
@@ -123,8 +123,8 @@ class State:
 
     @property
     def aside(self) -> Path:
-        """Where result lines are kept that are too long to be answers: poll alone writes here, and sweeps nothing but what it
-        left half written, for they were paid for.
+        """Where result lines are kept that are too long to be answers. poll sweeps nothing here but what was left half
+        written, for they were paid for.
         """
         return self._spool("aside")
 

@@ -135,20 +135,61 @@ def test_what_was_half_set_aside_by_a_killed_run_is_swept_and_nothing_else(spool
     assert kept(spool) == [file]
 
 
-def test_results_that_an_earlier_release_left_in_the_spool_are_fetched_again_for_a_long_line(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def left_by_an_earlier_release(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let results lie in the spool with a long line among them, which the provider then no longer has."""
     with monkeypatch.context() as before:
         before.setattr(aside, "MOST_BYTES", 1 << 27)
         sent(spool)
         spool.poll()
+    spool.control.fault("status", "download", status=404, times=-1)
+
+
+def test_results_that_an_earlier_release_left_in_the_spool_are_taken_apart_where_they_lie(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_an_earlier_release(spool, monkeypatch)
+    spool.poll()  # it sweeps the spool
     spool.reconcile()
-    assert spool.batches() == [(1, "submitted")]
-    spool.settle()
-    assert spool.counts()["completed"] == 2
+    assert spool.batches() == [(1, "reconciled")]
+    assert spool.counts() | {"completed": 2, "failed": 1} == spool.counts()
     (failed,) = spool.results(statuses=["failed"])
-    assert failed["error"]["code"] == "answer_too_large"
+    (file,) = kept(spool)
+    assert f"kept whole in {file}" in failed["error"]["message"]
+    assert LONG in json.dumps(json.loads(file.read_bytes()))
+    spool.check()
+
+
+def test_a_run_killed_while_it_takes_them_apart_is_done_again(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_by_an_earlier_release(spool, monkeypatch)
+
+    def killed(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as before:
+        before.setattr(aside, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            spool.reconcile()
+    spool.poll()
+    spool.reconcile()
+    assert spool.counts() | {"completed": 2, "failed": 1} == spool.counts()
+    assert len(kept(spool)) == 1
+
+
+def test_where_a_long_line_in_them_names_no_request_nothing_is_sent_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.control.fault("renamed", match="record number 1")
+    left_by_an_earlier_release(spool, monkeypatch)
+    for _ in range(30):
+        spool.reconcile()
+        spool.clock.advance(3600)
+        spool.dispatch()
+        spool.poll()
+    assert spool.counts()["completed"] == 2
+    assert len(kept(spool)) == 1
     assert spool.control.billing()["requests"] == 3
+    (need,) = spool.status()["attention"]
+    assert "nura resolve" in need["hint"]
 
 
 RESULTS = [json.dumps({"custom_id": f"tag-{n}", "a": 'x {"} \\" ' * 300}).encode() for n in range(9)]

@@ -332,6 +332,7 @@ class Home(NamedTuple):
         lines: what the files hold of the batch's own lines.
         lacks: what could not be had, in words, or None.
         answers: whether that may have been answers, and not only the lines of requests that failed.
+        alone: the provider says that the batch has ended when asked after it by itself, and not on a list only.
     """
 
     parts: dict[str, str]
@@ -339,6 +340,7 @@ class Home(NamedTuple):
     lines: spool.Lines
     lacks: str | None = None
     answers: bool = False
+    alone: bool = False
 
     def missing(self, batch: Batch) -> int:
         """Return how many of a batch's requests have no line."""
@@ -393,7 +395,7 @@ def _asked_otherwise(
 
     The larger of two counts is believed: it may have been paid for.
     """
-    others = _told_otherwise(provider, remote)
+    others, alone = _told_otherwise(provider, remote)
     known = [one.completed for one in (remote, *others)] + ([batch.completed] if waiting.amiss(batch) else [])
     most = max((n for n in known if n is not None), default=None)
     for other in others:
@@ -401,7 +403,7 @@ def _asked_otherwise(
             again = _fetched(job, provider, batch, other)
             remote, home = (remote, home) if again.lacks else (other, again)
     by_itself = next((one for one in others if one.ending is not None), remote)
-    return remote._replace(completed=most, ending=by_itself.ending), home
+    return remote._replace(completed=most, ending=by_itself.ending), home._replace(alone=alone)
 
 
 def _fetched(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch) -> Home:
@@ -452,9 +454,9 @@ def _unnamed(remote: RemoteBatch) -> str | None:
     return "names no results at all" if not remote.parts else None
 
 
-def _told_otherwise(provider: Provider, remote: RemoteBatch) -> list[RemoteBatch]:
+def _told_otherwise(provider: Provider, remote: RemoteBatch) -> tuple[list[RemoteBatch], bool]:
     """Return an ended batch as the provider tells it when asked after it alone, and on the newest page of its list: the two
-    can disagree (litellm#36049).
+    can disagree (litellm#36049). Also return whether it is told alone.
 
     Raises:
         ProviderError: it cannot be asked after by itself now, or is said to be running then: nothing is believed missing.
@@ -467,15 +469,17 @@ def _told_otherwise(provider: Provider, remote: RemoteBatch) -> list[RemoteBatch
         raise Unreachable(
             f"{remote.id}: the list says {remote.status}, and {alone[0].status} when it is asked after by itself"
         )
+    ended = [one for one in alone if one.phase is Phase.ENDED]
+    told_alone = bool(ended)
     with suppress(ProviderError):
-        alone += [one for one in provider.page().batches if one.id == remote.id]
-    return [one for one in alone if one.phase is Phase.ENDED]
+        ended += [one for one in provider.page().batches if one.id == remote.id and one.phase is Phase.ENDED]
+    return ended, told_alone
 
 
 def _lacking(job: Poll, provider: Provider, batch: Batch, remote: RemoteBatch, home: Home) -> Batch:
     """Decide about an ended batch of which something cannot be had: not on one look, and never by sending it again."""
     without_files = not remote.parts
-    if without_files and remote.ending is Ending.CANCELLED and remote.completed == 0:
+    if without_files and home.alone and remote.ending is Ending.CANCELLED and remote.completed == 0:
         return _completed(job, batch, remote, _NOTHING)
     why = f"{batch.provider} {home.lacks}"
     if _missed_for(job, provider, batch, why) > 0:
@@ -577,11 +581,20 @@ def _still_short(batch: Batch, why: str) -> Incomplete:
 
 
 def _completed(
-    job: Poll, batch: Batch, remote: RemoteBatch, home: Home, *, faults: str | None = None, short_at: int | None = None
+    job: Poll,
+    batch: Batch,
+    remote: RemoteBatch,
+    home: Home,
+    *,
+    faults: str | None = None,
+    short_at: int | None = None,
+    followed: bool = False,
 ) -> Batch:
-    """Note that what a batch has is home; reconcile goes on from there."""
+    """Note that what a batch has is home, and whether it is ``followed`` all the same; reconcile goes on from there."""
     now = job.clock()
     with job.state.transaction() as db:
+        if followed:
+            batches.add_orphan(db, Orphan(batch.provider, str(batch.remote_id), batch.id, now))
         route = runs.route(db, batch.provider, batch.endpoint, batch.model)
         if faults is None and home.lines.answered:
             runs.learn(db, backoff.after_success(route, batch.requests))
@@ -618,7 +631,31 @@ def _not_by_itself(job: Poll, provider: Provider, batch: Batch, error: NotFound)
     if job.clock() - waiting.sent(batch) > waiting.SETTLING_SECONDS:
         text = f"{provider.name} lists batches that it does not find one by one (HTTP {error.http_status}); its list is gone by"
         job.note(Problem(ProblemKind.PROVIDER, text, 0, provider=provider.name, about="one by one"))
-    _see(job, provider, batch, listed, alone=True)
+    _see_listed(job, provider, batch, listed)
+
+
+def _see_listed(job: Poll, provider: Provider, batch: Batch, listed: RemoteBatch) -> None:
+    """Note what only a list says of a batch. That it was refused would have all of it sent again, and lists can be wrong: that
+    takes a second look, and the batch is followed from then on.
+
+    Raises:
+        NotFound: it is said to be refused, for less than a quarter of an hour.
+        OnHold: its requests were seen taken before.
+    """
+    if listed.phase is not Phase.REFUSED:
+        _see(job, provider, batch, listed, alone=True)
+        return
+    job.checked += 1
+    _pass_wish_on(job, provider, batch)
+    why = f"{batch.provider} says {listed.status} on its list, and does not find it by itself"
+    if _missed_for(job, provider, batch, why) > 0:
+        raise NotFound(f"batch {batch.id}: {why}", hint="it is looked for again in 15 minutes")
+    if batch.validated_at is not None or batch.completed or batch.answered or batch.short_at is not None:
+        raise _hold(job, batch, f"{why}; its requests were taken before")
+    job.moved[batch.id] = _completed(
+        job, batch, listed, _NOTHING, faults=stored_rejections(listed.faults), followed=True
+    )
+    job.worked = True
 
 
 def _on_list(job: Poll, provider: Provider) -> shown.Shown:
@@ -635,13 +672,13 @@ def _not_found(job: Poll, provider: Provider, batch: Batch) -> None:
     if not waiting.overdue(batch, now):
         if not 0 <= now - waiting.sent(batch) <= waiting.SETTLING_SECONDS:
             if (other := _other_name(job, provider, batch)) is not None:
-                _see(job, provider, other[0], other[1])
+                _see_listed(job, provider, *other)
                 return
             text = f"batch {batch.id}: {batch.provider} does not know {batch.remote_id}, and is asked again"
             raise NotFound(text + _on_list(job, provider).lacks())
         return
     if (other := _other_name(job, provider, batch)) is not None:
-        _see(job, provider, other[0], other[1])
+        _see_listed(job, provider, *other)
         return
     why = f"its time is over, and {batch.provider} no longer knows it"
     sure = job.accounts.resends_lost(batch.provider) or batch.cancel_at is not None
@@ -759,7 +796,8 @@ def _follow(job: Poll, orphan: Orphan) -> None:
 
 
 def _told(job: Poll, provider: Provider, orphan: Orphan) -> RemoteBatch:
-    """Return an orphan as its provider tells it, by itself or on its list; one that neither tells is cancelled unseen.
+    """Return an orphan as its provider tells it, by itself or on its list; one that neither tells is cancelled unseen. What only
+    a list says to have ended with nothing may be at work, and counts as running for a day.
 
     Raises:
         NotFound: it is on neither.
@@ -774,7 +812,8 @@ def _told(job: Poll, provider: Provider, orphan: Orphan) -> RemoteBatch:
     if isinstance(problem, NotFound):
         listed = _on_list(job, provider)
         if (remote := listed.batches.get(orphan.remote_id)) is not None:
-            return remote
+            unsure = not remote.parts and job.clock() - orphan.found_at < ORPHAN_MISSED
+            return remote._replace(phase=Phase.RUNNING) if unsure else remote
         problem = Unreachable(problem.message + listed.lacks()) if listed.doubt else problem
     with suppress(ProviderError, KeyRefused):
         provider.cancel(orphan.remote_id)

@@ -78,7 +78,8 @@ comes from a server whose clock is ``seconds`` (3600) ahead: its Date, and the c
 ``slow_files`` (an uploaded file is ``word`` (pending) for ``seconds`` (60), and no batch can be made of it, then it is
 processed, or, with ``ends``, what that says), ``elsewhere`` (results are downloaded from a ``host``, other or same, to which a
 302 leads; the other one refuses whoever brings a key; with ``again`` it leads on), ``shuffled`` (results come in another order
-each time), ``other_status`` (a batch's is always this ``word`` (sealed)), ``wants_header`` (requests without a header ``name`` of this ``value`` are refused with 400), ``echo_key`` (error messages, also
+each time), ``other_status`` (a batch's is always this ``word`` (sealed); ``where`` it is so: all, or list (there only)),
+``wants_header`` (requests without a header ``name`` of this ``value`` are refused with 400), ``echo_key`` (error messages, also
 those of rows and of refused batches, tell the key that was sent; result files keep it so).
 """
 
@@ -203,7 +204,7 @@ _OPTIONS: dict[str, set[str]] = {
     "skew": {"seconds"},
     "slow_files": {"seconds", "word", "ends"},
     "elsewhere": {"host", "again"},
-    "other_status": {"word"},
+    "other_status": {"word", "where"},
     "wants_header": {"name", "value"},
 }
 _FRAMINGS = ("length", "chunked", "close")
@@ -218,6 +219,7 @@ _CHOICES = {
     ("refuse", "errors"): ("list", "null", "string", "dict", "strings", "data_strings", "in_words"),
     ("refuse", "at"): ("check", "create"),
     ("times", "form"): ("ms", "far", "text", "iso"),
+    ("other_status", "where"): ("all", "list"),
     ("list_files", "where"): ("list", "retrieve", "wrong_list"),
     ("create_shape", "shape"): ("batch_id", "no_id", "empty", "wrapped", "known"),
     ("list_shape", "shape"): ("batches", "value", "null", "array", "object", "error", "no_ids"),

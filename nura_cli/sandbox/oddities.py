@@ -82,7 +82,7 @@ def _batch(batch: dict[str, Any], quirks: Quirks, *, listed: bool) -> dict[str, 
             batch = {**batch, **{name: f"{batch[name]}-none" for name in _RESULTS if batch.get(name)}}
         elif where == ("retrieve" if listed else "list"):
             batch = {**batch, **{name: None for name in _RESULTS if name in batch}}
-    if "other_status" in quirks:
+    if "other_status" in quirks and (listed or faults.choice(quirks["other_status"], "where") == "all"):
         name = "status" if "status" in batch else "processing_status"
         batch = {**batch, name: quirks["other_status"].get("word", "sealed")}
     if "times" in quirks:

@@ -98,6 +98,82 @@ def test_without_single_batches_the_list_is_gone_by(spool: Spool, status: int, b
     assert spool.control.billing()["accepted"] == batches
 
 
+def hearsay(spool: Spool, word: str, status: int, times: int = -1) -> None:
+    """Send a batch that works for two hours, and that only a list tells of, in this word."""
+    spool.control.settings(delay=2 * HOUR)
+    spool.fill(3)
+    spool.dispatch()
+    spool.control.fault("status", "retrieve", status=status, times=times)
+    spool.control.fault("other_status", word=word, where="list")
+
+
+@pytest.mark.parametrize("word", ["failed", "cancelled"])
+@pytest.mark.parametrize("status", ABSENT)
+def test_what_only_a_list_says_to_have_come_to_nothing_is_not_believed_on_one_look(
+    openai_spool: Spool, status: int, word: str
+) -> None:
+    spool = openai_spool
+    hearsay(spool, word, status)
+    for seconds in (1, 60, 300):  # not a quarter of an hour, however many looks
+        spool.clock.advance(seconds)
+        assert "it is looked for again" in said(spool.poll())
+        spool.reconcile()
+        assert spool.batches() == [(1, "submitted")]
+    spool.control.clear()
+    spool.settle()
+    assert (spool.control.billing()["accepted"], spool.counts()["completed"]) == (1, 3)
+
+
+def test_a_batch_that_passes_for_unknown_once_is_asked_after_by_itself_again(openai_spool: Spool) -> None:
+    spool = openai_spool
+    hearsay(spool, "failed", 404, times=1)
+    spool.poll()
+    spool.clock.advance(QUARTER)
+    assert spool.poll().problems == []
+    assert spool.batches() == [(1, "submitted")]
+
+
+def test_what_was_taken_for_refused_by_a_list_is_followed(openai_spool: Spool) -> None:
+    spool = openai_spool
+    hearsay(spool, "failed", 405)
+    spool.poll()
+    spool.clock.advance(QUARTER)
+    for _ in range(2):
+        spool.poll()
+        spool.reconcile()
+    assert spool.batches() == [(1, "failed")]
+    assert spool.counts()["pending"] == 3
+    assert [row["status"] for row in spool.control.log() if row["route"] == "cancel"][:1] == [200]
+    spool.control.clear()
+    spool.settle()
+    assert spool.counts()["completed"] == 3
+    spool.poll()
+    spool.reconcile()
+    assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0,)]
+
+
+def test_what_was_seen_taken_is_not_refused_by_a_list(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=20 * HOUR)
+    spool.fill(3)
+    spool.dispatch()
+    spool.clock.advance(HOUR)
+    spool.poll()
+    assert spool.rows("SELECT validated_at IS NOT NULL FROM batches") == [(1,)]
+    hidden = [spool.control.fault("status", "retrieve", status=404, times=-1)]
+    hidden += [spool.control.fault("other_status", word="failed", where="list")]
+    for _ in range(3):
+        spool.poll()
+        spool.clock.advance(QUARTER)
+    (need,) = spool.status()["attention"]
+    assert "says failed on its list" in need["message"]
+    assert "nura resolve 1" in need["hint"]
+    for fault in hidden:
+        spool.control.clear(fault)
+    spool.settle()
+    assert (spool.control.billing()["accepted"], spool.counts()["completed"]) == (1, 3)
+
+
 def test_a_person_adopts_without_single_batches_too(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.providers["main"] = spool.provider(on_unconfirmed="hold")

@@ -53,7 +53,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
 def configured(folder: Path, url: str, hook: str) -> None:
     """Write the tutorial's configuration and its program, with the URL and a webhook put in."""
     document, script = (
-        re.findall(rf"\$ cat > {name} <<'END'\n(.*?)\nEND", BLOCKS[1], re.DOTALL)[0] for name in ("nura.yaml", "told")
+        re.findall(rf"\$ cat > {name} <<'END'\n(.*?)\nEND", BLOCKS["tutorial"], re.DOTALL)[0]
+        for name in ("nura.yaml", "told")
     )
     told = "command: [./told]}"
     webhook = f"{told}\n      - {{types: [task.completed, task.failed], webhook: '{hook}', secret_file: hook.key}}"

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+BLOCKS = dict(
+    zip(("tour", "steps", "tutorial", "month"), re.findall(r"```console\n(.*?)```", README, re.DOTALL), strict=True)
+)
+"""What the README shows on a terminal, by what it is."""
 
 
 def steps(block: str) -> list[tuple[str, str]]:
@@ -51,10 +54,7 @@ def steady(text: str) -> str:
 
 @pytest.mark.parametrize(
     "block",
-    [
-        pytest.param(block, id=name, marks=pytest.mark.long if name == "month" else ())
-        for block, name in zip(BLOCKS, ("tour", "steps", "tutorial", "month"), strict=True)
-    ],
+    [pytest.param(block, id=name, marks=pytest.mark.long if name == "month" else ()) for name, block in BLOCKS.items()],
 )
 def test_what_it_shows_is_what_really_happens(tmp_path: Path, block: str) -> None:
     env = {**os.environ, "PATH": f"{NURA.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}

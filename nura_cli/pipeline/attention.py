@@ -125,12 +125,16 @@ def about(under_way: Iterable[Batch], now: int) -> list[Need]:
                 f"batch {batch.id}: its results {going}",
                 f"nura {_WAITS_FOR[batch.status]}",
             )
-        elif uploads.refused_before(batch) and batch.cancel_at is None:  # named by not_ready
-            continue
-        elif batch.status is BatchStatus.SUBMITTING and now - (batch.sent_at or sent) > _UNSETTLED:
-            message = f"batch {batch.id}: whether it arrived at {batch.provider} is not known yet"
+        elif _unconfirmed(batch, now):
+            refused = f"; its create was refused: {batch.reason}" if batch.reason else ""
+            message = f"batch {batch.id}: whether it arrived at {batch.provider} is not known yet{refused}"
             note(NeedKind.UNCONFIRMED, batch, message, f"nura dispatch -v; or, to decide yourself, {decide}")
     return found
+
+
+def _unconfirmed(batch: Batch, now: int) -> bool:
+    """Return whether dispatch should long have found out what became of a create; one that was refused is sent again by then."""
+    return batch.status is BatchStatus.SUBMITTING and now - (batch.sent_at or batch.created_at) > _UNSETTLED
 
 
 def held(holds: Iterable[Hold]) -> list[Need]:
@@ -185,7 +189,9 @@ def not_cancelled(under_way: Iterable[Batch], now: int) -> list[Need]:
 
 
 def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
-    """Return the batches that have waited for their request file for an hour, as what needs a person."""
+    """Return the batches that have waited for their request file for an hour, as what needs a person. One whose create was refused,
+    and not sent again since, is named by :func:`about`.
+    """
     return [
         Need(
             NeedKind.UPLOAD_PENDING,
@@ -197,7 +203,7 @@ def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
         )
         for batch in under_way
         if batch.status is BatchStatus.UPLOADED or (uploads.refused_before(batch) and batch.held is None)
-        if uploads.age(batch, now) > _UNSETTLED and batch.cancel_at is None
+        if uploads.age(batch, now) > _UNSETTLED and batch.cancel_at is None and not _unconfirmed(batch, now)
     ]
 
 

@@ -316,6 +316,34 @@ def test_a_service_that_never_showed_ours_is_believed_when_it_refuses(tmp_path: 
     assert spool.control.billing()["requests"] == 3
 
 
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize("give_up", [True, False])
+def test_a_create_that_came_too_early_where_its_provider_left_is_for_a_person(
+    openai_spool: Spool, give_up: bool, moved: bool
+) -> None:
+    spool = openai_spool
+    spool.fill(3)
+    spool.control.fault("status", "create", status=400, message="The file is still processing.")
+    spool.dispatch()
+    name = "main" if moved else "next"
+    spool.providers = {name: spool.provider(**({"organization": "org-other"} if moved else {}))}
+    spool.workloads["echo"] = spool.workload(provider=name)
+    spool.write_config()
+    spool.clock.advance(HOUR + 60)
+    for _ in range(2):
+        spool.dispatch()
+        (need,) = spool.status()["attention"]
+        assert need["kind"] == "unconfirmed"
+        assert "still processing" in need["message"]
+        assert "nura resolve 1 --resend" in need["hint"]
+    spool.resolve("1", give_up=give_up)
+    assert spool.batches() == [(1, "failed")]
+    assert not any(need["kind"] == "unconfirmed" for need in spool.status()["attention"])
+    spool.settle()
+    assert (spool.counts()["completed"], spool.counts()["failed"]) == ((0, 3) if give_up else (3, 0))
+
+
 def test_what_is_cancelled_after_a_create_that_came_too_early_is_looked_for_first(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.control.settings(delay=2 * HOUR)

@@ -839,22 +839,53 @@ def _clean_up(job: Poll) -> None:
 
 
 def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
-    """Delete at a provider what it keeps of batches, uploads without an answer included; note each that is gone."""
-    nameless = [batch for batch in due if batch.remote_id is None and batch.input_file_id is None and batch.requests]
-    orphans = find_uploads(provider, nameless) if nameless and provider.dialect.uploads else {}
-    for batch in due:
+    """Delete at a provider what it keeps of batches, uploads without an answer included; note each that is gone.
+
+    Where the oldest and the newest cannot be deleted (405), nothing else is tried in this run.
+    """
+    orphans, due = _uploads_of(job, provider, due)
+    lacking: list[ProviderError] = []
+    deleted = False
+    for batch in [*due[:1], *reversed(due[1:])]:
+        file_id = batch.input_file_id or orphans.get(batch.tag)
         try:
-            _delete_one(provider, batch, batch.input_file_id or orphans.get(batch.tag))
+            _delete_one(provider, batch, file_id)
+            deleted = deleted or (batch.remote_id or file_id) is not None
         except ProviderError as error:
             if not error.answered:
                 raise
-            job.fail(error, **about(batch))
             if error.endpoint_may_lack:
-                return  # nothing else would be deleted in this run either
+                lacking.append(error)
+                if len(lacking) > 1 and not deleted:
+                    break
+                continue
+            job.fail(error, **about(batch))
             if not isinstance(error, Refused):
                 continue  # a certain no would be said by every run: what is left there stays
         with job.state.transaction() as db:
             batches.clean(db, batch)
+    if lacking:
+        left, hint = (len(lacking), "it is tried again by every poll") if deleted else (len(due), lacking[0].hint)
+        _say_left(job, provider, lacking[0], left, hint)
+
+
+def _uploads_of(job: Poll, provider: Provider, due: Sequence[Batch]) -> tuple[dict[str, str], Sequence[Batch]]:
+    """Return uploads without an answer, by tag, and the batches due without those of which nobody can tell: uploads are not listed."""
+    nameless = [batch for batch in due if batch.remote_id is None and batch.input_file_id is None and batch.requests]
+    try:
+        return find_uploads(provider, nameless) if nameless and provider.dialect.uploads else {}, due
+    except ProviderError as error:
+        if not (error.endpoint_may_lack or isinstance(error, NotFound)):
+            raise
+        hint = "if it stays so, their uploads cannot be found there: set cleanup_after: never"
+        _say_left(job, provider, error, len(nameless), hint)
+        return {}, [batch for batch in due if batch not in nameless]
+
+
+def _say_left(job: Poll, provider: Provider, error: ProviderError, left: int, hint: str | None) -> None:
+    """Say that a provider has no way to delete what is due: that lasts, and keeps nothing from coming home."""
+    text = f"{error.message}; what it keeps of {counted(left, 'batch', 'batches')} is left there"
+    job.note(Problem(ProblemKind.PROVIDER, text, 0, hint, provider=provider.name, about="deleting"))
 
 
 def _delete_one(provider: Provider, batch: Batch, file_id: str | None) -> None:

@@ -55,10 +55,51 @@ def test_what_is_refused_is_not_deleted_and_is_asked_for_again(spool: Spool, sta
     spool.settle()
     refused = spool.control.fault("status", "delete", status=status, times=-1)
     spool.clock.advance(2 * 3600)
-    said = spool.poll().problems[0]
-    assert [row["route"] for row in spool.control.log()].count("delete") == 1  # once a run, however much is due
+    report = spool.poll()
+    (said,) = report.problems
+    assert (report.exit_code, said.lasting) == (0, True)  # one line each `remind`
+    assert [row["route"] for row in spool.control.log()].count("delete") == 2  # in a run, however much is due
     assert f"HTTP {status}" in said.message
+    assert "3 batches" in said.message
     assert "cleanup_after: never" in str(said.hint)
     spool.control.clear(refused)
     assert spool.poll().problems == []
     assert (spool.control.files() if spool.protocol == "openai" else spool.control.batches()) == []
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_what_cannot_be_deleted_of_one_batch_keeps_no_other(spool: Spool, status: int) -> None:
+    spool.providers["main"] = spool.provider(cleanup_after="1h", limits={"requests": 1})
+    spool.write_config()
+    spool.fill(3)
+    spool.settle()
+    spool.control.fault("status", "delete", status=status, times=1)
+    spool.clock.advance(2 * 3600)
+    report = spool.poll()
+    assert (report.exit_code, len(report.problems)) == (0, 1)
+    assert "1 batch " in report.problems[0].message
+    assert "never" not in str(report.problems[0].hint)
+    assert spool.rows("SELECT id FROM batches WHERE cleaned_at IS NULL") == [(1,)]
+    assert spool.poll().problems == []
+    assert (spool.control.files() if spool.protocol == "openai" else spool.control.batches()) == []
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_where_uploads_are_not_listed_all_else_is_deleted(openai_spool: Spool, status: int) -> None:
+    spool = openai_spool
+    spool.providers["main"] = spool.provider(cleanup_after="7d")
+    spool.write_config()
+    spool.fill(2)
+    spool.control.fault("drop_after", "upload")
+    spool.dispatch()
+    (orphan,) = kept(spool)
+    spool.settle()
+    gone = spool.control.fault("status", "files", status=status, times=-1)
+    spool.clock.advance(8 * 86400)
+    report = spool.poll()
+    assert (report.exit_code, len(report.problems)) == (0, 1)
+    assert f"HTTP {status}" in report.problems[0].message
+    assert kept(spool) == [orphan]
+    spool.control.clear(gone)
+    spool.poll()
+    assert kept(spool) == []

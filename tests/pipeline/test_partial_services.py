@@ -152,6 +152,23 @@ def test_what_was_taken_for_refused_by_a_list_is_followed(openai_spool: Spool) -
     assert spool.rows("SELECT count(*) FROM strays WHERE counted_at IS NULL") == [(0,)]
 
 
+def test_what_a_batch_cost_that_a_list_called_refused_is_counted(openai_spool: Spool) -> None:
+    spool = openai_spool
+    hearsay(spool, "failed", 405)
+    spool.control.fault("status", "cancel", status=405, times=-1)
+    spool.poll()
+    spool.clock.advance(QUARTER)
+    spool.poll()
+    spool.reconcile()
+    spool.control.clear()
+    spool.clock.advance(2 * HOUR)
+    spool.poll()
+    spool.reconcile()
+    assert spool.rows("SELECT outcome, count(*) FROM attempts WHERE cost > 0") == [("late", 3)]
+    spool.settle()
+    assert (spool.control.billing()["requests"], spool.counts()["completed"]) == (6, 3)
+
+
 def test_what_was_seen_taken_is_not_refused_by_a_list(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.control.settings(delay=20 * HOUR)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nura_cli.clock import rfc3339, span
-from nura_cli.pipeline import holding, plans, symptoms, uploads, waiting
+from nura_cli.pipeline import holding, plans, symptoms, waiting
 from nura_cli.pipeline.person import Need
 from nura_cli.pipeline.report import counted
 from nura_cli.state import State, actions, batches, disk, outbox, tasks
@@ -202,8 +202,8 @@ def not_ready(under_way: Iterable[Batch], now: int) -> list[Need]:
             batch.provider,
         )
         for batch in under_way
-        if batch.status is BatchStatus.UPLOADED or (uploads.refused_before(batch) and batch.held is None)
-        if uploads.age(batch, now) > _UNSETTLED and batch.cancel_at is None and not _unconfirmed(batch, now)
+        if batch.status is BatchStatus.UPLOADED or (waiting.refused_before(batch) and batch.held is None)
+        if waiting.age(batch, now) > _UNSETTLED and batch.cancel_at is None and not _unconfirmed(batch, now)
     ]
 
 

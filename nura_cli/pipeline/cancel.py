@@ -20,11 +20,12 @@ from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import ConfigError, KeyRefused, ProviderError, StateError, UsageError
-from nura_cli.pipeline import plans, settle, uploads, wishes
+from nura_cli.pipeline import plans, settle, wishes
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.estimate import estimate, prices_of
 from nura_cli.pipeline.report import Report, batch_dict, counted
 from nura_cli.pipeline.run import ProviderRun, about
+from nura_cli.pipeline.waiting import refused_before
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, actions, answers, batches, locks, outbox, tasks
 from nura_cli.state.batches import Batch
@@ -212,7 +213,7 @@ def _undo(job: Cancel, chosen: Sequence[Batch]) -> None:
     try:
         with locks.lock(job.state.lock_path("dispatch"), job.state.clock()):
             for batch in _now(job, chosen, *_UNSENT):
-                if uploads.refused_before(batch):  # dispatch looks for its create first
+                if refused_before(batch):  # dispatch looks for its create first
                     continue
                 plan, n = plans.plan_of(job.config, batch.workload), tasks.outstanding(job.state.db, batch.id)
                 settle.give_back(job.state, batch, plan, str(batch.cancel_why))

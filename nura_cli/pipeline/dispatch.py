@@ -47,6 +47,7 @@ from nura_cli.pipeline import (
     spool,
     targets,
     uploads,
+    waiting,
     wishes,
 )
 from nura_cli.pipeline.accounts import Accounts
@@ -348,7 +349,7 @@ def _from_file(job: Dispatch, batch: Batch, provider: Provider) -> Sent:
 
 def _left_waiting(job: Dispatch, batch: Batch) -> Sent:
     """Leave a batch whose file is not ready to the next run; say so once that has lasted, in the provider's words."""
-    if uploads.age(batch, job.clock()) >= uploads.LONG_SECONDS:
+    if waiting.age(batch, job.clock()) >= waiting.UNREADY_LONG_SECONDS:
         message = f"batch {batch.id}: its request file, {batch.input_file_id}, is not ready at {batch.provider}"
         said = f": {batch.reason}" if batch.reason else ""
         job.fail(

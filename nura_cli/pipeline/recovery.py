@@ -33,7 +33,7 @@ from nura_cli.pipeline import search, settle, uploads, wishes
 from nura_cli.pipeline.plans import plan_of
 from nura_cli.pipeline.report import counted
 from nura_cli.pipeline.run import ProviderRun, about
-from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
+from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in, refused_before
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches, standings, tasks
 from nura_cli.state.answers import Failure
@@ -121,7 +121,7 @@ def unproven(run: ProviderRun) -> set[str]:
     """
     accounts, db = run.accounts, run.state.db
     submitting = batches.under_way(db, BatchStatus.SUBMITTING)
-    doubtful = {batch.address for batch in submitting if not uploads.refused_before(batch)}
+    doubtful = {batch.address for batch in submitting if not refused_before(batch)}
     silent = [address for address in doubtful if not batches.shows_ours(db, address)]
     names = {name for address in silent for name in accounts.at(address)}
     return {name for name in names if not accounts.own(name)}
@@ -165,7 +165,7 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
             strangers.append(remote.id)
         elif batch.status is BatchStatus.FAILED and batch.remote_id is None:
             _set_aside(state, provider, batch, [remote], state.clock())
-        elif uploads.refused_before(batch) and batch.status is BatchStatus.UPLOADED:
+        elif refused_before(batch) and batch.status is BatchStatus.UPLOADED:
             raise ProviderError(
                 f"batch {batch.id}: its create was refused, and arrived after all: {remote.id}",
                 hint="the next dispatch takes it",
@@ -230,7 +230,7 @@ def _resolve(run: ProviderRun, batch: Batch) -> None:
         with state.transaction() as db:
             batch = batches.note(db, batch, marker=seen._replace(over=scan.date).in_json())
     found = identify(state, provider, batch, scan.batches)
-    refused = uploads.refused_before(batch)  # then the provider has said that it is absent, and the list bears that out
+    refused = refused_before(batch)  # then the provider has said that it is absent, and the list bears that out
     may_be = [*found.ours, *found.undecided]
     sure = batch.cancel_at is not None or (refused and not may_be)  # what is to be cancelled is never sent again
     if not accounts.adopts(batch.provider) and not sure:

@@ -13,7 +13,14 @@ from collections.abc import Callable
 
 from nura_cli.dialects import topics, vendors
 from nura_cli.errors import NotFound, ProviderError, RateLimited, Refused, Rejection
-from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in
+from nura_cli.pipeline.waiting import (
+    SETTLING_SECONDS,
+    UNREADY_LONG_SECONDS,
+    UNREADY_MOST_SECONDS,
+    age,
+    believed_in,
+    refused_before,
+)
 from nura_cli.providers.base import Provider
 from nura_cli.state import State, batches
 from nura_cli.state.batches import Batch
@@ -23,10 +30,6 @@ WAIT_SECONDS = 45.0
 """How long one run waits for files, all together."""
 _PAUSES = (0.5, 8.0)
 """Seconds between two looks at a file: at first, and at most."""
-LONG_SECONDS = 3600
-"""After so long it is said that a file is not ready, and a create is tried whatever is said of the file."""
-MOST_SECONDS = 24 * 3600
-"""After so long a create that is refused is refused, whatever the file is waiting for."""
 
 
 class Patience:
@@ -51,19 +54,13 @@ class Patience:
         return True
 
 
-def age(batch: Batch, now: int) -> int:
-    """Return how many seconds ago a batch was begun; one that was begun well ahead of now, by a wrong clock, is old."""
-    ahead = batch.created_at - now
-    return MOST_SECONDS if ahead > LONG_SECONDS else max(0, -ahead)
-
-
 def waits(provider: Provider, batch: Batch, now: int) -> bool:
     """Return whether a batch is to wait for its file, as the provider tells of it.
 
     Raises:
         Refused: the file could not be processed.
     """
-    return provider.processed(str(batch.input_file_id)) is False and age(batch, now) < LONG_SECONDS
+    return provider.processed(str(batch.input_file_id)) is False and age(batch, now) < UNREADY_LONG_SECONDS
 
 
 def refused_for_now(provider: Provider, batch: Batch, error: ProviderError, now: int) -> bool:
@@ -75,7 +72,7 @@ def refused_for_now(provider: Provider, batch: Batch, error: ProviderError, now:
     """
     if not isinstance(error, Refused) or isinstance(error, RateLimited | NotFound) or batch.input_file_id is None:
         return False
-    if age(batch, now) >= MOST_SECONDS or (said := _said(batch, error)) is False:
+    if age(batch, now) >= UNREADY_MOST_SECONDS or (said := _said(batch, error)) is False:
         return False
     try:
         ready = provider.processed(batch.input_file_id)
@@ -103,11 +100,6 @@ def note_refused(state: State, batch: Batch, error: Refused) -> Batch:
         return batches.note(
             db, batch, reason=error.message, absent_at=batch.sent_at or here, absent_here=here, missed=_missed(batch)
         )
-
-
-def refused_before(batch: Batch) -> bool:
-    """Return whether a batch's last create was refused since its file was not ready; ``reason`` has the words."""
-    return batch.status in (BatchStatus.UPLOADED, BatchStatus.SUBMITTING) and batch.reason is not None
 
 
 def ask_again(state: State) -> None:

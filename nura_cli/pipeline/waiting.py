@@ -6,6 +6,7 @@ ours: the servers of one provider may disagree by more than that, and so may a c
 
 from nura_cli.dialects import vendors
 from nura_cli.state.batches import Batch
+from nura_cli.states import BatchStatus
 
 SETTLING_SECONDS = 15 * 60
 """How long after a create the provider may take to list it; also the least time between two looks that miss something."""
@@ -19,6 +20,10 @@ ALONE_SECONDS = 3600
 """A batch that lists show running is asked after by itself this often: lists can be stale (litellm#22982)."""
 SHORT_SECONDS = 24 * 3600
 """How long answers that the provider counts, and that its files lack, are looked for again."""
+UNREADY_LONG_SECONDS = 3600
+"""After so long it is said that a request file is not ready, and a create is tried whatever is said of the file."""
+UNREADY_MOST_SECONDS = 24 * 3600
+"""After so long a create that is refused is refused, whatever the file is waiting for."""
 
 ROUND_SECONDS = (0.2, 30.0)
 """With ``--wait``: seconds between two rounds, from the first to the longest."""
@@ -27,6 +32,17 @@ ROUND_SECONDS = (0.2, 30.0)
 def next_pause(pause: float) -> float:
     """Return the seconds between two rounds after a round that came to nothing, where they were ``pause`` before it."""
     return min(pause * 1.5, ROUND_SECONDS[1])
+
+
+def age(batch: Batch, now: int) -> int:
+    """Return how many seconds ago a batch was begun; one that was begun well ahead of now, by a wrong clock, is old."""
+    ahead = batch.created_at - now
+    return UNREADY_MOST_SECONDS if ahead > UNREADY_LONG_SECONDS else max(0, -ahead)
+
+
+def refused_before(batch: Batch) -> bool:
+    """Return whether a batch's last create was refused since its file was not ready; ``reason`` has the words."""
+    return batch.status in (BatchStatus.UPLOADED, BatchStatus.SUBMITTING) and batch.reason is not None
 
 
 def sent(batch: Batch) -> int:

@@ -375,15 +375,17 @@ def run(
     sources = list(sources)
     renew = not any(isinstance(source, Rows) for source in sources)
     intake = _Intake(state, workload.name, replace, renew, rejects)
-    for source in sources:
-        with _told(source, intake, workload.name):
-            with closing(_kept(source.lines(reader.limit, intake.flush), intake.flush)) as given:
+    try:
+        for source in sources:
+            with _told(source, intake, workload.name), closing(source.lines(reader.limit, intake.flush)) as given:
                 for line in given:
                     try:
                         intake.take(Numbered(source, line, reader.read(line)))
                     except InputError as error:
                         intake.refuse("rejected", source, line, error.message)
-    intake.flush()
+        intake.flush()
+    finally:  # a source failed half-way, or we are told to stop: a pipe gives what it gave only once
+        intake.flush()
     return intake.report()
 
 
@@ -394,18 +396,11 @@ def _told(source: Input, intake: "_Intake", workload: str) -> Iterator[None]:
     before = intake.lines
     with progress.going(f"{workload}: enqueueing", file.size if file else None, in_bytes=file is not None) as step:
         intake.tell = lambda: step.to(file.stream.tell() if file else intake.lines - before)
-        yield
-        intake.tell()
-        intake.tell = _nothing
-
-
-def _kept(given: Lines, flush: Callable[[], None]) -> Lines:
-    """Yield lines; where their source fails half-way, what it gave is kept."""
-    try:
-        yield from given
-    except Exception:
-        flush()
-        raise
+        try:
+            yield
+            intake.tell()
+        finally:
+            intake.tell = _nothing
 
 
 class _Intake:
@@ -467,8 +462,14 @@ class _Intake:
         return above + (line.data if line.raw is None else line.raw)
 
     def flush(self) -> None:
+        """Store the chunk. Where that fails it is let go: it would fail again; where it is stopped, the next call stores it."""
         if self._chunk:
-            for line in self._stored():
+            try:
+                conflicts = self._stored()
+            except Exception:
+                self._chunk, self._bytes = [], 0
+                raise
+            for line in conflicts:
                 why = f"key {line.read.key.json} was enqueued with other content; --replace sends the new one"
                 self.refuse("conflicts", line.source, line.line, why)
         self._chunk, self._bytes = [], 0
@@ -481,6 +482,7 @@ class _Intake:
 
     def _stored(self) -> list[Numbered]:
         """Store the chunk, in one transaction; return the lines that are in conflict with what is there."""
+        self._queue_ids.clear()  # the transaction before may have been stopped
         with suppress(tasks.KeyTaken), self._state.transaction() as db:  # the common case: no key is looked up
             tasks.insert(db, *self._rows(db))
             self._counts["enqueued"] += len(self._chunk)

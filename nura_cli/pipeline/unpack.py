@@ -127,17 +127,23 @@ class _Given(io.RawIOBase):
         self._read = read
         self._damage = damage
         self._head = bytearray()
-        self._damaged: Damaged | None = None
+        self._wrong: BaseException | None = None
 
     def peek(self, n: int) -> bytes:
-        """Return the first ``n`` bytes, or what there is (of a pipe that pauses: so far); they are read later all the same."""
-        while len(self._head) < n and self._damaged is None:
-            if b"\n" in self._head and self._waiting is not None and not self._waiting.ready():
-                break
-            data = self._next(n - len(self._head))
-            if not data:
-                break
-            self._head += data
+        """Return the first ``n`` bytes, or what there is (of a pipe that pauses: so far); they are read later all the same.
+
+        What ends this meanwhile, as being told to stop does, is raised once they are read.
+        """
+        try:
+            while len(self._head) < n and self._wrong is None:
+                if b"\n" in self._head and self._waiting is not None and not self._waiting.ready():
+                    break
+                data = self._next(n - len(self._head))
+                if not data:
+                    break
+                self._head += data
+        except BaseException as error:  # noqa: BLE001 - it is only put off
+            self._wrong = error
         return bytes(self._head)
 
     def readable(self) -> bool:
@@ -145,21 +151,23 @@ class _Given(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read the next bytes. Raises Damaged."""
+        """Read the next bytes. Raises Damaged, or what ended :meth:`peek`."""
         data = bytes(self._head[: len(buffer)]) or self._next(len(buffer))
         del self._head[: len(data)]
-        if not data and self._damaged is not None:
-            raise self._damaged
+        if not data and self._wrong is not None:
+            raise self._wrong
         buffer[: len(data)] = data
         return len(data)
 
     def _next(self, n: int) -> bytes:
+        if self._wrong is not None:
+            return b""
         if self._waiting is not None:
             self._waiting.wait()
         try:
-            return b"" if self._damaged else self._read(n)
+            return self._read(n)
         except self._damage as error:
             early, unsure = isinstance(error, EOFError), "CRC" in str(error) or "checksum" in str(error).lower()
             why = "it ends too early" if early else f"it is damaged: {error}"
-            self._damaged = Damaged(f"{why} (some of what came before may be, too)" if unsure else why)
+            self._wrong = Damaged(f"{why} (some of what came before may be, too)" if unsure else why)
             return b""

@@ -1,12 +1,16 @@
 """The commands as processes: output, exit codes, silence, JSON."""
 
+import fcntl
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import termios
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +199,31 @@ def test_told_to_stop_it_leaves_with_143_and_loses_nothing(spool: Spool) -> None
     assert process.returncode == 143
     assert b"Traceback" not in stderr
     assert spool.counts()["submitted"] == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_told_to_stop_enqueue_stores_what_a_pipe_gave_whole(folder: Path, number: int, code: int) -> None:
+    with subprocess.Popen(
+        [NURA, "enqueue", "echo"],
+        cwd=folder,
+        env=cron_environment(folder),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(b'{"id": 1, "text": "x"}\n{"id": 2, "text": "y"}\n{"id": 3')
+        process.stdin.flush()
+        deadline = time.monotonic() + 150
+        while any(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))):
+            assert time.monotonic() < deadline, "nothing was read"
+            time.sleep(0.02)
+        time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    with closing(sqlite3.connect(folder / "nura.db")) as state:
+        assert state.execute("SELECT count(*) FROM tasks WHERE status = 'pending'").fetchone() == (2,)
 
 
 def test_results_can_be_read_on_from_where_a_reader_stopped(folder: Path) -> None:

@@ -1,8 +1,16 @@
 """What comes in: out of a database with a broken row, out of other tools' exports, and out of an application in Python."""
 
+import fcntl
+import io
 import json
+import os
+import signal
 import sqlite3
+import termios
+import threading
+import time
 import uuid
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,9 +20,12 @@ from typing import Any
 import pytest
 
 import nura_cli
+from nura_cli.config import load
+from nura_cli.dialects.vendors import dialect
 from nura_cli.errors import EX_CONFIG, EX_PARTIAL, InputError, UsageError
 from nura_cli.pipeline import enqueue, lines
 from nura_cli.pipeline.keys import Keys
+from nura_cli.state import State, tasks
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
@@ -291,3 +302,74 @@ def test_a_webhook_without_a_secret_is_found_before_anything_is_paid(openai_spoo
     assert report.exit_code == EX_CONFIG
     assert report.problems[0].message.startswith("workloads.echo.events.0.secret_file: ")
     assert openai_spool.control.billing()["requests"] == 0
+
+
+class Told(BaseException):
+    """The process was told to stop."""
+
+
+def told(*_: object) -> None:
+    """Be the handler of a signal, or whatever is called when one comes."""
+    raise Told
+
+
+def taken(spool: Spool, source: enqueue.Source, rejects: enqueue.Rejects | None = None) -> None:
+    """Enqueue a source, and be told to stop meanwhile."""
+    config = load(spool.path)
+    with State(config.state) as state, pytest.raises(Told):
+        enqueue.run(state, config.workloads["echo"], dialect(spool.protocol), [source], rejects=rejects)
+
+
+def give(pipe: int, pieces: Sequence[bytes]) -> None:
+    """Write pieces into a pipe, each a while after the one before was read; then tell this process to stop."""
+    for n, piece in enumerate(pieces):
+        time.sleep(1.2 if n else 0)
+        os.write(pipe, piece)
+        while any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))):
+            time.sleep(0.01)
+    time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGALRM)
+
+
+@pytest.mark.parametrize(
+    ("csv", "pieces"),
+    [
+        (False, [b'{"id":1,"text":"a"}\n{"id":2,"text":"b"}\n{"id":3,"text":"c"}\n{"id":4']),
+        (False, [b'{"id":1,"text":"a"}\n{"id":2,"text":"b"}\n', b'{"id":3,"text":"c"}\n{"id":4']),
+        (True, [b"id,text\n1,a\n2,b\n3,c\n4,cu"]),
+    ],
+)
+def test_told_to_stop_while_a_pipe_pauses_what_it_gave_whole_is_stored(
+    openai_spool: Spool, csv: bool, pieces: list[bytes]
+) -> None:
+    before = signal.signal(signal.SIGALRM, told)
+    reader, writer = os.pipe()
+    giver = threading.Thread(target=give, args=(writer, pieces))
+    with open(reader, "rb") as stream:
+        giver.start()
+        taken(openai_spool, enqueue.Source("-", stream, csv=csv))
+    giver.join()
+    os.close(writer)
+    signal.signal(signal.SIGALRM, before)
+    assert openai_spool.counts()["pending"] == 3
+
+
+def test_told_to_stop_between_two_lines_what_was_taken_is_stored(openai_spool: Spool) -> None:
+    lines_of = b'{"id":1,"text":"a"}\n{"id":2,"text":"b"}\n{"text":"c"}\n{"id":4,"text":"d"}\n'
+    taken(openai_spool, enqueue.Source("in", io.BytesIO(lines_of)), told)
+    assert openai_spool.counts()["pending"] == 2
+
+
+def test_told_to_stop_while_it_commits_the_commit_is_done_again(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = tasks.insert
+
+    def once(*arguments: Any) -> None:
+        monkeypatch.setattr(tasks, "insert", insert)
+        insert(*arguments)
+        raise Told
+
+    monkeypatch.setattr(tasks, "insert", once)
+    taken(openai_spool, enqueue.Source("in", io.BytesIO(b'{"id":1,"text":"a"}\n')))
+    assert openai_spool.counts()["pending"] == 1

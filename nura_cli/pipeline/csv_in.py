@@ -47,7 +47,7 @@ def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:
             data, fault = b"", error.message
         if len(data) > limit:
             data, fault = b"", lines.too_long(limit)
-        yield Line(text.number, data, fault, raw=text.taken, header=header)
+        yield Line(text.number, data, fault, raw=text.taken, header=header, open_end=text.open_end)
 
 
 Row = list[str] | InputError
@@ -100,6 +100,11 @@ class _Text:
     def taken(self) -> bytes:
         """The row that was read last, as it stood, without its line end."""
         return b"".join(self._taken).rstrip(b"\r\n")
+
+    @property
+    def open_end(self) -> bool:
+        """Whether the row that was read last has no line end."""
+        return bool(self._taken) and not self._taken[-1].endswith((b"\n", b"\r"))
 
     def rows(self) -> Iterator[Row]:
         """Yield the cells of each row that is not empty, or why it cannot be read."""

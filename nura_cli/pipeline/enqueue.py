@@ -26,7 +26,7 @@ import msgspec
 from nura_cli import contract, progress
 from nura_cli.config import Config, WorkloadConfig, prompt_text
 from nura_cli.dialects.base import Dialect, Spec
-from nura_cli.errors import EX_PARTIAL, ConfigError, InputError, ProblemKind, UsageError
+from nura_cli.errors import EX_OK, EX_PARTIAL, ConfigError, InputError, ProblemKind, UsageError
 from nura_cli.pipeline import csv_in, lines, sameness
 from nura_cli.pipeline.guess import Command, binary, guess
 from nura_cli.pipeline.keys import Keys
@@ -100,6 +100,11 @@ class Source:
             return os.fstat(self.stream.fileno()).st_size if self.stream.seekable() else None
         except OSError:
             return None
+
+    @property
+    def piped(self) -> bool:
+        """Whether it is a pipe or a terminal: of what it gives nobody can tell where it should have ended."""
+        return not self.stream.seekable()
 
     def _unfit(self, given: Unpacked) -> str | None:
         """Return why nothing of the input can be used, and what to type; None where it looks as it should."""
@@ -379,6 +384,8 @@ def run(
         for source in sources:
             with _told(source, intake, workload.name), closing(source.lines(reader.limit, intake.flush)) as given:
                 for line in given:
+                    if line.open_end and isinstance(source, Source) and source.piped:
+                        intake.doubt(source, line)
                     try:
                         intake.take(Numbered(source, line, reader.read(line)))
                     except InputError as error:
@@ -433,6 +440,7 @@ class _Intake:
         self._told = 0
         self._lasting = False
         self._header: bytes | None = None
+        self._doubts: list[Problem] = []
 
     def take(self, line: Numbered) -> None:
         self._chunk.append(line)
@@ -454,6 +462,12 @@ class _Intake:
         self._lasting |= source.lasting
         if self._rejects:
             self._rejects(source.name, line.number, self._as_it_stood(line), why)
+
+    def doubt(self, source: Input, line: lines.Line) -> None:
+        """Note that a row may be cut: many tables end so, and it is taken all the same."""
+        text = f"{source.place(line)}: the last row has no line end; if what wrote it broke off, the row is cut"
+        hint = "enqueue it again whole with --replace"
+        self._doubts.append(Problem(ProblemKind.INPUT, text, EX_OK, hint, workload=self._workload))
 
     def _as_it_stood(self, line: lines.Line) -> bytes:
         """Return a line for ``--rejects``; a row of a table under its header, where another one stood above it there."""
@@ -548,6 +562,7 @@ class _Intake:
         if unsaid > 0:
             more = f"{unsaid} more lines were not taken; --rejects FILE keeps them all"
             problems.append(self._problem("", f"and {more}", self._lasting))
+        problems += self._doubts
         result: contract.EnqueuedRecords = {
             **contract.figures(contract.EnqueuedCounts, self._counts),
             "duplicates_failed": self._unanswered[TaskStatus.FAILED],

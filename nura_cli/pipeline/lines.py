@@ -36,6 +36,7 @@ class Line(NamedTuple):
         whole: the fault is that of all lines of its file, and need be said once only.
         raw: its bytes as they stood, where ``data`` was made of them.
         header: the line that names its columns, where it is a row of a table.
+        open_end: it is a row of a table, and has no line end: the last one, and perhaps not whole.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Line(NamedTuple):
     whole: bool = False
     raw: bytes | None = None
     header: bytes | None = None
+    open_end: bool = False
 
 
 def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:

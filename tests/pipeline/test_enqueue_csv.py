@@ -5,16 +5,26 @@ import csv
 import gzip
 import io
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
+from nura_cli.config import load
+from nura_cli.dialects.vendors import dialect
+from nura_cli.pipeline import enqueue
 from nura_cli.pipeline.csv_in import split
 from nura_cli.pipeline.enqueue import Source
 from nura_cli.pipeline.lines import Line
+from nura_cli.pipeline.report import Report
+from nura_cli.state import State
 from tests.conftest import Spool, cron_environment
 from tests.pipeline.forks import completed
 
+NURA = Path(sys.executable).with_name("nura")
 LIMIT = 1_000
 
 
@@ -155,3 +165,49 @@ def test_it_goes_with_records_only(openai_spool: Spool) -> None:
     openai_spool.write_config()
     assert "takes ready lines" in run(openai_spool, "--csv", "ready", given=TABLE, code=2)[1]
     assert "goes without files" in run(openai_spool, "--csv", "--from-source", code=2)[1]
+
+
+def taken(spool: Spool, source: Source) -> Report:
+    """Enqueue a source."""
+    config = load(spool.path)
+    with State(config.state) as state:
+        return enqueue.run(state, config.workloads["echo"], dialect(spool.protocol), [source])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"id,text\n11,a\n12,trunc", True),
+        (gzip.compress(b"id,text\n11,a\n12,trunc"), True),
+        (b'id,text\r\n11,a\r\n12,"b\r\nc"', True),
+        (b"id,text\n11,a\n12,b\n", False),
+        (b"id,text\r\n11,a\r\n12,b\r\n\r\n", False),
+    ],
+)
+def test_a_last_row_without_a_line_end_is_taken_and_out_of_a_pipe_told_of(
+    openai_spool: Spool, data: bytes, said: bool
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        report = taken(openai_spool, Source("-", pipe, csv=True))
+    assert (report.exit_code, openai_spool.counts()["pending"]) == (0, 2)
+    assert ["the last row has no line end" in one.line for one in report.problems] == [True] * said
+    file = openai_spool.folder / "t.csv"
+    file.write_bytes(data)
+    with file.open("rb") as stream:
+        assert taken(openai_spool, Source("t.csv", stream, csv=True)).problems == []
+
+
+def test_what_is_told_of_a_last_row_goes_to_standard_error_and_is_no_failure(openai_spool: Spool) -> None:
+    done = subprocess.run(
+        [NURA, "enqueue", "echo", "--csv"],
+        cwd=openai_spool.folder,
+        env=cron_environment(openai_spool.folder),
+        input=b"id,text\n11,a\n12,trunc",
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b""
+    assert b"line 3: the last row has no line end" in done.stderr

@@ -183,6 +183,7 @@ def taken(spool: Spool, source: Source) -> Report:
         (b"id,text\n11,a\n12,b\n", False),
         (b"id,text\r\n11,a\r\n12,b\r\n\r\n", False),
     ],
+    ids=["cut", "packed", "quoted", "whole", "blank"],
 )
 def test_a_last_row_without_a_line_end_is_taken_and_out_of_a_pipe_told_of(
     openai_spool: Spool, data: bytes, said: bool

@@ -523,9 +523,7 @@ def load(path: Path) -> Config:
     before, digest = _stamp(path), digest_of(path)
     document, marks = read_yaml(path)
     config, found = _validated(path, document)
-    unfit = [
-        (where[1], ConfigProblem(dotted(where), _line(marks, where), why)) for where, why in _schema_rules(document)
-    ]
+    unfit = _unfit(document, marks)
     if config is None or found:
         raise problems_in(path, [*_problems(found, marks), *(problem for _, problem in unfit)])
     config._digest = digest
@@ -550,9 +548,7 @@ def sound_part(path: Path) -> tuple[Config | None, list[ConfigProblem]]:
         config, found = _validated(path, document)
     if config is None:
         return None, problems
-    unfit = [
-        (where[1], ConfigProblem(dotted(where), _line(marks, where), why)) for where, why in _schema_rules(document)
-    ]
+    unfit = _unfit(document, marks)
     return _read(config, path, before, marks, unfit), problems
 
 
@@ -577,6 +573,13 @@ def _validated(path: Path, document: Mapping[str, Any]) -> tuple[Config | None, 
         found |= {one["loc"]: _wording(one) for one in error.errors(include_url=False, include_input=False)}
         config = None
     return config, found
+
+
+def _unfit(document: Mapping[str, Any], marks: Marks) -> list[tuple[str, ConfigProblem]]:
+    """Return what is wrong with schemas, each with the name of its workload."""
+    return [
+        (where[1], ConfigProblem(dotted(where), _line(marks, where), why)) for where, why in _schema_rules(document)
+    ]
 
 
 def _problems(found: Mapping[tuple[Any, ...], str], marks: Marks) -> list[ConfigProblem]:

@@ -11,6 +11,7 @@ from nura_cli import clock
 from nura_cli.cli import csv_out
 from nura_cli.cli.figures import dollars, short, short_dollars
 from nura_cli.cli.grammar import moment
+from nura_cli.cli.layout import Cell, Column, Screen, table
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.errors import EX_CONFIG, EX_TEMPFAIL, UsageError
 from nura_cli.pipeline import cost
@@ -101,15 +102,14 @@ def _csv(found: Mapping[str, Any]) -> Iterator[str]:
 def _table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a table: for a person with what is not nothing, to fit the terminal, else with all in full."""
     rows = [*found["rows"], found["total"]]
-    if not sys.stdout.isatty():
-        yield from _lines(found["by"], rows, _COLUMNS, str, dollars)
-        return
-    columns = [column for column in _COLUMNS if column.always or any(column.value(row) for row in rows)]
-    width = shutil.get_terminal_size().columns
-    lines = list(_lines(found["by"], rows, columns, "{:,}".format, dollars))
-    if max(map(len, lines)) > width + len("\n"):
-        lines = list(_lines(found["by"], rows, columns, short, short_dollars))
-    yield from lines
+    if sys.stdout.isatty():
+        columns = [column for column in _COLUMNS if column.always or any(column.value(row) for row in rows)]
+        lines = list(_lines(found["by"], rows, columns, "{:,}".format, dollars))
+        if max(map(len, lines)) > shutil.get_terminal_size().columns:
+            lines = list(_lines(found["by"], rows, columns, short, short_dollars))
+    else:
+        lines = list(_lines(found["by"], rows, _COLUMNS, str, dollars))
+    yield from (f"{line}\n" for line in lines)
 
 
 def _lines(
@@ -124,12 +124,9 @@ def _lines(
     def cell(value: Any) -> str:
         return figures(value) if isinstance(value, int) else money(value)
 
-    cells = [[*by, *(column.heading for column in columns)]]
+    heads = [*(Column(name) for name in by), *(Column(column.heading, figures=True) for column in columns)]
+    cells = []
     for row in rows:
         names = [plain(row[name]) for name in by] if row is not rows[-1] else ["total", *[""] * (len(by) - 1)]
-        cells.append([*names, *(cell(column.value(row)) for column in columns)])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        left = [text.ljust(width) for text, width in zip(line[: len(by)], widths, strict=False)]
-        right = [text.rjust(width) for text, width in zip(line[len(by) :], widths[len(by) :], strict=True)]
-        yield "  ".join([*left, *right]).rstrip() + "\n"
+        cells.append([Cell(text) for text in (*names, *(cell(column.value(row)) for column in columns))])
+    yield from table(Screen(), heads, cells)

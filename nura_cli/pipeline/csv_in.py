@@ -109,9 +109,8 @@ class _Text:
     def rows(self) -> Iterator[Row]:
         """Yield the cells of each row that is not empty, or why it cannot be read."""
         first = next(self, "")
-        sign = max(_SIGNS, key=lambda sign: _cells(first, sign))
         self._ahead = first or None
-        parser = csv.reader(self, delimiter=sign, strict=True)
+        parser = csv.reader(self, delimiter=sign_of(first), strict=True)
         while True:
             self._begin()
             try:
@@ -155,6 +154,11 @@ class _Text:
         except UnicodeDecodeError:
             self._is_text = False
             return data.decode("utf-8", "surrogateescape")
+
+
+def sign_of(line: str) -> str:
+    """Return what stands between the cells of a table that begins with this line."""
+    return max(_SIGNS, key=lambda sign: _cells(line, sign))
 
 
 def _cells(line: str, sign: str) -> int:

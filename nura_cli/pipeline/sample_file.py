@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from nura_cli.errors import InputError, UsageError
-from nura_cli.pipeline import lines
+from nura_cli.pipeline import csv_in, lines
 from nura_cli.pipeline.unpack import Damaged, unpacked
 
 _MOST_RECORDS = 1000
 _MOST_BYTES = 8 << 20
-_DELIMITERS = ",;\t|"
 
 
 class Sample(NamedTuple):
@@ -86,8 +85,7 @@ def _rows(data: bytes, name: str) -> Iterator[dict[str, Any]]:
         hint = "text of another encoding goes through iconv -f WINDOWS-1252 -t UTF-8, say"
         raise UsageError(f"{name}: not valid UTF-8", hint=hint) from error
     header = text.lstrip("\r\n").partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=csv_in.sign_of(header))
     try:
         names = next((row for row in rows if row), [])
         _check_headings(names, name)

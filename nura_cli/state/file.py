@@ -195,8 +195,7 @@ class State:
 
     def _refuse_newer(self, version: int, reads: bool) -> None:
         """A file that a newer nura has migrated is left to that one, except for what an older one may do with it."""
-        oldest = self._meta("oldest_version") or ""
-        allowed = oldest.isdecimal() and int(oldest) <= schema.VERSION
+        allowed = allows_this(self.db)
         if not (reads and allowed):
             raise newer_than_this(self.path, version, allowed)
 
@@ -234,6 +233,12 @@ def foreign(path: Path) -> list[Path]:
         own = [one for one in beside if _OWN.fullmatch(one.name.removeprefix(path.name))]
         inside = [one for folder in own if folder.is_dir() and not folder.is_symlink() for one in folder.rglob("*")]
         return [one for one in sorted(own + inside) if disk.owner_id(one) not in (None, owner)]
+
+
+def allows_this(db: sqlite3.Connection) -> bool:
+    """Return whether a newer state file says that this version may use it."""
+    oldest = db.execute("SELECT value FROM meta WHERE name = 'oldest_version'").fetchone()
+    return bool(oldest) and str(oldest[0]).isdecimal() and int(oldest[0]) <= schema.VERSION
 
 
 def newer_than_this(path: Path, version: int, allowed: bool) -> StateNewer:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from nura_cli.state import glance, schema
 from nura_cli.state.file import (
+    allows_this,
     explained,
     foreign_if_new,
     lock_path,
@@ -44,14 +45,8 @@ def look(path: Path) -> Look | None:
                 refuse_others_database(db, path)
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > schema.VERSION:
-                raise newer_than_this(path, version, _allows(db))
+                raise newer_than_this(path, version, allows_this(db))
             return Look(version, _latest(db) if version else 0)
-
-
-def _allows(db: sqlite3.Connection) -> bool:
-    """Whether a newer state file says that this version may read it."""
-    oldest = db.execute("SELECT value FROM meta WHERE name = 'oldest_version'").fetchone()
-    return bool(oldest) and str(oldest[0]).isdecimal() and int(oldest[0]) <= schema.VERSION
 
 
 def _latest(db: sqlite3.Connection) -> int:

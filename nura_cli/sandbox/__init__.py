@@ -9,6 +9,7 @@ on when somebody asks after it.
 ``openai_files``, ``openai_tools``, ``openai_errors``  its files and uploads, the tools its requests force, its refusals
 ``anthropic_api``, ``anthropic_requests``, ``elements``  the other: its routes and batches, its single requests, its bodies
 ``work``, ``answers``, ``strict``  what both have in common: how a batch is answered, what is said, which schemas are refused
+``quotas``  how much may wait, what it costs, and what is said when there is no more room or money
 ``store``  what is remembered, and every SQL statement
 ``faults``, ``desk``, ``control``  what can be made to go wrong; the control endpoint, and its client
 """

@@ -1,5 +1,6 @@
 """Deterministic answers: to a prompt a sentence that quotes it, to a prompt with a schema a document that fits it."""
 
+import bisect
 import hashlib
 import json
 import math
@@ -25,6 +26,21 @@ _FORMATS = {
 }
 
 
+MESSAGE_TOKENS = 4
+"""What stands around a message's text, and before the answer, as tokens."""
+_TOKEN_BYTES = 4.6
+_TOKEN_BYTES_OF = (
+    (re.compile(r"[0-9][0-9 \t\r\n.,;:/%+-]*"), 1.6),
+    (re.compile("[\u3040-\u30ff]+"), 3.3),
+    (re.compile("[\u2e80-\u303f\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]+"), 4.7),
+    (re.compile("[\uac00-\ud7af][\uac00-\ud7af \t\r\n]*"), 4.7),
+    (re.compile("[\u0400-\u04ff][\u0400-\u04ff \t\r\n]*"), 8.2),
+    (re.compile("[\u0900-\u097f][\u0900-\u097f \t\r\n]*"), 10.2),
+)
+"""UTF-8 bytes that make a token (measured with o200k): of English and what is like it, and of runs of numbers, Japanese kana,
+Chinese, Korean, Russian and Hindi."""
+
+
 class Spoken(NamedTuple):
     """An answer: its text, why it ended (``stop``, ``length`` or ``refusal``), and its tokens."""
 
@@ -34,8 +50,27 @@ class Spoken(NamedTuple):
 
 
 def tokens(text: str) -> int:
-    """Return a plain estimate: four characters make a token."""
-    return max(1, math.ceil(len(text) / 4))
+    """Return how many tokens a text has, by the bytes that make one in what it is written in; an empty one has one, too."""
+    scripts = _TOKEN_BYTES_OF[:1] if text.isascii() else _TOKEN_BYTES_OF
+    left, found = _size(text), 0.0
+    for runs, each in scripts:
+        size = sum(map(_size, runs.findall(text)))
+        left, found = left - size, found + size / each
+    return max(1, math.ceil(found + left / _TOKEN_BYTES))
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def written(value: Any) -> str:
+    """Return what a model reads of a schema or of tools: its JSON, without blanks; nothing where there is none."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
+
+
+def _cut(text: str, most: int) -> str:
+    """Return the longest part of a text, from its beginning and never all of it, that has so many tokens at most."""
+    return text[: bisect.bisect_right(range(len(text)), most, key=lambda end: tokens(text[:end])) - 1]
 
 
 def speak(prompt: str, schema: Any, most: Any = None, mode: str | None = None) -> Spoken:
@@ -58,7 +93,7 @@ def speak(prompt: str, schema: Any, most: Any = None, mode: str | None = None) -
     needed = tokens(text)
     allowed = min(needed - 1, 8) if mode == "length" else most if isinstance(most, int) else needed
     if needed > allowed:
-        return Spoken(text[: max(allowed, 1) * 4 - 1], "length", max(allowed, 1))
+        return Spoken(_cut(text, max(allowed, 1)), "length", max(allowed, 1))
     return Spoken(text, "stop", needed)
 
 

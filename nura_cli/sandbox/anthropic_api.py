@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from nura_cli.sandbox import faults, work
+from nura_cli.sandbox import faults, quotas, work
 from nura_cli.sandbox.anthropic_requests import count, count_problem_of, problem_of, respond
 from nura_cli.sandbox.elements import elements
 from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number, private
@@ -61,6 +61,22 @@ def failure(
 def _error(status: int, message: str, kind: str | None = None) -> dict[str, Any]:
     kind = kind or _KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": None}
+
+
+def _unpaid(store: Store) -> tuple[int, dict[str, Any]]:
+    """Return the status and the body of a refusal for want of money."""
+    form = faults.choice(faults.of(store.standing(), "unpaid") or {"what": "unpaid"}, "anthropic")
+    unpaid = quotas.anthropic_unpaid(form, store.now())
+    body = _error(unpaid.status, unpaid.words, unpaid.kind)
+    if unpaid.code:
+        body["error"]["details"] = {"error_code": unpaid.code}
+    return unpaid.status, body
+
+
+def _check_money(store: Store, account: str) -> None:
+    """Raise the vendor's refusal where an account may spend no more."""
+    if store.left(account) <= 0:
+        raise Failure(*_unpaid(store))
 
 
 def speaks(path: str, headers: Any) -> bool:
@@ -231,10 +247,11 @@ def _answer(store: Store, request: Request) -> Reply:
             raise failure(400, problem)
         if not work.exists(params["model"], store.settings().models):
             raise failure(404, f"model: {params['model']}")
+        _check_money(store, request.account)
         message, usage = respond(params, None)
     except ODD as error:
         raise failure(400, f"The request is not valid: {error}") from error
-    store.bill_one(request.account, work.encoded(params), usage)
+    store.bill_one(request.account, params["model"], work.encoded(params), usage)
     return Json(message)
 
 
@@ -250,10 +267,27 @@ def _create(store: Store, request: Request) -> Reply:
         refused = store.refusal(part)
         if refused:
             raise _refusal(refused, part)
-        batches = [_add(store, request, part, total) for _ in range(request.executions)]
+        _check_money(store, request.account)
+        with store.transaction():
+            _check_room(store, request.account, total)
+            batches = [_add(store, request, part, total) for _ in range(request.executions)]
         return Json(_json(store, request.url, batches[0]))
     finally:
         part.unlink(missing_ok=True)
+
+
+def _check_room(store: Store, account: str, requests: int) -> None:
+    """Raise the vendor's 429 where there is no room for so many requests in an account's queue."""
+    settings, now = store.settings(), store.now()
+    queue = quotas.of_model(settings.queues, quotas.EVERY)
+    if queue.get("requests") is None:
+        return
+    rows = store.waiting(account, PROTOCOL, since=now - settings.release_delay)
+    waiting = work.waiting(rows, settings, now, for_ever="never_ends" in store.quirks())
+    found = quotas.full({**queue, "tokens": None}, waiting, quotas.Load(0, requests))
+    if found:
+        said = faults.of(store.standing(), "full_queue") or {"what": "full_queue"}
+        raise failure(429, quotas.anthropic_words(found, faults.choice(said, "words")))
 
 
 def _add(store: Store, request: Request, part: Path, total: int) -> dict[str, Any]:
@@ -367,13 +401,13 @@ def _time(at: int | None) -> str | None:
 
 def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
     """End a batch whose time has come; the caller holds the work lock."""
-    end = work.deadline(batch["created_at"], batch["cancel_at"], settings.delay)
-    if "never_ends" in store.quirks() or (settings.delay and end.at > store.now()):
+    end = work.deadline(batch, settings)
+    if "never_ends" in store.quirks() or (work.takes_time(batch, settings) and end.at > store.now()):
         return
     source = store.body(f"{batch['id']}.requests")
     suffered = store.deal(batch, source, but="refuse")
     counts = dict.fromkeys(("succeeded", "errored", "canceled", "expired"), 0)
-    answerer = _Answerer(batch, settings)
+    answerer = _Answerer(batch, settings, _unpaid(store)[1])
     outcome = work.run(store, batch, _requests(source), answerer.answer, _stranger, suffered, end)
     counts |= {ending: n for ending, n in outcome.counts.items() if ending in counts}
     target = store.body(f"{batch['id']}.results")
@@ -408,21 +442,28 @@ def _stranger(n: int) -> work.Reply:
 
 
 def _errored(custom_id: str, status: int, message: str, kind: str | None = None) -> work.Reply:
+    return _with_error(custom_id, _error(status, message, kind))
+
+
+def _with_error(custom_id: str, error: dict[str, Any]) -> work.Reply:
     ident = hashlib.sha256(custom_id.encode()).hexdigest()[:24]
-    return _line(custom_id, "errored", {"error": {**_error(status, message, kind), "request_id": f"req_{ident}"}})
+    return _line(custom_id, "errored", {"error": {**error, "request_id": f"req_{ident}"}})
 
 
 class _Answerer:
     """Makes the lines of a batch's results."""
 
-    def __init__(self, batch: dict[str, Any], settings: Settings) -> None:
+    def __init__(self, batch: dict[str, Any], settings: Settings, unpaid: dict[str, Any]) -> None:
         self._version = str(batch["endpoint"])
         self._models = settings.models
+        self._unpaid = unpaid
 
     def answer(self, request: work.Request, fate: work.Fate) -> work.Reply:
         """Return the line of one request, as its fate has it."""
         if fate.ending in ("expired", "cancelled"):
             return _line(request.custom_id, "expired" if fate.ending == "expired" else "canceled")
+        if fate.ending == "unpaid":
+            return _with_error(request.custom_id, self._unpaid)
         if fate.ending == "failed":
             status = int(fate.fault.get("status", 500))
             words = fate.fault.get("message", f"the sandbox failed this request with {status}")

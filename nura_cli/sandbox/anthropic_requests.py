@@ -154,15 +154,22 @@ def _forced(params: dict[str, Any]) -> dict[str, Any] | None:
 
 def count(params: dict[str, Any]) -> int:
     """Return how many input tokens a request has; a batch is billed as many."""
-    tools = json.dumps(params["tools"]) if params.get("tools") else ""
-    return answers.tokens(text_of(params.get("system")) + text_of(params["messages"]) + tools)
+    asked = answers.written(_schema(params)) + answers.written(params.get("tools"))
+    messages = len(params["messages"]) + bool(params.get("system"))
+    said = text_of(params.get("system")) + text_of(params["messages"])
+    return answers.tokens(said + asked) + answers.MESSAGE_TOKENS * messages
+
+
+def _schema(params: dict[str, Any]) -> Any:
+    """Return the schema that the answer must fit, or None."""
+    return ((params.get("output_config") or {}).get("format") or {}).get("schema")
 
 
 def respond(params: dict[str, Any], mode: str | None) -> tuple[dict[str, Any], tuple[int, int]]:
     """Return a message and the tokens it is billed (input, output); ``mode`` as in :func:`nura_cli.sandbox.answers.speak`."""
     ident = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:24]
     forced = _forced(params)
-    schema = ((params.get("output_config") or {}).get("format") or {}).get("schema")
+    schema = _schema(params)
     if forced:
         schema = {"type": "object", **(forced.get("input_schema") or {"properties": {}})}
     said = answers.speak(text_of(params["messages"][-1]["content"]), schema, params["max_tokens"], mode)

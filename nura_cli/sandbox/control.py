@@ -59,6 +59,20 @@ class Control:
         found: dict[str, Any] = self._call("settings", "POST", changes)
         return found
 
+    def queue(self, model: str = "*", **numbers: int | None) -> dict[str, Any]:
+        """Change some numbers of a model's queue, at any time; return the numbers of every queue, by model.
+
+        Args:
+            model: ``*`` for every model that does not say otherwise, and for Anthropic, whose queue is of all models.
+            numbers: ``tokens`` and ``requests``, the caps; ``others_tokens`` and ``others_requests``, what somebody else has in
+                it (:class:`nura_cli.sandbox.Settings`). None for no cap.
+
+        Raises:
+            ValueError: there is no such number, or it is below 0.
+        """
+        found: dict[str, Any] = self._call("queue", "POST", {"model": model, **numbers})
+        return found
+
     def release(self) -> None:
         """Let go of every request that a ``hold`` fault holds."""
         self._call("release", "POST", {})
@@ -71,9 +85,11 @@ class Control:
         """Return the bill.
 
         ``requests`` answered (each counted), ``distinct`` bodies among them, ``input_tokens``, ``output_tokens``,
-        ``creates`` that arrived, ``accepted`` ones, and ``twice``: what was billed more than once, as ``custom_id`` and as
-        ``digest`` (sha256) of the request's body. All of that is of batches; ``synchronous`` has ``requests`` and tokens of
-        what was answered at once, at list price.
+        ``cost`` in US dollars (by the settings' ``prices``), ``creates`` that arrived, ``accepted`` ones, and ``twice``: what
+        was billed more than once, as ``custom_id`` and as ``digest`` (sha256) of the request's body. All of that is of batches;
+        ``synchronous`` has ``requests``, tokens and ``cost`` of what was answered at once, at list price. ``days`` has the same
+        of both together by day (UTC, by the sandbox's clock), such as ``2026-11-25``: that of a batch is the one on which it
+        was created.
         """
         found: dict[str, Any] = self._call("billing")
         return found
@@ -88,7 +104,9 @@ class Control:
         return found
 
     def batches(self) -> list[dict[str, Any]]:
-        """Return every batch, oldest first, with ``id``, ``account``, ``protocol``, ``status``, ``total``, ``metadata`` …"""
+        """Return every batch, oldest first, with ``id``, ``account``, ``protocol``, ``status``, ``total``, ``tokens`` (of
+        OpenAI's, once checked: what it counts in its queue), ``metadata`` …
+        """
         found: list[dict[str, Any]] = self._call("batches")
         return found
 

@@ -2,6 +2,7 @@
 
 ``GET faults`` · ``POST faults`` a fault → ``{"id"}`` · ``DELETE faults[?id=]``
 ``POST advance`` ``{"seconds"}`` → ``{"now"}`` · ``GET settings`` · ``POST settings`` some of :class:`~nura_cli.sandbox.store.Settings`
+``POST queue`` ``{"model"}`` and some of its numbers → all queues
 ``POST release`` lets go what is held · ``GET billing`` · ``GET log[?since=]`` · ``GET batches`` · ``GET files``
 ``POST foreign`` ``{"requests", "protocol", "key" or "account", "age"}`` → ``{"id"}``: a batch of somebody else in the account
 """
@@ -15,7 +16,9 @@ from typing import Any
 from nura_cli.sandbox.exchange import Request, number, private
 from nura_cli.sandbox.store import Store, account_of
 
-_BATCH_COLUMNS = "id, account, protocol, created_at, status, endpoint, model, total, metadata, input_file_id, ended_at"
+_BATCH_COLUMNS = (
+    "id, account, protocol, created_at, status, endpoint, model, total, tokens, metadata, input_file_id, ended_at"
+)
 
 
 def answer(store: Store, request: Request) -> tuple[int, Any]:
@@ -56,6 +59,11 @@ def _settings(store: Store, request: Request, body: dict[str, Any]) -> Any:
     shown = asdict(store.settings())
     shown.pop("accept_keys")
     return {**shown, "now": store.now()}
+
+
+def _queue(store: Store, request: Request, body: dict[str, Any]) -> Any:
+    store.change_queue(str(body.pop("model")), body)
+    return store.settings().queues
 
 
 def _release(store: Store, request: Request, body: dict[str, Any]) -> Any:
@@ -130,6 +138,7 @@ _HANDLERS: dict[tuple[str, str], Callable[[Store, Request, dict[str, Any]], Any]
     ("POST", "advance"): _advance,
     ("GET", "settings"): _settings,
     ("POST", "settings"): _settings,
+    ("POST", "queue"): _queue,
     ("POST", "release"): _release,
     ("GET", "billing"): _billing,
     ("GET", "log"): _log,

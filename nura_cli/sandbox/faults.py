@@ -80,7 +80,12 @@ processed, or, with ``ends``, what that says), ``elsewhere`` (results are downlo
 302 leads; the other one refuses whoever brings a key; with ``again`` it leads on), ``shuffled`` (results come in another order
 each time), ``other_status`` (a batch's is always this ``word`` (sealed); ``where`` it is so: all, or list (there only)),
 ``wants_header`` (requests without a header ``name`` of this ``value`` are refused with 400), ``echo_key`` (error messages, also
-those of rows and of refused batches, tell the key that was sent; result files keep it so).
+those of rows and of refused batches, tell the key that was sent; result files keep it so), ``output_counts`` (the output that
+a request may have at most counts in OpenAI's queue, too), ``full_queue`` (a queue that is full is refused in other ``words``:
+vendor, azure (OpenAI), plain (without any figure); one that is full of requests with ``code`` (token_limit_exceeded), at OpenAI),
+``unpaid`` (how an account is refused that has reached the settings' ``spend_limit``: by ``openai`` rows (those of batches, whose
+creates are taken), create (creates as well, 429), hard_limit (likewise, 400); by ``anthropic``, which refuses creates and rows,
+usage (400, at the customer's limit), tier (429, at that of the vendor's, without Retry-After), credit (400, nothing left)).
 """
 
 import fnmatch
@@ -168,6 +173,9 @@ QUIRKS = frozenset(
         "other_status",
         "wants_header",
         "echo_key",
+        "output_counts",
+        "full_queue",
+        "unpaid",
     }
 )
 _ANY = {"what", "times", "skip", "probability", "seed"}
@@ -206,6 +214,8 @@ _OPTIONS: dict[str, set[str]] = {
     "elsewhere": {"host", "again"},
     "other_status": {"word", "where"},
     "wants_header": {"name", "value"},
+    "full_queue": {"words", "code"},
+    "unpaid": {"openai", "anthropic"},
 }
 _FRAMINGS = ("length", "chunked", "close")
 _CHOICES = {
@@ -222,6 +232,9 @@ _CHOICES = {
     ("other_status", "where"): ("all", "list"),
     ("list_files", "where"): ("list", "retrieve", "wrong_list"),
     ("create_shape", "shape"): ("batch_id", "no_id", "empty", "wrapped", "known"),
+    ("full_queue", "words"): ("vendor", "azure", "plain"),
+    ("unpaid", "openai"): ("rows", "create", "hard_limit"),
+    ("unpaid", "anthropic"): ("usage", "tier", "credit"),
     ("list_shape", "shape"): ("batches", "value", "null", "array", "object", "error", "no_ids"),
 }
 _ROUTES = {"twice": "create", "create_shape": "create"}

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from nura_cli.sandbox import faults, openai_files, work
+from nura_cli.sandbox import faults, openai_files, quotas, work
 from nura_cli.sandbox.exchange import Failure, Json, Reply, Request, SendFile, number
 from nura_cli.sandbox.faults import Fault
-from nura_cli.sandbox.openai_errors import Problem, failure, object_of
+from nura_cli.sandbox.openai_errors import Problem, failure, object_of, unpaid_body
 from nura_cli.sandbox.openai_files import FILE_LASTS, check_name, check_purpose, check_ready, file_json, lasts
 from nura_cli.sandbox.openai_requests import counted, respond
 from nura_cli.sandbox.openai_work import errors_in, refused_for, step
@@ -190,14 +190,23 @@ def _answer(store: Store, request: Request) -> Reply:
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise failure(400, "you must provide a model parameter", param="model")
     _check_model(store, body["model"])
+    _check_money(store, request.account, "answer")
     try:
         answer, usage = respond(request.path.rstrip("/"), body, store.now())
     except Problem as problem:
         raise failure(400, problem.message, code=problem.code, param=problem.param) from problem
-    store.bill_one(request.account, work.encoded(body), usage)
+    store.bill_one(request.account, body["model"], work.encoded(body), usage)
     if "no_usage" in store.quirks():
         answer.pop("usage", None)
     return Json(answer)
+
+
+def _check_money(store: Store, account: str, name: str) -> None:
+    """Raise the vendor's refusal where an account may spend no more, unless it is the rows of its batches that say so."""
+    form = faults.choice(faults.of(store.standing(), "unpaid") or {"what": "unpaid"}, "openai")
+    if store.left(account) <= 0 and (name, form) != ("create", "rows"):
+        unpaid = quotas.openai_unpaid(form)
+        raise Failure(unpaid.status, unpaid_body(unpaid))
 
 
 def _model_json(model: str) -> dict[str, Any]:
@@ -230,6 +239,7 @@ def _create(store: Store, request: Request) -> Reply:
     if row is None or row["purpose"] != "batch":
         raise failure(404, f"No such File object: {body['input_file_id']}", param="input_file_id")
     check_ready(store, row)
+    _check_money(store, request.account, "create")
     quirks, source = store.quirks(), store.body(row["id"])
     refused = store.refusal(source, at="create")
     if refused:
@@ -357,6 +367,8 @@ def _json(store: Store, batch: dict[str, Any], quirks: frozenset[str]) -> dict[s
 
 
 def _share(store: Store, batch: dict[str, Any]) -> float:
-    """Return which share of its time a batch under way has had, until it was cancelled."""
-    delay, until = store.settings().delay, batch["cancel_at"] or store.now()
-    return min(max(0.0, (until - batch["created_at"]) / delay), 1.0) if delay else 0.0
+    """Return which share of its time a batch under way has had, until its cancellation is done."""
+    settings, until = store.settings(), store.now()
+    if batch["cancel_at"] is not None:
+        until = min(until, batch["cancel_at"] + settings.cancel_delay)
+    return min(max(0.0, (until - batch["created_at"]) / settings.delay), 1.0) if settings.delay else 0.0

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nura_cli.sandbox.exchange import Failure, Request
+from nura_cli.sandbox.quotas import Unpaid
 
 MOST_JSON_BYTES = 32_000_000
 
@@ -36,6 +37,11 @@ def failure(
 ) -> Failure:
     """Return an error in the vendor's shape."""
     return Failure(status, error_of(status, message, kind, code, param), headers=headers)
+
+
+def unpaid_body(unpaid: Unpaid) -> dict[str, Any]:
+    """Return the body of a refusal for want of money."""
+    return error_of(unpaid.status, unpaid.words, unpaid.kind, unpaid.code)
 
 
 def object_of(request: Request) -> dict[str, Any]:

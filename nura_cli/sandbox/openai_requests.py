@@ -43,6 +43,8 @@ MOST_INPUTS_EACH = 2048
 ODD = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 """What comes of a request whose parts are of types nobody thought of, or of a schema that is none: it is refused alone."""
 _DEEPEST = 64
+_MOST_TOKENS = 10**6
+_MOST_CHOICES = 128
 _ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 _CATEGORIES = sorted(
     names(
@@ -120,7 +122,7 @@ def _required(body: dict[str, Any], name: str) -> Any:
 def _sampling(body: dict[str, Any]) -> None:
     _number(body, "temperature", 0, 2)
     _number(body, "top_p", 0, 1)
-    _number(body, "n", 1, 128, whole=True)
+    _number(body, "n", 1, _MOST_CHOICES, whole=True)
 
 
 def _messages(messages: Any) -> list[dict[str, Any]]:
@@ -173,7 +175,7 @@ def _chat(body: dict[str, Any], ident: str, created: int, mode: str | None) -> R
             "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.", "max_tokens"
         )
     for name in ("max_tokens", "max_completion_tokens"):
-        _number(body, name, 1, 10**6, whole=True)
+        _number(body, name, 1, _MOST_TOKENS, whole=True)
     _sampling(body)
     form = body.get("response_format")
     inner = form.get("json_schema") if isinstance(form, dict) else None
@@ -182,7 +184,7 @@ def _chat(body: dict[str, Any], ident: str, created: int, mode: str | None) -> R
     most = body.get("max_completion_tokens", body.get("max_tokens"))
     said = speak(text_of(messages[-1].get("content")), forced.schema if forced else schema, most, mode)
     choices = [_choice(n, said, forced, f"{ident}{n}") for n in range(body.get("n") or 1)]
-    usage = (answers.tokens("".join(text_of(one.get("content")) for one in messages)), said.tokens * len(choices))
+    usage = (_count_chat(body), said.tokens * len(choices))
     shown = {
         "id": f"chatcmpl-{ident}",
         "object": "chat.completion",
@@ -194,6 +196,14 @@ def _chat(body: dict[str, Any], ident: str, created: int, mode: str | None) -> R
         "system_fingerprint": None,
     }
     return Response(shown, usage)
+
+
+def _count_chat(body: dict[str, Any]) -> int:
+    """Return how many input tokens a chat request has: its messages, its tools, and the schema of its answer."""
+    texts = [text_of(one.get("content")) for one in body["messages"]]
+    inner = (body.get("response_format") or {}).get("json_schema") or {}
+    asked = [answers.written(part) for part in (inner.get("schema"), body.get("tools"), body.get("functions"))]
+    return answers.tokens("".join((*texts, *asked))) + answers.MESSAGE_TOKENS * len(texts)
 
 
 def _choice(n: int, said: Spoken, forced: Forced | None, ident: str) -> dict[str, Any]:
@@ -234,7 +244,7 @@ def _responses(body: dict[str, Any], ident: str, created: int, mode: str | None)
     given = _required(body, "input")
     if not isinstance(given, str | list):
         raise Problem("Invalid type for 'input': expected a string or an array of items.", "input", "invalid_type")
-    _number(body, "max_output_tokens", 16, 10**6, whole=True)
+    _number(body, "max_output_tokens", 16, _MOST_TOKENS, whole=True)
     _sampling(body)
     text = body.get("text") or {}
     form = text.get("format") if isinstance(text, dict) else None
@@ -275,8 +285,11 @@ def _responses(body: dict[str, Any], ident: str, created: int, mode: str | None)
 
 def count(body: dict[str, Any]) -> int:
     """Return how many input tokens a Responses request has; a batch is billed as many."""
-    tools = json.dumps(body["tools"]) if body.get("tools") else ""
-    return answers.tokens(text_of(body.get("instructions")) + text_of(body.get("input")) + tools)
+    given, form = body.get("input"), (body.get("text") or {}).get("format") or {}
+    asked = answers.written(form.get("schema")) + answers.written(body.get("tools"))
+    messages = bool(body.get("instructions")) + (len(given) if isinstance(given, list) else bool(given))
+    said = text_of(body.get("instructions")) + text_of(given)
+    return answers.tokens(said + asked) + answers.MESSAGE_TOKENS * messages
 
 
 def counted(body: dict[str, Any]) -> int:
@@ -315,16 +328,23 @@ def _embeddings(body: dict[str, Any], ident: str, created: int, mode: str | None
     if not isinstance(given, str | list) or inputs_of(body) > MOST_INPUTS_EACH:
         raise Problem(f"'$.input' is invalid: a string, or at most {MOST_INPUTS_EACH} of them.", "input")
     _number(body, "dimensions", 1, 4096, whole=True)
-    texts = (
-        given
-        if isinstance(given, list) and inputs_of(body) == len(given) and isinstance(given[0], str | list)
-        else [given]
-    )
+    texts = _texts(body)
     size = body.get("dimensions") or 8
     data = [{"object": "embedding", "index": n, "embedding": _vector(text, size)} for n, text in enumerate(texts)]
-    used = sum(len(text) if isinstance(text, list) else answers.tokens(text) for text in texts)
+    used = _count_inputs(body)
     usage = {"prompt_tokens": used, "total_tokens": used}
     return Response({"object": "list", "data": data, "model": body.get("model"), "usage": usage}, (used, 0))
+
+
+def _texts(body: dict[str, Any]) -> list[Any]:
+    """Return the embedding inputs of a request: each a string, or an array of tokens."""
+    given = body["input"]
+    many = isinstance(given, list) and inputs_of(body) == len(given) and isinstance(given[0], str | list)
+    return list(given) if many else [given]
+
+
+def _count_inputs(body: dict[str, Any]) -> int:
+    return sum(len(text) if isinstance(text, list) else answers.tokens(text) for text in _texts(body))
 
 
 def _vector(text: Any, size: int) -> list[float]:
@@ -338,10 +358,10 @@ def _vector(text: Any, size: int) -> list[float]:
 
 def _completions(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
     prompt = text_of(_required(body, "prompt"))
-    _number(body, "max_tokens", 1, 10**6, whole=True)
+    _number(body, "max_tokens", 1, _MOST_TOKENS, whole=True)
     _sampling(body)
     said = speak(prompt, None, body.get("max_tokens", 16), mode)
-    usage = (answers.tokens(prompt), said.tokens)
+    usage = (_count_prompt(body), said.tokens)
     choice = {
         "index": 0,
         "text": said.text,
@@ -350,6 +370,10 @@ def _completions(body: dict[str, Any], ident: str, created: int, mode: str | Non
     }
     shown = {"id": f"cmpl-{ident}", "object": "text_completion", "created": created, "model": body.get("model")}
     return Response({**shown, "choices": [choice], "usage": _usage(usage)}, usage)
+
+
+def _count_prompt(body: dict[str, Any]) -> int:
+    return answers.tokens(text_of(body["prompt"]))
 
 
 def _moderations(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
@@ -367,6 +391,34 @@ def _moderations(body: dict[str, Any], ident: str, created: int, mode: str | Non
 
 def _other(body: dict[str, Any], ident: str, created: int, mode: str | None) -> Response:
     raise Problem("The sandbox answers no requests of this endpoint.")
+
+
+_COUNTS: dict[str, Callable[[dict[str, Any]], int]] = {
+    "/v1/chat/completions": _count_chat,
+    "/v1/responses": count,
+    "/v1/embeddings": _count_inputs,
+    "/v1/completions": _count_prompt,
+}
+_MAXIMA = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+
+def enqueued(endpoint: str, body: dict[str, Any], *, output: bool) -> int:
+    """Return how many tokens a request has while it waits: those of its input, as it is billed; none where it makes no sense.
+
+    Args:
+        output: count what is reserved for its answers, too: their maximum, where it names one.
+    """
+    try:
+        counts = _COUNTS.get(endpoint)
+        return (counts(body) if counts else 0) + (_reserved(body) if output else 0)
+    except ODD:
+        return 0
+
+
+def _reserved(body: dict[str, Any]) -> int:
+    """Return how many tokens the answers to a request may have: none where it does not say."""
+    most = next((int(body[name]) for name in _MAXIMA if body.get(name)), 0)
+    return min(most, _MOST_TOKENS) * min(int(body.get("n") or 1), _MOST_CHOICES)
 
 
 _ENDPOINTS: dict[str, tuple[frozenset[str], Callable[..., Response]]] = {

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nura_cli.sandbox import answers, faults, oddities, work
+from nura_cli.sandbox import faults, oddities, quotas, work
 from nura_cli.sandbox.exchange import private
 from nura_cli.sandbox.faults import Fault
-from nura_cli.sandbox.openai_errors import Problem, error_of
+from nura_cli.sandbox.openai_errors import Problem, error_of, unpaid_body
 from nura_cli.sandbox.openai_files import FILE_LASTS
-from nura_cli.sandbox.openai_requests import inputs_of, respond, text_of
+from nura_cli.sandbox.openai_requests import enqueued, inputs_of, respond
 from nura_cli.sandbox.store import Settings, Store
 
 MOST_REQUESTS = 50_000
@@ -22,23 +22,32 @@ _MOST_ERRORS = 20
 
 def step(store: Store, batch: dict[str, Any], settings: Settings) -> None:
     """Move a batch as far as its time has come; the caller holds the work lock."""
+    quirks = store.quirks()
+    if settings.queues and batch["model"] is None and "only_retrieve" not in quirks:
+        for older in store.unchecked(batch):
+            _check(store, older, settings)
+    found = _check(store, batch, settings) if batch["model"] is None else batch
+    if found is None or "never_ends" in quirks:
+        return
+    end = work.deadline(found, settings)
+    if not work.takes_time(found, settings) or end.at <= store.now():
+        source = store.body(found["input_file_id"])
+        _finish(store, found, source, store.deal(found, source), end)
+
+
+def _check(store: Store, batch: dict[str, Any], settings: Settings) -> dict[str, Any] | None:
+    """Check a batch's file; return the batch as it is then, or None where it has failed."""
     source = store.body(batch["input_file_id"])
     suffered = store.deal(batch, source)
-    if batch["model"] is None:
-        checked = _Check(store, batch, settings, suffered).run(source)
-        if checked.errors:
-            _fail(store, batch, checked.errors, faults.of(suffered, "refuse"))
-            return
-        status = "in_progress" if batch["cancel_at"] is None else "cancelling"
-        told = {**batch["told"], "counts": {"total": checked.total, "completed": 0, "failed": 0}}
-        columns = {"model": checked.model, "total": checked.total, "tokens": checked.tokens, "told": told}
-        store.change(batch["id"], status=status, **columns)
-        batch = {**batch, **columns}
-    end = work.deadline(batch["created_at"], batch["cancel_at"], settings.delay)
-    if "never_ends" in store.quirks():
-        return
-    if settings.delay == 0 or end.at <= store.now():
-        _finish(store, batch, source, suffered, end)
+    checked = _Check(store, batch, settings, suffered).run(source)
+    if checked.errors:
+        _fail(store, batch, checked.errors, faults.of(suffered, "refuse"))
+        return None
+    status = "in_progress" if batch["cancel_at"] is None else "cancelling"
+    told = {**batch["told"], "counts": {"total": checked.total, "completed": 0, "failed": 0}}
+    columns = {"model": checked.model, "total": checked.total, "tokens": checked.tokens, "told": told}
+    store.change(batch["id"], status=status, **columns)
+    return {**batch, **columns, "faults": json.dumps(suffered)}
 
 
 def _fail(store: Store, batch: dict[str, Any], errors: list[dict[str, Any]], refusal: Fault | None) -> None:
@@ -83,6 +92,7 @@ class _Check:
         self._store = store
         self._batch = batch
         self._settings = settings
+        self._output = "output_counts" in store.quirks()
         self._refusal = faults.of(suffered, "refuse")
         self._matched: list[int] = []
 
@@ -136,7 +146,7 @@ class _Check:
             self._wrong("model_mismatch", "All requests of a batch must be for one model.", n, "body.model")
         else:
             self.model = model
-        self.tokens += answers.tokens(text_of(body.get("messages", body.get("input", body.get("prompt")))))
+        self.tokens += enqueued(self._batch["endpoint"], body, output=self._output)
         if self._batch["endpoint"] == "/v1/embeddings":
             self._inputs += inputs_of(body)
 
@@ -153,14 +163,24 @@ class _Check:
             self._wrong("too_many_inputs", f"The batch has {self._inputs} inputs, at most {MOST_INPUTS} are allowed.")
         elif self.model is None or not work.exists(self.model, self._settings.models):
             self._wrong("model_not_found", f"The model `{self.model}` does not exist.", None, "body.model")
-        elif self._settings.token_limit:
-            self._queue(self._settings.token_limit)
+        else:
+            self._queue(self.model)
 
-    def _queue(self, limit: int) -> None:
-        waiting = self._store.waiting_tokens(self._batch["account"], self.model or "")
-        if waiting + self.tokens > limit:
-            words = f"Enqueued token limit reached for {self.model}. Limit: {limit} enqueued tokens."
-            self._wrong("token_limit_exceeded", words)
+    def _queue(self, model: str) -> None:
+        """Refuse a batch for which there was no room in its queue when it was created."""
+        queue = quotas.of_model(self._settings.queues, model)
+        if not queue:
+            return
+        store, account, at = self._store, self._batch["account"], self._batch["created_at"]
+        since = at - self._settings.release_delay
+        rows = store.waiting(account, "openai", model, before=self._batch["seq"], since=since)
+        waiting = work.waiting(rows, self._settings, at, for_ever="never_ends" in store.quirks())
+        found = quotas.full(queue, waiting, quotas.Load(self.tokens, self.total))
+        if found:
+            said = faults.of(store.standing(), "full_queue") or {"what": "full_queue"}
+            words = quotas.openai_words(found, model, store.organization(account), faults.choice(said, "words"))
+            code = said.get("code") if found.what == "requests" else None
+            self._wrong(code or "token_limit_exceeded", words)
 
 
 def _parsed(line: bytes) -> Any:
@@ -264,6 +284,9 @@ class _Answerer:
             return _unanswered(base, fate.ending)
         if fate.ending == "failed":
             return _failed(base, fate.fault, ident)
+        if fate.ending == "unpaid":
+            body = unpaid_body(quotas.openai_unpaid("rows"))
+            return _row("error", {**base, "response": _response(429, ident, body)}, "failed")
         mode = fate.fault.get("mode", "text") if fate.ending == "invalid" else None
         try:
             body, usage = respond(self._batch["endpoint"], request.body, self._at, mode)

@@ -403,7 +403,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, kind: str, headers: dict[str, str]) -> None:
         """Send the head: the request's id and the account as either vendor names them."""
-        anthropic, quirks = self._anthropic, self.server.store.quirks()
+        store, anthropic = self.server.store, self._anthropic
+        quirks = store.quirks()
         self.send_response_only(status)
         self.send_header("Server", self.version_string())
         if "no_date" not in quirks:
@@ -412,8 +413,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._request_id:
             self.send_header("request-id" if anthropic else "x-request-id", self._request_id)
         if self._account and "no_account" not in quirks:
-            account = "org-one" if "one_organization" in quirks else self._account
-            self.send_header("anthropic-organization-id" if anthropic else "openai-organization", account)
+            name = "anthropic-organization-id" if anthropic else "openai-organization"
+            self.send_header(name, store.organization(self._account))
         for name, value in headers.items():
             self.send_header(name, value)
 

@@ -12,13 +12,13 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nura_cli.sandbox import faults
+from nura_cli.sandbox import faults, quotas
 from nura_cli.sandbox.faults import Fault
 
 _VERSION = 2
@@ -47,15 +47,20 @@ CREATE TABLE log (
     route TEXT NOT NULL, fault TEXT, status INTEGER, outcome TEXT NOT NULL DEFAULT 'open');
 """
 _ADDED = """
-CREATE TABLE uploads (
+CREATE TABLE IF NOT EXISTS uploads (
     id TEXT PRIMARY KEY, account TEXT NOT NULL, filename TEXT NOT NULL, purpose TEXT NOT NULL, bytes INTEGER NOT NULL,
     lasts INTEGER NOT NULL, created_at INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'pending') WITHOUT ROWID;
-CREATE TABLE parts (id TEXT PRIMARY KEY, upload TEXT NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX parts_of ON parts (upload);
+CREATE TABLE IF NOT EXISTS parts (id TEXT PRIMARY KEY, upload TEXT NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS parts_of ON parts (upload);
+CREATE TABLE IF NOT EXISTS spent (
+    account TEXT NOT NULL, batch TEXT NOT NULL, model TEXT NOT NULL, day TEXT NOT NULL, requests INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cost REAL NOT NULL);
 """
 """What a file of this version may lack, if an older sandbox made it: it is added when the file is opened."""
 _LOG_ROWS = 20_000
 _REMEMBERED = "NOT EXISTS (SELECT 1 FROM json_each(?) WHERE batches.id GLOB json_each.value)"
+_WHOSE = "(account = ? OR ?)"
+_SUMS = ("requests", "input_tokens", "output_tokens", "cost")
 _SHORT = ""
 """The account of the short forms of files: nobody's."""
 
@@ -67,17 +72,37 @@ class Settings:
     Attributes:
         delay: seconds until a batch has ended; 0 for as soon as somebody asks after it. Past 24 h a batch expires with the
             part of its requests answered that the delay allows.
+        cancel_delay: seconds until a cancelled batch has ended; 0 for at once. What is answered by then, by its share of
+            ``delay``, is kept and billed.
+        release_delay: seconds for which a batch still counts in its queue after it has ended.
         accept_keys: the only keys that are not refused; empty accepts any.
         models: the only models there are; empty accepts any but those whose name begins with ``no-such``.
-        token_limit: how many estimated prompt tokens may wait in all OpenAI batches of a model; 0 for any number.
+        queues: what may wait in an account's batches that have not ended, by model; ``*`` has what a model does not say.
+            ``tokens`` and ``requests`` are caps (None for none); ``others_tokens`` and ``others_requests`` are somebody
+            else's, in the same queue. OpenAI has a queue per model and looks at it when it checks the batch's file: the
+            batches of the account that were created before it and had not ended then have their input tokens in it, as they
+            are billed. Anthropic has one queue of all models, which is that of ``*``, counts requests alone, and looks at it
+            when a batch is created. Keys of one organization (the quirk) share their queues.
+        prices: US dollars per million tokens, ``input`` and ``output``, by model (``*`` as above): those of the price list; a
+            batch costs half. What has no price costs nothing.
+        spend_limit: once an account's bill comes to so many US dollars, nothing more is answered, until it is raised; None for
+            no limit.
         seed: of the order in which results come.
     """
 
     delay: int = 0
+    cancel_delay: int = 0
+    release_delay: int = 0
     accept_keys: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
-    token_limit: int = 0
+    queues: quotas.Numbers = field(default_factory=dict)
+    prices: quotas.Numbers = field(default_factory=dict)
+    spend_limit: float | None = None
     seed: int = 0
+
+
+_NUMBERS = {"queues": quotas.QUEUE, "prices": quotas.PRICE}
+"""The settings that are numbers by model, and the names of theirs."""
 
 
 class Store:
@@ -119,7 +144,8 @@ class Store:
         self.db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {_ADDED} PRAGMA user_version = {_VERSION}; COMMIT;")
 
     def _add(self) -> None:
-        if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'uploads'").fetchone():
+        there = self.db.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('uploads', 'spent')").fetchone()[0]
+        if there < 2:
             self.db.executescript(f"BEGIN IMMEDIATE; {_ADDED} COMMIT;")
 
     @property
@@ -190,24 +216,30 @@ class Store:
 
     def settings(self) -> Settings:
         """Return the settings."""
-        rows = dict(
-            self.db.execute("SELECT name, value FROM settings WHERE name IN ('delay','models','token_limit','seed')")
-        )
-        known: dict[str, Any] = {name: json.loads(value) for name, value in rows.items()}
+        rows = dict(self.db.execute("SELECT name, value FROM settings"))
+        known: dict[str, Any] = {one.name: json.loads(rows[one.name]) for one in fields(Settings) if one.name in rows}
         if "models" in known:
             known["models"] = tuple(known["models"])
         return replace(Settings(), **known)
 
     def configure(self, changes: Settings | dict[str, Any]) -> None:
-        """Change settings: all of them, or those named. Keys are kept as hashes. Raises ValueError for an unknown one."""
+        """Change settings: all of them, or those named. Keys are kept as hashes. Raises ValueError for what makes no sense."""
         given = asdict(changes) if isinstance(changes, Settings) else dict(changes)
         unknown = sorted(given.keys() - asdict(Settings()).keys())
         if unknown:
             raise ValueError(f"unknown setting {unknown[0]}")
+        for name in given.keys() & _NUMBERS.keys():
+            quotas.check(name, given[name], _NUMBERS[name])
         if "accept_keys" in given:
             given["accept_accounts"] = [account_of(key) for key in given.pop("accept_keys")]
         rows = [(name, json.dumps(value)) for name, value in given.items()]
         self.db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+
+    def change_queue(self, model: str, numbers: Mapping[str, Any]) -> None:
+        """Change some of the numbers of a model's queue. Raises ValueError for what makes no sense."""
+        with self.transaction():
+            queues = self.settings().queues
+            self.configure({"queues": {**queues, model: {**queues.get(model, {}), **numbers}}})
 
     def _value(self, name: str, default: Any) -> Any:
         row = self.db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
@@ -428,29 +460,73 @@ class Store:
         )
         return [row["id"] for row in rows]
 
-    def waiting_tokens(self, account: str, model: str) -> int:
-        """Return the prompt tokens that wait in an account's validated batches of a model."""
-        row = self.db.execute(
-            "SELECT coalesce(sum(tokens), 0) FROM batches WHERE account = ? AND protocol = 'openai' AND ended_at IS NULL"
-            " AND model = ?",
-            (account, model),
-        ).fetchone()
-        return int(row[0])
+    def organization(self, account: str) -> str:
+        """Return the name of the organization that an account is of, as replies tell it."""
+        return "org-one" if "one_organization" in self.quirks() else account
+
+    def _whose(self, account: str) -> tuple[str, bool]:
+        """Return the values for ``_WHOSE``: an account, and whether every other is of its organization."""
+        return account, self.organization(account) != account
+
+    def waiting(
+        self, account: str, protocol: str, model: str | None = None, *, before: int = 2**62, since: float = 0
+    ) -> list[dict[str, Any]]:
+        """Return what is known of the batches that may be in an account's queue.
+
+        Args:
+            model: the only model, of batches that were checked; None for any.
+            before: the seq of the first batch that came too late.
+            since: unix seconds; what has ended until then has left the queue.
+        """
+        rows = self.db.execute(
+            f"SELECT created_at, cancel_at, ended_at, total, tokens FROM batches WHERE {_WHOSE} AND protocol = ?"  # noqa: S608 - constants
+            " AND (? IS NULL OR model = ?) AND seq < ? AND (ended_at IS NULL OR ended_at > ?)",
+            (*self._whose(account), protocol, model, model, before, since),
+        )
+        return [dict(row) for row in rows]
+
+    def unchecked(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the OpenAI batches of an account that were created before one and not checked yet, oldest first."""
+        rows = self.db.execute(
+            f"SELECT * FROM batches WHERE {_WHOSE} AND protocol = 'openai' AND model IS NULL AND ended_at IS NULL"  # noqa: S608 - constants
+            " AND seq < ? ORDER BY seq",
+            (*self._whose(batch["account"]), batch["seq"]),
+        )
+        return [_batch(row) for row in rows]
 
     # The bill
 
     def unbill(self, batch_id: str) -> None:
         """Forget what an interrupted work on a batch has billed: it begins again."""
         self.db.execute("DELETE FROM billed WHERE batch = ?", (batch_id,))
+        self.db.execute("DELETE FROM spent WHERE batch = ?", (batch_id,))
 
     def bill(self, rows: Sequence[tuple[str, str, str, bytes, int, int]]) -> None:
         """Bill answered requests: (account, batch, custom_id, digest, input tokens, output tokens)."""
         with self.transaction() as db:
             db.executemany("INSERT INTO billed VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def bill_one(self, account: str, body: bytes, usage: tuple[int, int]) -> None:
+    def bill_one(self, account: str, model: str, body: bytes, usage: tuple[int, int]) -> None:
         """Bill a request that was answered outside of a batch: its tokens (input, output), at list price."""
         self.bill([(account, "", "", digest(body), *usage)])
+        cost = quotas.cost(self.settings().prices, model, usage, batch=False)
+        self.spend([(account, "", model, quotas.day_of(self.now()), 1, *usage, cost)])
+
+    def spend(self, rows: Iterable[tuple[str, str, str, str, int, int, int, float]]) -> None:
+        """Add to what was spent: (account, batch, model, day, requests, input tokens, output tokens, US dollars)."""
+        with self.transaction() as db:
+            db.executemany("INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def left(self, account: str) -> float:
+        """Return how many US dollars an account may still spend: endless without a limit, and below 0 past it."""
+        limit = self.settings().spend_limit
+        if limit is None:
+            return float("inf")
+        row = self.db.execute(
+            f"SELECT coalesce(sum(cost), 0) FROM spent WHERE {_WHOSE}",  # noqa: S608 - constants
+            self._whose(account),
+        ).fetchone()
+        return limit - float(row[0])
 
     def arrived(self, protocol: str) -> int:
         """Count the arrival of a create; return its number."""
@@ -472,6 +548,8 @@ class Store:
         )
         one, alone = (self.db.execute(f"{summed} {which} ''").fetchone() for which in ("<>", "="))
         creates = self.db.execute("SELECT count(*), count(batch) FROM creates").fetchone()
+        cost, cost_alone = (self._spent(f"batch {which} ''")["cost"] for which in ("<>", "="))
+        days = [row[0] for row in self.db.execute("SELECT DISTINCT day FROM spent ORDER BY day")]
         return {
             "requests": one[0],
             "distinct": one[3],
@@ -479,9 +557,18 @@ class Store:
             "output_tokens": one[2],
             "creates": creates[0],
             "accepted": creates[1],
-            "synchronous": dict(zip(("requests", "input_tokens", "output_tokens"), alone, strict=False)),
+            "cost": cost,
+            "days": {day: self._spent("day = ?", day) for day in days},
+            "synchronous": dict(zip(("requests", "input_tokens", "output_tokens"), alone, strict=False))
+            | {"cost": cost_alone},
             "twice": {"custom_id": self._twice("custom_id"), "digest": self._twice("digest")},
         }
+
+    def _spent(self, which: str, *values: str) -> dict[str, Any]:
+        """Return the sum of some of what was spent."""
+        sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _SUMS)
+        row = self.db.execute(f"SELECT {sums} FROM spent WHERE {which}", values).fetchone()  # noqa: S608 - our own words
+        return {**dict(row), "cost": round(row["cost"], 9)}
 
     def _twice(self, column: str) -> list[str]:
         rows = self.db.execute(

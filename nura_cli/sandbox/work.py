@@ -8,11 +8,11 @@ import os
 import random
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nura_cli.sandbox import faults, oddities
+from nura_cli.sandbox import faults, oddities, quotas
 from nura_cli.sandbox.exchange import private
 from nura_cli.sandbox.faults import Fault
 from nura_cli.sandbox.store import Settings, Store, digest
@@ -45,7 +45,7 @@ class Request(NamedTuple):
 class Fate(NamedTuple):
     """What is to become of one request, and the fault behind it, if any."""
 
-    ending: str  # answered, failed, invalid, expired, cancelled
+    ending: str  # answered, failed, invalid, unpaid, expired, cancelled
     fault: Fault
 
 
@@ -60,14 +60,41 @@ class Deadline(NamedTuple):
     share: float
 
 
-def deadline(created_at: int, cancel_at: int | None, delay: int) -> Deadline:
-    """Return the end of a batch that needs ``delay`` seconds: it is done, cancelled, or its 24 h are over."""
+def deadline(batch: Mapping[str, Any], settings: Settings) -> Deadline:
+    """Return the end of a batch: it is done, its cancellation is, or its 24 h are over."""
+    created_at, cancel_at, delay = batch["created_at"], batch["cancel_at"], settings.delay
     window = min(delay, WINDOW)
     if cancel_at is not None and (delay == 0 or cancel_at < created_at + window):
-        return Deadline(cancel_at, "cancelled", max(0, cancel_at - created_at) / delay if delay else 0.0)
+        at = cancel_at + settings.cancel_delay
+        at = min(at, created_at + window) if delay else at
+        return Deadline(at, "cancelled", max(0, at - created_at) / delay if delay else 0.0)
     if delay > WINDOW:
         return Deadline(created_at + WINDOW, "expired", WINDOW / delay)
     return Deadline(created_at + delay, None, 1.0)
+
+
+def takes_time(batch: Mapping[str, Any], settings: Settings) -> bool:
+    """Return whether a batch ends by the clock, and not as soon as somebody asks after it."""
+    return bool(settings.delay if batch["cancel_at"] is None else settings.cancel_delay)
+
+
+def waiting(rows: Iterable[Mapping[str, Any]], settings: Settings, at: float, *, for_ever: bool) -> quotas.Load:
+    """Return what a queue holds at a time (unix seconds).
+
+    Args:
+        rows: the batches that may be in it (:meth:`nura_cli.sandbox.store.Store.waiting`). Nobody may have asked yet after one
+            that has ended by the clock; one that does not end by it is there until somebody asks.
+        for_ever: no batch ends.
+    """
+
+    def holds(row: Mapping[str, Any]) -> bool:
+        ended = row["ended_at"]
+        if ended is None and (for_ever or not takes_time(row, settings)):
+            return True
+        return bool((deadline(row, settings).at if ended is None else ended) + settings.release_delay > at)
+
+    held = [row for row in rows if holds(row)]
+    return quotas.Load(sum(row["tokens"] for row in held), sum(row["total"] for row in held))
 
 
 def encoded(line: dict[str, Any]) -> bytes:
@@ -110,16 +137,38 @@ class _Bill:
     def __init__(self, store: Store, batch: dict[str, Any]) -> None:
         self._store = store
         self._of = (batch["account"], batch["id"])
+        self._day = quotas.day_of(batch["created_at"])
         self._rows: list[tuple[str, str, str, bytes, int, int]] = []
-        self.used = (0, 0)
+        self._models: dict[str, tuple[int, int, int, float]] = {}
+        self._prices = store.settings().prices
         store.unbill(batch["id"])
+        self._left = store.left(batch["account"])
+
+    @property
+    def unpaid(self) -> bool:
+        """Whether the account may spend no more."""
+        return self._left <= 0
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """The tokens billed (input, output)."""
+        return sum(of[1] for of in self._models.values()), sum(of[2] for of in self._models.values())
 
     def add(self, request: Request, usage: tuple[int, int]) -> None:
         """Bill a request's tokens (input, output)."""
         self._rows.append((*self._of, request.custom_id, digest(request.raw), *usage))
-        self.used = (self.used[0] + usage[0], self.used[1] + usage[1])
+        model = str(request.body.get("model"))
+        cost = quotas.cost(self._prices, model, usage, batch=True)
+        self._left -= cost
+        requests, given, said, spent = self._models.get(model, (0, 0, 0, 0.0))
+        self._models[model] = (requests + 1, given + usage[0], said + usage[1], spent + cost)
         if len(self._rows) >= _BILL_ROWS:
             self.write()
+
+    def close(self) -> None:
+        """Write what is not written yet, and what all of it costs."""
+        self.write()
+        self._store.spend((*self._of, model, self._day, *of) for model, of in self._models.items())
 
     def write(self) -> None:
         """Write what is not written yet."""
@@ -200,7 +249,10 @@ def run(
     for number, request in enumerate(requests):
         row = _row_faults(suffered, number, request)
         named = request._replace(custom_id=f"x-{request.custom_id}") if "renamed" in row else request
-        reply = answer(named, _fate(suffered, number, request, end))
+        fate = _fate(suffered, number, request, end)
+        if bill.unpaid and fate.ending in ("answered", "invalid"):
+            fate = Fate("unpaid", {})
+        reply = answer(named, fate)
         counts[reply.ending] = counts.get(reply.ending, 0) + 1
         if reply.usage is not None:
             bill.add(request, reply.usage)
@@ -217,7 +269,7 @@ def run(
     foreign = faults.of(suffered, "foreign")
     for n in range(int(foreign.get("n", 3)) if foreign else 0):
         put(stranger(n))
-    bill.write()
+    bill.close()
     return Outcome(parts.written(), short.written(), counts, bill.used)
 
 

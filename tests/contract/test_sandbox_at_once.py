@@ -41,6 +41,7 @@ def test_anthropics_sdk_is_answered(server: Sandbox) -> None:
             "requests": 1,
             "input_tokens": said.usage.input_tokens,
             "output_tokens": said.usage.output_tokens,
+            "cost": 0,
         }
         with pytest.raises(anthropic.NotFoundError):
             client.messages.create(model="no-such", max_tokens=5, messages=[{"role": "user", "content": "x"}])

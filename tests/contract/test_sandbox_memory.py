@@ -152,10 +152,12 @@ def test_an_interrupted_bill_is_written_anew(tmp_path: Path, monkeypatch: Any) -
         with sqlite3.connect(tmp_path / "box.db") as db:
             rows_of_a_killed_run = [("org", batch.id, f"c{n}", b"", 1, 1) for n in range(40)]
             db.executemany("INSERT INTO billed VALUES (?, ?, ?, ?, ?, ?)", rows_of_a_killed_run)
+            db.execute("INSERT INTO spent VALUES ('org', ?, 'm', '2026-11-25', 40, 40, 40, 1.5)", (batch.id,))
         db.close()
         assert client.batches.retrieve(batch.id).status == "completed"
-        assert server.control.billing()["requests"] == 95
-        assert server.control.billing()["twice"]["custom_id"] == []
+        billed = server.control.billing()
+        assert (billed["requests"], billed["twice"]["custom_id"], billed["cost"]) == (95, [], 0)
+        assert [day["requests"] for day in billed["days"].values()] == [95]
 
 
 def test_its_files_are_the_owners_alone_and_hold_no_key(tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_the_desk_says_what_it_does_not_know(tmp_path: Path) -> None:
             control._call("advance", "POST", {})
         with pytest.raises(ValueError, match="account"):
             control.foreign(1)
-        untouched = {"delay": 0, "models": [], "token_limit": 0, "seed": 0}
+        untouched = {"delay": 0, "models": [], "queues": {}, "spend_limit": None, "seed": 0}
         assert control.settings().items() >= untouched.items()
 
 

@@ -239,13 +239,15 @@ def test_a_fault_strikes_an_upload_by_its_route(client: OpenAI, server: Sandbox)
     assert _upload(client, 3)
 
 
-def test_a_file_of_an_older_sandbox_takes_uploads(tmp_path: Path) -> None:
+def test_a_file_of_an_older_sandbox_takes_uploads_and_bills(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     with Sandbox(path) as server, openai_client(server) as client:
         kept = client.files.create(file=BODY, purpose="batch")
     with sqlite3.connect(path) as db:
-        db.executescript("DROP TABLE uploads; DROP TABLE parts;")
+        db.executescript("DROP TABLE uploads; DROP TABLE parts; DROP TABLE spent;")
     db.close()
     with Sandbox(path) as server, openai_client(server) as client:
         assert [file.id for file in client.files.list()] == [kept.id]
         assert _upload(client, 3)
+        client.responses.create(model="gpt-4.1-mini", input="hello")
+        assert sum(day["requests"] for day in server.control.billing()["days"].values()) == 1

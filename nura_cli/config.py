@@ -16,8 +16,9 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import parse_qsl, quote, unquote
 
 from pydantic import (
@@ -54,6 +55,23 @@ def _size(value: Any) -> Any:
     if not match or match[2].upper() not in _SIZES:
         raise ValueError("a number of bytes such as 200MB or 64KiB")
     return int(match[1]) * _SIZES[match[2].upper()]
+
+
+def _share(value: Any) -> Any:
+    """Return a share from 0 to 1, given as such or in per cent. Raises ValueError: it is neither."""
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) *%", value.strip()) if isinstance(value, str) else None
+    share = float(Decimal(match[1]) / 100) if match else value
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ValueError("must be a share such as 10% or 0.1")
+    return float(share)
+
+
+def _dollars(value: Any) -> Any:
+    """Return US dollars as they are written. Raises ValueError: it is no amount, or a negative one, or one past all measure."""
+    text = f"{Decimal(repr(value)):f}" if isinstance(value, float) else str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,12})?", text):
+        raise ValueError("must be an amount of US dollars such as 20 or 0.50")
+    return Decimal(text)
 
 
 def _or_never(value: Any) -> Any:
@@ -138,6 +156,18 @@ SecondsOrNever = Annotated[
 ]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0), WithJsonSchema(_BYTES)]
 Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
+Share = Annotated[
+    float,
+    BeforeValidator(_share),
+    WithJsonSchema({"title": "share", "type": ["number", "string"], "minimum": 0, "maximum": 1}),
+]
+_DOLLARS = {"title": "US dollars", "type": ["number", "string"], "minimum": 0}
+# Pico-dollars fit into a column of SQLite's: those of a budget, and the price of a hundred million tokens.
+_MOST_DOLLARS, _HIGHEST_PRICE = 9_000_000, 10_000
+Dollars = Annotated[
+    Decimal, BeforeValidator(_dollars), Field(le=_MOST_DOLLARS), WithJsonSchema(_DOLLARS | {"maximum": _MOST_DOLLARS})
+]
+Price = Annotated[Dollars, Field(le=_HIGHEST_PRICE), WithJsonSchema(_DOLLARS | {"maximum": _HIGHEST_PRICE})]
 File = Annotated[Path, AfterValidator(_beside_config), WithJsonSchema({"title": "file", "type": "string"})]
 
 
@@ -173,6 +203,45 @@ class LimitsConfig(_Options):
         None,
         description="estimated prompt tokens under way at once for one model (some vendors cap them for each account)",
     )
+    enqueued_requests: Positive | None = Field(
+        None, description="requests under way at once, where the vendor counts them: for one model, or all together"
+    )
+
+
+class BudgetConfig(_Options):
+    """What may be spent, in US dollars; days and months are those of UTC."""
+
+    day: Dollars | None = Field(None, description="what is sent in one day may cost")
+    month: Dollars | None = Field(None, description="what is sent in one month may cost")
+    basis: Literal["expected", "worst"] = Field(
+        "expected",
+        description="what a request counts for until its cost is known: as expected, or with all the output it may have",
+    )
+
+
+class BatchBudgetConfig(BudgetConfig):
+    """What a workload may spend."""
+
+    batch: Dollars | None = Field(None, description="what one batch may cost")
+
+
+class PriceConfig(_Options):
+    """What a model costs, in US dollars for a million tokens; list prices, of which batches have their discount."""
+
+    input: Price = Field(description="of input")
+    output: Price = Field(description="of output; 0 where there is none, as of embeddings")
+    cached_input: Price | None = Field(None, description="of input read from a cache; default: as input")
+    cache_write: Price | None = Field(
+        None,
+        description="of input written to a cache; default: 1.25 times the input; kept there for an hour, twice the input at least",
+    )
+
+
+class CanaryConfig(_Options):
+    """How a new revision of a workload shows itself before the rest of its tasks is sent."""
+
+    requests: Positive = Field(20, description="how many are sent first")
+    max_failed: Share = Field(0.1, description="the share of them that may come home without an answer of use")
 
 
 class ProviderConfig(_Options):
@@ -200,6 +269,18 @@ class ProviderConfig(_Options):
     project: str | None = Field(None, description="project to act for, where the vendor has such")
     headers: dict[str, str] = Field({}, description="HTTP headers that go with every request; never secrets")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="lower limits than the vendor's own")
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="what may be spent there, in US dollars")
+    prices: dict[str, PriceConfig] = Field(
+        {},
+        description="list prices by model, in US dollars for a million tokens, which go before nura's own price list;"
+        " one holds for the dated versions of its model too",
+    )
+    batch_discount: Share | None = Field(
+        None,
+        description="what batches cost less than the list price, as a share: of all models' tokens, never of tools' calls;"
+        " default: as the price list says, else the half that the vendor documents; of prices that are given here, that half at"
+        " the vendor's own address, and nothing at another base_url",
+    )
     on_unconfirmed: Literal["adopt", "hold"] = Field(
         "adopt", description="a create whose answer was lost: resolve it at the provider, or wait for a person"
     )
@@ -359,6 +440,9 @@ class WorkloadConfig(_Options):
     accept_truncated: bool = Field(False, description="whether a text cut at its token limit is an answer")
     keep: list[str] = Field([], description="fields of the record that travel to results and events")
     dispatch: DispatchConfig = Field(default_factory=DispatchConfig, description="when waiting tasks are sent")
+    priority: int = Field(0, ge=-1000, le=1000, strict=True, description="where room is scarce, higher ones go first")
+    budget: BatchBudgetConfig = Field(default_factory=BatchBudgetConfig, description="what it may spend, in US dollars")
+    canary: CanaryConfig | None = Field(None, description="a new revision shows itself first, with a few requests")
     retry: RetryConfig = Field(default_factory=RetryConfig, description="how often a task is tried")
     source: SourceConfig | None = Field(None, description="where enqueue --from-source reads")
     write_back: WriteBackConfig | None = Field(None, description="the application's table that gets the answers")
@@ -881,29 +965,23 @@ def _suggestion(where: tuple[Any, ...]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "providers": ProviderConfig,
-    "databases": DatabaseConfig,
-    "workloads": WorkloadConfig,
-    "alert": AlertConfig,
-    "ping": PingConfig,
-}
-_INNER: dict[str, type[BaseModel]] = {
-    "limits": LimitsConfig,
-    "dispatch": DispatchConfig,
-    "retry": RetryConfig,
-    "source": SourceConfig,
-    "write_back": WriteBackConfig,
-    "events": EventConfig,
-}
+def _options_at(where: tuple[Any, ...]) -> Mapping[str, Any]:
+    """Return the options at a path, by name, each with what it may be."""
+    kind: Any = Config
+    for part in where:
+        options = _options(kind)
+        kind = _without_none(options[part] if part in options else (get_args(kind) or (None,))[-1])
+    return _options(kind)
 
 
-def _options_at(where: tuple[Any, ...]) -> list[str]:
-    """Return the names of the options at a path."""
-    model: type[BaseModel] = Config
-    for n, part in enumerate(where):
-        model = (_SECTIONS if n == 0 else _INNER).get(part, model)
-    return [field.alias or name for name, field in model.model_fields.items()]
+def _options(kind: Any) -> dict[str, Any]:
+    fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+    return {field.alias or name: field.annotation for name, field in fields.items()}
+
+
+def _without_none(kind: Any) -> Any:
+    """Return what an option may be, where it may be left out too."""
+    return get_args(kind)[0] if type(None) in get_args(kind) else kind
 
 
 def prompt_text(workload: WorkloadConfig) -> str | None:

@@ -148,7 +148,7 @@ def config() -> Iterator[str]:
     """Yield the page of the configuration's options."""
     schema = config_schema()
     yield "# Options of the configuration"
-    yield "One YAML file, read as YAML 1.2 reads it: only `true` and `false` are booleans. Relative paths are relative to the file. A length of time is `30s`, `15m`, `1h30m`, `7d`, or a number of seconds; a size `64KiB`, `200MB`, or a number of bytes. NAME is a name of your choice. `config.example.yaml` shows every option in its place; an editor checks them by `config.schema.json`, which `nura help schema` prints."
+    yield "One YAML file, read as YAML 1.2 reads it: only `true` and `false` are booleans. Relative paths are relative to the file. A length of time is `30s`, `15m`, `1h30m`, `7d`, or a number of seconds; a size `64KiB`, `200MB`, or a number of bytes; a share `10%` or `0.1`. NAME is a name of your choice. `config.example.yaml` shows every option in its place; an editor checks them by `config.schema.json`, which `nura help schema` prints."
     yield "\n".join(_options(schema, schema, ""))
 
 

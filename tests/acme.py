@@ -7,7 +7,7 @@ and its results name their requests ``ref``. One line in the table of vendors ma
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ from nura_cli.dialects.base import (
     Found,
     Frame,
     Limits,
+    Measure,
     Page,
     Phase,
     Ready,
@@ -63,6 +64,8 @@ class AcmeDialect:
     keeps_marks = False
     cleanup_unlists = True
     cancel_keeps_answers = False
+    queue_unit: Literal["tokens", "requests"] = "tokens"
+    queue_by_model = True
 
     def ready(self, line: bytes) -> Ready:
         """Take apart ``{"ref", "engine", "ask"}``."""
@@ -75,6 +78,11 @@ class AcmeDialect:
     def inputs(self, endpoint: str, body: bytes) -> int:
         """Return 0."""
         return 0
+
+    def measure(self, endpoint: str, body: bytes) -> Measure:
+        """Return how long it is, and what it may say."""
+        found = msgspec.json.decode(body)
+        return Measure(len(found["ask"].encode()), most_output=found.get("budget"), messages=1)
 
     def body(self, spec: Spec) -> Callable[[str], bytes]:
         """Return a function from a prompt to a body."""

@@ -5,17 +5,18 @@ Facts from the Message Batches guide and API reference.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from nura_cli.dialects import reading, refusals, schema_parts, topics, writing
+from nura_cli.dialects import anthropic_requests, reading, refusals, schema_parts, topics, writing
 from nura_cli.dialects.base import (
     Answer,
     Ending,
     Found,
     Frame,
     Limits,
+    Measure,
     Phase,
     Place,
     Ready,
@@ -148,6 +149,8 @@ class AnthropicDialect:
     keeps_marks = False
     cleanup_unlists = True
     cancel_keeps_answers = True  # what cannot be interrupted is even finished
+    queue_unit: Literal["tokens", "requests"] = "requests"
+    queue_by_model = False
 
     def ready(self, line: bytes) -> Ready:
         """Take apart a batch request: custom_id and params. Models may be mixed, so the queue has none."""
@@ -163,6 +166,10 @@ class AnthropicDialect:
     def inputs(self, endpoint: str, body: bytes) -> int:
         """Return 0: there are no embeddings here."""
         return 0
+
+    def measure(self, endpoint: str, body: bytes) -> Measure:
+        """Return what a request's params say of what it may cost."""
+        return anthropic_requests.measure(body)
 
     def body(self, spec: Spec) -> Callable[[str], bytes]:
         """Return a function from a prompt to a request's params; all but the prompt is encoded once."""

@@ -7,10 +7,11 @@ the vendor tells is translated here into a closed list of words: :class:`Phase`,
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from nura_cli.dialects.measures import Measure as Measure
 from nura_cli.errors import Rejection as Rejection
 from nura_cli.pricing import Usage
 from nura_cli.states import Blame, ErrorKind, Reason
@@ -194,6 +195,8 @@ class Dialect(Protocol):
         keeps_marks: a batch carries the tag and the state file's id that it was created with, and lists show them.
         cleanup_unlists: a batch that was cleaned up is no longer in the list.
         cancel_keeps_answers: what a batch has answered before it is cancelled can still be had.
+        queue_unit: what of the requests that wait the vendor counts, where its words do not say so.
+        queue_by_model: it counts for each model; else for all of them together.
     """
 
     name: str
@@ -217,6 +220,8 @@ class Dialect(Protocol):
     keeps_marks: bool
     cleanup_unlists: bool
     cancel_keeps_answers: bool
+    queue_unit: Literal["tokens", "requests"]
+    queue_by_model: bool
 
     def schema_problems(self, schema: Mapping[str, Any]) -> Found:
         """Yield what the vendor's strict mode would refuse of an answer schema that is sound as JSON Schema."""
@@ -232,6 +237,10 @@ class Dialect(Protocol):
 
     def inputs(self, endpoint: str, body: bytes) -> int:
         """Return how many embedding inputs a request body carries (1 for one string; 0 at other endpoints)."""
+        ...
+
+    def measure(self, endpoint: str, body: bytes) -> Measure:
+        """Return what a request's body says of what it may cost. Never raises: of what is odd no bound is known."""
         ...
 
     def body(self, spec: Spec) -> Callable[[str], bytes]:

@@ -6,11 +6,11 @@ Facts from the OpenAI Batch guide and API reference, and from the public reports
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from nura_cli.dialects import reading, refusals, schema_parts, topics, writing
+from nura_cli.dialects import openai_requests, reading, refusals, schema_parts, topics, writing
 from nura_cli.dialects.base import (
     STATE_KEY,
     TAG_KEY,
@@ -19,6 +19,7 @@ from nura_cli.dialects.base import (
     Found,
     Frame,
     Limits,
+    Measure,
     Phase,
     Place,
     Ready,
@@ -187,6 +188,8 @@ class OpenAIDialect:
     keeps_marks = True  # metadata
     cleanup_unlists = False  # files are deleted; a batch cannot be
     cancel_keeps_answers = True
+    queue_unit: Literal["tokens", "requests"] = "tokens"
+    queue_by_model = True
 
     def ready(self, line: bytes) -> Ready:
         """Take apart a line of a batch input file: custom_id, url, body with its model."""
@@ -210,6 +213,10 @@ class OpenAIDialect:
         given = msgspec.json.decode(body, type=dict[str, Any]).get("input")
         tokens = isinstance(given, list) and all(isinstance(item, int) for item in given)
         return len(given) if isinstance(given, list) and not tokens else 1
+
+    def measure(self, endpoint: str, body: bytes) -> Measure:
+        """Return what a request's body says of what it may cost."""
+        return openai_requests.measure(endpoint, body)
 
     def body(self, spec: Spec) -> Callable[[str], bytes]:
         """Return a function from a prompt to a request body; all but the prompt is encoded once."""

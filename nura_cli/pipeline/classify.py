@@ -51,7 +51,7 @@ class Classifier:
             return Verdict(failed, line.body, UNKNOWN if unread else self._wasted(line.body))
         body = line.body or b""
         answer = self._dialect.answer(self._spec.endpoint, body)
-        charge = self._spent(answer.model or self._spec.model, _credible(answer))
+        charge = self._spent(answer.model, _credible(answer))
         failure = _no_answer(answer) or self._unfit(answer)
         said = bool(answer.text) or answer.other
         return Verdict(failure and failure._replace(http_status=line.http_status), body, charge, said)
@@ -78,14 +78,13 @@ class Classifier:
         if answer.usage is None:
             said = answer.text or answer.value is not None or (answer.other and answer.spoken)
             return UNKNOWN if said else Charge()
-        return self._spent(answer.model or self._spec.model, answer.usage)
+        return self._spent(answer.model, answer.usage)
 
-    def _spent(self, model: str, usage: Usage | None) -> Charge:
-        """Return what an answer cost: by the model that it names, else by the one that was asked for, else unknown."""
+    def _spent(self, model: str | None, usage: Usage | None) -> Charge:
+        """Return what an answer of a model cost, where it names one; else that of the one that was asked for; else unknown."""
         if usage is None:
             return Charge(cost=None, list_cost=None)
-        billed = model if self._prices.known(model) else self._spec.model
-        paid, listed = self._prices.cost(billed, usage) or (None, None)
+        paid, listed = self._prices.cost(self._prices.billed(self._spec.model, model), usage) or (None, None)
         read, written = usage.cached_input_tokens, usage.cache_write_tokens
         return Charge(usage.input_tokens, read, usage.output_tokens, paid, listed, written)
 

@@ -1,6 +1,7 @@
 """The configuration: what it gives, and what it says of everything that is wrong."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,15 @@ from pydantic import BaseModel
 
 from nura_cli import config
 from nura_cli.config import (
+    BatchBudgetConfig,
+    BudgetConfig,
+    CanaryConfig,
     Config,
     DatabaseConfig,
     DispatchConfig,
     EventConfig,
     LimitsConfig,
+    PriceConfig,
     ProviderConfig,
     RetryConfig,
     SourceConfig,
@@ -102,6 +107,90 @@ def test_a_count_is_a_whole_number_above_zero_and_nothing_that_looks_like_one(tm
     assert problems(tmp_path, text).keys() == {"workloads.w.retry.max_attempts"}
 
 
+@pytest.mark.parametrize(
+    ("given", "amount"),
+    [
+        ("20", "20"),
+        ("20.00", "20"),
+        ("0.40", "0.4"),
+        (".5", "0.5"),
+        ("1e-2", "0.01"),
+        ("1e-05", "0.00001"),
+        ("3e2", "300"),
+        ("0", "0"),
+        ("'0.000000000001'", "0.000000000001"),
+        ("9000000", "9000000"),
+    ],
+)
+def test_amounts_of_money_are_exact(tmp_path: Path, given: str, amount: str) -> None:
+    found = provider(tmp_path, f"kind: sandbox, budget: {{day: {given}}}").budget.day
+    assert found == Decimal(amount)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "-1",
+        "$20",
+        "20 USD",
+        "'0,50'",
+        "true",
+        "''",
+        "[20]",
+        "1e-13",
+        "1e300",
+        "9000000.01",
+        "12345678901",
+        "1_000",
+        "\u0665",
+    ],
+)
+def test_what_is_no_amount_of_money(tmp_path: Path, given: str) -> None:
+    found = problems(tmp_path, f"providers: {{p: {{kind: sandbox, budget: {{month: {given}}}}}}}")
+    assert found.keys() == {"providers.p.budget.month"}
+    assert found["providers.p.budget.month"] in (
+        "must be an amount of US dollars such as 20 or 0.50",
+        "must be less than or equal to 9000000",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "share"), [("0.5", 0.5), ("20%", 0.2), ("7.5 %", 0.075), ("29%", 0.29), ("0", 0), ("1", 1), ("100%", 1)]
+)
+def test_shares(tmp_path: Path, given: str, share: float) -> None:
+    assert provider(tmp_path, f"kind: sandbox, batch_discount: {given}").batch_discount == share
+
+
+@pytest.mark.parametrize("given", ["50", "1.01", "-0.1", "101%", "half", "true", "'%'", "[0.5]"])
+def test_what_is_no_share(tmp_path: Path, given: str) -> None:
+    found = problems(tmp_path, f"providers: {{p: {{kind: sandbox, batch_discount: {given}}}}}")
+    assert found == {"providers.p.batch_discount": "must be a share such as 10% or 0.1"}
+
+
+def test_prices_are_by_model_and_the_output_of_one_is_never_left_open(tmp_path: Path) -> None:
+    found = provider(tmp_path, "kind: sandbox, prices: {my-model: {input: 0.40, output: 1.60, cached_input: 0.04}}")
+    assert found.prices == {
+        "my-model": PriceConfig(input=Decimal("0.4"), output=Decimal("1.6"), cached_input=Decimal("0.04"))
+    }
+    assert found.prices["my-model"].cache_write is None
+    text = "providers: {p: {kind: sandbox, prices: {m: {input: 20000}, n: 0.4}}}"
+    assert problems(tmp_path, text) == {
+        "providers.p.prices.m.input": "must be less than or equal to 10000",
+        "providers.p.prices.m.output": "is required",
+        "providers.p.prices.n": "must be a mapping of options",
+    }
+
+
+def test_what_may_be_spent_and_who_goes_first_is_open_unless_it_is_given(tmp_path: Path) -> None:
+    found = workload(tmp_path, "provider: box, budget: {}, canary: {}")
+    assert found.budget == BatchBudgetConfig(day=None, month=None, batch=None, basis="expected")
+    assert found.canary == CanaryConfig(requests=20, max_failed=0.1)
+    bare = load(tmp_path, PROVIDERS + "workloads: {w: {provider: box}}")
+    assert (bare.workloads["w"].canary, bare.workloads["w"].priority) == (None, 0)
+    assert bare.providers["box"].budget == BudgetConfig()
+    assert (bare.providers["box"].prices, bare.providers["box"].batch_discount) == ({}, None)
+
+
 @pytest.mark.parametrize(("given", "seconds"), [("never", None), ("0", 0), ("0s", 0), ("2d", 172800)])
 def test_cleanup_may_be_at_once_or_never(tmp_path: Path, given: str, seconds: int | None) -> None:
     assert provider(tmp_path, f"kind: sandbox, cleanup_after: {given}").cleanup_after == seconds
@@ -176,6 +265,27 @@ def test_every_problem_is_reported_at_once_with_its_place_and_line(tmp_path: Pat
             "workloads.w.retry.max_atempts",
             "unknown option; did you mean max_attempts?",
         ),
+        (
+            "workloads: {w: {provider: box, budget: {bach: 1}}}",
+            "workloads.w.budget.bach",
+            "unknown option; did you mean batch?",
+        ),
+        (
+            "workloads: {w: {provider: box, canary: {max_fail: 1}}}",
+            "workloads.w.canary.max_fail",
+            "unknown option; did you mean max_failed?",
+        ),
+        (
+            "workloads: {retry: {provider: box, events: [{types: [batch.failed], command: [x], timout: 1}]}}",
+            "workloads.retry.events.0.timout",
+            "unknown option; did you mean timeout?",
+        ),
+        ("workloads: {w: {provider: box, canary: 20}}", "workloads.w.canary", "must be a mapping of options"),
+        (
+            "workloads: {w: {provider: box, budget: {basis: worse}}}",
+            "workloads.w.budget.basis",
+            "must be 'expected' or 'worst'",
+        ),
         ("workloads: {w: }", "workloads.w", "must be a mapping of options"),
         ("workloads: [a]", "workloads", "must be a mapping"),
         ("workloads: {w: {}}", "workloads.w.provider", "is required"),
@@ -190,6 +300,25 @@ def test_every_problem_is_reported_at_once_with_its_place_and_line(tmp_path: Pat
 )
 def test_a_problem_is_put_into_plain_words(tmp_path: Path, text: str, place: str, words: str) -> None:
     assert problems(tmp_path, f"{PROVIDERS}{text}\n") == {place: words}
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "words"),
+    [
+        ("prices: {m: {input: 1, output: 1, cached: 1}}", ".prices.m.cached", "; did you mean cached_input?"),
+        (
+            "prices: {limits: {input: 1, output: 1, cachd_input: 1}}",
+            ".prices.limits.cachd_input",
+            "; did you mean cached_input?",
+        ),
+        ("budget: {dai: 1}", ".budget.dai", "; did you mean day?"),
+        ("budget: {batch: 1}", ".budget.batch", ""),  # an option of workloads alone
+        ("batch_discont: 0.2", ".batch_discont", "; did you mean batch_discount?"),
+    ],
+)
+def test_the_option_that_was_meant_is_one_of_that_place(tmp_path: Path, options: str, place: str, words: str) -> None:
+    found = problems(tmp_path, f"providers: {{p: {{kind: sandbox, {options}}}}}")
+    assert found == {f"providers.p{place}": f"unknown option{words}"}
 
 
 @pytest.mark.parametrize("name", ["-a", "a b", "a.b", '"a\\n"', "ä", "x" * 64, '""'])
@@ -370,6 +499,9 @@ def options(model: type[BaseModel], where: str = "") -> list[str]:
         "databases": DatabaseConfig,
         "workloads": WorkloadConfig,
         "limits": LimitsConfig,
+        "budget": BatchBudgetConfig,
+        "prices": PriceConfig,
+        "canary": CanaryConfig,
         "dispatch": DispatchConfig,
         "retry": RetryConfig,
         "source": SourceConfig,
@@ -387,7 +519,8 @@ def options(model: type[BaseModel], where: str = "") -> list[str]:
 def test_the_example_shows_every_option(option: str) -> None:
     name = option.rpartition(".")[2]
     text = EXAMPLE.read_text()
-    assert re.search(rf"^ *(- |# |.*# or )?{name}:( |$)", text, re.MULTILINE), f"{option} is not in the example"
+    shown = rf"^ *(- |# |.*# or )?{name}:( |$)|^ *# .*[{{ ]{name}: "
+    assert re.search(shown, text, re.MULTILINE), f"{option} is not in the example"
 
 
 def test_the_example_works_as_it_stands_with_no_key_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,22 +532,29 @@ def test_the_example_works_as_it_stands_with_no_key_at_hand(monkeypatch: pytest.
 
 def uncommented(text: str) -> str:
     """Return the example with each option that is commented out in place of the one it is an alternative to."""
-    return re.sub(
-        r"^( *)# (base_url|organization|project|enqueued_tokens|endpoint): ", r"\1\2: ", text, flags=re.MULTILINE
+    names = (
+        *("base_url", "organization", "project", "enqueued_tokens", "enqueued_requests", "endpoint"),
+        *("budget", "prices", "  my-model", "batch_discount", "canary"),
     )
+    return re.sub(rf"^( *)# ({'|'.join(names)}):", r"\1\2:", text, flags=re.MULTILINE)
 
 
 def test_what_the_example_has_in_comments_is_valid_too(tmp_path: Path) -> None:
     loaded = load(tmp_path, uncommented(EXAMPLE.read_text()))
     assert loaded.providers["openai"].base_url is not None
     assert loaded.providers["openai"].limits.enqueued_tokens is not None
-    assert any(found.endpoint for found in loaded.workloads.values())
+    assert loaded.providers["openai"].limits.enqueued_requests is not None
+    assert loaded.providers["openai"].prices["my-model"].output > 0
+    assert loaded.providers["openai"].batch_discount == 0.5
+    assert loaded.providers["openai"].budget.month is not None
+    classify = loaded.workloads["classify"]
+    assert (classify.budget.basis, classify.canary, classify.endpoint is None) == ("worst", CanaryConfig(), False)
 
 
 def test_every_option_is_described() -> None:
     models: tuple[Any, ...] = (
         *(Config, ProviderConfig, LimitsConfig, DatabaseConfig, WorkloadConfig, DispatchConfig, RetryConfig),
-        *(SourceConfig, WriteBackConfig, EventConfig),
+        *(SourceConfig, WriteBackConfig, EventConfig, BudgetConfig, BatchBudgetConfig, PriceConfig, CanaryConfig),
     )
     bare = [
         f"{model.__name__}.{name}"

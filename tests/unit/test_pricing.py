@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
 import genai_prices
 import pytest
@@ -10,7 +12,10 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nura_cli.pricing import PICO, Cost, Prices, Usage, decimal_dollars
+from nura_cli import config
+from nura_cli.dialects import vendors
+from nura_cli.pipeline import estimate
+from nura_cli.pricing import PICO, Cost, ListPrice, Prices, Rates, Usage, decimal_dollars
 
 VENDORS = ("openai", "anthropic")
 # Sold by the vendors, by services with fees for each request, with tiers, and with rates that are no whole pico-dollars.
@@ -207,6 +212,153 @@ def test_an_address_is_priced_as_the_service_behind_it() -> None:
     groq = Prices("openai", "https://api.groq.com/openai/v1").cost("llama-3.1-8b-instant", usage)
     assert groq is not None
     assert groq.paid == groq.list
+
+
+MINE = ListPrice(Decimal("0.40"), Decimal("1.60"), Decimal("0.04"), Decimal("0.50"))
+
+
+def test_a_price_that_was_given_goes_before_the_price_list_and_holds_for_dated_versions() -> None:
+    prices = Prices("openai", given={"gpt-4.1-mini": MINE._replace(input=Decimal(1)), "mine": MINE})
+    listed = Prices("openai").cost("gpt-4.1", Usage(1000))
+    assert prices.cost("gpt-4.1", Usage(1000)) == listed
+    for model in ("gpt-4.1-mini", "gpt-4.1-mini-2025-04-14", "gpt-4.1-mini@20250414"):
+        assert prices.cost(model, Usage(1000)) == Cost(500_000_000, 1_000_000_000)
+    for model in ("mine", "mine-2026-01-01"):
+        # 500 fresh, 300 cached, 200 written, 10 of output
+        assert prices.cost(model, Usage(1000, 300, 200, 10)) == Cost(164_000_000, 328_000_000)
+    for model in ("mine-too", "mine-2", "mine-2026-01-01-long"):
+        assert not prices.known(model)
+
+
+def test_what_a_given_price_says_nothing_of_is_never_free() -> None:
+    prices = Prices("anthropic", given={"m": ListPrice(Decimal(3), Decimal(15))})
+    assert prices.cost("m", Usage(1000, 400)) == prices.cost("m", Usage(1000))
+    assert prices.cost("m", Usage(1000, 0, 1000)) == Cost(1_875_000_000, 3_750_000_000)  # written, a quarter more
+    assert prices.cost("m", Usage(1000, 0, 1000, 0, 1000)) == Cost(3_000_000_000, 6_000_000_000)  # for an hour, twice
+    assert prices.cost("m", Usage(1000, web_searches=1)) is None
+    assert prices.cost("m", Usage(1000, beyond=True)) is None
+    dear = Prices("anthropic", given={"m": ListPrice(Decimal(3), Decimal(15), None, Decimal(8))})
+    assert dear.cost("m", Usage(1000, 0, 1000, 0, 1000)) == Cost(4_000_000_000, 8_000_000_000)
+
+
+def test_a_discount_holds_for_every_model_and_not_for_calls_of_tools() -> None:
+    fifth = Prices("openai", given={"mine": MINE}, discount=Fraction(1, 5), at_home=False)
+    assert fifth.cost("mine", Usage(1000)) == Cost(320_000_000, 400_000_000)
+    assert fifth.cost("gpt-4.1-mini", Usage(1000)) == Cost(320_000_000, 400_000_000)
+    assert fifth.cost("gpt-5", Usage(0, web_searches=1)) == Cost(10_000_000_000, 10_000_000_000)
+    none = Prices("openai", "https://api.openai.com/v1", discount=Fraction(0))
+    assert none.cost("gpt-4.1-mini", Usage(1000)) == Cost(400_000_000, 400_000_000)
+    groq = Prices("openai", "https://api.groq.com/openai/v1", discount=Fraction(1, 2))
+    found = groq.cost("llama-3.1-8b-instant", Usage(1000, 0, 0, 10))
+    assert found is not None
+    assert found.paid * 2 == found.list
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "billed"),
+    [
+        ("mine", "mine-2026-01-01", "mine-2026-01-01"),
+        ("mine", "gpt-4.1-mini-2025-04-14", "mine"),  # a deployment, an alias
+        ("gpt-4.1", "mine", "mine"),
+        ("gpt-4.1", "gpt-4.1-mini-2025-04-14", "gpt-4.1-mini-2025-04-14"),
+        ("gpt-4.1", "no-such-model", "gpt-4.1"),
+        ("gpt-4.1", None, "gpt-4.1"),
+        ("", "mine-20260101", "mine-20260101"),
+        ("nothing", "no-such-model", "nothing"),
+        ("", None, ""),
+    ],
+)
+def test_an_answer_is_billed_as_the_model_with_a_given_price_else_as_the_one_it_names(
+    asked: str, answered: str | None, billed: str
+) -> None:
+    assert Prices("openai", given={"mine": MINE}).billed(asked, answered) == billed
+
+
+@pytest.mark.parametrize(
+    ("options", "cost"),
+    [
+        ("kind: openai, api_key_env: K", Cost(200, 400)),
+        ("kind: openai, api_key_env: K, base_url: 'https://eu.api.openai.com/v1'", Cost(200, 400)),
+        ("kind: openai, api_key_env: K, base_url: 'https://api.deepinfra.com/v1/openai'", Cost(400, 400)),
+        ("kind: openai, api_key_env: K, base_url: 'https://x.example/v1', batch_discount: 20%", Cost(320, 400)),
+        ("kind: anthropic, api_key_env: K, batch_discount: 0.3", Cost(280, 400)),
+        ("kind: sandbox, protocol: anthropic", Cost(200, 400)),
+    ],
+)
+def test_a_configured_price_is_halved_where_that_is_documented_or_as_the_configuration_says(
+    tmp_path: Path, options: str, cost: Cost
+) -> None:
+    (tmp_path / "nura.yaml").write_text(
+        f"providers: {{p: {{{options}, prices: {{mine: {{input: 0.40, output: 1.60}}}}}}}}"
+    )
+    loaded = config.load(tmp_path / "nura.yaml")
+    dialect = vendors.dialect(loaded.providers["p"].dialect)
+    assert estimate.prices_of(loaded, "p", dialect).cost("mine", Usage(1000)) == Cost(cost[0] * 10**6, cost[1] * 10**6)
+    assert not estimate.prices_of(loaded, "left", dialect).known("mine")
+
+
+ODD = ListPrice(Decimal("0.0000033"), Decimal("0.0000077"), Decimal("0.0000001"))
+"""Rates that are no whole pico-dollars."""
+
+
+def priced(seller: str) -> Prices:
+    return Prices(seller, given={"odd": ODD}, discount=Fraction(1, 3) if seller == "groq" else None)
+
+
+def rates_of(prices: Prices, model: str, *, listed: bool = False) -> Rates:
+    found = prices.rates(model, listed=listed)
+    assert found is not None
+    return found
+
+
+PRICED = st.sampled_from(MODELS) | st.sampled_from([("groq", "odd"), ("openai", "odd")])
+
+
+@settings(max_examples=400, deadline=None)
+@given(PRICED, usages())
+def test_what_is_expected_of_whole_tokens_is_what_they_cost(of: tuple[str, str], usage: Usage) -> None:
+    prices = priced(of[0])
+    cost = prices.cost(of[1], usage)
+    assert (cost is None) == (prices.rates(of[1]) is None)
+    if cost is None:
+        return
+    given_, cached, written, output = usage[:4]
+    assert rates_of(prices, of[1]).expected(given_, output, cached, written) == cost.paid
+    assert rates_of(prices, of[1], listed=True).expected(given_, output, cached, written) == cost.list
+
+
+@settings(max_examples=400, deadline=None)
+@given(PRICED, usages(), st.integers(0, 300_000), st.integers(0, 1000), st.integers(0, 10**6))
+def test_no_use_within_a_bound_costs_more_than_the_worst(
+    of: tuple[str, str], usage: Usage, more: int, longer: int, hour: int
+) -> None:
+    """Whatever of the input is cached or written, and in whichever tier the real number of tokens falls."""
+    prices = priced(of[0])
+    bound = usage.input_tokens + more, usage.output_tokens + longer
+    usage = usage._replace(cache_write_1h_tokens=min(hour, usage.cache_write_tokens))
+    for listed in (False, True):
+        rates = prices.rates(of[1], listed=listed)
+        if rates is None:
+            return
+        cost = prices.cost(of[1], usage)
+        worst = rates.worst(*bound, writes=usage.cache_write_tokens > 0, writes_1h=usage.cache_write_1h_tokens > 0)
+        assert (worst is None) == (cost is None)  # an hour's rate is not known
+        if worst is not None and cost is not None:
+            assert worst >= cost[listed]
+
+
+def test_the_worst_by_hand() -> None:
+    sol = rates_of(Prices("openai"), "gpt-5.6-sol")  # in a batch 2 dollars a million, written 2.50, output 10 at least
+    plain, written = (sol.worst(1000, 0, writes=writes) for writes in (False, True))
+    assert (plain, written) == (2_000_000_000, 2_500_000_000)
+    assert sol.worst(1000, 0, writes_1h=True) is None
+    beyond = sol.worst(272_001, 0, writes=False)
+    assert beyond == 272_001 * 4_000_000  # the dearer tier, which it may reach
+    haiku = rates_of(Prices("anthropic"), "claude-haiku-4-5", listed=True)
+    assert haiku.worst(1000, 10, writes_1h=True) == 2_050_000_000
+    assert haiku.expected(0.5, 0.25) == 1_750_000
+    assert rates_of(priced("openai"), "odd").expected(0.5, 0.0) == 1
+    assert Prices("openai").rates("no-such-model") is None
 
 
 @pytest.mark.parametrize(

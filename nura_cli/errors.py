@@ -77,6 +77,7 @@ class ProblemKind(StrEnum):
     UNREACHABLE = "unreachable"  # it cannot be reached, or does not answer
     INCOMPLETE = "incomplete"  # fewer answers came than it counts
     HELD = "held"  # something waits for a person
+    BUDGET = "budget"  # what waits could pass what may be spent
     REFUSED = "refused"  # it said no, for certain
     RATE_LIMITED = "rate_limited"  # it said no, for now (429)
     NOT_FOUND = "not_found"  # it knows no such batch or file

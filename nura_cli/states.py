@@ -141,7 +141,10 @@ class Why(StrEnum):
 
     THRESHOLD = "threshold"  # more tasks, or more age
     BACKOFF = "backoff"  # the time of their next attempt, or the end of an outage
-    PAUSED = "paused"  # the end of a pause of their route, or room at the provider
+    PAUSED = "paused"  # the end of a pause of their route
+    QUOTA = "quota"  # room in the provider's queue
+    BUDGET = "budget"  # the next day or month, or what is under way to cost less than it may
+    CANARY = "canary"  # the first answers of their revision
     CHANGED = "changed"  # the next run: what says how they are sent was changed while this one was at work
     HELD = "held"  # a person, who releases their workload or provider
 
@@ -152,6 +155,7 @@ class Excuse(StrEnum):
     ACCOUNT = "account"  # the account's or the provider's trouble
     ALIKE = "alike"  # it was refused as all of its kind were
     EXPIRED = "expired"  # its batch's time was over first
+    CANARY = "canary"  # its revision had yet to show itself, and did not, or has not yet
 
 
 RETRYABLE: frozenset[ErrorKind] = frozenset(

@@ -56,6 +56,16 @@ class Batch(NamedTuple):
             earlier release.
         cancel_why: who wished it, and why, in words.
         validated_at: when it was first seen that the provider had looked at its requests and took them.
+        account: whose it is, as the provider says; None where it is not known.
+        basis: what its estimate goes by: learned, max_tokens or floor; None for one of an earlier release.
+        expected_input, expected_output: tokens that it was expected to use when it was sent.
+        expected_cost: what it was expected to cost then, in pico-dollars; None where no price is known.
+        worst_cost: what it may cost at most, in pico-dollars; None where no bound is known.
+        billed_answers: its attempts that used any tokens, once it was reconciled.
+        billed_input, billed_output: the tokens that these used.
+        billed_cached, billed_written: of the input, those that were read from a cache, and written to one.
+        billed_cost: what they cost, in pico-dollars; None before that, or where the cost of one is not known.
+        canary: it shows a new revision before the rest of that is sent.
     """
 
     id: int
@@ -104,6 +114,19 @@ class Batch(NamedTuple):
     rendered: str | None
     cancel_why: str | None
     validated_at: int | None
+    account: str | None
+    basis: str | None
+    expected_input: int | None
+    expected_output: int | None
+    expected_cost: int | None
+    worst_cost: int | None
+    billed_answers: int | None
+    billed_input: int | None
+    billed_output: int | None
+    billed_cached: int | None
+    billed_written: int | None
+    billed_cost: int | None
+    canary: int
 
     @property
     def offered(self) -> dict[str, str]:
@@ -141,11 +164,15 @@ def add(
     tag: str,
     plan: str | None = None,
     rendered: tuple[str, str] | None = None,
+    canary: bool = False,
+    account: str | None = None,
 ) -> int:
     """Add a batch in ``processing`` with the spec it will be rendered with, and what its answers set off; return its id.
 
     Args:
         rendered: the spec once more, its members in the order in which they are sent: the name it is kept under, and its JSON.
+        canary: it shows its revision before the rest of that is sent.
+        account: whose it will be, as the provider says.
     """
     db.executemany(
         "INSERT OR IGNORE INTO specs (revision, spec) VALUES (?, ?)",
@@ -153,7 +180,7 @@ def add(
     )
     row = db.execute(
         "INSERT INTO batches (lane_id, workload, provider, address, dialect, endpoint, model, revision, tag, status,"
-        " created_at, plan, rendered) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?, ?, ?) RETURNING id",
+        " created_at, plan, rendered, canary, account) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'processing', ?, ?, ?, ?, ?) RETURNING id",
         (
             queue_id,
             workload,
@@ -167,6 +194,8 @@ def add(
             db.now,
             plan,
             rendered[0] if rendered else None,
+            canary,
+            account,
         ),
     ).fetchone()
     log.batch(db, row[0], None, BatchStatus.PROCESSING, "claimed")
@@ -487,6 +516,47 @@ def _moved(batch: Batch) -> StateError:
         hint="nura status shows where it is; run the same command again if it is still to be done",
         batch_id=batch.id,
     )
+
+
+def billed(db: Connection, batch_id: int) -> dict[str, int | None]:
+    """Return what the answers of a batch came to, by column: how many used tokens, these tokens, and what all of it cost."""
+    row = db.execute(
+        "SELECT coalesce(sum(input_tokens > 0 OR output_tokens > 0), 0), coalesce(sum(input_tokens), 0),"
+        " coalesce(sum(output_tokens), 0), coalesce(sum(cached_input_tokens), 0), coalesce(sum(cache_write_tokens), 0),"
+        " CASE WHEN count(*) = count(cost) THEN coalesce(sum(cost), 0) END"
+        " FROM attempts WHERE batch_id = ? AND stray = '' AND outcome <> 'render'",
+        (batch_id,),
+    ).fetchone()
+    names = ("answers", "input", "output", "cached", "written", "cost")
+    return {f"billed_{name}": found for name, found in zip(names, row, strict=True)}
+
+
+def history(db: Connection, queue: int, workload: str, revision: str) -> list[tuple[int, ...]]:
+    """Return what the newest batches of a queue under a revision came to, the newest first.
+
+    Each as requests, bytes of the request file, answers that used tokens, and their tokens: of input, of output, of input read from
+    a cache, and written to one.
+    """
+    return db.execute(
+        "SELECT requests, bytes, billed_answers, billed_input, billed_output, billed_cached, billed_written FROM batches"
+        " WHERE revision = ? AND workload = ? AND final_at IS NOT NULL AND lane_id = ? AND billed_answers > 0"
+        " ORDER BY final_at DESC LIMIT ?",
+        (revision, workload, queue, _LEARNED_FROM),
+    ).fetchall()
+
+
+_LEARNED_FROM = 50
+
+
+def newest(db: Connection) -> int:
+    """Return the id of the newest batch there is; 0 for none."""
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0])
+
+
+def last_sent(db: Connection, queue: int) -> int | None:
+    """Return when a batch of a queue was last sent, unix seconds, or None."""
+    row = db.execute("SELECT max(sent_at) FROM batches WHERE lane_id = ? AND sent_at IS NOT NULL", (queue,)).fetchone()
+    return None if row[0] is None else int(row[0])
 
 
 def durations(db: Connection) -> list[int]:

@@ -479,6 +479,68 @@ _CHANGE = """(new.outcome <> 'answered') - (old.outcome <> 'answered'),
 
 SIXTH = (
     """
+-- What a batch was expected to come to when it was sent, and what its answers came to once it was reconciled. basis: what that goes
+-- by (learned, max_tokens, floor). Money in pico-dollars: expected_cost, NULL where no price is known, and worst_cost, NULL where no
+-- bound is. account: whose it is, as the provider says. canary: it shows a new revision before the rest of it is sent.
+ALTER TABLE batches ADD COLUMN account TEXT;
+ALTER TABLE batches ADD COLUMN basis TEXT;
+ALTER TABLE batches ADD COLUMN expected_input INTEGER;
+ALTER TABLE batches ADD COLUMN expected_output INTEGER;
+ALTER TABLE batches ADD COLUMN expected_cost INTEGER;
+ALTER TABLE batches ADD COLUMN worst_cost INTEGER;
+ALTER TABLE batches ADD COLUMN billed_answers INTEGER;
+ALTER TABLE batches ADD COLUMN billed_input INTEGER;
+ALTER TABLE batches ADD COLUMN billed_output INTEGER;
+ALTER TABLE batches ADD COLUMN billed_cached INTEGER;
+ALTER TABLE batches ADD COLUMN billed_written INTEGER;
+ALTER TABLE batches ADD COLUMN billed_cost INTEGER;
+ALTER TABLE batches ADD COLUMN canary INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX batches_sent_at ON batches (sent_at) WHERE sent_at IS NOT NULL;
+CREATE INDEX batches_lane ON batches (lane_id, sent_at) WHERE sent_at IS NOT NULL;
+CREATE INDEX strays_batch ON strays (batch_id);
+CREATE INDEX sightings_batch ON sightings (batch_id);
+CREATE INDEX batches_canary ON batches (revision, workload) WHERE canary = 1;
+CREATE INDEX attempts_unpriced ON attempts (batch_id) WHERE cost IS NULL AND outcome <> 'render';
+
+-- canary: 'passed' once this revision has shown itself.
+ALTER TABLE standings ADD COLUMN canary TEXT NOT NULL DEFAULT '';
+
+-- What an account's queue takes at once, learned from refusals; model '' stands for all together. cap: in tokens or requests, of
+-- which "share" is used. said: whether the cap stood in the provider's words. ceiling: the share at which it last refused, since
+-- refused_at. refused_after: the newest batch when that was counted.
+CREATE TABLE quotas (
+    account TEXT NOT NULL,
+    model TEXT NOT NULL,
+    unit TEXT NOT NULL CHECK (unit IN ('tokens', 'requests')),
+    cap INTEGER NOT NULL,
+    share REAL NOT NULL,
+    ceiling REAL NOT NULL,
+    said INTEGER NOT NULL,
+    refused_at INTEGER NOT NULL,
+    refused_after INTEGER NOT NULL,
+    PRIMARY KEY (account, model, unit)
+) STRICT, WITHOUT ROWID;
+
+-- Whose account a provider's key is, as the provider said last.
+CREATE TABLE accounts (
+    provider TEXT NOT NULL,
+    address TEXT NOT NULL,
+    account TEXT NOT NULL,
+    PRIMARY KEY (provider, address)
+) STRICT, WITHOUT ROWID;
+
+-- Why tasks of a workload did not go when dispatch last came by, in words; since when it is for that. model '' stands for all.
+CREATE TABLE waits (
+    workload TEXT NOT NULL,
+    model TEXT NOT NULL,
+    why TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    words TEXT NOT NULL,
+    until INTEGER,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (workload, model, why)
+) STRICT, WITHOUT ROWID;
+
 -- How many of the input's tokens were written to the provider's cache; 0 for attempts of earlier releases.
 ALTER TABLE attempts ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0;
 
@@ -496,8 +558,11 @@ CREATE TABLE trials (
     cache_write_tokens INTEGER NOT NULL DEFAULT 0,
     output_tokens INTEGER NOT NULL DEFAULT 0,
     cost INTEGER,
-    list_cost INTEGER
+    list_cost INTEGER,
+    expected_cost INTEGER,
+    worst_cost INTEGER
 ) STRICT;
+CREATE INDEX trials_unpriced ON trials (at) WHERE cost IS NULL;
 
 -- The sums of attempts and trials, which stay when these go. day: when it began (UTC), of a batch's attempts that on which its
 -- create was sent; what was never sent is not counted. unanswered: those that gave no answer that was of use. unpriced: those of

@@ -76,6 +76,9 @@ CREATE TABLE specs (
 -- it made 'cancelled', until a person has decided about them. cancel_at: when a person wished it cancelled; cancel_taken_at: when
 -- the provider took that. validated_at: when it was first seen that the provider had looked at its requests and took them. Columns
 -- after final_at came with later versions.
+-- What a batch was expected to come to when it was sent, and what its answers came to once it was reconciled. basis: what that goes
+-- by (learned, max_tokens, floor). Money in pico-dollars: expected_cost, NULL where no price is known, and worst_cost, NULL where no
+-- bound is. account: whose it is, as the provider says. canary: it shows a new revision before the rest of it is sent.
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     lane_id INTEGER NOT NULL,
@@ -123,6 +126,19 @@ CREATE TABLE batches (
     cancel_why TEXT,
     rendered TEXT,
     validated_at INTEGER,
+    account TEXT,
+    basis TEXT,
+    expected_input INTEGER,
+    expected_output INTEGER,
+    expected_cost INTEGER,
+    worst_cost INTEGER,
+    billed_answers INTEGER,
+    billed_input INTEGER,
+    billed_output INTEGER,
+    billed_cached INTEGER,
+    billed_written INTEGER,
+    billed_cost INTEGER,
+    canary INTEGER NOT NULL DEFAULT 0,
     CHECK (status NOT IN ('submitted', 'completed', 'reconciled') OR remote_id IS NOT NULL),
     CHECK (status NOT IN ('submitting') OR marker IS NOT NULL),
     CHECK ((status IN ('reconciled', 'failed')) = (final_at IS NOT NULL))
@@ -137,6 +153,9 @@ CREATE INDEX batches_cancelled ON batches (id) WHERE cancelled > 0;
 CREATE INDEX batches_validated ON batches (revision, workload, validated_at) WHERE validated_at IS NOT NULL;
 CREATE INDEX batches_revision ON batches (revision, workload, final_at);
 CREATE INDEX batches_answered ON batches (revision, workload) WHERE answered > 0;
+CREATE INDEX batches_sent_at ON batches (sent_at) WHERE sent_at IS NOT NULL;
+CREATE INDEX batches_lane ON batches (lane_id, sent_at) WHERE sent_at IS NOT NULL;
+CREATE INDEX batches_canary ON batches (revision, workload) WHERE canary = 1;
 
 -- Batches at the provider that are ours and yet no batch of ours: doubles of one intent, or found after they were given
 -- up. They are cancelled and followed to their end, so that what they cost is counted.
@@ -150,6 +169,7 @@ CREATE TABLE strays (
     PRIMARY KEY (provider, remote_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX strays_remote_id ON strays (remote_id);
+CREATE INDEX strays_batch ON strays (batch_id);
 
 -- Batches on a provider's list that may be copies of a sending of ours, until it is known. verdict 'copy' bears our tag,
 -- 'possible' is like ours by time and size, 'other' is somebody else's.
@@ -161,6 +181,7 @@ CREATE TABLE sightings (
     verdict TEXT NOT NULL CHECK (verdict IN ('copy', 'possible', 'other')),
     PRIMARY KEY (provider, remote_id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX sightings_batch ON sightings (batch_id);
 
 -- What became of a task in its last attempt; seq grows with each settling, so a reader can go on where it stopped. taken: the
 -- answer of an attempt that had failed, which a person has taken all the same.
@@ -213,6 +234,7 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_batch ON attempts (batch_id);
 CREATE INDEX attempts_refused ON attempts (batch_id) WHERE outcome IN ('refused', 'render');
 CREATE INDEX attempts_excused ON attempts (batch_id) WHERE excused IS NOT NULL;
+CREATE INDEX attempts_unpriced ON attempts (batch_id) WHERE cost IS NULL AND outcome <> 'render';
 
 -- Append-only: requests that were tried at once, outside of any batch, at list price. outcome is 'unknown', and so is the cost,
 -- until the answer has come. at: when it was sent.
@@ -228,8 +250,11 @@ CREATE TABLE trials (
     cache_write_tokens INTEGER NOT NULL DEFAULT 0,
     output_tokens INTEGER NOT NULL DEFAULT 0,
     cost INTEGER,
-    list_cost INTEGER
+    list_cost INTEGER,
+    expected_cost INTEGER,
+    worst_cost INTEGER
 ) STRICT;
+CREATE INDEX trials_unpriced ON trials (at) WHERE cost IS NULL;
 
 -- The sums of attempts and trials, which stay when these go. day: when it began (UTC), of a batch's attempts that on which its
 -- create was sent; what was never sent is not counted. unanswered: those that gave no answer that was of use. unpriced: those of
@@ -380,7 +405,8 @@ CREATE TABLE holds (
 -- for, the last at refused_at. held: for what nura holds the workload because of it (account, alike, render, search), since held_at.
 -- released_at: when a person let it go on, and released_after: the newest batch by then; what was before counts no more. pardoned:
 -- for what it had been held then (but for account): what is sent from then on fails one by one for that. refused_after: the newest
--- batch when the last of the refusals was counted: of those under way together one counts.
+-- batch when the last of the refusals was counted: of those under way together one counts. canary: 'passed' once this revision has
+-- shown itself.
 CREATE TABLE standings (
     workload TEXT NOT NULL,
     revision TEXT NOT NULL,
@@ -392,6 +418,7 @@ CREATE TABLE standings (
     released_after INTEGER NOT NULL DEFAULT 0,
     pardoned TEXT NOT NULL DEFAULT '',
     refused_after INTEGER NOT NULL DEFAULT 0,
+    canary TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (workload, revision)
 ) STRICT, WITHOUT ROWID;
 
@@ -451,6 +478,42 @@ CREATE TABLE routes (
     cap INTEGER,
     why TEXT,
     PRIMARY KEY (provider, endpoint, model)
+) STRICT, WITHOUT ROWID;
+
+-- What an account's queue takes at once, learned from refusals; model '' stands for all together. cap: in tokens or requests, of
+-- which "share" is used. said: whether the cap stood in the provider's words. ceiling: the share at which it last refused, since
+-- refused_at. refused_after: the newest batch when that was counted.
+CREATE TABLE quotas (
+    account TEXT NOT NULL,
+    model TEXT NOT NULL,
+    unit TEXT NOT NULL CHECK (unit IN ('tokens', 'requests')),
+    cap INTEGER NOT NULL,
+    share REAL NOT NULL,
+    ceiling REAL NOT NULL,
+    said INTEGER NOT NULL,
+    refused_at INTEGER NOT NULL,
+    refused_after INTEGER NOT NULL,
+    PRIMARY KEY (account, model, unit)
+) STRICT, WITHOUT ROWID;
+
+-- Whose account a provider's key is, as the provider said last.
+CREATE TABLE accounts (
+    provider TEXT NOT NULL,
+    address TEXT NOT NULL,
+    account TEXT NOT NULL,
+    PRIMARY KEY (provider, address)
+) STRICT, WITHOUT ROWID;
+
+-- Why tasks of a workload did not go when dispatch last came by, in words; since when it is for that. model '' stands for all.
+CREATE TABLE waits (
+    workload TEXT NOT NULL,
+    model TEXT NOT NULL,
+    why TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    words TEXT NOT NULL,
+    until INTEGER,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (workload, model, why)
 ) STRICT, WITHOUT ROWID;
 
 -- The outbox: what the application is still to be told. kind 'row' is a write-back, 'event' a command or webhook; target

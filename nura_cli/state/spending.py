@@ -52,3 +52,37 @@ def spent(db: Connection, since: int, until: int) -> Iterator[Spent]:
     )
     for day, workload, provider, model, *sums in rows:
         yield Spent(day, workload, provider, model, Sums(*sums))
+
+
+class Estimated(NamedTuple):
+    """What batches that were reconciled were expected to cost when they were sent, and what they cost. Money in pico-dollars."""
+
+    batches: int = 0
+    expected: int = 0
+    cost: int = 0
+
+    def plus(self, other: "Estimated") -> "Estimated":
+        """Return both together."""
+        return Estimated(*map(int.__add__, self, other))
+
+
+class Expected(NamedTuple):
+    """The estimates of one workload's batches for one model of a provider, sent on one day (unix seconds at its beginning, UTC)."""
+
+    day: int
+    workload: str
+    provider: str
+    model: str
+    sums: Estimated
+
+
+def expected(db: Connection, since: int, until: int) -> Iterator[Expected]:
+    """Yield how near the estimates were of batches that were sent on the days from ``since`` on, and before ``until``."""
+    rows = db.execute(
+        "SELECT sent_at - sent_at % 86400, workload, provider, model, count(*), sum(expected_cost), sum(billed_cost) FROM batches"
+        " WHERE sent_at >= ? AND sent_at < ? AND expected_cost IS NOT NULL AND billed_cost IS NOT NULL"
+        " GROUP BY 1, 2, 3, 4 ORDER BY 1",
+        (since, until),
+    )
+    for day, workload, provider, model, *sums in rows:
+        yield Expected(day, workload, provider, model, Estimated(*sums))

@@ -18,6 +18,7 @@ class Held(StrEnum):
     ALIKE = "alike"  # what it sends fails alike
     RENDER = "render"  # its records cannot be rendered, alike
     SEARCH = "search"  # its batches are refused, and no request is found to blame
+    CANARY = "canary"  # the first answers of a new revision are of no use
 
 
 class Standing(NamedTuple):
@@ -31,6 +32,7 @@ class Standing(NamedTuple):
         pardoned: for what it was held when a person let it go on: for that its requests fail one by one.
         released_at: when a person last let the workload go on, whatever its revision: what was before counts no more.
         released_after: the newest batch by then: earlier ones are no part of what was let go on.
+        passed: it has shown itself, by its canary.
     """
 
     refusals: int = 0
@@ -40,6 +42,7 @@ class Standing(NamedTuple):
     pardoned: frozenset[Held] = frozenset()
     released_at: int = 0
     released_after: int = 0
+    passed: bool = False
 
     def pardons(self, kind: Held, batch_id: int) -> bool:
         """Return whether the requests of a batch fail one by one for what the workload would be held for otherwise."""
@@ -52,12 +55,15 @@ def of(db: Connection, workload: str, revision: str) -> Standing:
         "SELECT coalesce(max(refusals) FILTER (WHERE revision = ?1), 0), coalesce(max(refused_at) FILTER (WHERE revision = ?1), 0),"
         " coalesce(max(refused_after) FILTER (WHERE revision = ?1), 0), max(held_at) FILTER (WHERE revision = ?1),"
         " coalesce(max(pardoned) FILTER (WHERE revision = ?1), ''), coalesce(max(released_at), 0),"
-        " coalesce(max(released_after), 0) FROM standings WHERE workload = ?2",
+        " coalesce(max(released_after), 0), coalesce(max(canary = 'passed') FILTER (WHERE revision = ?1), 0)"
+        " FROM standings WHERE workload = ?2",
         (revision, workload),
     ).fetchone()
     found = Standing(*row)
     return found._replace(
-        pardoned=frozenset(Held(kind) for kind in row[4].split()), released_at=min(found.released_at, max(db.now, 0))
+        pardoned=frozenset(Held(kind) for kind in row[4].split()),
+        released_at=min(found.released_at, max(db.now, 0)),
+        passed=bool(found.passed),
     )
 
 
@@ -87,8 +93,12 @@ def next_second(db: Connection, workload: str, revision: str) -> int:
     return max(db.now, of(db, workload, revision).refused_at + 1)
 
 
-def hold(db: Connection, workload: str, revision: str, why: Held) -> None:
-    """Note that nura holds a workload for a revision of it; since when does not change while it does."""
+def hold(db: Connection, workload: str, revision: str, why: Held) -> bool:
+    """Note that nura holds a workload for a revision of it; since when does not change while it does.
+
+    Return whether it is new that it holds the workload for that.
+    """
+    every = db.execute("SELECT held FROM standings WHERE workload = ?", (workload,)).fetchall()
     row = db.execute("SELECT held FROM standings WHERE workload = ? AND revision = ?", (workload, revision)).fetchone()
     kinds = " ".join(sorted({why, *(row[0].split() if row else ())}))
     db.execute(
@@ -96,6 +106,7 @@ def hold(db: Connection, workload: str, revision: str, why: Held) -> None:
         " held = excluded.held, held_at = coalesce(held_at, excluded.held_at)",
         (workload, revision, kinds, db.now),
     )
+    return not any(why in held.split() for (held,) in every)
 
 
 def release(db: Connection, workloads: Sequence[str]) -> set[Held]:
@@ -123,6 +134,15 @@ def release(db: Connection, workloads: Sequence[str]) -> set[Held]:
             ),
         )
     return lifted
+
+
+def passed(db: Connection, workload: str, revision: str) -> None:
+    """Note that a revision of a workload has shown itself; that stays."""
+    db.execute(
+        "INSERT INTO standings (workload, revision, canary) VALUES (?, ?, 'passed')"
+        " ON CONFLICT DO UPDATE SET canary = excluded.canary",
+        (workload, revision),
+    )
 
 
 def undecided(db: Connection, workload: str, revision: str, address: str) -> bool:

@@ -340,19 +340,19 @@ _NO_SUSPECT = "t.id NOT IN (SELECT task_id FROM suspects WHERE lane_id = :queue)
 _WAITING = "retry_of IS NOT NULL AND t.status = 'pending'"
 
 
-def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -> int:
+def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int, but: Iterable[int] = ()) -> int:
     """Move up to ``limit`` due tasks of a queue into a batch, retried ones first, then oldest first; return how many.
 
     Those that are suspected of something are left: they share no batch with others. ``last_id`` is the last one to take: what
-    comes in meanwhile waits for the next run.
+    comes in meanwhile waits for the next run. ``but`` are left, too.
     """
-    total = 0
+    total, left = 0, json.dumps(list(but))
     _let_go(db, queue)
     for due in _DUE:
         query = (
             f"{moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, 'batch_id = :batch')} AND id IN (SELECT id FROM tasks t"
             f" WHERE lane_id = :queue AND status = 'pending' AND {due} AND id <= :upto AND {_NO_SUSPECT}"
-            " ORDER BY not_before, id LIMIT :n)"
+            " AND id NOT IN (SELECT value FROM json_each(:but)) ORDER BY not_before, id LIMIT :n)"
         )
         values = {
             "batch": batch_id,
@@ -361,6 +361,7 @@ def claim(db: Connection, queue: int, batch_id: int, limit: int, last_id: int) -
             "horizon": db.horizon,
             "n": limit - total,
             "upto": last_id,
+            "but": left,
         }
         total += db.execute(query, values).rowcount
         if total >= limit:
@@ -468,16 +469,29 @@ def release(db: Connection, batch_id: int, why: str, *, after: int = 0, not_befo
 
     A superseded task is not sent again: it becomes ``cancelled``.
     """
+    values = {"after": after, "at": not_before}
+    return _give_back(db, batch_id, "id > :after", values, why, "max(not_before, :at)")
+
+
+def put_off(db: Connection, batch_id: int, ids: Iterable[int], why: str, not_before: int) -> int:
+    """Give these tasks of a batch back as :func:`release` does, due from a unix second on. Return how many."""
+    values = {"ids": json.dumps(list(ids)), "at": not_before}
+    return _give_back(db, batch_id, "id IN (SELECT value FROM json_each(:ids))", values, why, ":at")
+
+
+def _give_back(
+    db: Connection, batch_id: int, which: str, values: Mapping[str, object], why: str, not_before: str
+) -> int:
     queue = db.execute("SELECT lane_id FROM batches WHERE id = ?", (batch_id,)).fetchone()[0]
     moves = (
         (TaskStatus.CANCELLED, True, "superseded_by IS NOT NULL"),
         (TaskStatus.PENDING, False, "superseded_by IS NULL"),
     )
     total = 0
-    for to, superseded, which in moves:
-        move = moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "not_before = max(not_before, ?)")
-        query = f"{move} AND batch_id = ? AND id > ? AND {which}"
-        n = db.execute(query, (not_before, batch_id, after)).rowcount
+    for to, superseded, standing in moves:
+        move = moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", f"not_before = {not_before}")
+        query = f"{move} AND batch_id = :batch AND {which} AND {standing}"
+        n = db.execute(query, {**values, "batch": batch_id}).rowcount
         if n:
             add_to_counts(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
             log.task(db, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)

@@ -35,7 +35,7 @@ def test_the_words_of_events_stay() -> None:
 def test_the_words_of_troubles_stay() -> None:
     assert " ".join(ProblemKind) == (
         "unexpected usage input config key_refused busy state state_corrupt state_newer database provider unreachable"
-        " incomplete held refused rate_limited not_found unconfirmed task cancelled results spool row event receiver timeout"
+        " incomplete held budget refused rate_limited not_found unconfirmed task cancelled results spool row event receiver timeout"
     )
 
 

@@ -210,6 +210,7 @@ _EXCUSES = {
     "account": "the account's trouble, or the provider's",
     "alike": "all were refused alike",
     "expired": "its batch's time was over first",
+    "canary": "its revision had yet to show itself",
 }
 
 

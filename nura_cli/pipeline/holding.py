@@ -51,13 +51,13 @@ def problem(hold: Hold) -> Problem:
 
 def hold_by_itself(db: Connection, workload: str, revision: str, why: Held, reason: str) -> Problem | None:
     """Hold a workload because of what became of a revision of it; return that as a problem of the run's, None where nura holds it
-    already.
+    for that already.
 
     Args:
         reason: in words, for a person: what happened.
     """
-    standings.hold(db, workload, revision, why)
-    if any((one.scope, one.name) == ("workload", workload) and one.origin for one in actions.holds(db)):
+    new = standings.hold(db, workload, revision, why)
+    if not new and any((one.scope, one.name) == ("workload", workload) and one.origin for one in actions.holds(db)):
         return None
     found = by_nura(workload, reason, db.now)
     actions.hold(db, found)

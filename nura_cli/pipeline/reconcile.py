@@ -29,6 +29,7 @@ from nura_cli.pipeline import (
     attention,
     backoff,
     blame,
+    canary,
     deliver,
     estimate,
     holding,
@@ -81,6 +82,7 @@ class Reconcile(Run):
             have no answer.
         put_back: by workload and the provider's words, the tasks that wait again for what is no fault of theirs.
         expired: by workload, the tasks whose batch's time was over first, and how often that befell one of them at most.
+        unshown: by workload, the tasks that wait again since their revision has not shown itself.
     """
 
     tasks: Counter[str] = field(default_factory=Counter)
@@ -89,6 +91,7 @@ class Reconcile(Run):
     in_vain: dict[str, Counter[str]] = field(default_factory=dict)
     put_back: dict[str, Counter[str]] = field(default_factory=dict)
     expired: dict[str, Expired] = field(default_factory=dict)
+    unshown: Counter[str] = field(default_factory=Counter)
     prices: dict[str, Prices] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 
@@ -148,6 +151,10 @@ def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:
         expired = counted(found.n, "task expired unanswered, and waits", "tasks expired unanswered, and wait")
         text = f"{workload}: {expired} again{often}"
         job.note(Problem(ProblemKind.TASK, text, EX_OK, workload=workload, about="expired"))
+    for workload, n in (+job.unshown).items():
+        waiting = counted(n, "task waits", "tasks wait")
+        text = f"{workload}: {waiting} again, no attempt counted: the answers are of no use, and their revision has not shown itself"
+        job.note(Problem(ProblemKind.TASK, text, EX_OK, workload=workload, about="canary"))
     for workload, words in job.put_back.items():
         waiting = counted(words.total(), "task waits", "tasks wait")
         text = f"{workload}: {waiting} again, no attempt counted: {words.most_common(1)[0][0]}"
@@ -192,6 +199,7 @@ def _reconcile(job: Reconcile, batch: Batch, step: progress.Step) -> None:
         )
         return
     settling = Settling(job, batch, list(paths.values()))
+    settling.judge()
     for part, path in paths.items():
         with spool.opened(job.state, path) as file:
             for chunk in chunks(file):
@@ -308,6 +316,8 @@ class Settling:
             job.prices_of(batch),
             accept_truncated=workload is not None and workload.accept_truncated,
         )
+        self._canary_rule = workload.canary if workload is not None else None
+        self._canary = canary.Verdict.PASSED
         self._plan = plans.plan_of(job.config, batch.workload)
         self._max_attempts = workload.retry.max_attempts if workload else _DEFAULT_ATTEMPTS
         self._answers = 0
@@ -316,6 +326,41 @@ class Settling:
         self._others: Others | None = None
         self._answered: frozenset[int] = frozenset()
         self._nameless = False
+
+    def judge(self) -> None:
+        """Decide what the batch, where it is a canary, says of its revision, before the first of its rows is settled."""
+        job, batch, rule = self._job, self._batch, self._canary_rule
+        before = canary.known(job.state.db, batch, rule)
+        if before is not None or rule is None:
+            self._canary = before or canary.Verdict.PASSED
+            return
+        self._canary = canary.Verdict.UNDECIDED
+        try:
+            rows = self._shown()
+        except Exception as error:
+            if not unforeseen(error):
+                raise
+            return  # it is met, and said, when the row is settled; the batch comes up again
+        with job.state.transaction() as db:
+            self._canary, held = canary.judge(db, batch, rule, rows)
+        job.problems += [held] if held is not None else []
+
+    def _shown(self) -> canary.Rows:
+        """Return what those results say of the revision that are still to be settled."""
+        self._look()
+        witnessed = self._others is not None and self._others.answered
+        found: dict[int, str | None] = {}
+        for task_id, line in self._all_lines():
+            if task_id not in found and (line.error is None or task_id not in self._answered):
+                failure = self._verdict(line).failure
+                found[task_id] = canary.judged(failure, blame.excuse(failure, frozenset(), witnessed=witnessed))
+        db = self._job.state.db
+        still = answers.open_tasks(db, self._batch.id, [one for one, ended in found.items() if ended is not None])
+        first: dict[str, int] = {}
+        for task_id in still:
+            first.setdefault(str(found[task_id]), task_id)
+        counts = Counter(str(found[task_id]) for task_id in still)
+        return canary.Rows(counts, first, tasks.outstanding(db, self._batch.id) - len(still))
 
     def apply(self, chunk: list[bytes], *, all_answers: bool) -> None:
         """Settle the tasks that a chunk of result lines is about.
@@ -487,7 +532,7 @@ class Settling:
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int, wish: str | None) -> Settled:
         """Return what becomes of a task; ``wish`` says who wished its batch cancelled, and why, where somebody did."""
         failure, others = verdict.failure, self._others or _NONE
-        excused = blame.excuse(failure, others.alike, witnessed=others.answered)
+        excused = canary.excuse(failure, blame.excuse(failure, others.alike, witnessed=others.answered), self._canary)
         attempts = task.attempts if excused else task.attempts + 1
         if wish is not None and failure is not None and failure.kind is ErrorKind.CANCELLED:
             failure = failure._replace(message=wish)
@@ -558,7 +603,11 @@ class Settling:
     def _final(self, db: Any) -> None:
         batches.still(db, self._batch)
         batch = batches.get(db, self._batch.id) or self._batch
-        counted = {"completed": batch.answered, "failed": batch.requests - batch.answered}
+        counted = {
+            "completed": batch.answered,
+            "failed": batch.requests - batch.answered,
+            **batches.billed(db, batch.id),
+        }
         batches.move(db, batch, BatchStatus.RECONCILED, "every task is accounted for", **counted)
         outbox.add_for_batch(db, batch.queue_id, batch.id, EventType.BATCH_COMPLETED, self._plan)
 
@@ -584,7 +633,8 @@ def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
     for one in settled:
         if one.excused and one.to is TaskStatus.PENDING:
             expired += [one.task_id] if one.excused is Excuse.EXPIRED else []
-            if one.excused is not Excuse.EXPIRED:
+            job.unshown[batch.workload] += one.excused is Excuse.CANARY
+            if one.excused not in (Excuse.EXPIRED, Excuse.CANARY):
                 job.put_back.setdefault(batch.workload, Counter())[settle.words(one.failure)] += 1
         job.tasks[_TALLIED[one.to]] += 1
         if one.to is TaskStatus.CANCELLED and batch.cancel_at is not None:

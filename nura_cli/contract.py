@@ -118,6 +118,9 @@ class Result(Answer):
     row_error: Annotated[str | None, "why its row was refused last"]
 
 
+Basis = Literal["learned", "max_tokens", "floor"]
+
+
 class Batch(TypedDict):
     """A batch, in the one shape that every command gives it."""
 
@@ -132,6 +135,13 @@ class Batch(TypedDict):
     remote_status: Annotated[str | None, "the provider's own word for its state"]
     requests: Annotated[int, "requests in it"]
     bytes: Annotated[int, "size of its request file, in bytes"]
+    basis: Annotated[
+        Basis | None,
+        "what its estimate went by: answers of its revision, the most output that it allows, or its input alone; null for one of an earlier release",
+    ]
+    estimated_cost: Annotated[
+        Dollars | None, "what it was expected to cost when it was sent; null where that is not known"
+    ]
     completed: Annotated[int | None, "requests that the provider counts as answered"]
     failed: Annotated[int | None, "requests that the provider counts as failed"]
     created_at: Annotated[Time, "when its tasks were claimed"]
@@ -198,7 +208,10 @@ class NotDue(TypedDict):
 
     threshold: Annotated[int, "for more tasks, or more age"]
     backoff: Annotated[int, "for the time of their next attempt, or the end of an outage"]
-    paused: Annotated[int, "for the end of a pause of their route, or room at the provider"]
+    paused: Annotated[int, "for the end of a pause of their route"]
+    quota: Annotated[int, "for room in the provider's queue"]
+    budget: Annotated[int, "for the next day or month of a budget, or for what is under way to cost less than it may"]
+    canary: Annotated[int, "for the first answers of their revision"]
     changed: Annotated[int, "for the next run: the configuration changed during this one"]
     held: Annotated[int, "for a person, who releases their workload or provider"]
 
@@ -241,8 +254,10 @@ class PlannedBatch(TypedDict):
     due: Annotated[bool, "always true"]
     requests: Annotated[int, "requests in it"]
     bytes: Annotated[int, "size of its request file, in bytes"]
+    basis: Annotated[Basis, "what the estimate goes by"]
     estimated_tokens: Annotated[int, "about how many tokens its requests have"]
-    estimated_cost: Annotated[Dollars | None, "about what its input costs; null where no price is known"]
+    estimated_output_tokens: Annotated[int, "about how many its answers have; 0 where nothing limits them (floor)"]
+    estimated_cost: Annotated[Dollars | None, "about what it costs; null where no price is known"]
 
 
 class Planned(Waiting):
@@ -420,8 +435,21 @@ class WorkloadFigures(Spent):
     tasks: Annotated[TaskCounts, "its tasks"]
 
 
+class WaitFound(TypedDict):
+    """Why tasks did not go when dispatch last came by."""
+
+    model: Annotated[str | None, "for which model; null for all"]
+    tasks: Annotated[int, "how many"]
+    why: Annotated[str, "what they wait for", Why]
+    since: Annotated[Time, "when dispatch first found it so"]
+    until: Annotated[Time | None, "when it ends by itself; null where that is not known"]
+    message: Annotated[str, "the same, for a person"]
+
+
 class WorkloadStatus(WorkloadFigures):
     """How a workload stands."""
+
+    waits: Annotated[list[WaitFound], "why tasks did not go when dispatch last came by"]
 
     oldest_pending_seconds: Annotated[int | None, "age of the oldest that waits, in seconds"]
     failures: Annotated[list[FailureGroup], "what its failed tasks failed for, the most frequent first"]
@@ -729,7 +757,7 @@ class Estimated(TypedDict):
     """About what a sending comes to."""
 
     estimated_tokens: Annotated[int, "about how many tokens the requests have"]
-    estimated_cost: Annotated[Dollars | None, "about what their input costs; null where no price is known"]
+    estimated_cost: Annotated[Dollars | None, "about what they cost; null where no price is known"]
 
 
 class Retried(TypedDict):
@@ -754,7 +782,7 @@ class GoingOn(TypedDict):
     """Batches that go on all the same."""
 
     batches: Annotated[int, "how many"]
-    estimated_cost: Annotated[Dollars | None, "about what their input costs; null where no price is known"]
+    estimated_cost: Annotated[Dollars | None, "about what they cost; null where no price is known"]
     unpriced: Annotated[int, "those of them without a known price"]
     message: Annotated[str | None, "the same, for a person; null where there is none"]
 
@@ -904,6 +932,14 @@ class AttemptsCost(TypedDict):
     unpriced_attempts: Annotated[int, "attempts whose cost is not known, and is in none of these amounts"]
 
 
+class EstimateTold(TypedDict):
+    """What batches that have come home were expected to cost when they were sent, and what they cost."""
+
+    batches: Annotated[int, "how many of them have an estimate and a known cost"]
+    estimated: Annotated[Dollars, "what they were expected to cost"]
+    paid: Annotated[Dollars, "what they cost"]
+
+
 class CostFigures(TypedDict):
     """Figures of attempts."""
 
@@ -911,6 +947,7 @@ class CostFigures(TypedDict):
     unanswered: Annotated[int, "those of them that gave no answer that was used"]
     usage: Annotated[AllTokens, "their tokens"]
     cost: Annotated[AttemptsCost, "what they cost"]
+    estimate: Annotated[EstimateTold, "how near the estimates were"]
 
 
 class CostRow(CostFigures):

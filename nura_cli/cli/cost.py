@@ -87,6 +87,8 @@ _COLUMNS = (
     _Column("list", "list", lambda row: row["cost"]["list"]),
     _Column("saved", "saved", lambda row: row["cost"]["saved"]),
     _Column("unpriced", "unpriced_attempts", lambda row: row["cost"]["unpriced_attempts"], always=False),
+    _Column("estimated", "estimated", lambda row: row["estimate"]["estimated"], always=False),
+    _Column("came to", "estimated_paid", lambda row: row["estimate"]["paid"], always=False),
 )
 
 
@@ -103,7 +105,9 @@ def _table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a table: for a person with what is not nothing, to fit the terminal, else with all in full."""
     rows = [*found["rows"], found["total"]]
     if sys.stdout.isatty():
-        columns = [column for column in _COLUMNS if column.always or any(column.value(row) for row in rows)]
+        columns = [
+            column for column in _COLUMNS if column.always or any(column.value(row) not in (0, "0.00") for row in rows)
+        ]
         lines = list(_lines(found["by"], rows, columns, "{:,}".format, dollars))
         if max(map(len, lines)) > shutil.get_terminal_size().columns:
             lines = list(_lines(found["by"], rows, columns, short, short_dollars))

@@ -66,6 +66,10 @@ def _summary(report: Report) -> str:
     return f"{counted(report.result['requests'], 'request')} sent in {counted(len(report.result['batches']), 'batch', 'batches')}{rest}{doubt}"
 
 
+_ABOUT = {"learned": "about", "max_tokens": "at most about", "floor": "for its input about"}
+"""How near an estimate is, by what it goes by."""
+
+
 def _preview(session: Session, names: list[str], now: bool) -> None:
     """Print what dispatch would send now, and what would wait."""
     from nura_cli.pipeline import preview, queues
@@ -87,10 +91,11 @@ def _preview(session: Session, names: list[str], now: bool) -> None:
 def _show(report: Report) -> None:
     """Print a line for each batch that would go, and one for each reason to wait."""
     for batch in report.result["batches"]:
-        cost = f", about ${batch['estimated_cost']} for its input" if batch["estimated_cost"] else ""
+        cost = f", {_ABOUT[batch['basis']]} ${batch['estimated_cost']}" if batch["estimated_cost"] else ""
+        output = f" and {batch['estimated_output_tokens']:,}" if batch["estimated_output_tokens"] else ""
         print(
             f"{batch['workload']}: {counted(batch['requests'], 'request')}, {batch['bytes']:,} bytes,"
-            f" about {batch['estimated_tokens']:,} tokens{cost}, to {batch['provider']}"
+            f" about {batch['estimated_tokens']:,}{output} tokens{cost}, to {batch['provider']}"
             f" ({batch['model'] or 'their own models'})"
         )
     for wait in report.result["waits"]:

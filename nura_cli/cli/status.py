@@ -159,6 +159,9 @@ def _details(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for workload, row in found["workloads"].items():
         if row["tasks"]["cancelled"]:
             yield f"{workload}: {row['tasks']['cancelled']:,} cancelled", ""
+        for wait in row["waits"]:
+            until = f" until {wait['until']}" if wait["until"] else ""
+            yield f"{workload}: {wait['tasks']:,} wait{until} ({wait['why']}): {plain(wait['message'])}", ""
     for workload, left in found["deliveries"].items():
         waiting = [f"{left[kind]['pending']:,} {kind}" for kind in ("rows", "events") if left[kind]["pending"]]
         if waiting:

@@ -65,6 +65,11 @@ class Accounts:
         """Return where a provider's batches are: kind, address and account as configured, without the key."""
         return address(self._settings(name))
 
+    def host(self, name: str) -> str:
+        """Return where a provider is: kind and address, whoever asks; one that is embedded is one of its own."""
+        config = self._settings(name)
+        return f"{config.kind} {config.base_url or (name if config.kind == 'sandbox' else '')}".strip()
+
     def own(self, name: str) -> bool:
         """Return whether a provider is spoken to at its vendor's own address, without a connection."""
         return providers.at_home(self._settings(name))

@@ -59,7 +59,8 @@ def next_status(
 
     Args:
         wished: a person wished its batch cancelled: what would be tried again is cancelled.
-        excused: why the last attempt is none of its own. What waits for its workload's release waits for nothing else.
+        excused: why the last attempt is none of its own. What waits for its workload's release, or goes with the next canary,
+            waits for nothing else.
     """
     if failure is None:
         return NextStatus(TaskStatus.COMPLETED, 0)
@@ -70,7 +71,7 @@ def next_status(
         return NextStatus(TaskStatus.FAILED, 0)
     if wished:
         return NextStatus(TaskStatus.CANCELLED, 0)
-    rest = 0 if excused is Excuse.ALIKE else backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter)
+    rest = 0 if excused in (Excuse.ALIKE, Excuse.CANARY) else backoff(TASK_BACKOFF, attempts, LONGEST_BACKOFF, jitter)
     return NextStatus(TaskStatus.PENDING, now + rest)
 
 
@@ -102,13 +103,12 @@ def remedy_for(
     reasons: Collection[Reason],
     requests: int,
     *,
-    alone: bool = True,
     content: bool = True,
 ) -> Remedy:
     """Decide what a refused batch of ``requests`` requests tells about its tasks.
 
-    Where a request is to blame and none is named, the culprit is looked for by halving. A limit on what is enqueued says
-    nothing about the size of this batch unless it was ``alone``: with others under way on its route, a rest is what helps.
+    Where a request is to blame and none is named, the culprit is looked for by halving. Where too much was enqueued, a rest helps;
+    how much may be is learned by the queue (:mod:`nura_cli.pipeline.quotas`).
     Where the provider had not looked at the ``content`` yet, and names no line, a file that it cannot find (any more, or so
     soon: curator#116) or an account that may not do this is no task's fault either.
 
@@ -116,7 +116,7 @@ def remedy_for(
         reasons: what the faults come down to, in no order.
     """
     if Reason.TOO_MUCH in reasons:
-        return Remedy(pause=True, smaller=alone and requests > 1)
+        return Remedy(pause=True)
     if Reason.SETTINGS in reasons or Reason.OUTAGE in reasons:
         return Remedy(pause=True, counted=True)
     lines = dict.fromkeys(fault.line for fault in faults if fault.line is not None and 1 <= fault.line <= requests)

@@ -22,7 +22,6 @@ from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import ConfigError, KeyRefused, ProviderError, StateError, UsageError
 from nura_cli.pipeline import plans, settle, wishes
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.estimate import estimate, prices_of
 from nura_cli.pipeline.report import Report, batch_dict, counted
 from nura_cli.pipeline.run import ProviderRun, about
 from nura_cli.pipeline.waiting import refused_before
@@ -242,12 +241,12 @@ def _becomes(batch: Batch, dry_run: bool) -> str:
 
 
 def _costs(job: Cancel, running: Sequence[Batch]) -> contract.GoingOn:
-    """Return how many batches these are, and about what they may cost."""
-    costs = [_cost(job, batch) for batch in running]
+    """Return how many batches these are, and about what they may cost, as was expected when they were sent."""
+    costs = [batch.expected_cost for batch in running]
     priced = [cost for cost in costs if cost is not None]
     unpriced = len(costs) - len(priced)
     total = decimal_dollars(sum(priced)) if priced or not running else None
-    words = f"up to ${total} for their input" if priced else "at an unknown price"
+    words = f"about ${total}" if priced else "at an unknown price"
     more = f", and {unpriced:,} at an unknown price" if priced and unpriced else ""
     return {
         "batches": len(running),
@@ -255,11 +254,3 @@ def _costs(job: Cancel, running: Sequence[Batch]) -> contract.GoingOn:
         "unpriced": unpriced,
         "message": f"{counted(len(running), 'batch', 'batches')} under way, {words}{more}" if running else None,
     }
-
-
-def _cost(job: Cancel, batch: Batch) -> int | None:
-    """Return the estimated cost of a batch's input; None where it has none, or its file is still being written."""
-    if not batch.bytes:
-        return None
-    prices = prices_of(job.config, batch.provider, dialect_of(batch.dialect))
-    return estimate(prices, batch.model, batch.requests, batch.bytes).cost

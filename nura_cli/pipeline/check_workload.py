@@ -14,8 +14,8 @@ from nura_cli.delivery.expressions import reads
 from nura_cli.delivery.write_back import WriteBack
 from nura_cli.dialects import vendors
 from nura_cli.dialects.base import Dialect
-from nura_cli.errors import InputError, NuraError, StateError
-from nura_cli.pipeline import estimate, lines, targets
+from nura_cli.errors import ConfigError, InputError, NuraError, StateError
+from nura_cli.pipeline import budgets, estimate, lines, targets
 from nura_cli.pipeline.findings import Finding, fail, ok, open_to_others, warn
 from nura_cli.pipeline.keys import Keys
 from nura_cli.pipeline.needs import Needs
@@ -109,7 +109,13 @@ def _price(chosen: WorkloadConfig, dialect: Dialect, config: Config) -> Iterator
     model = chosen.model
     if model is not None and not estimate.prices_of(config, chosen.provider, dialect).known(model):
         what = f"no price of {model} is known: is it misspelt? What it costs will be unknown"
-        yield warn("", what, where=f"workloads.{chosen.name}.model")
+        hint = f"if it is not, say its price: providers.{chosen.provider}.prices, in US dollars for a million tokens"
+        try:
+            budgets.refuse_unpriced(config, chosen, model)
+        except ConfigError as error:
+            yield from fail("", error, f"workloads.{chosen.name}.model")
+        else:
+            yield warn("", what, hint, f"workloads.{chosen.name}.model")
 
 
 def _source(chosen: WorkloadConfig, dialect: Dialect, config: Config) -> Iterator[Finding]:

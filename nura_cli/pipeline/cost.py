@@ -17,7 +17,7 @@ from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Report
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, spending
-from nura_cli.state.spending import Spent, Sums
+from nura_cli.state.spending import Estimated, Expected, Spent, Sums
 
 DAY = 86400
 _END_OF_TIME = 2**62
@@ -61,7 +61,7 @@ def _date(at: int) -> str:
     return (rfc3339(at) or "unknown")[: len("2026-11-26")]
 
 
-GROUPS: Mapping[str, Callable[[Spent], str]] = {
+GROUPS: Mapping[str, Callable[[Spent | Expected], str]] = {
     "workload": lambda one: one.workload,
     "model": lambda one: one.model,
     "provider": lambda one: one.provider,
@@ -95,24 +95,28 @@ def run(state: State, by: Sequence[str], period: Period) -> Report:
     for one in spending.spent(state.db, *period):
         group = tuple(GROUPS[name](one) for name in by)
         found[group] = found.get(group, Sums()).plus(one.sums)
-    total = Sums()
-    for sums in found.values():
-        total = total.plus(sums)
+    guessed: dict[tuple[str, ...], Estimated] = {}
+    for guess in spending.expected(state.db, *period):
+        group = tuple(GROUPS[name](guess) for name in by)
+        guessed[group] = guessed.get(group, Estimated()).plus(guess.sums)
+    total, nearness = Sums(), Estimated()
+    for group, sums in found.items():
+        total, nearness = total.plus(sums), nearness.plus(guessed.get(group, Estimated()))
     result: contract.CostTold = {
         "since": _date(period.since) if period.since else None,
         "until": _date(period.until - 1 + DAY) if period.until < _END_OF_TIME else None,
         "by": list(by),
-        "rows": [_row(by, group, found[group]) for group in sorted(found)],
-        "total": _figures(total),
+        "rows": [_row(by, group, found[group], guessed.get(group, Estimated())) for group in sorted(found)],
+        "total": _figures(total, nearness),
     }
     return Report(result, worked=True)
 
 
-def _row(by: Sequence[str], group: Sequence[str], sums: Sums) -> contract.CostRow:
-    return cast(contract.CostRow, dict(zip(by, group, strict=True)) | _figures(sums))
+def _row(by: Sequence[str], group: Sequence[str], sums: Sums, guessed: Estimated) -> contract.CostRow:
+    return cast(contract.CostRow, dict(zip(by, group, strict=True)) | _figures(sums, guessed))
 
 
-def _figures(sums: Sums) -> contract.CostFigures:
+def _figures(sums: Sums, guessed: Estimated) -> contract.CostFigures:
     return {
         "attempts": sums.attempts,
         "unanswered": sums.unanswered,
@@ -128,5 +132,10 @@ def _figures(sums: Sums) -> contract.CostFigures:
             "list": decimal_dollars(sums.list_cost),
             "saved": decimal_dollars(sums.list_cost - sums.cost),
             "unpriced_attempts": sums.unpriced,
+        },
+        "estimate": {
+            "batches": guessed.batches,
+            "estimated": decimal_dollars(guessed.expected),
+            "paid": decimal_dollars(guessed.cost),
         },
     }

@@ -15,20 +15,22 @@ lock, and is the only stage that writes and sweeps ``requests/``.
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from nura_cli import contract
+from nura_cli import contract, logs
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.dialects import vendors
 from nura_cli.dialects.base import Rejection
 from nura_cli.errors import (
+    EX_OK,
     ConfigError,
     KeyRefused,
     NotFound,
     OnHold,
+    ProblemKind,
     ProviderError,
     RateLimited,
     Refused,
@@ -38,6 +40,8 @@ from nura_cli.errors import (
 from nura_cli.pipeline import (
     backoff,
     blame,
+    budgets,
+    enqueued,
     holding,
     plans,
     queues,
@@ -51,18 +55,21 @@ from nura_cli.pipeline import (
     wishes,
 )
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.packing import Load, Room
+from nura_cli.pipeline.budgets import Fund
+from nura_cli.pipeline.packing import Load, Room, Wait, Why
 from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import ordered, revision
-from nura_cli.pipeline.report import Report, batch_dicts, counted
+from nura_cli.pipeline.report import Problem, Report, batch_dicts, counted
 from nura_cli.pipeline.run import about
 from nura_cli.progress import Step, going
 from nura_cli.providers.base import Provider
-from nura_cli.state import Connection, State, actions, batches, outcomes, runs, suspects, tasks
+from nura_cli.state import Connection, State, actions, batches, outcomes, quotas, runs, suspects, tasks, waits
 from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch
+from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.disk import on_disk
 from nura_cli.state.standings import Held
+from nura_cli.state.waits import Waits
 from nura_cli.states import BatchStatus, ErrorKind, Reason
 
 _PAGE = 1000
@@ -79,11 +86,13 @@ class Dispatch(Walk):
         sent: ids of the batches whose create was sent.
         seen: providers whose list was looked at for batches of another copy of the state file.
         patience: what is left of the time to wait for files that a provider is not done with.
+        passed: tasks whose request would never fit.
     """
 
     sent: list[int] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     patience: uploads.Patience = field(default_factory=uploads.Patience)
+    passed: set[int] = field(default_factory=set)
 
     def check_targets(self, workload: WorkloadConfig) -> None:
         """See that a workload's answers will have somewhere to go, and remember it."""
@@ -116,12 +125,12 @@ class Dispatch(Walk):
         """Claim, write and send the next batch of a queue."""
         provider = self.accounts.provider(visit.workload.provider)
         batch = _open(self, visit, room, provider)
-        if batch is None:
-            return Sent.DONE
+        if isinstance(batch, Sent):
+            return batch
         self.progress(f"{batch.workload}: writing batch {batch.id}")
         sealed = _write(self, batch, visit, room)
-        if sealed is None:
-            return Sent.EMPTY
+        if isinstance(sealed, Sent):
+            return sealed
         self.progress(f"{batch.workload}: sending batch {batch.id}, {counted(sealed.requests, 'request')}")
         return _send(self, sealed, provider)
 
@@ -163,7 +172,30 @@ def run(
             progress(f"batch {batch.id}: going on from its uploaded file")
             queues.guarded(job, batch.provider, batch.workload, partial(_resume, job, batch))
     queues.go(job, chosen)
+    _note_waits(job, chosen)
     return _report(job)
+
+
+def _note_waits(job: Dispatch, chosen: Sequence[WorkloadConfig]) -> None:
+    """Keep why tasks wait, for nura status; tell the log where that is new or over, and everybody where a budget is open again."""
+    names, now = [one.name for one in chosen], job.clock()
+    found: dict[tuple[str, str, str], Waits] = {}
+    for one in job.waits:
+        wait = Waits(
+            one.workload.name, one.model or "", str(one.wait.why), one.tasks, one.wait.words, one.wait.until, now
+        )
+        before = found.get(wait[:3])
+        found[wait[:3]] = wait if before is None else before._replace(n=before.n + wait.n)
+    went = {batch.workload for batch_id in job.sent if (batch := batches.get(job.state.db, batch_id))}
+    with job.state.transaction() as db:
+        new, over = waits.note(db, names, list(found.values()), list(job.config.workloads))
+    for began in new:
+        logs.decided("%s: %s tasks wait (%s): %s", began.workload, began.n, began.why, began.words)
+    for ended in over:
+        logs.decided("%s: no task waits any more for that (%s): %s", ended.workload, ended.why, ended.words)
+        if ended.why == Why.BUDGET and ended.workload in went:
+            text = f"{ended.workload}: its budget has room again, and what waited for it goes"
+            job.note(Problem(ProblemKind.BUDGET, text, EX_OK, workload=ended.workload, stays=False))
 
 
 def _report(job: Dispatch) -> Report:
@@ -184,8 +216,8 @@ def _undo_claims(job: Dispatch) -> None:
             _keep_back(job, batch, hold)
 
 
-def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch | None:
-    """Claim what is due for a new batch, once the provider has shown itself reachable and the key good."""
+def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch | Sent:
+    """Claim what is due for a new batch, once the provider has shown itself reachable and the key good, and whose account it is."""
     queue = visit.queue.id
     workload, spec = visit.workload, visit.rendering.spec
     name, text = revision(spec)
@@ -193,8 +225,12 @@ def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch 
     beside = tasks.due_beside(job.state.db, queue, visit.last_id)
     apart = [] if beside else job.apart_now(visit, room)
     if not beside and not apart:
-        return None
+        return Sent.DONE
+    before = job.account(provider.name)
     _surveyed(job, provider)
+    now = job.account(provider.name)
+    if now != before and (room.bounds or quotas.any_of(job.state.db, now)):
+        return Sent.EMPTY  # how much room there is has to be decided anew
     with job.state.transaction() as db:
         batch_id = batches.add(
             db,
@@ -210,19 +246,25 @@ def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch 
             tag=new_tag(),
             plan=plans.plan_of(job.config, workload.name).text,
             rendered=ordered(spec),
+            account=quotas.account(db, provider.name, job.accounts.address(provider.name)),
+            canary=room.canary,
         )
-        claimed = _claim(db, visit, room, batch_id, apart)
+        claimed = _claim(db, visit, room, batch_id, apart, job.passed)
         if not claimed:
             batches.drop(db, batch_id)
-            return None
-        return batches.get(db, batch_id)
+            return Sent.DONE
+    return batches.get(job.state.db, batch_id) or Sent.DONE
 
 
-def _claim(db: Connection, visit: Visit, room: Room, batch_id: int, apart: Sequence[int]) -> int:
-    """Claim for a batch what is due, or these suspects, where there are some; return how many it got."""
+def _claim(db: Connection, visit: Visit, room: Room, batch_id: int, apart: Sequence[int], passed: Iterable[int]) -> int:
+    """Claim for a batch what is due, or these suspects, where there are some; return how many it got.
+
+    Args:
+        passed: tasks that were passed over in this run.
+    """
     queue = visit.queue.id
     if not apart:
-        return tasks.claim(db, queue, batch_id, room.limits.requests, visit.last_id)
+        return tasks.claim(db, queue, batch_id, room.claim, visit.last_id, passed)
     if (first := suspects.of(db, apart[0])) is not None and first.how == "named":
         suspects.alone(db, queue)  # there was no rest to wait for; that some are taken convicts none of the others
     return tasks.claim_suspects(db, queue, batch_id, apart)
@@ -247,25 +289,48 @@ def new_tag() -> str:
     return secrets.token_hex(10)
 
 
-def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | None:
-    """Write the request file, fail the tasks that cannot be rendered, give back those that did not fit."""
-    load = Load(room, visit.rendering.dialect.frame)
+def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Sent:
+    """Write the request file, fail the tasks that cannot be rendered, give back those that did not fit, or never will."""
+    load = Load(room, visit.rendering.dialect.frame, visit.gauge(room))
     with going(f"{batch.workload}: writing batch {batch.id}", tasks.outstanding(job.state.db, batch.id)) as step:
         pieces = load.pieces(_rows(job.state, batch, step), visit.rendering.maker(batch.tag, room.limits))
         sealed = spool.write(request_file(job.state, batch), pieces)
     if load.failed and _held_unrendered(job, batch, load):
         request_file(job.state, batch).unlink(missing_ok=True)
-        return None
+        return Sent.EMPTY
     plan = plans.plan_of(job.config, batch.workload)
+    written: Batch | Sent
     with settle.undoing(job.state, batch, plan) as db:
         unrendered = settle.fail_unrendered(db, batch, load.failed, plan)
-        if load.last_id:
+        if load.passed:
+            why = f"passed over, since its request {load.passed[0][1].words}"
+            tasks.put_off(db, batch.id, (task_id for task_id, _ in load.passed), why, db.now + LONGEST_BACKOFF)
+            job.passed.update(task_id for task_id, _ in load.passed)
+        if load.full is not None or load.last_id:
             tasks.release(db, batch.id, "did not fit into the batch", after=load.last_id)
         if not load.requests:
-            batches.move(db, batch, BatchStatus.FAILED, "none of its tasks could be rendered", reason="empty")
-            written = None
+            if load.failed:
+                batches.move(db, batch, BatchStatus.FAILED, "none of its tasks could be rendered", reason="empty")
+            else:
+                batches.drop(db, batch.id)
+            written = Sent.FULL if load.full is not None else Sent.EMPTY
         else:
-            written = batches.note(db, batch, requests=load.requests, bytes=sealed.bytes, sha256=sealed.sha256)
+            expected = load.estimate
+            written = batches.note(
+                db,
+                batch,
+                requests=load.requests,
+                bytes=sealed.bytes,
+                sha256=sealed.sha256,
+                basis=expected.basis,
+                expected_input=expected.input,
+                expected_output=expected.output,
+                expected_cost=expected.cost,
+                worst_cost=expected.worst,
+            )
+    if load.full is not None and not load.requests:
+        job.note_waits(visit.workload, job.pending(visit.queue.id), load.full, visit.model or None)
+    job.passed_over(visit, load.passed)
     in_vain = {one.task_id for one in unrendered if one.falls_back}
     failed = [one for one in load.failed if one[0] not in in_vain]
     job.unrendered(visit.workload, failed, "failed", f"see nura results {batch.workload} --status failed")
@@ -365,9 +430,19 @@ def _resume(job: Dispatch, batch: Batch) -> None:
     except ConfigError as error:
         _give_back(job, batch, error.message)
         return
+    if _priced_otherwise(job, batch):
+        _give_back(job, batch, "the configuration was changed since it was written, and what it costs may be, too")
+        return
     provider = job.accounts.provider(batch.provider)
     _surveyed(job, provider)
     _from_file(job, batch, provider)
+
+
+def _priced_otherwise(job: Dispatch, batch: Batch) -> bool:
+    """Return whether a batch counts for a budget, and the prices by which it does may not be today's."""
+    if not any(budgets.of(job.config, batch.workload, batch.provider, job.clock())):
+        return False
+    return job.config.path.stat().st_mtime >= batch.created_at
 
 
 def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str) -> Sent:
@@ -375,6 +450,12 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
     intended = _intend(job, batch, recovery.look(job, provider))
     if isinstance(intended, Hold):
         return _keep_back(job, batch, intended)
+    if isinstance(intended, Fund):
+        _give_back(job, batch, intended.words)
+        if (workload := job.config.workloads.get(batch.workload)) is not None:
+            wait = Wait(Why.BUDGET, intended.words, intended.budget.end)
+            job.note_waits(workload, batch.requests, wait, batch.model or None)
+        return Sent.FULL
     if intended is None:
         _give_back(job, batch, "it was wished cancelled")
         return Sent.EMPTY
@@ -415,25 +496,41 @@ def _not_ready(job: Dispatch, batch: Batch, error: Refused) -> Sent:
     return _left_waiting(job, uploads.note_refused(job.state, batch, error))
 
 
-def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold | None:
-    """Commit the intent to create a batch; or return what holds it by now, or None where a person wished it cancelled: of
-    these, nothing is created.
+def _intend(job: Dispatch, batch: Batch, seen: recovery.Marker) -> Batch | Hold | Fund | None:
+    """Commit the intent to create a batch; or return what holds it by now, the budget that has no room for it (any more), or None
+    where a person wished it cancelled: of these, nothing is created.
     """
+    sent_at = seen.date or job.clock()
     with job.state.transaction() as db:
         if batches.wish(db, batch.id) is not None:
             return None
-        return actions.held(db, batch.workload, batch.provider) or batches.move(
-            db,
-            batch,
-            BatchStatus.SUBMITTING,
-            "create is being sent",
-            marker=seen.in_json(),
-            sent_at=seen.date or job.clock(),
-            reason=None,
-            absent_at=None,
-            absent_here=None,
-            missed=None,
+        return (
+            actions.held(db, batch.workload, batch.provider)
+            or _passed(job, batch, sent_at)
+            or batches.move(
+                db,
+                batch,
+                BatchStatus.SUBMITTING,
+                "create is being sent",
+                marker=seen.in_json(),
+                sent_at=sent_at,
+                account=quotas.account(db, batch.provider, batch.address),
+                reason=None,
+                absent_at=None,
+                absent_here=None,
+                missed=None,
+            )
         )
+
+
+def _passed(job: Dispatch, batch: Batch, sent_at: int) -> Fund | None:
+    """Return the budget that a batch would pass if it were sent at a unix second, or None."""
+    for budget in budgets.of(job.config, batch.workload, batch.provider, sent_at):
+        cost = batch.worst_cost if budget.basis == "worst" else batch.expected_cost
+        found = budgets.fund(job.state.db, budget, but=batch.id)
+        if cost is None or cost > found.left:
+            return found
+    return None
 
 
 def _held(job: Dispatch, batch: Batch) -> Hold | None:
@@ -462,7 +559,8 @@ def _refused(job: Dispatch, batch: Batch, error: Refused | KeyRefused | Unreacha
     Args:
         content: whether it can be about what the batch holds.
     """
-    if isinstance(error, KeyRefused | RateLimited | Unreachable):
+    queue_full = isinstance(error, RateLimited) and any(enqueued.is_full(fault) for fault in _faults(error))
+    if isinstance(error, KeyRefused | Unreachable) or (isinstance(error, RateLimited) and not queue_full):
         _give_back(job, batch, error.message)
         job.block(batch.provider, error)
         return Sent.STOP

@@ -39,7 +39,7 @@ from nura_cli.errors import (
     StateError,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, copies, plans, recovery, search, settle, shown, spool, waiting, wishes
+from nura_cli.pipeline import backoff, copies, enqueued, plans, recovery, search, settle, shown, spool, waiting, wishes
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Problem, Report, batch_dicts, counted
 from nura_cli.pipeline.run import ProviderRun, about
@@ -598,6 +598,7 @@ def _completed(
         route = runs.route(db, batch.provider, batch.endpoint, batch.model)
         if faults is None and home.lines.answered:
             runs.learn(db, backoff.after_success(route, batch.requests))
+            enqueued.learn_success(db, batch)
         return batches.move(
             db,
             batch,

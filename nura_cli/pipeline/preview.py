@@ -10,20 +10,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from nura_cli import contract
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.pipeline import backoff, blame, holding, queues, recovery, search, targets
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.estimate import estimate
+from nura_cli.pipeline.budgets import Budget, Fund
+from nura_cli.pipeline.estimate import Estimate
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.queues import Sent, Visit, Walk
 from nura_cli.pipeline.render import revision
 from nura_cli.pipeline.report import Report
-from nura_cli.pricing import Prices, decimal_dollars
+from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, runs, tasks
 from nura_cli.state.actions import Hold
+from nura_cli.state.budgets import Scope
 from nura_cli.state.outcomes import Revision
+from nura_cli.state.quotas import UnderWay
 from nura_cli.state.suspects import Due
 
 _PAGE = 1000
@@ -49,6 +53,20 @@ class _Claims:
         self._back = [task_id for task_id in taken if task_id > last_id] + self._back
 
 
+class _Planned(NamedTuple):
+    """What a batch that would be sent may cost."""
+
+    provider: str
+    workload: str
+    estimate: Estimate
+
+    def cost(self, budget: Budget) -> int:
+        """Return what of it counts for a budget, in pico-dollars."""
+        if budget.start is None or budget.scope not in (Scope(provider=self.provider), Scope(workload=self.workload)):
+            return 0
+        return (self.estimate.worst if budget.basis == "worst" else self.estimate.cost) or 0
+
+
 @dataclass(kw_only=True)
 class DryRun(Walk):
     """A walk that sends nothing.
@@ -62,7 +80,8 @@ class DryRun(Walk):
     _suspects: dict[int, list[Due]] = field(default_factory=dict)
     _searches: dict[int, search.Search] = field(default_factory=dict)
     _gone: Counter[int] = field(default_factory=Counter)
-    _bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _sent: list[UnderWay] = field(default_factory=list)
+    _costs: list[_Planned] = field(default_factory=list)
     _rendered: Counter[Revision] = field(default_factory=Counter)
     _holds: dict[str, Hold] = field(default_factory=dict)
     _used_up: dict[int, frozenset[int]] = field(default_factory=dict)
@@ -76,9 +95,14 @@ class DryRun(Walk):
         """Return what would be known of a route."""
         return self._routes.get((provider, endpoint, model)) or super().route(provider, endpoint, model)
 
-    def under_way(self, provider: str, model: str) -> int:
-        """Return the bytes that would be under way."""
-        return super().under_way(provider, model) + self._bytes[provider, model]
+    def under_way(self) -> list[UnderWay]:
+        """Return the batches that would be under way."""
+        return super().under_way() + self._sent
+
+    def funds(self, workload: WorkloadConfig) -> list[Fund]:
+        """Return the budgets as they would stand."""
+        planned = ((fund, sum(one.cost(fund.budget) for one in self._costs)) for fund in super().funds(workload))
+        return [fund._replace(left=max(fund.left - cost, 0)) for fund, cost in planned]
 
     def pending(self, queue: int) -> int:
         """Return how many tasks of a queue would still be pending."""
@@ -93,6 +117,10 @@ class DryRun(Walk):
         self._gone[queue] += len(self._used_up[queue])
         self.used_up(visit.workload, len(self._used_up[queue]), "will fail")
 
+    def put_off_by_now(self, queue: int) -> int:
+        """Return none: nothing was put off."""
+        return 0
+
     def held(self, workload: WorkloadConfig) -> Hold | None:
         """Return what would hold it."""
         return super().held(workload) or self._holds.get(workload.name)
@@ -100,11 +128,14 @@ class DryRun(Walk):
     def next_batch(self, visit: Visit, room: Room) -> Sent:
         """Measure the next batch of a queue."""
         claims, queue = self._claims_of(visit), visit.queue.id
-        taken = claims.take(room.limits.requests)
+        taken = claims.take(room.claim)
         apart = [] if taken else self.apart_now(visit, room)
         if not taken and not apart:
             return Sent.DONE
         load = _measured(self.state, visit, room, sorted(taken or apart))
+        if load.full is not None and not load.requests and not load.failed and not load.passed:
+            self.note_waits(visit.workload, self.pending(queue), load.full, visit.model or None)
+            return Sent.FULL
         if self._hold_unrendered(visit, load):
             claims.give_back(taken, 0)
             return Sent.HELD
@@ -113,6 +144,7 @@ class DryRun(Walk):
         left = [one for one in self.suspected(visit) if one.task_id not in gone]
         self._suspects[queue] = search.doubted(left) if apart and self.suspected(visit, 1)[0].how == "named" else left
         self._gone[queue] += load.requests + len(load.failed)
+        self.passed_over(visit, load.passed)
         self.unrendered(visit.workload, load.failed, "will fail", "mend its prompt before it is dispatched")
         if not load.requests:
             return Sent.EMPTY
@@ -121,6 +153,8 @@ class DryRun(Walk):
             now.pardoned, now.witness or decided, now.under_way or bool(apart), now.undecided or not decided
         )
         self._plan(visit, load)
+        if room.canary:
+            self.canaries[self.revision_of(visit)] += load.requests
         return Sent.TAKEN
 
     def suspected(self, visit: Visit, limit: int = -1) -> list[Due]:
@@ -144,8 +178,7 @@ class DryRun(Walk):
 
     def _hold_unrendered(self, visit: Visit, load: Load) -> bool:
         """Return whether dispatch would hold the workload, for records that cannot be rendered alike."""
-        name = visit.workload.name
-        of = Revision(name, revision(visit.rendering.spec)[0], self.accounts.address(visit.workload.provider), 0)
+        name, of = visit.workload.name, self.revision_of(visit)
         self._rendered[of] += load.requests
         reason = blame.unrendered(self.state.db, of, load.failed, self._rendered[of])
         if reason is None:
@@ -156,35 +189,51 @@ class DryRun(Walk):
 
     def _plan(self, visit: Visit, load: Load) -> None:
         """Note a batch that dispatch would send, and what would be known once it is taken."""
-        provider, spec = visit.workload.provider, visit.rendering.spec
+        provider, spec, expected = visit.workload.provider, visit.rendering.spec, load.estimate
         route = self.route(provider, spec.endpoint, spec.model)
         self._routes[provider, spec.endpoint, spec.model] = backoff.after_accept(route, load.requests)
-        self._bytes[provider, spec.model] += load.bytes
-        self.planned.append(self._estimated(visit, load))
+        at, decided = self.accounts.address(provider), visit.rendering.dialect.create_reads_requests
+        self._sent.append(
+            UnderWay(
+                0,
+                provider,
+                at,
+                self.account(provider),
+                spec.model,
+                load.requests,
+                expected.input,
+                expected.output,
+                decided,
+                self.clock(),
+            )
+        )
+        self._costs.append(_Planned(provider, visit.workload.name, expected))
+        self.planned.append(_estimated(visit, load))
         self.worked = True
 
-    def _estimated(self, visit: Visit, load: Load) -> contract.PlannedBatch:
-        """Return a batch as ``--json`` shows it, with what it may cost."""
-        workload, (spec, dialect, _) = visit.workload, visit.rendering
-        prices = Prices(dialect.price_list, self.config.providers[workload.provider].base_url)
-        tokens, cost = estimate(prices, spec.model, load.requests, load.bytes)
-        return {
-            "workload": workload.name,
-            "provider": workload.provider,
-            "endpoint": spec.endpoint,
-            "model": spec.model or None,
-            "revision": revision(spec)[0],
-            "due": True,
-            "requests": load.requests,
-            "bytes": load.bytes,
-            "estimated_tokens": tokens,
-            "estimated_cost": decimal_dollars(cost),
-        }
+
+def _estimated(visit: Visit, load: Load) -> contract.PlannedBatch:
+    """Return a batch as ``--json`` shows it, with what it may cost."""
+    workload, spec, expected = visit.workload, visit.rendering.spec, load.estimate
+    return {
+        "workload": workload.name,
+        "provider": workload.provider,
+        "endpoint": spec.endpoint,
+        "model": spec.model or None,
+        "revision": revision(spec)[0],
+        "due": True,
+        "requests": load.requests,
+        "bytes": load.bytes,
+        "basis": expected.basis,
+        "estimated_tokens": expected.input,
+        "estimated_output_tokens": expected.output,
+        "estimated_cost": decimal_dollars(expected.cost),
+    }
 
 
 def _measured(state: State, visit: Visit, room: Room, ids: Sequence[int]) -> Load:
     """Return what a batch of these tasks comes to: its request file, rendered and not kept."""
-    load = Load(room, visit.rendering.dialect.frame)
+    load = Load(room, visit.rendering.dialect.frame, visit.gauge(room))
     pages = (ids[n : n + _PAGE] for n in range(0, len(ids), _PAGE))
     rows = (row for page in pages for row in tasks.lines(state.db, page))
     for _ in load.pieces(rows, visit.rendering.maker(_TAG, room.limits)):

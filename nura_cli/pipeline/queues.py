@@ -1,22 +1,25 @@
 """The walk over the queues that dispatch and its dry run share: what goes, in which order, and what waits, and why.
 
 Of each workload that is due, queue after queue, batch after batch: how much may go is decided from what is known of the
-queue now (:mod:`nura_cli.pipeline.packing`). What a batch comes to is up to who walks: dispatch sends it, a dry run
+queue now (:mod:`nura_cli.pipeline.packing`). Where room is scarce, at the provider or in a budget, the queues that want it take
+turns (:mod:`nura_cli.pipeline.fairness`). What a batch comes to is up to who walks: dispatch sends it, a dry run
 measures it and remembers what would have changed. So what one says is what the other does.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import NamedTuple
 
-from nura_cli import contract, logs
+from nura_cli import contract
 from nura_cli.clock import rfc3339
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.dialects.base import Dialect
 from nura_cli.errors import (
+    EX_OK,
     EX_PARTIAL,
     EX_TEMPFAIL,
     ConfigError,
@@ -28,21 +31,27 @@ from nura_cli.errors import (
     RateLimited,
     Unreachable,
 )
-from nura_cli.pipeline import backoff, holding, packing, search
-from nura_cli.pipeline.packing import Room, Wait, Waiting, Why
+from nura_cli.pipeline import backoff, budgets, canary, enqueued, estimate, fairness, holding, packing, quotas, search
+from nura_cli.pipeline.budgets import Fund
+from nura_cli.pipeline.estimate import Gauge, Learned, Weight
+from nura_cli.pipeline.fairness import Claim
+from nura_cli.pipeline.packing import Room, Turn, Wait, Waiting, Why
+from nura_cli.pipeline.quotas import Queue
 from nura_cli.pipeline.render import Rendering, rendering, revision
 from nura_cli.pipeline.report import Problem, counted
 from nura_cli.pipeline.run import ProviderRun
-from nura_cli.state import actions, batches, runs, standings, suspects, tasks
+from nura_cli.pricing import Rates
+from nura_cli.state import Connection, actions, batches, runs, standings, suspects, tasks
+from nura_cli.state import quotas as quota_rows
 from nura_cli.state.actions import Hold
+from nura_cli.state.outcomes import Revision
+from nura_cli.state.quotas import UnderWay
 from nura_cli.state.standings import Held
 from nura_cli.state.suspects import Due
 from nura_cli.states import BatchStatus
 
 _MOST_REFUSALS = 40
 """Refused batches of one queue after which the search for the culprit goes on in the next run."""
-_HOLDS_TOKENS = (BatchStatus.UPLOADED, BatchStatus.SUBMITTING, BatchStatus.SUBMITTED, BatchStatus.COMPLETED)
-"""Batches that count towards a cap on what is under way: all but those that are only being written."""
 
 
 class Sent(Enum):
@@ -57,6 +66,7 @@ class Sent(Enum):
     )
     STOP = "stop"  # nothing more of this queue in this run
     DONE = "done"  # there was no batch: nothing more is due
+    FULL = "full"  # there was none: not even one request had room
 
 
 class Visit(NamedTuple):
@@ -65,12 +75,28 @@ class Visit(NamedTuple):
     Attributes:
         rendering: how they become requests now.
         last_id: the last task id to send: what comes in meanwhile waits for the next run.
+        rates: what its model costs; None where that is not known.
+        learned: what answers of its revision say of the next ones; None where there are too few.
+        claim: what it may say for itself where room is scarce.
     """
 
     workload: WorkloadConfig
     queue: tasks.Queue
     rendering: Rendering
     last_id: int
+    rates: Rates | None
+    learned: Learned | None
+    claim: Claim
+
+    @property
+    def model(self) -> str:
+        """The one model of its batches; "" where its lines name their own."""
+        return self.rendering.spec.model
+
+    def gauge(self, room: Room) -> Gauge:
+        """Return what weighs the requests of its next batch."""
+        measure = partial(self.rendering.dialect.measure, self.rendering.spec.endpoint)
+        return Gauge(measure, self.rates, self.learned, bounded=room.bounded)
 
 
 class Waits(NamedTuple):
@@ -102,12 +128,24 @@ class Walk(ProviderRun, ABC):
         ignore_waits: no thresholds, no backoff and no pauses (``--now``); holds are heeded all the same.
         progress: told in words what is going on.
         blocked: providers to which nothing more goes in this run.
+        over: queues of which nothing more goes in this run.
+        come_by: queues that were visited in this run.
+        round: of queues at the providers, what was under way when this round began.
+        canaries: requests that a dry run would have sent to show a revision.
+        kept: for which queue of ours the room in a queue at a provider is kept.
+        put_off: how many tasks of a queue of ours were passed over in this run.
     """
 
     ignore_waits: bool = False
     progress: Callable[[str], None] = lambda text: None
     blocked: set[str] = field(default_factory=set)
     waits: list[Waits] = field(default_factory=list)
+    over: set[int] = field(default_factory=set)
+    come_by: set[int] = field(default_factory=set)
+    round: dict[Queue, int] = field(default_factory=dict)
+    canaries: Counter[Revision] = field(default_factory=Counter)
+    kept: dict[tuple[str, str], int] = field(default_factory=dict)
+    put_off: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.state.db.all_due = self.ignore_waits
@@ -132,10 +170,24 @@ class Walk(ProviderRun, ABC):
         """Return what is known of a route now."""
         return runs.route(self.state.db, provider, endpoint, model)
 
-    def under_way(self, provider: str, model: str) -> int:
-        """Return the bytes of the request files that are under way at a provider for a model."""
-        found = batches.under_way(self.state.db, *_HOLDS_TOKENS)
-        return sum(batch.bytes for batch in found if (batch.provider, batch.model) == (provider, model))
+    def under_way(self) -> list[UnderWay]:
+        """Return the batches that take room in queues at the providers."""
+        return quota_rows.under_way(self.state.db)
+
+    def account(self, provider: str) -> str:
+        """Return whose account a provider's is, as well as it is known."""
+        address = self.accounts.address(provider)
+        return quota_rows.account(self.state.db, provider, address) or address
+
+    def place(self, visit: Visit) -> tuple[str, str]:
+        """Return in whose queue, and for which model, the requests of a visit wait at the provider."""
+        account = self.account(visit.workload.provider)
+        return account, visit.model if visit.rendering.dialect.queue_by_model else ""
+
+    def funds(self, workload: WorkloadConfig) -> list[Fund]:
+        """Return the budgets that a workload's requests count for now, as they stand."""
+        found = budgets.of(self.config, workload.name, workload.provider, self.clock())
+        return [budgets.fund(self.state.db, one, uploads=True) for one in found]
 
     def pending(self, queue: int) -> int:
         """Return how many tasks of a queue are pending now."""
@@ -156,6 +208,20 @@ class Walk(ProviderRun, ABC):
             suspects.under_way(db, visit.queue.id),
             standings.undecided(db, workload, name, address),
         )
+
+    def revision_of(self, visit: Visit) -> Revision:
+        """Return what the next batch of a queue would be one of."""
+        name, address = visit.workload.name, self.accounts.address(visit.workload.provider)
+        return Revision(name, revision(visit.rendering.spec)[0], address, 0)
+
+    def put_off_by_now(self, queue: int) -> int:
+        """Return how many of the tasks of a queue that are not due are so since they were passed over in this run."""
+        return self.put_off[queue]
+
+    def canary(self, visit: Visit) -> int | Wait | None:
+        """Return how much of a queue may go to show its revision (:func:`nura_cli.pipeline.canary.room`)."""
+        of = self.revision_of(visit)
+        return canary.room(self.state.db, visit.workload.canary, of, self.canaries[of])
 
     def apart_now(self, visit: Visit, room: Room) -> list[int]:
         """Return the suspects that make the next batch of a queue, where nothing else of it is to go; none while they wait."""
@@ -202,10 +268,26 @@ class Walk(ProviderRun, ABC):
             self.note(found)
 
     def note_waits(self, workload: WorkloadConfig, n: int, wait: Wait, model: str | None = None) -> None:
-        """Note that ``n`` tasks wait."""
-        if n:
-            logs.decided("%s: %s tasks wait (%s): %s", workload.name, n, wait.why, wait.words)
-            self.waits.append(Waits(workload, model, n, wait))
+        """Note that ``n`` tasks wait; that they wait for a budget is said."""
+        if not n:
+            return
+        if wait.why is Why.BUDGET and wait.until is not None:
+            text, option = f"{workload.name}: {wait.words}", wait.words.partition(":")[0]
+            self.note(Problem(ProblemKind.BUDGET, text, EX_OK, workload=workload.name, about=option))
+        self.waits.append(Waits(workload, model, n, wait))
+
+    def passed_over(self, visit: Visit, passed: Sequence[tuple[int, Wait]]) -> None:
+        """Note that tasks are passed over, since what bounds them would never have room for them."""
+        if passed:
+            workload, (task_id, why) = visit.workload, passed[0]
+            more = f", and {len(passed) - 1:,} more" if len(passed) > 1 else ""
+            self.put_off[visit.queue.id] += len(passed)
+            self.note_waits(
+                workload, len(passed), Wait(why.why, f"passed over: its request {why.words}"), visit.model or None
+            )
+            text = f"{workload.name}: task {task_id}{more} cannot go: its request {why.words}"
+            hint = "the others go; it is looked at again some hours from now, or with nura dispatch --now"
+            self.note(Problem(ProblemKind.BUDGET, text, EX_OK, hint, workload=workload.name, about="passed over"))
 
     def waiting(self, requests: int) -> contract.Waiting:
         """Return how things stand, for the report: what waits, by reason and in full, and what is not confirmed."""
@@ -216,6 +298,9 @@ class Walk(ProviderRun, ABC):
                 "threshold": by_reason[Why.THRESHOLD],
                 "backoff": by_reason[Why.BACKOFF],
                 "paused": by_reason[Why.PAUSED],
+                "quota": by_reason[Why.QUOTA],
+                "budget": by_reason[Why.BUDGET],
+                "canary": by_reason[Why.CANARY],
                 "changed": by_reason[Why.CHANGED],
                 "held": by_reason[Why.HELD],
             },
@@ -239,17 +324,77 @@ def chosen(config: Config, names: Sequence[str]) -> list[WorkloadConfig]:
 
 
 def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
-    """Visit the queues of these workloads, in their order, and make batches of what is due.
+    """Visit the queues of these workloads, and make batches of what is due.
 
-    Those go last in which a request is looked for that gets its batches refused: that may pause the route which others share.
+    They are visited by priority and age, round after round: one for which nothing is scarce sends all that it has when it is come by;
+    the others take their turn's part of the room, and what is left goes round again. Those go last in which a request is looked
+    for that gets its batches refused: that may pause the route which others share.
     """
+    visits: list[Visit] = []
+    for workload in workloads:
+        guarded(walk, workload.provider, workload.name, partial(_prepare, walk, workload, visits))
     searched = suspects.searched(walk.state.db)
-    for workload in sorted(workloads, key=lambda one: one.name in searched):
-        guarded(walk, workload.provider, workload.name, partial(_visit, walk, workload))
+    turn = batches.newest(walk.state.db)
+    visits.sort(key=lambda visit: (visit.workload.name in searched, *fairness.order(visit.claim, turn)))
+    every = list(visits)
+    while visits:
+        turns = _Turns(walk, visits)
+        walk.round.clear()
+        for visit in visits:
+            going = _Going()
+            work = partial(_come_by, walk, visit, turns.next(visit), going)
+            guarded(walk, visit.workload.provider, visit.workload.name, work)
+            if not going.on:
+                walk.over.add(visit.queue.id)
+        visits = [visit for visit in visits if visit.queue.id not in walk.over]
+    _note_blocked(walk, every)
 
 
-def _visit(walk: Walk, workload: WorkloadConfig) -> None:
-    """Visit one workload: say why it waits, or see that it can be sent, and its answers received, and visit its queues."""
+def _note_blocked(walk: Walk, visits: Sequence[Visit]) -> None:
+    """Note what waits since its provider was blocked while its turn was on."""
+    noted = {(one.workload.name, one.model) for one in walk.waits}
+    for visit in visits:
+        workload, model = visit.workload, visit.model or None
+        if workload.provider in walk.blocked and not noted & {(workload.name, model), (workload.name, None)}:
+            walk.note_waits(workload, walk.pending(visit.queue.id), _BLOCKED, model)
+
+
+@dataclass
+class _Going:
+    """Whether a visit goes on in the next round."""
+
+    on: bool = False
+
+
+_NOTHING = 1e-9
+
+
+class _Turns:
+    """One round: which part of what is left is whose turn, as one after the other is come by."""
+
+    def __init__(self, walk: Walk, visits: Sequence[Visit]) -> None:
+        self._groups: dict[int, tuple[Hashable, Hashable]] = {}
+        members: dict[Hashable, list[Claim]] = {}
+        for visit in visits:
+            provider = visit.workload.provider
+            self._groups[visit.queue.id] = (("queue", *walk.place(visit)), ("budget", provider))
+            for group in self._groups[visit.queue.id]:
+                members.setdefault(group, []).append(visit.claim)
+        self._shares = {group: fairness.shares(claims) for group, claims in members.items()}
+        self._left = dict.fromkeys(members, 1.0)
+
+    def next(self, visit: Visit) -> Turn:
+        """Return the turn of the next visit of the round."""
+        return Turn(*(self._part(group, visit.queue.id) for group in self._groups[visit.queue.id]))
+
+    def _part(self, group: Hashable, queue: int) -> float:
+        share, left = self._shares[group][queue], self._left[group]
+        self._left[group] = max(left - share, 0.0)
+        return share / left if left - share > _NOTHING else 1.0
+
+
+def _prepare(walk: Walk, workload: WorkloadConfig, visits: list[Visit]) -> None:
+    """Say why a workload waits, or see that it can be sent, and its answers received, and add its queues to those to visit."""
     queues = [queue for queue in tasks.queues(walk.state.db) if queue.workload == workload.name]
     pending = sum(walk.pending(queue.id) for queue in queues)
     wait = _held(walk, workload, pending) or _waits(walk, workload, queues)
@@ -264,7 +409,23 @@ def _visit(walk: Walk, workload: WorkloadConfig) -> None:
         return
     last_id = tasks.last_id(walk.state.db)
     for queue in queues:
-        guarded(walk, workload.provider, workload.name, partial(_visit_queue, walk, workload, queue, last_id))
+        guarded(walk, workload.provider, workload.name, partial(_add_visit, walk, workload, queue, last_id, visits))
+
+
+def _add_visit(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_id: int, visits: list[Visit]) -> None:
+    """Add a queue to those to visit. Raises ConfigError: it cannot be sent as its workload is configured now."""
+    dialect = walk.accounts.dialect(workload.provider)
+    refuse_misfit(workload, queue, dialect)
+    how = rendering(workload, dialect, queue.endpoint, queue.model)
+    rates = estimate.prices_of(walk.config, workload.provider, dialect).rates(how.spec.model)
+    pending = walk.pending(queue.id)
+    if pending and rates is None:
+        budgets.refuse_unpriced(walk.config, workload, how.spec.model)
+    known = learned_of(walk.state.db, queue, revision(how.spec)[0])
+    oldest, last = tasks.oldest_due(walk.state.db, queue.id), batches.last_sent(walk.state.db, queue.id)
+    waited = 0 if oldest is None else walk.clock() - max(oldest, last or 0)
+    claim = Claim(workload.name, queue.id, workload.priority, waited)
+    visits.append(Visit(workload, queue, how, last_id, rates, known, claim))
 
 
 def _held(walk: Walk, workload: WorkloadConfig, pending: int) -> Wait | None:
@@ -295,7 +456,7 @@ def _waits(walk: Walk, workload: WorkloadConfig, queues: Sequence[tasks.Queue]) 
     if wait := packing.unripe(_waiting(walk, queues, least), least, rule.max_wait, now):
         return wait
     if provider in walk.blocked:
-        return Wait(Why.PAUSED, "nothing more goes to its provider in this run")
+        return _BLOCKED
     rest = walk.route(provider)
     if walk.ignore_waits or not backoff.until(rest.paused_until, now):
         return None
@@ -316,28 +477,59 @@ def _waiting(walk: Walk, queues: Sequence[tasks.Queue], least: int) -> Waiting:
     )
 
 
-def _visit_queue(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_id: int) -> None:
-    """Make batches of all that is due of one queue."""
-    dialect = walk.accounts.dialect(workload.provider)
-    refuse_misfit(workload, queue, dialect)
-    visit = Visit(workload, queue, rendering(workload, dialect, queue.endpoint, queue.model), last_id)
-    model = visit.rendering.spec.model or None
-    walk.end_used_up(visit)
-    refusals = 0
+def _come_by(walk: Walk, visit: Visit, turn: Turn, going: _Going) -> None:
+    """Make batches of what is due of a queue: all of it, or, where room is scarce, one of what is its turn's."""
+    workload, queue = visit.workload, visit.queue
+    model, refusals = visit.model or None, 0
+    if queue.id not in walk.come_by:
+        walk.come_by.add(queue.id)
+        walk.end_used_up(visit)
     while workload.provider not in walk.blocked and refusals < _MOST_REFUSALS:
         pending = walk.pending(queue.id)
-        room = _held(walk, workload, pending) or _outdated(walk) or packing.room(_facts(walk, visit))
+        wait = _held(walk, workload, pending) or _outdated(walk) or _kept(walk, visit)
+        room = wait or packing.room(_facts(walk, visit, turn))
         if isinstance(room, Wait):
             walk.note_waits(workload, pending, room, model)
+            _keep(walk, visit, room.why)
             return
         sent = walk.next_batch(visit, room)
+        if sent is Sent.FULL:
+            _keep(walk, visit, Why.QUOTA)
         if sent is Sent.DONE:
             walk.note_waits(workload, len(walk.suspected(visit)), packing.SEARCHED, model)
             n, next_at = tasks.not_yet(walk.state.db, queue.id)
-            walk.note_waits(workload, n, packing.later(next_at), model)
-        if sent in (Sent.DONE, Sent.STOP):
+            walk.note_waits(workload, max(n - walk.put_off_by_now(queue.id), 0), packing.later(next_at), model)
+        if sent in (Sent.DONE, Sent.STOP, Sent.FULL):
             return
         refusals += sent is Sent.REFUSED
+        if sent is Sent.TAKEN and room.bounds:
+            going.on = True
+            return
+
+
+def _keep(walk: Walk, visit: Visit, why: Why) -> None:
+    """Keep what room there is in a queue for a visit that has waited for long, and for which there is not enough of it."""
+    if why is Why.QUOTA and visit.claim.waited >= fairness.LONG_SECONDS:
+        walk.kept.setdefault(walk.place(visit), visit.queue.id)
+
+
+def _kept(walk: Walk, visit: Visit) -> Wait | None:
+    """Return that the room in a queue is kept for another visit, or None."""
+    for_whom = walk.kept.get(walk.place(visit), visit.queue.id)
+    if for_whom == visit.queue.id:
+        return None
+    return Wait(
+        Why.QUOTA, "what room there is is kept for requests that have waited for a day, until it is enough for them"
+    )
+
+
+_BLOCKED = Wait(Why.PAUSED, "nothing more goes to its provider in this run")
+
+
+def learned_of(db: Connection, queue: tasks.Queue, revision: str) -> Learned | None:
+    """Return what answers of a queue under a revision say of the next ones; None where there are too few."""
+    past = batches.history(db, queue.id, queue.workload, revision)
+    return estimate.learned(estimate.History(*row) for row in past)
 
 
 def refuse_misfit(workload: WorkloadConfig, queue: tasks.Queue, dialect: Dialect) -> None:
@@ -357,16 +549,46 @@ def refuse_misfit(workload: WorkloadConfig, queue: tasks.Queue, dialect: Dialect
         )
 
 
-def _facts(walk: Walk, visit: Visit) -> packing.Facts:
+def _facts(walk: Walk, visit: Visit, turn: Turn) -> packing.Facts:
     """Return what is known of a queue now, for the decision about its next batch."""
-    provider, spec = visit.workload.provider, visit.rendering.spec
-    route = walk.route(provider, spec.endpoint, spec.model)
-    cap = walk.config.providers[provider].limits.enqueued_tokens
+    workload, spec = visit.workload, visit.rendering.spec
+    now, db = walk.clock(), walk.state.db
+    route = walk.route(workload.provider, spec.endpoint, spec.model)
+    configured = walk.config.providers[workload.provider].limits
+    under_way = walk.under_way()
+    allowances, learned, last = [], False, 0
+    for unit in enqueued.UNITS:
+        queue = enqueued.queue_of(spec.dialect, walk.account(workload.provider), spec.model, unit)
+        known = quotas.fresh(quota_rows.quota(db, *queue), now)
+        cap = configured.enqueued_tokens if unit == "tokens" else configured.enqueued_requests
+        inside = enqueued.within(under_way, queue, walk.accounts.address(workload.provider))
+        used = enqueued.used(inside, unit)
+        found = quotas.allowance(unit, known, cap, used, now)
+        taken = used - walk.round.setdefault(queue, used)
+        allowances += [] if found is None else [found._replace(taken=max(taken, 0))]
+        learned = learned or (known is not None and not all(one.decided for one in inside))
+        last = max((one.sent_at for one in inside if one.sent_at is not None), default=0)
+    oldest = tasks.oldest_due(db, visit.queue.id)
+    due_since = now if oldest is None else max(oldest, last)
     return packing.Facts(
-        limits=walk.accounts.limits(provider),
+        limits=walk.accounts.limits(workload.provider),
         learned=route.cap,
-        paused_until=0 if walk.ignore_waits else backoff.until(route.paused_until, walk.clock()),
+        paused_until=0 if walk.ignore_waits else backoff.until(route.paused_until, now),
         paused_for=route.why,
-        token_cap=cap,
-        under_way=0 if cap is None else walk.under_way(provider, spec.model),
+        probing=learned and bool(route.failures_in_a_row) and not walk.ignore_waits,
+        allowances=allowances,
+        funds=walk.funds(workload),
+        turn=turn,
+        each=_each(visit),
+        waiting=walk.pending(visit.queue.id),
+        overdue=walk.ignore_waits or now - due_since >= workload.dispatch.max_wait,
+        canary=walk.canary(visit),
     )
+
+
+def _each(visit: Visit) -> Weight | None:
+    """Return what a request of a queue comes to on average, as answers of its revision say; None where there are too few."""
+    known, rates = visit.learned, visit.rates
+    if known is None:
+        return None
+    return Weight(known.input, known.output, None if rates is None else known.cost(rates, known.input))

@@ -29,13 +29,13 @@ from nura_cli.errors import (
     Unconfirmed,
     Unreachable,
 )
-from nura_cli.pipeline import search, settle, uploads, wishes
+from nura_cli.pipeline import budgets, holding, search, settle, uploads, wishes
 from nura_cli.pipeline.plans import plan_of
 from nura_cli.pipeline.report import counted
 from nura_cli.pipeline.run import ProviderRun, about
-from nura_cli.pipeline.waiting import SETTLING_SECONDS, believed_in, refused_before
+from nura_cli.pipeline.waiting import GIVEN_UP_WATCH, SETTLING_SECONDS, believed_in, refused_before
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, batches, standings, tasks
+from nura_cli.state import State, actions, batches, quotas, standings, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.outbox import Plan
@@ -43,8 +43,6 @@ from nura_cli.states import BatchStatus, ErrorKind
 
 SKEW_SECONDS = 30 * 60
 """How far the clocks of one provider's servers may lie apart, and so its batches out of order: 20 minutes were seen."""
-GIVEN_UP_WATCH = 48 * 3600
-"""How long a batch that was taken for absent is still looked out for, in seconds."""
 _MOST_PAGES = 1000
 _HEAD_BYTES = 1 << 16
 _LONGEST_HEAD = 1 << 27
@@ -93,8 +91,19 @@ def look(run: ProviderRun, provider: Provider) -> Marker:
     """
     page = provider.page()
     note_shown(run, provider, page.batches)
-    _refuse_copies(run.state, provider, page.batches)
-    return marker(page, run.accounts.fingerprint(provider.name))
+    _refuse_copies(run, provider, page.batches)
+    found = marker(page, run.accounts.fingerprint(provider.name))
+    _note_account(run, provider, found.account, found.fingerprint)
+    return found
+
+
+def _note_account(run: ProviderRun, provider: Provider, account: str | None, fingerprint: str | None) -> None:
+    """Note whose account a provider's is: the organization's that it names, at its address, else the key's."""
+    address, db = run.accounts.address(provider.name), run.state.db
+    found = f"{run.accounts.host(provider.name)} {account}" if account else f"{address} {fingerprint}"
+    if quotas.account(db, provider.name, address) != found:
+        with run.state.transaction() as db:
+            quotas.note_account(db, provider.name, address, found)
 
 
 def shows(state: State, provider: Provider, address: str) -> bool:
@@ -144,15 +153,17 @@ def survey(run: ProviderRun, provider: Provider) -> None:
     # Whoever asked then: a key that was changed since does not make the copies unseen.
     scan = read_list(provider, since._replace(account=None, fingerprint=here), here)
     note_shown(run, provider, scan.batches)
-    _refuse_copies(state, provider, scan.batches)
+    _note_account(run, provider, scan.account, here)
+    _refuse_copies(run, provider, scan.batches)
 
 
-def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatch]) -> None:
-    """Raise ConfigError where a listed batch was sent by another copy of this state file.
+def _refuse_copies(run: ProviderRun, provider: Provider, listed: Sequence[RemoteBatch]) -> None:
+    """Raise ConfigError where a listed batch was sent by another copy of this state file; nobody here knows what that has spent.
 
     One of ours that was taken for absent, or whose create was refused, is set aside; that a batch which is in use has a
     second one is for poll to find out.
     """
+    state = run.state
     known = batches.known(state.db, [remote.id for remote in listed])
     uploaded = {batch.input_file_id: batch for batch in batches.under_way(state.db, BatchStatus.UPLOADED)}
     strangers = []
@@ -171,6 +182,7 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
                 hint="the next dispatch takes it",
             )
     if strangers:
+        _close_budgets(run, provider)
         raise ConfigError(
             f"{provider.name}: {counted(len(strangers), 'batch', 'batches')} there came from another copy of this state"
             f" file ({', '.join(strangers[:3])}{' …' if len(strangers) > 3 else ''}); sending from this one could pay twice",
@@ -179,6 +191,23 @@ def _refuse_copies(state: State, provider: Provider, listed: Sequence[RemoteBatc
             + " --resend",
             provider=provider.name,
         )
+
+
+def _close_budgets(run: ProviderRun, provider: Provider) -> None:
+    """Hold a provider under a budget, of whose spending this file cannot know all, until a person releases it."""
+    config = run.config
+    mine = (one.name for one in config.workloads.values() if one.provider == provider.name)
+    budget = next((found for one in mine for found in budgets.of(config, one, provider.name, run.clock())), None)
+    held = (
+        hold.origin for hold in actions.holds(run.state.db) if (hold.scope, hold.name) == ("provider", provider.name)
+    )
+    if budget is None or any(held):
+        return
+    why = f"another copy of this state file has sent batches, and what they cost is not in the sum of {budget.option}"
+    with run.state.transaction() as db:
+        found = actions.Hold("provider", provider.name, why, db.now, None, "", None)
+        actions.hold(db, found)
+        actions.note(db, "hold", f"provider is held: {holding.described(found)}", 0, by_itself=True)
 
 
 def _set_aside(state: State, provider: Provider, batch: Batch, remotes: Sequence[RemoteBatch], now: int) -> None:
@@ -399,11 +428,14 @@ def adopt(state: State, batch: Batch, remote: RemoteBatch, now: int, why: str) -
 
 
 class Scan(NamedTuple):
-    """The provider's list down to a marker, newest first; ``doubt`` says why it does not count as read, if it does not."""
+    """The provider's list down to a marker, newest first; ``doubt`` says why it does not count as read, if it does not; ``account``
+    is who the provider says is asking.
+    """
 
     batches: Sequence[RemoteBatch]
     date: int | None
     doubt: str | None
+    account: str | None = None
 
 
 def read_list(provider: Provider, seen: Marker, fingerprint: str, *, deleted: bool = False) -> Scan:
@@ -433,7 +465,8 @@ def read_list(provider: Provider, seen: Marker, fingerprint: str, *, deleted: bo
             doubt = doubt if sound else "the provider's list is null, or has rows without an id"
             doubt = doubt if same else "the key now belongs to another account than the one that sent it"
             whole = past or deleted or seen.id is None
-            return Scan(list(found.values()), page.date, doubt or _doubt(seen, seen.id in found, whole, fingerprint))
+            doubt = doubt or _doubt(seen, seen.id in found, whole, fingerprint)
+            return Scan(list(found.values()), page.date, doubt, page.account)
         cursor = page.next
     return Scan(list(found.values()), None, "the provider's list does not end")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nura_cli.dialects import vendors
 from nura_cli.dialects.base import Rejection, rejections, stored_rejections
-from nura_cli.pipeline import backoff, holding, search, settle
+from nura_cli.pipeline import backoff, enqueued, holding, search, settle
 from nura_cli.pipeline.backoff import Remedy
 from nura_cli.pipeline.report import Problem
 from nura_cli.pipeline.search import Row
@@ -55,7 +55,7 @@ def refused_batch(
     Args:
         content: whether the provider had looked at its requests.
     """
-    why, remedy = describe(faults), _remedy(db, batch, faults, content=content)
+    why, remedy = describe(faults), _remedy(batch, faults, content=content)
     standing = standings.of(db, batch.workload, batch.revision)
     row = search.row(standing, batch.id, witness=_witness(db, batch, standing.refused_at))
     members = tasks.in_order(db, batch.id)
@@ -73,6 +73,7 @@ def refused_batch(
             suspects.add(db, [one._replace(since=since) for one in suspected])
     apart = "; who is to blame is looked for" if searched else ""
     tasks.release(db, batch.id, f"its batch was refused: {why}{apart}")
+    enqueued.learn_refusal(db, batch, faults)
     held = _hold(db, batch, row, why, searched=searched) if counted and row.over and not onward else None
     if searched and not onward:
         beside = tasks.due_beside(db, batch.queue_id)
@@ -83,11 +84,9 @@ def refused_batch(
     return Refusal(settled, remedy.pause, searched, held)
 
 
-def _remedy(db: Connection, batch: Batch, faults: Sequence[Rejection], *, content: bool) -> Remedy:
-    beside = batches.under_way(db, BatchStatus.SUBMITTED)
-    alone = not any((other.provider, other.model) == (batch.provider, batch.model) for other in beside)
+def _remedy(batch: Batch, faults: Sequence[Rejection], *, content: bool) -> Remedy:
     reasons = {vendors.reason(batch.dialect, fault) for fault in faults}
-    return backoff.remedy_for(faults, reasons, batch.requests, alone=alone, content=content)
+    return backoff.remedy_for(faults, reasons, batch.requests, content=content)
 
 
 def _witness(db: Connection, batch: Batch, since: int) -> bool:

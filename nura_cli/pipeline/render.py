@@ -69,7 +69,7 @@ class Rendering(NamedTuple):
         def made(task_id: int, line: bytes) -> Request:
             content = body(line)
             inputs = 0 if limits.inputs is None else dialect.inputs(spec.endpoint, content)
-            return Request(dialect.request(b"%b-%d" % (prefix, task_id), spec.endpoint, content), inputs)
+            return Request(dialect.request(b"%b-%d" % (prefix, task_id), spec.endpoint, content), content, inputs)
 
         return made
 

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 from nura_cli import contract, scrub
 from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, Decided, NuraError, ProblemKind
+from nura_cli.pricing import decimal_dollars
 from nura_cli.state.batches import Batch
 
 _OUTAGES = frozenset({ProblemKind.UNREACHABLE, ProblemKind.RATE_LIMITED})
@@ -21,6 +22,7 @@ _LASTING = _OUTAGES | {
     ProblemKind.DATABASE,
     ProblemKind.RECEIVER,
     ProblemKind.HELD,
+    ProblemKind.BUDGET,
     ProblemKind.INCOMPLETE,
 }
 _THEIR_WORDS = frozenset({ProblemKind.KEY_REFUSED, ProblemKind.UNCONFIRMED, ProblemKind.DATABASE, ProblemKind.RECEIVER})
@@ -217,6 +219,8 @@ def batch_dict(batch: Batch) -> contract.Batch:
         "remote_status": batch.remote_status,
         "requests": batch.requests,
         "bytes": batch.bytes,
+        "basis": cast(contract.Basis | None, batch.basis),
+        "estimated_cost": decimal_dollars(batch.expected_cost),
         "completed": batch.completed,
         "failed": batch.failed,
         "created_at": stamp(batch.created_at),

@@ -18,8 +18,10 @@ sent as it is configured now, is reported, and the rest is done.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
 from nura_cli import contract, progress
@@ -27,13 +29,13 @@ from nura_cli.config import Config
 from nura_cli.dialects.base import Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import ConfigError, InputError, UsageError
-from nura_cli.pipeline.estimate import Estimate, estimate
+from nura_cli.pipeline.estimate import Gauge, Learned, prices_of
 from nura_cli.pipeline.plans import plan_of
-from nura_cli.pipeline.queues import refuse_misfit
+from nura_cli.pipeline.queues import learned_of, refuse_misfit
 from nura_cli.pipeline.render import Rendering, rendering, revision
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.pipeline.run import Run
-from nura_cli.pricing import Prices, decimal_dollars
+from nura_cli.pricing import Rates, decimal_dollars
 from nura_cli.state import Connection, State, actions, answers, batches, outbox, retries, tasks
 from nura_cli.state.retries import Candidate
 from nura_cli.state.selection import Selection
@@ -75,13 +77,21 @@ def fate(found: Candidate, today: str, *, every: bool, kept: bool = False) -> Fa
 
 
 class Way(NamedTuple):
-    """How what waits in a queue would be sent now; ``takes``: whether a text that was cut is an answer."""
+    """How what waits in a queue would be sent now, and what that goes by costs; ``takes``: whether a text that was cut is an answer."""
 
     queue: tasks.Queue
     rendering: Rendering
     revision: str
-    prices: Prices
+    rates: Rates | None
+    learned: Learned | None
     takes: bool
+
+
+class Cost(NamedTuple):
+    """What tasks may come to: tokens of input, and pico-dollars in a batch, or None where no price is known."""
+
+    tokens: int
+    cost: int | None
 
 
 @dataclass
@@ -108,7 +118,7 @@ class Retry(Run):
         ways: of each queue that can be sent now.
         shares: by queue, as it was counted.
         schemas: by revision, whether answers of it had to fit a schema.
-        costs: by workload, what the input of all that is sent again may come to.
+        costs: by workload, what all that is sent again may come to.
     """
 
     parts: Sequence[Selection]
@@ -117,7 +127,7 @@ class Retry(Run):
     ways: dict[int, Way] = field(default_factory=dict)
     shares: defaultdict[int, Share] = field(default_factory=lambda: defaultdict(Share))
     schemas: dict[str, bool] = field(default_factory=dict)
-    costs: dict[str, Estimate] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -168,13 +178,13 @@ def _find_way(job: Retry, queue: tasks.Queue) -> None:
     """Find out how a queue would be sent now; where it cannot be, that is a problem of the run's."""
     with job.apart(f"workload {queue.workload}", ConfigError, UsageError, workload=queue.workload):
         workload = job.config.workload(queue.workload)
-        provider = job.config.providers[workload.provider]
-        dialect = dialect_of(provider.dialect)
+        dialect = dialect_of(job.config.providers[workload.provider].dialect)
         refuse_misfit(workload, queue, dialect)
         made = rendering(workload, dialect, queue.endpoint, queue.model)
-        prices = Prices(dialect.price_list, provider.base_url)
+        rates, name = prices_of(job.config, workload.provider, dialect).rates(made.spec.model), revision(made.spec)[0]
+        known = learned_of(job.state.db, queue, name)
         takes = workload.accept_truncated and workload.answer_schema is None
-        job.ways[queue.id] = Way(queue, made, revision(made.spec)[0], prices, takes)
+        job.ways[queue.id] = Way(queue, made, name, rates, known, takes)
 
 
 def _kept(job: Retry, page: Sequence[Candidate]) -> set[int]:
@@ -212,25 +222,29 @@ def _count(job: Retry, found: Candidate, *, kept: bool) -> None:
 
 def _add_cost(job: Retry, way: Way, share: Share) -> None:
     one = _cost(job.state, way, share)
-    before = job.costs.get(way.queue.workload, Estimate(0, 0))
+    before = job.costs.get(way.queue.workload, Cost(0, 0))
     cost = None if one.cost is None or before.cost is None else before.cost + one.cost
-    job.costs[way.queue.workload] = Estimate(before.tokens + one.tokens, cost)
+    job.costs[way.queue.workload] = Cost(before.tokens + one.tokens, cost)
 
 
-def _cost(state: State, way: Way, share: Share) -> Estimate:
-    make = way.rendering.maker(_TAG, way.rendering.dialect.limits)
-    sizes = []
+def _cost(state: State, way: Way, share: Share) -> Cost:
+    """Return what the tasks may come to, at the mean of the first of them; what cannot be rendered fails, and costs nothing."""
+    dialect, spec = way.rendering.dialect, way.rendering.spec
+    make = way.rendering.maker(_TAG, dialect.limits)
+    gauge = Gauge(partial(dialect.measure, spec.endpoint), way.rates, way.learned, bounded=False)
+    weights = []
     for task_id, line in tasks.lines(state.db, share.sample):
-        try:
-            sizes.append(len(make(task_id, line).data))
-        except InputError:
-            sizes.append(0)  # it fails, and costs nothing
-    mean = sum(sizes) / max(len(sizes), 1)
-    return estimate(way.prices, way.rendering.spec.model, share.n, round(mean * share.n))
+        with suppress(InputError):
+            request = make(task_id, line)
+            weights.append(gauge.weigh(request.body, len(request.data)))
+    times = share.n / max(len(share.sample), 1)
+    expected = [one.expected for one in weights if one.expected is not None]
+    cost = round(sum(expected) * times) if way.rates is not None else None
+    return Cost(round(sum(one.input for one in weights) * times), cost)
 
 
 def question(job: Retry) -> str:
-    """Return what would be done, and what it may cost: ``2 tasks of w wait again, at about $0.40 for their input``; what costs
+    """Return what would be done, and what it may cost: ``2 tasks of w wait again, at about $0.40``; what costs
     nothing comes last: ``3 tasks of w get the answers they have, at no cost``.
     """
     by_workload: dict[str, Counter[Fate]] = {}
@@ -255,12 +269,12 @@ def question(job: Retry) -> str:
     return "; ".join([*sent, *free])
 
 
-def _price(found: dict[str, Estimate]) -> str:
+def _price(found: dict[str, Cost]) -> str:
     known = sum(one.cost for one in found.values() if one.cost is not None)
     unknown = [workload for workload, one in found.items() if one.cost is None]
     if not unknown:
-        return f"at about ${decimal_dollars(known)} for their input"
-    rest = f"about ${decimal_dollars(known)} for the others' input and " if len(unknown) < len(found) else ""
+        return f"at about ${decimal_dollars(known)}"
+    rest = f"about ${decimal_dollars(known)} for the others and " if len(unknown) < len(found) else ""
     return f"at {rest}a cost that is not known, since there is no price for the model of {', '.join(unknown)}"
 
 

@@ -11,6 +11,7 @@ connection broke, or somebody stopped it) may have been paid for: its cost stays
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from nura_cli import contract
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.delivery.expressions import compiled, plain_document
 from nura_cli.dialects.base import Dialect, ResultLine, Spec
-from nura_cli.dialects.writing import ANSWERS_EACH, TOKEN_LIMITS
+from nura_cli.dialects.measures import estimate_input
 from nura_cli.errors import (
     EX_PARTIAL,
     InputError,
@@ -33,14 +34,14 @@ from nura_cli.errors import (
     Unconfirmed,
     UsageError,
 )
-from nura_cli.pipeline import estimate, holding, render
+from nura_cli.pipeline import budgets, estimate, holding, render
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.classify import Classifier, Verdict, scrubbed
 from nura_cli.pipeline.documents import Documents
+from nura_cli.pipeline.estimate import Gauge, Weight
 from nura_cli.pipeline.lines import shown
-from nura_cli.pipeline.packing import BYTES_PER_TOKEN
 from nura_cli.pipeline.report import Problem, Report, problem
-from nura_cli.pricing import Prices, Usage, decimal_dollars
+from nura_cli.pricing import Prices, decimal_dollars
 from nura_cli.state import Connection, State, actions, tasks, trials, versions
 from nura_cli.state.actions import Hold
 from nura_cli.state.answers import Charge, Row, Spending
@@ -161,10 +162,6 @@ def _request(job: Trial, record: Record) -> Request:
     return Request(record, spec, render.prompt_of(job.workload.name, spec, record.line), body)
 
 
-def _members(body: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(body, type=dict[str, Any])
-
-
 def _about(job: Trial, record: Record, found: Problem) -> Problem:
     text = f"{job.workload.name} {record.key}: {found.message}"
     return Problem(found.kind, text, found.exit_code, found.hint, job.workload.provider, job.workload.name)
@@ -180,20 +177,25 @@ class Price(NamedTuple):
 
 
 def price(job: Trial) -> Price:
-    """Return what the requests may cost."""
-    inputs, outputs = [], []
+    """Return what the requests may come to."""
+    inputs: list[int | None] = []
+    outputs: list[int | None] = []
     for one in job.requests:
-        members = _members(one.body)
-        model = one.spec.model or str(members.get("model", ""))
-        limits = [members[name] for name in TOKEN_LIMITS if type(members.get(name)) is int]
-        each = max(members[name] if type(members.get(name)) is int else 1 for name in ANSWERS_EACH)
-        tokens = max(len(one.body) // BYTES_PER_TOKEN, 1)
-        inputs.append(job.prices.cost(model, Usage(tokens)))
-        whole = job.prices.cost(model, Usage(tokens, output_tokens=max(limits) * each)) if limits else None
-        outputs.append(whole.list - inputs[-1].list if whole and inputs[-1] else None)
-    given = sum(one.list for one in inputs if one) if all(inputs) else None
-    said = sum(n or 0 for n in outputs) if None not in outputs else None
-    return Price(given, said)
+        rates = job.prices.rates(one.spec.model, listed=True)
+        found = job.dialect.measure(one.spec.endpoint, one.body)
+        given = None if rates is None else rates.expected(estimate_input(found), 0)
+        inputs.append(given)
+        if rates is None or given is None or found.most_output is None:
+            outputs.append(None)
+        else:
+            outputs.append(rates.expected(estimate_input(found), found.most_output) - given)
+    return Price(_sum(inputs), _sum(outputs))
+
+
+def _sum(costs: Sequence[int | None]) -> int | None:
+    """Return all of them together, or None where one is not known."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
 
 
 def run(job: Trial, *, told: Callable[[contract.Tried], None] = lambda trial: None) -> Report:
@@ -248,16 +250,37 @@ def _begin(job: Trial, request: Request) -> tuple[int, int]:
     """Enter a request before it is sent; return its number in the ledger, and its queue.
 
     Raises:
-        OnHold: somebody holds the provider, or the workload, by now.
+        OnHold: somebody holds the provider, or the workload, by now; or a budget has no room for it.
     """
     name, record = job.workload.name, request.record
     dialect = job.dialect.name if record.endpoint else ""
     with job.state.transaction() as db:
         _check_free(db, job)
+        weight = _weight(job, request)
+        _check_budgets(db, job, weight)
         queue = tasks.queue_id(db, tasks.workload_id(db, name), dialect, record.endpoint, record.model)
-        number = trials.begin(db, queue, job.workload.provider, request.spec.model)
+        costs = weight.expected, weight.worst
+        number = trials.begin(db, queue, job.workload.provider, request.spec.model, *costs)
         actions.note(db, "try", f"1 request is tried at once: key {record.key}", 1, workload=name)
     return number, queue
+
+
+def _weight(job: Trial, request: Request) -> Weight:
+    """Return what a request may come to at list price."""
+    rates = job.prices.rates(request.spec.model, listed=True)
+    measure = partial(job.dialect.measure, request.spec.endpoint)
+    return Gauge(measure, rates, None, bounded=True).weigh(request.body, len(request.body))
+
+
+def _check_budgets(db: Connection, job: Trial, weight: Weight) -> None:
+    """Check that no budget is passed by a request; what one batch may cost is none of its. Raises OnHold: one may be."""
+    for budget in budgets.of(job.config, job.workload.name, job.workload.provider, db.now):
+        cost, found = (weight.worst if budget.basis == "worst" else weight.expected), budgets.fund(db, budget)
+        if budget.start is not None and (cost is None or cost > found.left):
+            about = (
+                "what it costs is not known" if cost is None else f"up to {budgets.short_dollars(cost)} at list price"
+            )
+            raise OnHold(f"{found.words}; {about}", new=True, hint="set a larger budget, or wait until it opens")
 
 
 def _end(job: Trial, number: int, queue: int, outcome: str, spent: Charge) -> None:

@@ -8,6 +8,8 @@ from nura_cli.dialects import vendors
 from nura_cli.state.batches import Batch
 from nura_cli.states import BatchStatus
 
+GIVEN_UP_WATCH = 48 * 3600
+"""How long a batch that was taken for absent is still looked out for, in seconds."""
 SETTLING_SECONDS = 15 * 60
 """How long after a create the provider may take to list it; also the least time between two looks that miss something."""
 WINDOW_SECONDS = 24 * 3600

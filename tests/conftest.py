@@ -437,7 +437,7 @@ def server(tmp_path: Path) -> Iterator[Sandbox]:
         yield running
 
 
-@pytest.fixture(params=PROTOCOLS)
+@pytest.fixture(params=OPENAI_FIRST)
 def spool(request: pytest.FixtureRequest, tmp_path: Path, server: Sandbox) -> Spool:
     """A spool on a running sandbox, in each protocol."""
     folder = tmp_path / "nura"

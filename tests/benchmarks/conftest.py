@@ -37,6 +37,12 @@ def tell(name: str, measured: float, reference: float, target: str, more: str = 
     tallies.ratios[f"benchmark at {SCALE:g} of the size: {line}"] += 1
 
 
+def say(name: str, target: str, **figures: float) -> None:
+    """Note figures for the end of the run that are no seconds of this machine."""
+    line = ", ".join(f"{what} {figure:.2f}" for what, figure in figures.items())
+    tallies.ratios[f"benchmark at {SCALE:g} of the size: {name}: {line} ({target})"] += 1
+
+
 class Ran(NamedTuple):
     """A process that ended: its wall seconds, its peak memory in MB, its output."""
 

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,8 +19,10 @@ from nura_cli.dialects.base import Spec
 from nura_cli.dialects.vendors import dialect
 from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
+from nura_cli.pipeline.estimate import Gauge
 from nura_cli.pipeline.packing import Load, Room
 from nura_cli.pipeline.render import Rendering, rendering
+from nura_cli.pricing import Prices
 from nura_cli.sandbox import Sandbox
 from nura_cli.state import State, batches, tasks
 from tests.benchmarks.conftest import nura, run, scaled, tell
@@ -174,7 +177,13 @@ def _writing(folder: Path, n: int) -> None:
     target = folder / "requests.jsonl"
     start = time.perf_counter()
     spec = Spec(dialect="openai", endpoint="/v1/chat/completions")
-    load = Load(Room(limits), openai.frame)
+
+    def gauge() -> Gauge:
+        """Return what weighs requests as dispatch does before anything is learned."""
+        return Gauge(partial(openai.measure, spec.endpoint), prices.rates("gpt-4.1-mini"), None, bounded=False)
+
+    prices = Prices("openai")
+    load = Load(Room(limits), openai.frame, gauge())
     sealed = spool.write(target, load.pieces(lines, Rendering(spec, openai, bytes).maker("t" * 20, limits)))
     ours = time.perf_counter() - start
     assert load.requests == n
@@ -194,7 +203,7 @@ def _writing(folder: Path, n: int) -> None:
     config = configuration.WorkloadConfig.model_validate({"provider": "box", "model": "m", "prompt": source})
     start = time.perf_counter()
     make = rendering(config, openai).maker("t" * 20, limits)
-    spool.write(target, Load(Room(limits), openai.frame).pieces(records, make))
+    spool.write(target, Load(Room(limits), openai.frame, gauge()).pieces(records, make))
     tell(
         f"request file of {n:,} rendered requests, against Jinja alone",
         time.perf_counter() - start,

@@ -279,7 +279,7 @@ def test_a_dry_run_of_dispatch_says_what_goes_and_what_waits_and_makes_no_file(f
     names = sorted(path.name for path in folder.iterdir())
     goes, waits = nura("dispatch", "-n", cwd=folder).stdout.decode().splitlines()
     assert re.fullmatch(
-        r"echo: 2 requests, 3\d\d bytes, about \d\d tokens, about \$[\d.]+ for its input, to box \(gpt-4\.1-mini\)",
+        r"echo: 2 requests, 3\d\d bytes, about \d\d tokens, for its input about \$[\d.]+, to box \(gpt-4\.1-mini\)",
         goes,
     )
     assert re.fullmatch(r"later: 2 wait until \S+Z \(threshold: 2 of the 5 that are sent together are there\)", waits)

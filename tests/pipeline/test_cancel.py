@@ -266,13 +266,13 @@ def test_what_waits_ends_by_naming_what_goes_on_and_about_what_it_costs(openai_s
     assert report.result["cancelled"] == 2
     found = report.result["under_way"]
     assert (found["batches"], found["unpriced"], float(found["estimated_cost"]) > 0) == (1, 0, True)
-    assert found["message"].startswith("1 batch under way, up to $0.00")
+    assert found["message"].startswith("1 batch under way, about $0.00")
     spool.set(model="a-model-without-a-price")
     spool.fill(7)
     spool.dispatch()
     found = spool.cancel().result["under_way"]
     assert (found["batches"], found["unpriced"]) == (2, 1)
-    assert found["message"].endswith("for their input, and 1 at an unknown price")
+    assert found["message"].endswith(", and 1 at an unknown price")
     spool.cancel(batch=1)
     found = spool.cancel().result["under_way"]
     assert (found["message"], found["estimated_cost"]) == ("1 batch under way, at an unknown price", None)
@@ -641,8 +641,8 @@ def test_it_says_what_was_done_and_what_goes_on(openai_spool: Spool) -> None:
     ended = command(spool, "cancel", "echo", "--why", "a runaway", "-v")
     lines = ended.out.splitlines()
     assert (ended.code, lines[0]) == (0, "echo: 2 tasks cancelled")
-    assert lines[-1].startswith("1 batch under way, up to $0.00")
-    assert lines[-1].endswith(" for their input: nura cancel echo --under-way")
+    assert lines[-1].startswith("1 batch under way, about $0.00")
+    assert lines[-1].endswith(": nura cancel echo --under-way")
     assert spool.rows("SELECT who <> '', why FROM actions") == [(1, "a runaway")]
     spool.fill(8)  # what was cancelled may be enqueued again
     ended = command(spool, "cancel", "--batch", "1", "--json")

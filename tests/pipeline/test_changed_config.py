@@ -12,7 +12,7 @@ def test_options_lowered_meanwhile_concern_what_is_sent_next(spool: Spool) -> No
     spool.fill(6)
     spool.dispatch()
     spool.control.fault("rows", match="number", status=500, times=2)
-    spool.providers["main"] = spool.provider(limits={"requests": 2, "enqueued_tokens": 1})
+    spool.providers["main"] = spool.provider(limits={"requests": 2, "enqueued_tokens": 40})
     spool.set(retry={"max_attempts": 1}, prompt="Say: {{ text }}", model="another-model")
     spool.poll()
     settled = spool.reconcile()

@@ -199,7 +199,11 @@ def test_options_that_nobody_knows_and_models_without_a_price_are_warnings(opena
         "did you mean max_tokens?",
     ]
     assert "no price of gpt-4.1-mimi is known" in found[1]["message"]
+    assert "providers.main.prices" in found[1]["hint"]
     assert len(found) == 2
+    spool.providers["main"] = spool.provider(prices={"gpt-4.1-mimi": {"input": 1, "output": 2}})
+    spool.set(model="gpt-4.1-mimi")
+    assert not [line for line in told(checked(spool), "warn") if "price" in line]
 
 
 def test_an_option_that_anthropic_has_withdrawn_is_a_warning(anthropic_spool: Spool) -> None:

@@ -108,8 +108,8 @@ def test_a_provider_that_is_down_a_refused_key_and_a_wrong_workload_stop_no_othe
     assert code == 3
     lines = said.splitlines()
     assert len(lines) == 3, said
-    for line, words in zip(lines, ("down: ", "refused: ", "workloads.wrong.prompt_file: "), strict=True):
-        assert words in line
+    for words in ("down: ", "refused: ", "workloads.wrong.prompt_file: "):
+        assert sum(words in line for line in lines) == 1
     assert run(spool, "poll") == (0, "")
     assert run(spool, "reconcile") == (0, "")
     by_workload = {name: found["tasks"] for name, found in spool.status()["workloads"].items()}
@@ -136,7 +136,7 @@ def test_one_refused_key_alone_ends_with_77_and_one_wrong_workload_alone_with_78
     assert run(spool, "dispatch").code == 78
 
 
-def test_token_limits_pause_for_longer_each_time_and_batches_get_smaller(openai_spool: Spool) -> None:
+def test_token_limits_pause_for_longer_each_time_and_less_is_tried(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.fill(40)
     spool.control.fault("refuse", code="token_limit_exceeded", message="Enqueued token limit reached", times=-1)
@@ -152,7 +152,7 @@ def test_token_limits_pause_for_longer_each_time_and_batches_get_smaller(openai_
     spool.control.clear()
     for minutes, pause in zip((5, 10, 20, 40, 80), pauses, strict=True):
         assert minutes * 45 <= pause <= minutes * 60
-    assert sizes == [[40], [20] * 2, [10] * 4, [5] * 8, [2] * 20]
+    assert sizes == [[40], [20], [10], [5], [2]]  # one batch a pause
     spool.settle()
     assert spool.counts()["completed"] == 40
     assert spool.rows("SELECT max(attempts) FROM tasks") == [(1,)]

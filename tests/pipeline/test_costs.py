@@ -25,6 +25,40 @@ def dollars(document: dict[str, Any]) -> Decimal:
     return Decimal(document["cost"])
 
 
+def test_a_configured_price_of_the_workloads_model_holds_whatever_version_answers(spool: Spool) -> None:
+    """The spool's address is no vendor's own, so that nothing says that batches cost less there."""
+    spool.providers["main"] = spool.provider(prices={spool.model: {"input": 1000, "output": 2000}})
+    spool.write_config()
+    usage = dict.fromkeys(("prompt_tokens", "input_tokens"), 1000) | dict.fromkeys(
+        ("completion_tokens", "output_tokens"), 10
+    )
+    others = {"total_tokens": 1010} if "gpt" in spool.model else {}
+    cost = answered(spool, {"usage": usage | others, "model": f"{spool.model}-2026-01-01"})
+    assert dollars(spool.results()[0]) == Decimal("1.02")
+    assert (cost["paid"], cost["list"], cost["unpriced_tasks"]) == ("1.02", "1.02", 0)
+    spool.check()
+
+
+def test_a_model_that_no_list_has_is_priced_by_the_configuration_in_every_place(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.set(model="my-deployment", retry={"max_attempts": 1})
+    spool.fill(2)
+    assert [one["estimated_cost"] for one in spool.preview().result["batches"]] == [None]
+    prices = {"my-deployment": {"input": 1000, "output": 2000}}
+    spool.providers["main"] = spool.provider(prices=prices, batch_discount="20%")
+    spool.write_config()
+    planned = spool.preview().result["batches"]
+    assert [Decimal(one["estimated_cost"]) / one["estimated_tokens"] for one in planned] == [Decimal("0.0008")]
+    spool.control.fault("patch", body={"model": "gpt-4.1-mini-2025-04-14"})
+    spool.control.fault("rows", match="record number 1", status=400)
+    spool.round()
+    used, costs = spool.status()["usage"], spool.status()["cost"]
+    listed = used["input_tokens"] * Decimal("0.001") + used["output_tokens"] * Decimal("0.002")
+    assert (Decimal(costs["list"]), Decimal(costs["paid"])) == (listed, listed * Decimal("0.8"))
+    assert spool.retry("echo").result["workloads"]["echo"]["estimated_cost"] is not None
+    spool.check()
+
+
 def test_an_hours_cache_costs_twice_the_input_and_a_search_a_cent(anthropic_spool: Spool) -> None:
     written = {"ephemeral_1h_input_tokens": 1_000_000, "ephemeral_5m_input_tokens": 0}
     usage = {"input_tokens": 0, "output_tokens": 0, "cache_creation_input_tokens": 1_000_000, "cache_creation": written}

@@ -218,7 +218,7 @@ def test_waiting_for_more_is_said_and_now_overrides_it(spool: Spool) -> None:
     spool.fill(2)
     told = agreed(spool)
     assert told["batches"] == []
-    assert told["not_due"] == {"threshold": 2, "backoff": 0, "paused": 0, "changed": 0, "held": 0}
+    assert told["not_due"] == dict.fromkeys(told["not_due"], 0) | {"threshold": 2}
     (wait,) = told["waits"]
     assert (wait["workload"], wait["tasks"], wait["until"]) == ("echo", 2, "2027-01-15T09:00:00Z")
     assert wait["message"] == "2 of the 5 that are sent together are there"
@@ -228,14 +228,14 @@ def test_waiting_for_more_is_said_and_now_overrides_it(spool: Spool) -> None:
 def test_a_cap_on_what_is_under_way_counts_what_the_run_itself_sends(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.set("second")
-    spool.providers["main"] = spool.provider(limits={"requests": 2, "enqueued_tokens": 150})
+    spool.providers["main"] = spool.provider(limits={"requests": 2, "enqueued_tokens": 50})
     spool.write_config()
     spool.fill(5)
     spool.fill(2, workload="second")
     told = agreed(spool)
     assert told["requests"] < 7
-    assert told["not_due"]["paused"] == 7 - told["requests"]
-    assert told["waits"][-1]["message"] == "what is under way reaches the cap of 150 enqueued tokens"
+    assert told["not_due"]["quota"] == 7 - told["requests"]
+    assert " of 50 enqueued tokens are under way" in told["waits"][-1]["message"]
 
 
 def test_a_learned_size_that_grows_with_each_batch_taken_is_foreseen(spool: Spool) -> None:

@@ -826,7 +826,7 @@ def test_token_limits_pause_the_route_and_send_smaller(openai_spool: Spool) -> N
     assert "token_limit_exceeded" in paused["why"]
     assert spool.dispatch().result["not_due"]["paused"] == 8
     spool.clock.advance(301)
-    assert [batch["requests"] for batch in spool.dispatch().result["batches"]] == [4, 4]
+    assert [batch["requests"] for batch in spool.dispatch().result["batches"]] == [4]
     spool.settle()
     assert spool.counts()["completed"] == 8
     assert spool.rows("SELECT max(attempts) FROM tasks") == [(1,)]

@@ -157,7 +157,7 @@ def test_an_account_without_money_makes_no_batch_smaller_and_no_task_fail(
     ("code", "words", "requests"),
     [
         ("billing_not_active", "Your account is not active, please check your billing details on our website.", 8),
-        ("odd", "Enqueued request limit reached for m. Limit: 1,000,000 enqueued requests.", 4),
+        ("odd", "Enqueued request limit reached for m. Limit: 1,000,000 enqueued requests.", 8),
         ("invalid_request_error", "File is too large.", 4),
         ("odd", "Please try again later.", 8),
     ],

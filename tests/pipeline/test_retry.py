@@ -402,7 +402,7 @@ def test_the_command_says_what_it_would_do_and_asks_first(openai_spool: Spool) -
     assert tried.out.startswith("3 tasks of echo wait again, at about $0.000")
     refused = nura(openai_spool, "retry", "echo")
     assert refused.code == 2
-    assert "for their input: nothing was done (agree to it with --yes" in refused.out
+    assert ": nothing was done (agree to it with --yes" in refused.out
     assert openai_spool.counts()["failed"] == 3
     done = nura(openai_spool, "retry", "echo", "--yes", "--json", "--why", "a typing error in the prompt")
     found = json.loads(done.out)

@@ -180,10 +180,10 @@ def test_as_csv_no_name_is_a_formula(tmp_path: Path) -> None:
     head, *rows = csv.reader(io.StringIO(text))
     assert ",".join(head) == (
         "model,workload,attempts,unanswered,input_tokens,cached_input_tokens,cache_write_tokens,output_tokens,"
-        "paid,list,saved,unpriced_attempts"
+        "paid,list,saved,unpriced_attempts,estimated,estimated_paid"
     )
     assert rows == [
-        ["'=1+1", "a", "1", "0", "1", "0", "0", "0", "1.00", "2.00", "1.00", "0"],
+        ["'=1+1", "a", "1", "0", "1", "0", "0", "0", "1.00", "2.00", "1.00", "0", "0.00", "0.00"],
         [
             'my "own", model',
             "a",
@@ -197,6 +197,8 @@ def test_as_csv_no_name_is_a_formula(tmp_path: Path) -> None:
             "0.00000000001",
             "0.000000000005",
             "0",
+            "0.00",
+            "0.00",
         ],
     ]
 
@@ -207,10 +209,26 @@ def test_in_a_pipe_the_table_has_every_column(tmp_path: Path) -> None:
     code, text = invoke(path, "--since", "2027-01-01")
     assert code == 0
     assert [line.split() for line in text.splitlines()] == [
-        ["workload", "attempts", "no", "answer", "in", "cached", "written", "out", "paid", "list", "saved", "unpriced"],
-        ["a", "1", "0", "12345", "0", "0", "0", "$1.00", "$2.00", "$1.00", "0"],
-        ["bb", "1", "0", "1", "0", "0", "0", "$0.001", "$0.002", "$0.001", "0"],
-        ["total", "2", "0", "12346", "0", "0", "0", "$1.001", "$2.002", "$1.001", "0"],
+        [
+            "workload",
+            "attempts",
+            "no",
+            "answer",
+            "in",
+            "cached",
+            "written",
+            "out",
+            "paid",
+            "list",
+            "saved",
+            "unpriced",
+            "estimated",
+            "came",
+            "to",
+        ],
+        ["a", "1", "0", "12345", "0", "0", "0", "$1.00", "$2.00", "$1.00", "0", "$0.00", "$0.00"],
+        ["bb", "1", "0", "1", "0", "0", "0", "$0.001", "$0.002", "$0.001", "0", "$0.00", "$0.00"],
+        ["total", "2", "0", "12346", "0", "0", "0", "$1.001", "$2.002", "$1.001", "0", "$0.00", "$0.00"],
     ]
     assert len({len(line) for line in text.splitlines()}) == 1
     code, text = invoke(path, "--since", "2027-01-01", "--json")

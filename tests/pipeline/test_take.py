@@ -269,7 +269,7 @@ def test_what_waits_and_what_is_taken_are_told_apart(openai_spool: Spool) -> Non
     limit(openai_spool, accept_truncated=True)
     said = nura(openai_spool, "retry", "echo", "-n")
     assert "1 task of echo waits again, at about $0.0" in said
-    assert said.strip().endswith("for their input; 2 tasks of echo get the answers they have, at no cost")
+    assert said.strip().endswith("; 2 tasks of echo get the answers they have, at no cost")
 
 
 def test_a_failed_task_that_kept_an_answer_takes_it() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nura_cli import clock
 from nura_cli.config import WorkloadConfig
-from nura_cli.dialects.base import Frame, Limits, Rejection, ResultLine, Spec
+from nura_cli.dialects.base import Limits, Rejection, ResultLine, Spec
 from nura_cli.dialects.vendors import dialect
 from nura_cli.errors import ConfigError, InputError, ProblemKind
 from nura_cli.pipeline import backoff, lines, packing, poll, search
@@ -141,30 +141,6 @@ def test_limits_can_be_lowered_and_never_raised() -> None:
     assert packing.lowered(vendor._replace(inputs=None), None, None, 5).inputs is None
 
 
-@given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_room_for_tokens_is_never_negative(cap: int, waiting: int) -> None:
-    room = packing.token_room(cap, waiting)
-    assert room == max(0, cap * 4 - waiting)
-    assert packing.token_room(None, waiting) is None
-
-
-FACTS = packing.Facts(Limits(10, 1000, None, 400), None, 0, None, None, 0)
-
-
-def test_the_room_of_a_batch_is_what_is_allowed_and_learned() -> None:
-    assert packing.room(FACTS) == packing.Room(FACTS.limits, None)
-    learned = packing.room(FACTS._replace(learned=3, token_cap=100, under_way=150))
-    assert learned == packing.Room(FACTS.limits._replace(requests=3), 250)
-    assert packing.room(FACTS._replace(learned=50)) == packing.Room(FACTS.limits, None)
-
-
-def test_where_there_is_no_room_the_reason_is_said_and_when_it_ends() -> None:
-    paused = packing.room(FACTS._replace(paused_until=1234, paused_for="too many tokens", token_cap=1, under_way=4))
-    assert paused == packing.Wait(packing.Why.PAUSED, "too many tokens", 1234)
-    full = packing.room(FACTS._replace(token_cap=1000, under_way=4000))
-    assert full == packing.Wait(packing.Why.PAUSED, "what is under way reaches the cap of 1,000 enqueued tokens")
-
-
 @pytest.mark.parametrize(
     ("waiting", "why", "until"),
     [((4, 900, None), "threshold", 1500), ((0, None, 1700), "backoff", 1700), ((0, None, None), "backoff", None)],
@@ -176,40 +152,6 @@ def test_what_is_not_due_says_why_and_until_when(
     assert wait is not None
     assert (wait.why, wait.until) == (why, until)
     assert packing.unripe(packing.Waiting(5, 999, None), min_requests=5, max_wait=600, now=1000) is None
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 6)), max_size=20),
-    st.integers(150, 400),
-    st.integers(1, 4) | st.none(),
-    st.integers(1, 400) | st.none(),
-)
-def test_a_batch_holds_no_more_than_there_is_room_for_and_no_task_is_passed_over(
-    sizes: list[tuple[int, int]], most: int, inputs: int | None, byte_budget: int | None
-) -> None:
-    frame = Frame(b'{"requests": [', b",", b"]}")
-    load = packing.Load(packing.Room(Limits(100, most, inputs, 180), byte_budget), frame)
-    rows = [(n, b"%d" % n) for n in range(1, len(sizes) + 1)]
-
-    def make(task_id: int, line: bytes) -> packing.Request:
-        assert line == b"%d" % task_id
-        size, carried = sizes[task_id - 1]
-        if size == 13:
-            raise InputError("unlucky")
-        return packing.Request(b"x" * size, carried if inputs is not None else 0)
-
-    pieces = list(load.pieces(rows, make))
-    file = b"".join(pieces)
-    assert len(file) == load.bytes <= most
-    assert len(pieces) == (load.requests + 1 if load.requests else 0)
-    failed = {task_id for task_id, _ in load.failed}
-    held = [size for n, (size, _) in enumerate(sizes[: load.last_id], 1) if n not in failed]
-    assert file == (frame.head + b",".join(b"x" * size for size in held) + frame.tail if held else b"")
-    carried = [one for n, (_, one) in enumerate(sizes[: load.last_id], 1) if n not in failed]
-    assert inputs is None or sum(carried) <= inputs
-    if byte_budget is not None and load.requests > 1:
-        assert sum(held) + len(held) <= byte_budget
-    assert load.last_id == len(sizes) or load.requests > 0  # whatever is left goes into the next batch
 
 
 def test_listing_goes_on_while_it_may_cost_less_than_asking_one_by_one() -> None:
@@ -259,7 +201,7 @@ def test_what_is_excused_waits_again_however_often_it_was_tried(kind: ErrorKind,
         return backoff.next_status(Failure(kind, "x"), 9, 3, superseded, 1000, 0, wished=wished, excused=excused)
 
     assert after().to is TaskStatus.PENDING
-    assert (after().not_before == 1000) is (excused is Excuse.ALIKE)
+    assert (after().not_before == 1000) is (excused in (Excuse.ALIKE, Excuse.CANARY))
     assert after(wished=True).to is TaskStatus.CANCELLED
     assert after(superseded=True).to is TaskStatus.FAILED
 
@@ -273,8 +215,7 @@ def test_a_pause_further_away_than_any_backoff_is_over() -> None:
 @pytest.mark.parametrize(
     ("code", "line", "n", "verdict"),
     [
-        ("token_limit_exceeded", None, 10, backoff.Remedy(pause=True, smaller=True)),
-        ("token_limit_exceeded", None, 1, backoff.Remedy(pause=True)),
+        ("token_limit_exceeded", None, 10, backoff.Remedy(pause=True)),
         ("model_not_found", None, 10, backoff.Remedy(pause=True, counted=True)),
         ("server_error", 1, 10, backoff.Remedy(pause=True, counted=True)),
         ("too_many_tasks", None, 10, backoff.Remedy(smaller=True)),
@@ -357,11 +298,6 @@ def test_what_was_named_waits_for_the_rest_and_others_for_a_witness() -> None:
     assert alone_there._replace(under_way=True, pardoned=True).goes_on(among)
     assert not alone_there._replace(undecided=True).goes_on(named)
     assert not alone_there._replace(witness=True).goes_on(named)
-
-
-def test_a_limit_on_what_is_enqueued_says_nothing_about_the_size_of_a_batch_that_was_not_alone() -> None:
-    fault = Rejection("token_limit_exceeded", "m", None)
-    assert backoff.remedy_for([fault], {dialect("openai").reason(fault)}, 3, alone=False) == backoff.Remedy(pause=True)
 
 
 def test_routes_pause_longer_and_recover() -> None:

@@ -93,6 +93,7 @@ def found(**parts: object) -> dict[str, object]:
         },
         "oldest_pending_seconds": 93_000,
         "cost": {"paid": "12345.678901"},
+        "waits": [],
         "failures": [],
         "dead_deliveries": [],
     }

@@ -205,12 +205,12 @@ def test_a_full_queue_is_told_in_other_words(client: OpenAI, server: Sandbox, fo
 
 
 def test_the_queue_is_looked_at_as_it_was_when_the_batch_was_created(client: OpenAI, server: Sandbox) -> None:
-    server.control.settings(delay=100)
+    server.control.settings(delay=1000)
     server.control.queue(requests=10)
     first = send(client, chats(10))
-    server.control.advance(99)
+    server.control.advance(900)
     second = send(client, chats(10))
-    server.control.advance(1)
+    server.control.advance(100)
     third = send(client, chats(10))
     assert [state(client.batches.retrieve(one.id)) for one in (third, second, first)] == [
         "in_progress",
@@ -366,13 +366,14 @@ def test_a_cancelled_batch_of_openais_takes_its_time(client: OpenAI, server: San
     batch = send(client, chats(200))
     server.control.advance(200)
     assert client.batches.cancel(batch.id).status == "cancelling"
-    server.control.advance(499)
+    server.control.advance(400)
     found = client.batches.retrieve(batch.id)
     assert found.status == "cancelling"
     assert found.request_counts
-    assert found.request_counts.completed == (200 * 699 // 1000 if delay else 0), "the work goes on"
+    least = 200 * 600 // 1000 if delay else 0
+    assert least <= found.request_counts.completed <= least + (18 if delay else 0), "the work goes on"
     assert state(run(client, chats(1))) == "token_limit_exceeded", "and it still waits"
-    server.control.advance(1)
+    server.control.advance(100)
     found = client.batches.retrieve(batch.id)
     assert found.status == "cancelled"
     assert found.cancelling_at
@@ -390,11 +391,11 @@ def test_so_does_one_of_claudes(claude: Anthropic, server: Sandbox) -> None:
     batch = claude.messages.batches.create(requests=asks(200))
     server.control.advance(200)
     assert claude.messages.batches.cancel(batch.id).processing_status == "canceling"
-    server.control.advance(499)
+    server.control.advance(400)
     assert claude.messages.batches.retrieve(batch.id).request_counts.processing == 200
     with pytest.raises(anthropic.RateLimitError):
         claude.messages.batches.create(requests=asks(1))
-    server.control.advance(1)
+    server.control.advance(100)
     found = claude.messages.batches.retrieve(batch.id)
     assert found.processing_status == "ended"
     assert found.ended_at

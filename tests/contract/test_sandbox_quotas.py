@@ -269,10 +269,10 @@ def test_a_request_that_makes_no_sense_counts_for_nothing(client: OpenAI, server
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_tokens_are_released_late(client: OpenAI, server: Sandbox, asked: bool) -> None:
-    server.control.settings(delay=100, release_delay=60)
+    server.control.settings(delay=1000, release_delay=600)
     server.control.queue(requests=1)
     states = []
-    for step in (0, 100, 59, 1):
+    for step in (0, 1000, 300, 300):
         server.control.advance(step)
         if asked:
             client.batches.list()
@@ -335,10 +335,10 @@ def test_claudes_create_is_refused_past_the_requests_of_all_models(
 
 
 def test_claudes_requests_leave_their_queue_when_their_batch_ends(claude: Anthropic, server: Sandbox) -> None:
-    server.control.settings(delay=100, release_delay=50)
+    server.control.settings(delay=1000, release_delay=500)
     server.control.queue(requests=3)
     made: list[str] = []
-    for step in (0, 100, 49, 1):
+    for step in (0, 1000, 250, 250):
         server.control.advance(step)
         try:
             made.append(claude.messages.batches.create(requests=asks(3)).processing_status)

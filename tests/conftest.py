@@ -32,6 +32,7 @@ from nura_cli.pipeline import (
     retry,
     show,
     status,
+    uploads,
 )
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
@@ -443,6 +444,12 @@ def spool(request: pytest.FixtureRequest, tmp_path: Path, server: Sandbox) -> Sp
     folder = tmp_path / "nura"
     folder.mkdir()
     return Spool(folder, server, request.param)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no run wait for a file."""
+    monkeypatch.setattr(uploads, "WAIT_SECONDS", 0)
 
 
 @pytest.fixture

@@ -306,6 +306,7 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Sen
             why = f"passed over, since its request {load.passed[0][1].words}"
             tasks.put_off(db, batch.id, (task_id for task_id, _ in load.passed), why, db.now + LONGEST_BACKOFF)
             job.passed.update(task_id for task_id, _ in load.passed)
+            job.put_off[batch.queue_id] += len(load.passed)
         if load.full is not None or load.last_id:
             tasks.release(db, batch.id, "did not fit into the batch", after=load.last_id)
         if not load.requests:

@@ -58,7 +58,7 @@ def learn_refusal(db: Connection, batch: Batch, faults: Iterable[Rejection]) -> 
     queue = queue_of(batch.dialect, holder(batch), batch.model, unit)
     own = batch.requests if unit == "requests" else batch.expected_input
     beside = [one for one in within(rows.under_way(db), queue, batch.address) if one.id != batch.id]
-    total = used(beside, unit) + (own if own is not None else batch.bytes // 4)
+    total = used(beside, unit) + (own if own is not None else batch.bytes // rows.BYTES_PER_TOKEN)
     known, newest = rows.quota(db, *queue), batches.newest(db)
     rows.learn(db, quotas.after_refusal(known, queue, found.cap, total, batch.id, newest, db.now))
 

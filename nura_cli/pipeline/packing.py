@@ -202,7 +202,7 @@ def room(facts: Facts) -> Room | Wait:
         bounds.append(bound)
     each = max(facts.each.input, 1) if facts.each is not None else 1
     few = min((int(_SPARE * bound.fair / each) for bound in bounds if bound.of == "tokens"), default=requests)
-    claim = min(max(min(few, requests), _LOOKED_AT), max(facts.limits.requests, _LOOKED_AT))
+    claim = max(min(few, requests), _LOOKED_AT)
     return Room(facts.limits._replace(requests=requests), tuple(bounds), facts.canary is not None, claim)
 
 

@@ -117,10 +117,6 @@ class DryRun(Walk):
         self._gone[queue] += len(self._used_up[queue])
         self.used_up(visit.workload, len(self._used_up[queue]), "will fail")
 
-    def put_off_by_now(self, queue: int) -> int:
-        """Return none: nothing was put off."""
-        return 0
-
     def held(self, workload: WorkloadConfig) -> Hold | None:
         """Return what would hold it."""
         return super().held(workload) or self._holds.get(workload.name)
@@ -192,21 +188,9 @@ class DryRun(Walk):
         provider, spec, expected = visit.workload.provider, visit.rendering.spec, load.estimate
         route = self.route(provider, spec.endpoint, spec.model)
         self._routes[provider, spec.endpoint, spec.model] = backoff.after_accept(route, load.requests)
-        at, decided = self.accounts.address(provider), visit.rendering.dialect.create_reads_requests
-        self._sent.append(
-            UnderWay(
-                0,
-                provider,
-                at,
-                self.account(provider),
-                spec.model,
-                load.requests,
-                expected.input,
-                expected.output,
-                decided,
-                self.clock(),
-            )
-        )
+        at, whose = self.accounts.address(provider), self.account(provider)
+        decided = visit.rendering.dialect.create_reads_requests
+        self._sent.append(UnderWay(0, at, whose, spec.model, load.requests, expected.input, decided, self.clock()))
         self._costs.append(_Planned(provider, visit.workload.name, expected))
         self.planned.append(_estimated(visit, load))
         self.worked = True

@@ -128,19 +128,17 @@ class Walk(ProviderRun, ABC):
         ignore_waits: no thresholds, no backoff and no pauses (``--now``); holds are heeded all the same.
         progress: told in words what is going on.
         blocked: providers to which nothing more goes in this run.
-        over: queues of which nothing more goes in this run.
         come_by: queues that were visited in this run.
         round: of queues at the providers, what was under way when this round began.
         canaries: requests that a dry run would have sent to show a revision.
         kept: for which queue of ours the room in a queue at a provider is kept.
-        put_off: how many tasks of a queue of ours were passed over in this run.
+        put_off: how many tasks of a queue of ours are due later since they were passed over in this run.
     """
 
     ignore_waits: bool = False
     progress: Callable[[str], None] = lambda text: None
     blocked: set[str] = field(default_factory=set)
     waits: list[Waits] = field(default_factory=list)
-    over: set[int] = field(default_factory=set)
     come_by: set[int] = field(default_factory=set)
     round: dict[Queue, int] = field(default_factory=dict)
     canaries: Counter[Revision] = field(default_factory=Counter)
@@ -214,10 +212,6 @@ class Walk(ProviderRun, ABC):
         name, address = visit.workload.name, self.accounts.address(visit.workload.provider)
         return Revision(name, revision(visit.rendering.spec)[0], address, 0)
 
-    def put_off_by_now(self, queue: int) -> int:
-        """Return how many of the tasks of a queue that are not due are so since they were passed over in this run."""
-        return self.put_off[queue]
-
     def canary(self, visit: Visit) -> int | Wait | None:
         """Return how much of a queue may go to show its revision (:func:`nura_cli.pipeline.canary.room`)."""
         of = self.revision_of(visit)
@@ -281,7 +275,6 @@ class Walk(ProviderRun, ABC):
         if passed:
             workload, (task_id, why) = visit.workload, passed[0]
             more = f", and {len(passed) - 1:,} more" if len(passed) > 1 else ""
-            self.put_off[visit.queue.id] += len(passed)
             self.note_waits(
                 workload, len(passed), Wait(why.why, f"passed over: its request {why.words}"), visit.model or None
             )
@@ -338,15 +331,12 @@ def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
     visits.sort(key=lambda visit: (visit.workload.name in searched, *fairness.order(visit.claim, turn)))
     every = list(visits)
     while visits:
-        turns = _Turns(walk, visits)
+        turns, again = _Turns(walk, visits), set[int]()
         walk.round.clear()
         for visit in visits:
-            going = _Going()
-            work = partial(_come_by, walk, visit, turns.next(visit), going)
+            work = partial(_come_by, walk, visit, turns.next(visit), again)
             guarded(walk, visit.workload.provider, visit.workload.name, work)
-            if not going.on:
-                walk.over.add(visit.queue.id)
-        visits = [visit for visit in visits if visit.queue.id not in walk.over]
+        visits = [visit for visit in visits if visit.queue.id in again]
     _note_blocked(walk, every)
 
 
@@ -357,13 +347,6 @@ def _note_blocked(walk: Walk, visits: Sequence[Visit]) -> None:
         workload, model = visit.workload, visit.model or None
         if workload.provider in walk.blocked and not noted & {(workload.name, model), (workload.name, None)}:
             walk.note_waits(workload, walk.pending(visit.queue.id), _BLOCKED, model)
-
-
-@dataclass
-class _Going:
-    """Whether a visit goes on in the next round."""
-
-    on: bool = False
 
 
 _NOTHING = 1e-9
@@ -477,8 +460,12 @@ def _waiting(walk: Walk, queues: Sequence[tasks.Queue], least: int) -> Waiting:
     )
 
 
-def _come_by(walk: Walk, visit: Visit, turn: Turn, going: _Going) -> None:
-    """Make batches of what is due of a queue: all of it, or, where room is scarce, one of what is its turn's."""
+def _come_by(walk: Walk, visit: Visit, turn: Turn, again: set[int]) -> None:
+    """Make batches of what is due of a queue: all of it, or, where room is scarce, one of what is its turn's.
+
+    Args:
+        again: gets the queue where the next round is to come by it once more.
+    """
     workload, queue = visit.workload, visit.queue
     model, refusals = visit.model or None, 0
     if queue.id not in walk.come_by:
@@ -498,12 +485,12 @@ def _come_by(walk: Walk, visit: Visit, turn: Turn, going: _Going) -> None:
         if sent is Sent.DONE:
             walk.note_waits(workload, len(walk.suspected(visit)), packing.SEARCHED, model)
             n, next_at = tasks.not_yet(walk.state.db, queue.id)
-            walk.note_waits(workload, max(n - walk.put_off_by_now(queue.id), 0), packing.later(next_at), model)
+            walk.note_waits(workload, max(n - walk.put_off[queue.id], 0), packing.later(next_at), model)
         if sent in (Sent.DONE, Sent.STOP, Sent.FULL):
             return
         refusals += sent is Sent.REFUSED
         if sent is Sent.TAKEN and room.bounds:
-            going.on = True
+            again.add(queue.id)
             return
 
 

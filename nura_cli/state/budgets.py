@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 from nura_cli.state.connection import Connection
 
 Basis = Literal["expected", "worst"]
-_DAY = 86400
 
 
 class Scope(NamedTuple):

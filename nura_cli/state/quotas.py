@@ -12,10 +12,8 @@ Unit = Literal["tokens", "requests"]
 
 _HOLDS_ROOM = (BatchStatus.UPLOADED, BatchStatus.SUBMITTING, BatchStatus.SUBMITTED)
 """Batches that take room in a queue, or are about to: neither those that are only being written, nor those that have ended."""
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 """For batches of earlier releases, which kept no estimate: about four bytes of English JSON make a token."""
-
-
 _LATE = 3600
 """Seconds after a batch's time when it is taken to have ended, whatever is known of it."""
 
@@ -88,19 +86,16 @@ class UnderWay(NamedTuple):
         id: the batch's.
         account: whose it is; None where the provider did not say.
         tokens: of its input, as estimated.
-        output: the tokens that its answers were expected to have.
         decided: whether the provider is known to have taken its requests.
         sent_at: when its create was sent, unix seconds; None where it was not.
     """
 
     id: int
-    provider: str
     address: str
     account: str | None
     model: str
     requests: int
     tokens: int
-    output: int
     decided: bool
     sent_at: int | None
 
@@ -110,10 +105,10 @@ def under_way(db: Connection) -> list[UnderWay]:
     about, or of which something is missed.
     """
     rows = db.execute(
-        "SELECT id, provider, address, account, model, requests, coalesce(expected_input, bytes / ?),"
-        f" coalesce(expected_output, 0), validated_at IS NOT NULL, sent_at FROM batches WHERE final_at IS NULL"
+        "SELECT id, address, account, model, requests, coalesce(expected_input, bytes / ?), validated_at IS NOT NULL, sent_at"
+        " FROM batches WHERE final_at IS NULL"
         f" AND status IN ({', '.join('?' * len(_HOLDS_ROOM))}) AND held IS NULL AND absent_at IS NULL AND short_at IS NULL"
         " AND (expires_at IS NULL OR expires_at > ?) ORDER BY id",
-        (_BYTES_PER_TOKEN, *_HOLDS_ROOM, db.now - _LATE),
+        (BYTES_PER_TOKEN, *_HOLDS_ROOM, db.now - _LATE),
     ).fetchall()
     return [UnderWay(*row) for row in rows]

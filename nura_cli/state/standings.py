@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from nura_cli.state import batches
 from nura_cli.state.connection import Connection
 
 
@@ -113,7 +114,7 @@ def release(db: Connection, workloads: Sequence[str]) -> set[Held]:
     """Note that a person let these workloads go on: counts start anew, and for what they were held, but for the account's trouble,
     what is sent from now on fails one by one. Return for what they were held.
     """
-    newest = db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]
+    newest = batches.newest(db)
     lifted: set[Held] = set()
     rows = db.execute(
         "SELECT workload, revision, held, pardoned FROM standings WHERE workload IN (SELECT value FROM json_each(?))",

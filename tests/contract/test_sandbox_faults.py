@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,32 +22,18 @@ from nura_cli.sandbox import Sandbox
 from tests.contract.sandbox_clients import (
     CHAT,
     KEY,
-    anthropic_client,
     ask,
     asks,
     chat,
     chats,
     finish,
     jsonl,
-    openai_client,
     results,
     rows,
     run,
     send,
     upload,
 )
-
-
-@pytest.fixture
-def client(server: Sandbox) -> Iterator[OpenAI]:
-    with openai_client(server) as made:
-        yield made
-
-
-@pytest.fixture
-def claude(server: Sandbox) -> Iterator[Anthropic]:
-    with anthropic_client(server) as made:
-        yield made
 
 
 def until(true: Callable[[], object]) -> None:

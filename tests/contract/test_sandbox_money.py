@@ -1,6 +1,5 @@
 """The sandbox's money: what answers cost, by day, and how an account is refused that may spend no more."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +11,6 @@ from openai import OpenAI
 
 from nura_cli.sandbox import Sandbox, quotas
 from tests.contract.sandbox_clients import (
-    anthropic_client,
     ask,
     asks,
     chat,
@@ -26,18 +24,6 @@ from tests.contract.sandbox_clients import (
 )
 
 PRICES = {"*": {"input": 2.0, "output": 10.0}}
-
-
-@pytest.fixture
-def client(server: Sandbox) -> Iterator[OpenAI]:
-    with openai_client(server) as made:
-        yield made
-
-
-@pytest.fixture
-def claude(server: Sandbox) -> Iterator[Anthropic]:
-    with anthropic_client(server) as made:
-        yield made
 
 
 def listed(billed: dict[str, Any], given: float = 2.0, said: float = 10.0) -> float:

@@ -5,7 +5,6 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -20,12 +19,6 @@ from nura_cli.sandbox import openai_requests as known
 from tests.contract.sandbox_clients import CHAT, chat, chats, jsonl, openai_client, rows, run, send, upload
 
 DAY = 86400
-
-
-@pytest.fixture
-def client(server: Sandbox) -> Iterator[OpenAI]:
-    with openai_client(server) as made:
-        yield made
 
 
 # Files

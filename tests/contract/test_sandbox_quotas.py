@@ -1,7 +1,6 @@
 """The sandbox's queues: what waits in them, how a full one is refused, and how long what was cancelled stays."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -32,18 +31,6 @@ SCHEMA = {
     "required": ["label"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture
-def client(server: Sandbox) -> Iterator[OpenAI]:
-    with openai_client(server) as made:
-        yield made
-
-
-@pytest.fixture
-def claude(server: Sandbox) -> Iterator[Anthropic]:
-    with anthropic_client(server) as made:
-        yield made
 
 
 def state(batch: Batch) -> str:

@@ -7,7 +7,6 @@ import json
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +19,6 @@ from tests.contract.sandbox_clients import CHAT, KEY, chats, jsonl, openai_clien
 
 BODY = jsonl(chats(3))
 TEXT: Final = "application/jsonl"
-
-
-@pytest.fixture
-def client(server: Sandbox) -> Iterator[OpenAI]:
-    with openai_client(server) as made:
-        yield made
 
 
 def finished(client: OpenAI, file_id: str) -> set[str]:

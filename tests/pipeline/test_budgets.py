@@ -9,7 +9,7 @@ import pytest
 from nura_cli import config as configuration
 from nura_cli import contract
 from nura_cli.errors import ConfigError
-from nura_cli.pipeline import trial, uploads
+from nura_cli.pipeline import trial
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Report
 from nura_cli.pricing import PICO
@@ -18,18 +18,12 @@ from nura_cli.state.budgets import Scope, spent
 from tests.conftest import OPENAI_FIRST, START, Spool
 from tests.pipeline.forks import Command
 
-pytestmark = pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True)
+pytestmark = [pytest.mark.parametrize("spool", OPENAI_FIRST, indirect=True), pytest.mark.usefixtures("hurried")]
 TICK = 15 * 60
 HOUR = 3600
 DAY = 86400
 PRICE = {"input": "4.00", "output": "16.00"}
 """US dollars for a million tokens: of the configuration, and of the sandbox."""
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no run wait for a file that is not ready."""
-    monkeypatch.setattr(uploads, "WAIT_SECONDS", 0)
 
 
 def with_prices(spool: Spool) -> Spool:

@@ -7,18 +7,13 @@ from typing import Any
 
 import pytest
 
-from nura_cli.pipeline import uploads
 from nura_cli.pricing import PICO
 from nura_cli.state import State, actions
 from nura_cli.state.budgets import Scope, spent
 from tests.conftest import START, Spool
 from tests.pipeline.test_budgets import DAY, HOUR, PRICE, TICK, budget, spending_of, whys, with_prices
 
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no run wait for a file that is not ready."""
-    monkeypatch.setattr(uploads, "WAIT_SECONDS", 0)
+pytestmark = pytest.mark.usefixtures("hurried")
 
 
 @pytest.fixture

@@ -6,18 +6,12 @@ from typing import Any
 
 import pytest
 
-from nura_cli.pipeline import uploads
 from nura_cli.sandbox import Sandbox
 from tests.conftest import Spool
 
+pytestmark = pytest.mark.usefixtures("hurried")
 TICK = 15 * 60
 DAY = 86400
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no run wait for a file that is not ready."""
-    monkeypatch.setattr(uploads, "WAIT_SECONDS", 0)
 
 
 @pytest.fixture

@@ -32,12 +32,6 @@ def said(report: Any) -> str:
     return "\n".join(found.line for found in report.problems)
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no run wait for a file."""
-    monkeypatch.setattr(uploads, "WAIT_SECONDS", 0)
-
-
 @pytest.mark.parametrize("word", ["pending", "running", "Pending"])
 def test_a_file_that_is_soon_ready_is_waited_for_within_the_run(openai_spool: Spool, word: str) -> None:
     spool = openai_spool

@@ -156,6 +156,10 @@ KEPT = f"SELECT day, lane_id, provider, model, {', '.join(Sums._fields)} FROM sp
 """The sums of the ledger, and those that are kept of it."""
 
 
+STANDING = "(SELECT task_id, digest FROM keys UNION ALL SELECT task_id, digest FROM hashes)"
+"""As SQL: the tasks that stand for their keys, in whatever way a state file keeps these."""
+
+
 class Spool:
     """nura in a temporary folder: the stages as methods, each a run of its own, as cron would have it."""
 
@@ -396,11 +400,11 @@ class Spool:
         kept = self.rows("SELECT lane_id, status, superseded, n FROM counts WHERE n > 0 ORDER BY 1, 2, 3")
         assert real == kept
         self.check_sums()
-        lost = "SELECT k.key FROM keys k LEFT JOIN tasks t ON t.id = k.task_id WHERE t.id IS NULL OR t.superseded_by IS NOT NULL"
+        lost = f"SELECT k.task_id FROM {STANDING} k LEFT JOIN tasks t ON t.id = k.task_id WHERE t.id IS NULL OR t.superseded_by IS NOT NULL"
         assert self.rows(lost) == []
         beside = (
-            "SELECT t.id, t.status, o.status FROM tasks t LEFT JOIN keys k ON k.task_id = t.id"
-            " LEFT JOIN tasks o ON o.id = t.retry_of WHERE t.superseded_by IS NULL AND k.key IS NULL"
+            f"SELECT t.id, t.status, o.status FROM tasks t LEFT JOIN {STANDING} k ON k.task_id = t.id"
+            " LEFT JOIN tasks o ON o.id = t.retry_of WHERE t.superseded_by IS NULL AND k.task_id IS NULL"
         )
         assert {found[1:] for found in self.rows(beside)} <= {("pending", "completed"), ("submitted", "completed")}
         twice = (

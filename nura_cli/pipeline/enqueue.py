@@ -36,7 +36,7 @@ from nura_cli.pipeline.numbers import record_of
 from nura_cli.pipeline.render import compiled
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.pipeline.unpack import Damaged, Unpacked, unpacked
-from nura_cli.state import Connection, State, tasks
+from nura_cli.state import Connection, State, keys, tasks
 from nura_cli.state.disk import on_disk
 from nura_cli.states import TaskStatus
 
@@ -497,7 +497,7 @@ class _Intake:
     def _stored(self) -> list[Numbered]:
         """Store the chunk, in one transaction; return the lines that are in conflict with what is there."""
         self._queue_ids.clear()  # the transaction before may have been stopped
-        with suppress(tasks.KeyTaken), self._state.transaction() as db:  # the common case: no key is looked up
+        with suppress(keys.KeyTaken), self._state.transaction() as db:  # the common case: no key is looked up
             tasks.insert(db, *self._rows(db))
             self._counts["enqueued"] += len(self._chunk)
             return []
@@ -542,13 +542,13 @@ class _Intake:
                 conflicts.append(line)
             else:
                 replaced = self._replace and not _same(db, workload, here, row)
-                tasks.insert(db, workload, list(fresh.values()))
+                tasks.insert(db, workload, list(fresh.values()), unseen=True)
                 known.update(tasks.current(db, workload, [*fresh, row.key]))
                 fresh.clear()
                 tasks.replace(db, workload, row, known[row.key].task_id)
                 known.update(tasks.current(db, workload, [row.key]))
                 done["replaced" if replaced else "enqueued"] += 1
-        tasks.insert(db, workload, list(fresh.values()))
+        tasks.insert(db, workload, list(fresh.values()), unseen=True)
         for name, n in done.items():
             self._counts[name] += n
         for status, n in unanswered.items():
@@ -602,7 +602,7 @@ def _same(db: Connection, workload: int, here: tasks.Current | tasks.NewTask, ro
     if stored is None or stored[0] != row.queue_id or not sameness.same(stored[1], row.line):
         return False
     if isinstance(here, tasks.Current):
-        tasks.note_digest(db, workload, row.key, row.digest)
+        keys.point(db, workload, row.key, here.task_id, here.task_id, row.digest)
     return True
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 from nura_cli.errors import InputError
-from nura_cli.state import tasks
+from nura_cli.state import keys
 
 _decode = msgspec.json.Decoder().decode
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
@@ -209,7 +209,7 @@ def key_of(value: Any, prefix: str = "") -> Key:
     if isinstance(value, list):
         if not value:
             raise InputError("its key is an empty array")
-        identity = tasks.identity([_part(part) for part in value])
+        identity = keys.identity([_part(part) for part in value])
     else:
         identity = _part(value)
     if len(identity.encode()) > KEY_BYTES:

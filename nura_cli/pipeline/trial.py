@@ -42,7 +42,7 @@ from nura_cli.pipeline.estimate import Gauge, Weight
 from nura_cli.pipeline.lines import shown
 from nura_cli.pipeline.report import Problem, Report, problem
 from nura_cli.pricing import Prices, decimal_dollars
-from nura_cli.state import Connection, State, actions, tasks, trials, versions
+from nura_cli.state import Connection, State, actions, keys, tasks, trials, versions
 from nura_cli.state.actions import Hold
 from nura_cli.state.answers import Charge, Row, Spending
 from nura_cli.state.selection import Selection
@@ -78,7 +78,7 @@ def of_keys(state: State, workload: str, keys: Sequence[str]) -> list[Record]:
 
 
 def _record(state: State, workload: str, key: str) -> Record:
-    every = versions.versions(state.db, workload, tasks.identity(msgspec.json.decode(key)))
+    every = versions.versions(state.db, workload, keys.identity(msgspec.json.decode(key)))
     one = next(version for version in every if version.stands)
     return Record(key, one.line, one.endpoint, one.model)
 

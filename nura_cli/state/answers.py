@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import batches, log, outbox, selection, suspects, tasks
+from nura_cli.state import batches, keys, log, outbox, selection, suspects, tasks
 from nura_cli.state import pages as paging
 from nura_cli.state.connection import Connection
 from nura_cli.states import Blame, ErrorKind, Excuse, TaskStatus
@@ -179,11 +179,8 @@ def _take_places(db: Connection, pairs: Sequence[tuple[int, int]]) -> None:
     """Let re-runs that have an answer stand for the keys of what they ran again: (old, new)."""
     if not pairs:
         return
-    keys = tasks.identities(db, [new for _, new in pairs])
-    moved = db.executemany(
-        "UPDATE keys SET task_id = ? WHERE workload_id = ? AND key = ? AND task_id = ?",
-        [(new, *keys[new], old) for old, new in pairs],
-    ).rowcount
+    named = tasks.identities(db, [new for _, new in pairs])
+    moved = sum(keys.point(db, *named[new], old, new) for old, new in pairs)
     if moved != len(pairs):
         raise AssertionError(f"{len(pairs)} re-runs took the places of {moved} tasks")
     tasks.supersede(db, pairs, "run again, with a new answer")

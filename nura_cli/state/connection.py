@@ -1,6 +1,8 @@
 """The connection to the state file, which knows its time: one moment for all that a transaction writes."""
 
+import hashlib
 import sqlite3
+from collections.abc import Callable
 
 from nura_cli.clock import Clock, now
 
@@ -14,11 +16,15 @@ class Connection(sqlite3.Connection):
     Attributes:
         clock: gives the time, unix seconds.
         all_due: nothing waits for its time (``--now``).
+        keeps_text: new keys are kept as text, as an earlier layout of the file has them.
+        key_hasher: for each workload, what its keys' hashes begin with (:mod:`nura_cli.state.keys`).
         who, why: the person whose verb this is, and the person's own words for it; empty and None for a stage.
     """
 
     clock: Clock = staticmethod(now)
     all_due = False
+    keeps_text = True
+    key_hasher: "Callable[[int], hashlib.blake2b]"
     who = ""
     why: str | None = None
     _began: int | None = None

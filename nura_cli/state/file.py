@@ -20,7 +20,7 @@ from nura_cli import clock as clocks
 from nura_cli import logs
 from nura_cli.clock import Clock
 from nura_cli.errors import ConfigError, NuraError, StateCorrupt, StateError, StateForeign, StateNewer
-from nura_cli.state import disk, locks, schema, snapshots
+from nura_cli.state import disk, keys, locks, schema, snapshots
 from nura_cli.state.connection import Connection
 from nura_cli.state.disk import sync_folder
 
@@ -184,6 +184,7 @@ class State:
             self._refuse_newer(version, newer)
         if version < schema.VERSION:
             self._migrate()
+        keys.know(self.db, bytes.fromhex(self._meta("secret") or ""), keeps_text=self._meta("layout") is None)
         return self._meta("state_id") or ""
 
     def _version(self) -> int:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
-from nura_cli.state import answers, selection
+from nura_cli.state import answers, keys, selection
 from nura_cli.state.connection import Connection
 from nura_cli.state.outbox import Kind, row_target
 from nura_cli.state.selection import CHUNK, Selection
@@ -49,10 +49,7 @@ _OVER = (
     " LEFT JOIN batches b ON b.id = d.batch_id WHERE d.id IN ({}) ORDER BY d.id"
 )
 _ENDED = "(status = 'dead' OR status = 'done' AND outcome NOT IN ('superseded', 'retried', 'dropped'))"
-_OF_KEYS = (
-    "task_id IN (SELECT task_id FROM keys WHERE workload_id = (SELECT id FROM workloads WHERE name = :workload)"
-    " AND key IN (SELECT value FROM json_each(:keys)))"
-)
+_OF_KEYS = f"task_id IN (SELECT c.task_id FROM {keys.CHOSEN} c WHERE c.workload_id = (SELECT id FROM workloads WHERE name = :workload))"
 
 
 def over(

@@ -623,9 +623,38 @@ END;
     .replace("@CHANGE@", _CHANGE)
 )
 
-STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
+SEVENTH = """
+-- Which task stands for a key now, by the hash of workload and key, which only who has the file's secret (meta) can tell. It may
+-- stand in any level. digest: of the line; empty where the key was forgotten. Files of an earlier layout have "keys".
+CREATE TABLE hashes (
+    level INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    task_id INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (level, hash, task_id)
+) STRICT, WITHOUT ROWID;
+
+-- How many hashes a level has. gone: up to which hash they went on into the next one, while they do.
+CREATE TABLE levels (
+    level INTEGER PRIMARY KEY,
+    n INTEGER NOT NULL,
+    gone BLOB
+) STRICT;
+INSERT INTO levels (level, n) VALUES (0, 0), (1, 0), (2, 0);
+INSERT INTO meta (name, value) VALUES ('secret', lower(hex(randomblob(16))));
+"""
+
+STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)
 """The migrations, in their order. One that was released is never changed: a file says how many of them it has had."""
 VERSION = len(STEPS)
+SHUT_OUT = "UPDATE meta SET value = '7' WHERE name = 'oldest_version' AND CAST(value AS INTEGER) < 7"
+"""Closes a file to the releases before version 7, which know of no hashes."""
+NEW_LAYOUT = f"""
+-- How the file keeps what it keeps: keys as hashes. Without it, it is an earlier one, which older releases go on with.
+INSERT INTO meta (name, value) VALUES ('layout', '2');
+{SHUT_OUT};
+"""
+"""What makes a file that has had all migrations one of the layout that new files have."""
 
 
 def migrate(db: sqlite3.Connection, state_id: str) -> None:
@@ -637,22 +666,30 @@ def migrate(db: sqlite3.Connection, state_id: str) -> None:
     """
     import sqlite_utils
 
+    new = not db.execute("PRAGMA user_version").fetchone()[0]
     migrations = sqlite_utils.Migrations("nura")
     for number, script in enumerate(STEPS, 1):
         migrations(name=f"{number:04}")(_step(number, script, state_id))
     migrations.apply(sqlite_utils.Database(db))
+    if new:
+        execute(db, NEW_LAYOUT)
+
+
+def execute(db: sqlite3.Connection, script: str) -> None:
+    """Run the statements of a script within the caller's transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            db.execute(statement)
+            statement = ""
 
 
 def _step(number: int, script: str, state_id: str) -> "Callable[[sqlite_utils.Database], None]":
     """Return the function that takes a file from version ``number - 1`` to ``number``."""
 
     def step(target: "sqlite_utils.Database") -> None:
-        statement = ""
-        for line in script.splitlines(keepends=True):
-            statement += line
-            if sqlite3.complete_statement(statement):
-                target.conn.execute(statement)
-                statement = ""
+        execute(target.conn, script)
         if number == 1:
             target.conn.execute("INSERT INTO meta (name, value) VALUES ('state_id', ?)", (state_id,))
             target.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -556,3 +556,20 @@ CREATE TABLE receivers (
     strikes INTEGER NOT NULL,
     why TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Which task stands for a key now, by the hash of workload and key, which only who has the file's secret (meta) can tell. It may
+-- stand in any level. digest: of the line; empty where the key was forgotten. Files of an earlier layout have "keys".
+CREATE TABLE hashes (
+    level INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    task_id INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (level, hash, task_id)
+) STRICT, WITHOUT ROWID;
+
+-- How many hashes a level has. gone: up to which hash they went on into the next one, while they do.
+CREATE TABLE levels (
+    level INTEGER PRIMARY KEY,
+    n INTEGER NOT NULL,
+    gone BLOB
+) STRICT;

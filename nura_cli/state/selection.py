@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from nura_cli.state import keys
 from nura_cli.state.connection import Connection
 from nura_cli.states import TaskStatus
 
@@ -118,20 +119,20 @@ class Unanswered(NamedTuple):
     superseded: int
 
 
-def unanswered(db: Connection, workloads: Sequence[str], keys: Sequence[str]) -> list[Unanswered]:
+def unanswered(db: Connection, workloads: Sequence[str], wanted: Sequence[str]) -> list[Unanswered]:
     """Return which of these keys (in their text form) have no answer in the workloads (in all, when empty)."""
-    tables, where, values = of_keys(Selection(workloads, keys=keys))
+    tables, where, values = of_keys(Selection(workloads, keys=wanted))
     earlier = "SELECT 1 FROM tasks x JOIN answers y ON y.task_id = x.id WHERE x.superseded_by = t.id"
     query = f"SELECT w.name, r.key, t.status, EXISTS ({earlier}) FROM {tables} WHERE {where} AND a.task_id IS NULL"
     return [Unanswered(*row) for row in db.execute(query, values)]
 
 
 # CROSS JOIN: read in the order in which it is written.
-_BY_KEY = "workloads o CROSS JOIN keys k ON k.workload_id = o.id CROSS JOIN tasks t ON t.id = k.task_id"
+_BY_KEY = f"{keys.CHOSEN} c CROSS JOIN tasks t ON t.id = c.task_id"
 # By their ids alone: by the index of what waits, each key would be looked for in the whole of its queue.
 _WAITING_BY_KEY = (
-    "workloads o CROSS JOIN keys k ON k.workload_id = o.id CROSS JOIN tasks t NOT INDEXED"
-    " ON t.id IN (SELECT k.task_id UNION ALL SELECT x.id FROM tasks x WHERE x.retry_of = k.task_id)"
+    f"{keys.CHOSEN} c CROSS JOIN tasks t NOT INDEXED"
+    " ON t.id IN (SELECT c.task_id UNION ALL SELECT x.id FROM tasks x WHERE x.retry_of = c.task_id)"
 )
 _OWNER = "JOIN lanes l ON l.id = t.lane_id JOIN workloads w ON w.id = l.workload_id"
 
@@ -142,7 +143,6 @@ def _of_tasks(chosen: Selection) -> tuple[list[str], dict[str, object]]:
         where.append("w.name IN (SELECT value FROM json_each(:workloads))")
         values["workloads"] = json.dumps(list(chosen.workloads))
     if chosen.keys is not None:
-        where.append("k.key IN (SELECT value FROM json_each(:keys))")
         values["keys"] = json.dumps(list(chosen.keys))
     return where, values
 
@@ -161,7 +161,7 @@ class Unknown(NamedTuple):
     near: Sequence[str]
 
 
-def unknown(db: Connection, workloads: Sequence[str], keys: Sequence[str]) -> Iterator[Unknown]:
+def unknown(db: Connection, workloads: Sequence[str], wanted: Sequence[str]) -> Iterator[Unknown]:
     """Yield which of these keys (in their text form) none of the workloads has (of all, when empty), each with its neighbours."""
     ids = [
         row[0]
@@ -170,19 +170,6 @@ def unknown(db: Connection, workloads: Sequence[str], keys: Sequence[str]) -> It
             {"all": not workloads, "names": json.dumps(list(workloads))},
         )
     ]
-    for key in keys:
-        query = "SELECT 1 FROM keys WHERE workload_id IN (SELECT value FROM json_each(?)) AND key = ?"
-        if db.execute(query, (json.dumps(ids), key)).fetchone() is None:
-            yield Unknown(key, list(dict.fromkeys(near for one in ids for near in _beside(db, one, key))))
-
-
-def _beside(db: Connection, workload: int, key: str) -> list[str]:
-    """Return the keys right before and after one, in their order."""
-    sides = (("<", "DESC"), (">", "ASC"))
-    return [
-        row[0]
-        for side, order in sides
-        for row in db.execute(
-            f"SELECT key FROM keys WHERE workload_id = ? AND key {side} ? ORDER BY key {order} LIMIT 3", (workload, key)
-        )
-    ]
+    for key in wanted:
+        if not any(keys.find(db, one, [key]) for one in ids):
+            yield Unknown(key, list(dict.fromkeys(near for one in ids for near in keys.beside(db, one, key))))

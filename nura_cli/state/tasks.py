@@ -4,12 +4,11 @@ Every function here runs inside the caller's transaction, and moves tasks by gua
 """
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import batches, log, outbox, pages, selection, suspects
+from nura_cli.state import batches, keys, log, outbox, pages, selection, suspects
 from nura_cli.state.connection import Connection
 from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
@@ -51,14 +50,6 @@ def workload_id(db: Connection, name: str) -> int:
     return int(row[0])
 
 
-_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def identity(key: object) -> str:
-    """Return a key in its text form: 1 and "1" are one key, and no other is a composite one (a list)."""
-    return "\x1e" + _text([str(part) for part in key]) if isinstance(key, list) else str(key)
-
-
 def identities(db: Connection, ids: Sequence[int]) -> dict[int, tuple[int, str]]:
     """Return of these tasks the workload's id and the key in its text form."""
     rows = db.execute(
@@ -66,7 +57,7 @@ def identities(db: Connection, ids: Sequence[int]) -> dict[int, tuple[int, str]]
         " JOIN lanes l ON l.id = t.lane_id WHERE r.task_id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(ids)),),
     )
-    return {task_id: (workload, identity(json.loads(key))) for task_id, workload, key in rows}
+    return {task_id: (workload, keys.identity(json.loads(key))) for task_id, workload, key in rows}
 
 
 def queue_id(db: Connection, workload: int, dialect: str, endpoint: str, model: str) -> int:
@@ -91,19 +82,17 @@ def queues(db: Connection) -> list[Queue]:
     return [Queue(*row) for row in rows]
 
 
-def current(db: Connection, workload: int, keys: Iterable[str]) -> dict[str, Current]:
+def current(db: Connection, workload: int, wanted: Iterable[str]) -> dict[str, Current]:
     """Return the tasks that stand for these keys now; keys nobody has used are left out."""
-    found = {}
-    query = (
-        "SELECT k.task_id, k.digest, t.status, t.status = 'cancelled' AND EXISTS (SELECT 1 FROM answers a"
+    found = keys.find(db, workload, wanted)
+    rows = db.execute(
+        "SELECT t.id, t.status, t.status = 'cancelled' AND EXISTS (SELECT 1 FROM answers a"
         " JOIN batches b ON b.id = a.batch_id WHERE a.task_id = t.id AND b.cancelled > 0)"
-        " FROM keys k JOIN tasks t ON t.id = k.task_id WHERE k.workload_id = ? AND k.key = ?"
+        " FROM json_each(?) j CROSS JOIN tasks t ON t.id = j.value",
+        (json.dumps([one.task_id for one in found.values()]),),
     )
-    for key in keys:
-        row = db.execute(query, (workload, key)).fetchone()
-        if row is not None:
-            found[key] = Current(*row)
-    return found
+    states = {task_id: state for task_id, *state in rows}
+    return {key: Current(*one, *states[one.task_id]) for key, one in found.items()}
 
 
 def kept(db: Connection, task_id: int) -> tuple[int, bytes] | None:
@@ -114,34 +103,19 @@ def kept(db: Connection, task_id: int) -> tuple[int, bytes] | None:
     return None if row is None else (row[0], row[1])
 
 
-def note_digest(db: Connection, workload: int, key: str, digest: bytes) -> None:
-    """Note the digest of a line that says what the one before it said."""
-    db.execute("UPDATE keys SET digest = ? WHERE workload_id = ? AND key = ?", (digest, workload, key))
-
-
-class KeyTaken(Exception):
-    """A key of tasks to insert is taken, here or among themselves: the transaction is to be rolled back."""
-
-
-def insert(db: Connection, workload: int, tasks: Sequence[NewTask]) -> None:
+def insert(db: Connection, workload: int, tasks: Sequence[NewTask], *, unseen: bool = False) -> None:
     """Insert pending tasks whose keys are new.
 
+    Args:
+        unseen: :func:`current` knows none of the keys.
+
     Raises:
-        KeyTaken: one is not; there is no savepoint to go back to, since it would keep each page that random keys touch.
+        KeyTaken: one is taken, or may be: the transaction is to be rolled back.
     """
-    if not tasks:
-        return
-    first = next_id(db)
-    try:
-        db.executemany(
-            "INSERT INTO keys (workload_id, key, task_id, digest) VALUES (?, ?, ?, ?)",
-            [(workload, task.key, first + n, task.digest) for n, task in enumerate(tasks)],
-        )
-    except sqlite3.IntegrityError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
-            raise
-        raise KeyTaken from error
-    _insert_rows(db, first, tasks)
+    if tasks:
+        first = next_id(db)
+        keys.add(db, workload, [(task.key, task.digest) for task in tasks], first, unseen=unseen)
+        _insert_rows(db, first, tasks)
 
 
 def moving(old: TaskStatus, new: TaskStatus, *changes: str) -> str:
@@ -163,10 +137,7 @@ def moving(old: TaskStatus, new: TaskStatus, *changes: str) -> str:
 def replace(db: Connection, workload: int, task: NewTask, old: int) -> None:
     """Insert a task for a key that another task stands for; the old one is superseded, and with it one that runs it again."""
     new = next_id(db)
-    db.execute(
-        "UPDATE keys SET task_id = ?, digest = ? WHERE workload_id = ? AND key = ?",
-        (new, task.digest, workload, task.key),
-    )
+    keys.point(db, workload, task.key, old, new, task.digest)
     _insert_rows(db, new, [task])
     running = db.execute(f"SELECT id FROM tasks WHERE retry_of = ? AND {RUNNING}", (old,))
     supersede(db, [(one, new) for one in (old, *(row[0] for row in running))], f"superseded by task {new}")

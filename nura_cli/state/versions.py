@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import selection
+from nura_cli.state import keys, selection
 from nura_cli.state.connection import Connection
 from nura_cli.state.selection import Clauses, Selection
 from nura_cli.states import TaskStatus
@@ -73,11 +73,11 @@ class Version(NamedTuple):
 
 
 _FAMILY = (
-    "WITH RECURSIVE family (id) AS ("
-    " SELECT k.task_id FROM keys k JOIN workloads w ON w.id = k.workload_id WHERE w.name = :workload AND k.key = :key"
+    f"WITH RECURSIVE here (id) AS (SELECT c.task_id FROM {keys.CHOSEN} c JOIN workloads w ON w.id = c.workload_id"
+    " WHERE w.name = :workload), family (id) AS (SELECT id FROM here"
     " UNION SELECT t.id FROM family f CROSS JOIN tasks t ON t.superseded_by = f.id"
     " UNION SELECT t.id FROM family f CROSS JOIN tasks t ON t.retry_of = f.id)"
-    " SELECT t.id, EXISTS (SELECT 1 FROM keys k WHERE k.workload_id = l.workload_id AND k.key = :key AND k.task_id = t.id),"
+    " SELECT t.id, t.id IN (SELECT id FROM here),"
     " t.status, t.batch_id, t.not_before, t.superseded_by, t.retry_of, r.enqueued_at, r.line, l.dialect, l.endpoint, l.model"
     " FROM family f CROSS JOIN tasks t ON t.id = f.id JOIN records r ON r.task_id = t.id JOIN lanes l ON l.id = t.lane_id"
     " ORDER BY t.id DESC"
@@ -86,7 +86,7 @@ _FAMILY = (
 
 def versions(db: Connection, workload: str, key: str) -> list[Version]:
     """Return the tasks that stand or ever stood for a key (in its text form), re-runs among them, the newest first."""
-    rows = [Version(*row) for row in db.execute(_FAMILY, {"workload": workload, "key": key})]
+    rows = [Version(*row) for row in db.execute(_FAMILY, {"workload": workload, "keys": json.dumps([key])})]
     return [row._replace(stands=bool(row.stands), status=TaskStatus(row.status)) for row in rows]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from nura_cli.clock import rfc3339
 from nura_cli.state import State, selection
+from nura_cli.state.keys import identity
 from nura_cli.state.selection import Selection
 from nura_cli.states import TaskStatus
 from tests.conftest import START, Spool
@@ -147,9 +148,9 @@ def meant(state: State, chosen: Selection) -> list[str]:
 def test_what_waits_is_meant_by_the_time_at_which_it_was_enqueued(filled: Spool) -> None:
     with State(filled.state_path) as state:
         late = ['["late",0]']
-        identity = next(iter(state.db.execute("SELECT key FROM keys WHERE key LIKE '%late%'")))[0]
+        late_one = identity(["late", 0])
         assert meant(state, Selection()) == late
-        assert meant(state, Selection(["echo"], keys=[identity])) == late
+        assert meant(state, Selection(["echo"], keys=[late_one])) == late
         assert meant(state, Selection(since=START + 1800)) == late
         assert meant(state, Selection(until=START + 1800)) == []
         assert meant(state, Selection(batch_id=1)) == []

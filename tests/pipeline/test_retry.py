@@ -315,7 +315,7 @@ def replace_as_before(spool: Spool, old: int, key: str, line: bytes) -> None:
     """Replace a completed task as the release before did, which knows of no re-runs."""
     with sqlite3.connect(spool.state_path) as db:
         (new,) = db.execute("SELECT max(id) + 1 FROM tasks").fetchone()
-        db.execute("UPDATE keys SET task_id = ?, digest = ? WHERE task_id = ?", (new, line[:16], old))
+        db.execute("UPDATE hashes SET task_id = ?, digest = ? WHERE task_id = ?", (new, line[:16], old))
         db.execute(
             "INSERT INTO tasks (id, lane_id, status) SELECT ?, lane_id, 'pending' FROM tasks WHERE id = ?", (new, old)
         )

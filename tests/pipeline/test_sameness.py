@@ -15,7 +15,7 @@ from nura_cli.dialects.vendors import dialect
 from nura_cli.pipeline import enqueue
 from nura_cli.pipeline.sameness import same
 from nura_cli.state import State
-from tests.conftest import Spool
+from tests.conftest import STANDING, Spool
 
 FIRST = '{"id": 1, "text": "café / x", "meta": {"a": 19.90, "b": [1, null]}}'.encode()
 SAME = [
@@ -86,17 +86,17 @@ def test_a_line_nested_to_the_limit_is_compared_by_its_bytes() -> None:
 def test_a_line_is_looked_at_once_and_then_known_by_its_digest(spool: Spool) -> None:
     spool.enqueue(FIRST)
     spool.enqueue(SAME[0])
-    assert spool.rows("SELECT digest FROM keys") == [(hashlib.blake2b(SAME[0], digest_size=16).digest(),)]
+    assert spool.rows(f"SELECT digest FROM {STANDING}") == [(hashlib.blake2b(SAME[0], digest_size=16).digest(),)]
 
 
 def test_the_digest_of_an_earlier_release_makes_no_conflict_and_sends_nothing_again(spool: Spool) -> None:
     spool.enqueue(FIRST)
     spool.settle()
     with sqlite3.connect(spool.state_path) as db:
-        db.execute("UPDATE keys SET digest = x'00'")
+        db.execute("UPDATE hashes SET digest = x'00'")
     assert counted(spool.enqueue(SAME[1], replace=True)) == {"duplicates": 1}
     assert spool.dispatch().result["requests"] == 0
-    assert spool.rows("SELECT length(digest) FROM keys") == [(16,)]
+    assert spool.rows(f"SELECT length(digest) FROM {STANDING}") == [(16,)]
     assert counted(spool.enqueue(OTHER[0])) == {"conflicts": 1}
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from nura_cli.errors import StateCorrupt, StateError, StateForeign, StateNewer
-from nura_cli.state import State, answers, batches, file, locks, outbox, runs, schema, tasks
+from nura_cli.state import State, answers, batches, file, keys, locks, outbox, runs, schema, tasks, versions
 from nura_cli.state.answers import Charge, Failure, Settled
 from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.selection import Selection
@@ -320,7 +320,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 
 def test_a_taken_key_takes_nothing_in(state: State) -> None:
     add(state, "a", "b")
-    with pytest.raises(tasks.KeyTaken):
+    with pytest.raises(keys.KeyTaken):
         add(state, "c", "a")
     assert tasks.current(state.db, 1, ["a", "c"]).keys() == {"a"}
     counted(state)
@@ -546,3 +546,50 @@ class Moves(RuleBasedStateMachine):
 
 Moves.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestMoves = Moves.TestCase
+
+
+def test_keys_go_on_through_the_levels_and_are_found_in_each(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "LEVELS", (30, 100))
+    for first in range(0, 600, 20):
+        add(state, *(f"k{n}" for n in range(first, first + 20)))
+        assert levels(state) == kept_levels(state)
+    assert sum(levels(state).values()) == 600
+    assert levels(state).get(0, 0) < 100 < levels(state)[2]
+    found = keys.find(state.db, 1, [f"k{n}" for n in range(620)])
+    assert {key: one.task_id for key, one in found.items()} == {f"k{n}": n + 1 for n in range(600)}
+    for key in ("k0", "k300", "k599"):
+        with pytest.raises(keys.KeyTaken):
+            add(state, "new", key)
+
+
+def levels(state: State) -> dict[int, int]:
+    """Return how many hashes stand in each level."""
+    return dict(state.db.execute("SELECT level, count(*) FROM hashes GROUP BY 1").fetchall())
+
+
+def kept_levels(state: State) -> dict[int, int]:
+    """Return how many hashes each level is said to have, where it has any."""
+    return dict(state.db.execute("SELECT level, n FROM levels WHERE n > 0").fetchall())
+
+
+def test_keys_with_equal_hashes_are_told_apart(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "hash_of", lambda db, workload, key: b"x" * keys.HASH_BYTES)
+    add(state, "a")
+    with pytest.raises(keys.KeyTaken):
+        add(state, "b")
+    with state.transaction() as db:
+        queue = tasks.queue_id(db, 1, "", "", "")
+        tasks.insert(db, 1, [tasks.NewTask(queue, '"b"', "b", b"d", b"{}")], unseen=True)
+    found = keys.find(state.db, 1, ["a", "b", "c"])
+    assert {key: one.task_id for key, one in found.items()} == {"a": 1, "b": 2}
+    assert [row.key for row in versions.named(state.db, Selection(keys=["b"]), 9)] == ['"b"']
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_key_is_forgotten_and_known_again_unless_it_may_be_enqueued_again(state: State, again: bool) -> None:
+    add(state, "a", "b")
+    with state.transaction() as db:
+        keys.forget(db, 1, "a", 1, again=again)
+    assert keys.find(state.db, 1, ["a"]).keys() == (set() if again else {"a"})
+    assert keys.find(state.db, 1, ["b"])["b"].digest == b"d"
+    assert levels(state) == kept_levels(state)

@@ -57,7 +57,7 @@ def plans(state: State, read: Callable[[], Any]) -> list[str]:
     return [row[3] for one in statements for row in state.db.execute(f"EXPLAIN QUERY PLAN {one}")]
 
 
-LARGE = ("tasks", "records", "keys", "answers", "attempts", "deliveries", "t", "r", "k", "a", "d")
+LARGE = ("tasks", "records", "keys", "hashes", "h", "answers", "attempts", "deliveries", "t", "r", "k", "a", "d")
 READS: dict[str, Callable[[State], Any]] = {
     "failed": lambda state: failures.failed(state.db),
     "words": lambda state: failures.words(state.db, Failed("a", "refused", "c4", 9), 5),

@@ -210,6 +210,9 @@ class NotDue(TypedDict):
     backoff: Annotated[int, "for the time of their next attempt, or the end of an outage"]
     paused: Annotated[int, "for the end of a pause of their route"]
     quota: Annotated[int, "for room in the provider's queue"]
+    too_large: Annotated[
+        int, "for a larger queue or budget: they were passed over, and are looked at again some hours later"
+    ]
     budget: Annotated[int, "for the next day or month of a budget, or for what is under way to cost less than it may"]
     canary: Annotated[int, "for the first answers of their revision"]
     changed: Annotated[int, "for the next run: the configuration changed during this one"]

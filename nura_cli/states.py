@@ -143,6 +143,7 @@ class Why(StrEnum):
     BACKOFF = "backoff"  # the time of their next attempt, or the end of an outage
     PAUSED = "paused"  # the end of a pause of their route
     QUOTA = "quota"  # room in the provider's queue
+    TOO_LARGE = "too_large"  # a larger queue or budget: passed over, and looked at again some hours later
     BUDGET = "budget"  # the next day or month, or what is under way to cost less than it may
     CANARY = "canary"  # the first answers of their revision
     CHANGED = "changed"  # the next run: what says how they are sent was changed while this one was at work

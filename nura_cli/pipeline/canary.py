@@ -145,7 +145,7 @@ def judge(db: Connection, batch: Batch, rule: CanaryConfig, rows: Rows) -> tuple
     it stands whatever comes in between.
 
     Returns:
-        The verdict, and that the workload is held from now on, to be said once; or None.
+        The verdict, and that the workload is held from now on, to be said once; or None, as where a later revision has shown itself.
     """
     if (before := known(db, batch, rule)) is not None:
         return before, None
@@ -158,6 +158,8 @@ def judge(db: Connection, batch: Batch, rule: CanaryConfig, rows: Rows) -> tuple
     if verdict is Verdict.PASSED:
         standings.passed(db, batch.workload, batch.revision)
     if verdict is not Verdict.FAILED:
+        return verdict, None
+    if canaries.passed_since(db, of):  # nothing more is made of this one
         return verdict, None
     kinds = Counter({kind: n for kind, n in ended.items() if kind != ANSWERED})
     tasks_of = {**{one.outcome: one.task_id for one in settled}, **rows.first}

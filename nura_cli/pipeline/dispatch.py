@@ -178,14 +178,15 @@ def run(
 
 def _note_waits(job: Dispatch, chosen: Sequence[WorkloadConfig]) -> None:
     """Keep why tasks wait, for nura status; tell the log where that is new or over, and everybody where a budget is open again."""
-    names, now = [one.name for one in chosen], job.clock()
+    names, now = [one.name for one in chosen if one.name not in job.unsure], job.clock()
     found: dict[tuple[str, str, str], Waits] = {}
     for one in job.waits:
         wait = Waits(
             one.workload.name, one.model or "", str(one.wait.why), one.tasks, one.wait.words, one.wait.until, now
         )
         before = found.get(wait[:3])
-        found[wait[:3]] = wait if before is None else before._replace(n=before.n + wait.n)
+        more = wait if before is None or wait.n > before.n else before
+        found[wait[:3]] = more if before is None else more._replace(n=before.n + wait.n)
     went = {batch.workload for batch_id in job.sent if (batch := batches.get(job.state.db, batch_id))}
     with job.state.transaction() as db:
         new, over = waits.note(db, names, list(found.values()), list(job.config.workloads))
@@ -306,7 +307,6 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Sen
             why = f"passed over, since its request {load.passed[0][1].words}"
             tasks.put_off(db, batch.id, (task_id for task_id, _ in load.passed), why, db.now + LONGEST_BACKOFF)
             job.passed.update(task_id for task_id, _ in load.passed)
-            job.put_off[batch.queue_id] += len(load.passed)
         if load.full is not None or load.last_id:
             tasks.release(db, batch.id, "did not fit into the batch", after=load.last_id)
         if not load.requests:
@@ -314,7 +314,7 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Sen
                 batches.move(db, batch, BatchStatus.FAILED, "none of its tasks could be rendered", reason="empty")
             else:
                 batches.drop(db, batch.id)
-            written = Sent.FULL if load.full is not None else Sent.EMPTY
+            written = Sent.EMPTY if load.full is None else queues.no_room(load.full)
         else:
             expected = load.estimate
             written = batches.note(
@@ -329,9 +329,9 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Sen
                 expected_cost=expected.cost,
                 worst_cost=expected.worst,
             )
-    if load.full is not None and not load.requests:
-        job.note_waits(visit.workload, job.pending(visit.queue.id), load.full, visit.model or None)
     job.passed_over(visit, load.passed)
+    if load.full is not None and not load.requests:
+        job.note_waits(visit.workload, job.pending(visit.queue.id) - job.aside(visit), load.full, visit.model or None)
     in_vain = {one.task_id for one in unrendered if one.falls_back}
     failed = [one for one in load.failed if one[0] not in in_vain]
     job.unrendered(visit.workload, failed, "failed", f"see nura results {batch.workload} --status failed")
@@ -443,7 +443,8 @@ def _priced_otherwise(job: Dispatch, batch: Batch) -> bool:
     """Return whether a batch counts for a budget, and the prices by which it does may not be today's."""
     if not any(budgets.of(job.config, batch.workload, batch.provider, job.clock())):
         return False
-    return job.config.path.stat().st_mtime >= batch.created_at
+    found = (job.config.path.stat(), job.config.path.lstat())  # one that was put into its place may have an old time
+    return max(max(one.st_mtime, one.st_ctime) for one in found) >= batch.created_at
 
 
 def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str) -> Sent:
@@ -456,7 +457,7 @@ def _create(job: Dispatch, batch: Batch, provider: Provider, source: Path | str)
         if (workload := job.config.workloads.get(batch.workload)) is not None:
             wait = Wait(Why.BUDGET, intended.words, intended.budget.end)
             job.note_waits(workload, batch.requests, wait, batch.model or None)
-        return Sent.FULL
+        return Sent.UNFUNDED
     if intended is None:
         _give_back(job, batch, "it was wished cancelled")
         return Sent.EMPTY

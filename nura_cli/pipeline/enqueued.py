@@ -49,7 +49,7 @@ def is_full(fault: Rejection) -> bool:
     return words.full(fault) is not None
 
 
-def learn_refusal(db: Connection, batch: Batch, faults: Iterable[Rejection]) -> None:
+def learn_refusal(db: Connection, batch: Batch, faults: Iterable[Rejection], jitter: float) -> None:
     """Note what a refusal says of the queue that a batch was to join; nothing, where it is about something else."""
     found = next((one for fault in faults if (one := words.full(fault)) is not None), None)
     if found is None:
@@ -60,7 +60,7 @@ def learn_refusal(db: Connection, batch: Batch, faults: Iterable[Rejection]) -> 
     beside = [one for one in within(rows.under_way(db), queue, batch.address) if one.id != batch.id]
     total = used(beside, unit) + (own if own is not None else batch.bytes // rows.BYTES_PER_TOKEN)
     known, newest = rows.quota(db, *queue), batches.newest(db)
-    rows.learn(db, quotas.after_refusal(known, queue, found.cap, total, batch.id, newest, db.now))
+    rows.learn(db, quotas.after_refusal(known, queue, found.cap, total, batch.id, newest, db.now, jitter))
 
 
 def learn_success(db: Connection, batch: Batch) -> None:

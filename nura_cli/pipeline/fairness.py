@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 LONG_SECONDS = 86400
 """After so long what waits counts as of the highest priority there is."""
-_TENTH = 10
-_OF_THE_FIRST = 1 - 1 / _TENTH
+TENTH = 10
+"""Of so many batches one is of a lower priority, where there is only room for one at a time."""
+_OF_THE_FIRST = 1 - 1 / TENTH
 
 
 class Claim(NamedTuple):
@@ -24,14 +25,13 @@ class Claim(NamedTuple):
     waited: int
 
 
-def order(claim: Claim, turn: int) -> tuple[bool, int, int]:
+def order(claim: Claim, *, lower: bool) -> tuple[bool, int, int]:
     """Return what to sort claims by, those that go first first.
 
     Args:
-        turn: a number that grows with what is sent: each tenth time the lower priorities go first, so that they have their part where
-            there is only room for one.
+        lower: the last batches were all of the highest priority, and so the lower ones go first this time.
     """
-    long, lower = claim.waited >= LONG_SECONDS, turn % _TENTH == _TENTH - 1
+    long = claim.waited >= LONG_SECONDS
     return (not long, 0 if long else claim.priority if lower else -claim.priority, -claim.waited)
 
 

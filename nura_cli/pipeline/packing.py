@@ -128,7 +128,8 @@ class Facts(NamedTuple):
         learned: requests in one batch at most, learned from refusals; None where nothing was.
         paused_until: the unix second until which its route is paused; 0 where it is not, or pauses are ignored.
         paused_for: what the provider said when the route was paused.
-        probing: its route was refused lately, and what was sent since is not known to be taken.
+        full_until: the unix second until which its queue at the provider rests, since that was full; 0 where it does not.
+        probing: its route, or its queue, refused lately, and what was sent since is not known to be taken.
         allowances: what its queue at the provider takes.
         funds: the budgets that it counts for.
         turn: which part of these is its turn.
@@ -142,6 +143,7 @@ class Facts(NamedTuple):
     learned: int | None
     paused_until: int
     paused_for: str | None
+    full_until: int
     probing: bool
     allowances: Sequence[Allowance]
     funds: Sequence[Fund]
@@ -182,6 +184,8 @@ def room(facts: Facts) -> Room | Wait:
     """Decide how much of a queue may go into its next batch: the room there is, or why there is none, and until when."""
     if facts.paused_until:
         return Wait(Why.PAUSED, facts.paused_for or "its last batch was refused", facts.paused_until)
+    if facts.full_until:
+        return Wait(Why.QUOTA, "its queue was full, and is tried again then", facts.full_until)
     if facts.probing:
         return Wait(Why.QUOTA, "its queue was full: one batch goes at a time until one is taken")
     if isinstance(facts.canary, Wait):

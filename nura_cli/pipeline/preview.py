@@ -130,8 +130,8 @@ class DryRun(Walk):
             return Sent.DONE
         load = _measured(self.state, visit, room, sorted(taken or apart))
         if load.full is not None and not load.requests and not load.failed and not load.passed:
-            self.note_waits(visit.workload, self.pending(queue), load.full, visit.model or None)
-            return Sent.FULL
+            self.note_waits(visit.workload, self.pending(queue) - self.aside(visit), load.full, visit.model or None)
+            return queues.no_room(load.full)
         if self._hold_unrendered(visit, load):
             claims.give_back(taken, 0)
             return Sent.HELD

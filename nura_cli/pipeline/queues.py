@@ -43,7 +43,9 @@ from nura_cli.pipeline.run import ProviderRun
 from nura_cli.pricing import Rates
 from nura_cli.state import Connection, actions, batches, runs, standings, suspects, tasks
 from nura_cli.state import quotas as quota_rows
+from nura_cli.state import waits as wait_rows
 from nura_cli.state.actions import Hold
+from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.outcomes import Revision
 from nura_cli.state.quotas import UnderWay
 from nura_cli.state.standings import Held
@@ -66,7 +68,13 @@ class Sent(Enum):
     )
     STOP = "stop"  # nothing more of this queue in this run
     DONE = "done"  # there was no batch: nothing more is due
-    FULL = "full"  # there was none: not even one request had room
+    FULL = "full"  # there was none: not even one request had room in the provider's queue
+    UNFUNDED = "unfunded"  # there was none: a budget has nothing left for the next request
+
+
+def no_room(wait: Wait) -> Sent:
+    """Return how a batch ended into which not even one request went, by what that waits for."""
+    return Sent.FULL if wait.why is Why.QUOTA else Sent.UNFUNDED
 
 
 class Visit(NamedTuple):
@@ -132,7 +140,9 @@ class Walk(ProviderRun, ABC):
         round: of queues at the providers, what was under way when this round began.
         canaries: requests that a dry run would have sent to show a revision.
         kept: for which queue of ours the room in a queue at a provider is kept.
-        put_off: how many tasks of a queue of ours are due later since they were passed over in this run.
+        put_off: of a workload and a model, how many tasks are due later since they were passed over, in this run or before it.
+        before: why tasks waited when dispatch came by before, where that matters.
+        unsure: workloads that could not be looked at in full.
     """
 
     ignore_waits: bool = False
@@ -143,10 +153,13 @@ class Walk(ProviderRun, ABC):
     round: dict[Queue, int] = field(default_factory=dict)
     canaries: Counter[Revision] = field(default_factory=Counter)
     kept: dict[tuple[str, str], int] = field(default_factory=dict)
-    put_off: Counter[int] = field(default_factory=Counter)
+    put_off: Counter[tuple[str, str]] = field(default_factory=Counter)
+    before: Sequence[wait_rows.Waits] = field(default_factory=list)
+    unsure: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.state.db.all_due = self.ignore_waits
+        self.before = [] if self.ignore_waits else wait_rows.waits(self.state.db)
 
     @abstractmethod
     def next_batch(self, visit: Visit, room: Room) -> Sent:
@@ -255,6 +268,27 @@ class Walk(ProviderRun, ABC):
                 Problem(ProblemKind.TASK, f"{workload.name}: {what}", EX_PARTIAL, hint=hint, workload=workload.name)
             )
 
+    def carry_over(self, workload: WorkloadConfig, later: int) -> int:
+        """Note once more of what was passed over in an earlier run that it waits until it is looked at again; return how much that is.
+
+        Args:
+            later: tasks of the workload that are due later.
+        """
+        total = 0
+        for one in self.before:
+            if (one.workload, one.why) == (workload.name, Why.TOO_LARGE) and backoff.until(
+                one.until or 0, self.clock()
+            ):
+                n = min(one.n, later - total)
+                self.put_off[workload.name, one.model] += n
+                self.note_waits(workload, n, Wait(Why.TOO_LARGE, one.words, one.until), one.model or None)
+                total += n
+        return total
+
+    def aside(self, visit: Visit) -> int:
+        """Return how many of the tasks that wait in a queue were passed over, now or before: of them it is noted apart."""
+        return self.put_off[visit.workload.name, visit.model]
+
     def note_hold(self, hold: Hold) -> None:
         """Note that something is held: once a run, however much waits for it."""
         found = holding.problem(hold)
@@ -275,9 +309,9 @@ class Walk(ProviderRun, ABC):
         if passed:
             workload, (task_id, why) = visit.workload, passed[0]
             more = f", and {len(passed) - 1:,} more" if len(passed) > 1 else ""
-            self.note_waits(
-                workload, len(passed), Wait(why.why, f"passed over: its request {why.words}"), visit.model or None
-            )
+            wait = Wait(Why.TOO_LARGE, f"passed over: its request {why.words}", self.clock() + LONGEST_BACKOFF)
+            self.put_off[workload.name, visit.model] += len(passed)
+            self.note_waits(workload, len(passed), wait, visit.model or None)
             text = f"{workload.name}: task {task_id}{more} cannot go: its request {why.words}"
             hint = "the others go; it is looked at again some hours from now, or with nura dispatch --now"
             self.note(Problem(ProblemKind.BUDGET, text, EX_OK, hint, workload=workload.name, about="passed over"))
@@ -292,6 +326,7 @@ class Walk(ProviderRun, ABC):
                 "backoff": by_reason[Why.BACKOFF],
                 "paused": by_reason[Why.PAUSED],
                 "quota": by_reason[Why.QUOTA],
+                "too_large": by_reason[Why.TOO_LARGE],
                 "budget": by_reason[Why.BUDGET],
                 "canary": by_reason[Why.CANARY],
                 "changed": by_reason[Why.CHANGED],
@@ -327,8 +362,13 @@ def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
     for workload in workloads:
         guarded(walk, workload.provider, workload.name, partial(_prepare, walk, workload, visits))
     searched = suspects.searched(walk.state.db)
-    turn = batches.newest(walk.state.db)
-    visits.sort(key=lambda visit: (visit.workload.name in searched, *fairness.order(visit.claim, turn)))
+    lower = _lower_first(walk, visits)
+    visits.sort(
+        key=lambda visit: (
+            visit.workload.name in searched,
+            *fairness.order(visit.claim, lower=visit.workload.provider in lower),
+        )
+    )
     every = list(visits)
     while visits:
         turns, again = _Turns(walk, visits), set[int]()
@@ -340,13 +380,28 @@ def go(walk: Walk, workloads: Sequence[WorkloadConfig]) -> None:
     _note_blocked(walk, every)
 
 
+def _lower_first(walk: Walk, visits: Sequence[Visit]) -> set[str]:
+    """Return the providers to which a lower priority had its turn too long ago: it goes first this time."""
+    highest: dict[str, int] = {}
+    for visit in visits:
+        provider = visit.workload.provider
+        highest[provider] = max(highest.get(provider, visit.claim.priority), visit.claim.priority)
+    found = set()
+    for provider, most in highest.items():
+        sent = batches.last_workloads(walk.state.db, provider, fairness.TENTH - 1)
+        priorities = [walk.config.workloads[name].priority for name in sent if name in walk.config.workloads]
+        if len(sent) == fairness.TENTH - 1 and all(one >= most for one in priorities):
+            found.add(provider)
+    return found
+
+
 def _note_blocked(walk: Walk, visits: Sequence[Visit]) -> None:
     """Note what waits since its provider was blocked while its turn was on."""
-    noted = {(one.workload.name, one.model) for one in walk.waits}
+    noted = {(one.workload.name, one.model) for one in walk.waits if one.wait.why is not Why.TOO_LARGE}
     for visit in visits:
         workload, model = visit.workload, visit.model or None
         if workload.provider in walk.blocked and not noted & {(workload.name, model), (workload.name, None)}:
-            walk.note_waits(workload, walk.pending(visit.queue.id), _BLOCKED, model)
+            walk.note_waits(workload, walk.pending(visit.queue.id) - walk.aside(visit), _BLOCKED, model)
 
 
 _NOTHING = 1e-9
@@ -380,6 +435,7 @@ def _prepare(walk: Walk, workload: WorkloadConfig, visits: list[Visit]) -> None:
     """Say why a workload waits, or see that it can be sent, and its answers received, and add its queues to those to visit."""
     queues = [queue for queue in tasks.queues(walk.state.db) if queue.workload == workload.name]
     pending = sum(walk.pending(queue.id) for queue in queues)
+    pending -= walk.carry_over(workload, sum(tasks.not_yet(walk.state.db, queue.id)[0] for queue in queues))
     wait = _held(walk, workload, pending) or _waits(walk, workload, queues)
     if wait is not None:
         walk.note_waits(workload, pending, wait)
@@ -388,6 +444,7 @@ def _prepare(walk: Walk, workload: WorkloadConfig, visits: list[Visit]) -> None:
         workload.check()
         walk.check_targets(workload)
     except (ConfigError, DatabaseDown) as error:
+        walk.unsure.add(workload.name)
         walk.fail(error, workload=workload.name)
         return
     last_id = tasks.last_id(walk.state.db)
@@ -397,6 +454,7 @@ def _prepare(walk: Walk, workload: WorkloadConfig, visits: list[Visit]) -> None:
 
 def _add_visit(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_id: int, visits: list[Visit]) -> None:
     """Add a queue to those to visit. Raises ConfigError: it cannot be sent as its workload is configured now."""
+    walk.unsure.add(workload.name)
     dialect = walk.accounts.dialect(workload.provider)
     refuse_misfit(workload, queue, dialect)
     how = rendering(workload, dialect, queue.endpoint, queue.model)
@@ -404,6 +462,7 @@ def _add_visit(walk: Walk, workload: WorkloadConfig, queue: tasks.Queue, last_id
     pending = walk.pending(queue.id)
     if pending and rates is None:
         budgets.refuse_unpriced(walk.config, workload, how.spec.model)
+    walk.unsure.discard(workload.name)
     known = learned_of(walk.state.db, queue, revision(how.spec)[0])
     oldest, last = tasks.oldest_due(walk.state.db, queue.id), batches.last_sent(walk.state.db, queue.id)
     waited = 0 if oldest is None else walk.clock() - max(oldest, last or 0)
@@ -476,7 +535,7 @@ def _come_by(walk: Walk, visit: Visit, turn: Turn, again: set[int]) -> None:
         wait = _held(walk, workload, pending) or _outdated(walk) or _kept(walk, visit)
         room = wait or packing.room(_facts(walk, visit, turn))
         if isinstance(room, Wait):
-            walk.note_waits(workload, pending, room, model)
+            walk.note_waits(workload, pending - walk.aside(visit), room, model)
             _keep(walk, visit, room.why)
             return
         sent = walk.next_batch(visit, room)
@@ -485,8 +544,8 @@ def _come_by(walk: Walk, visit: Visit, turn: Turn, again: set[int]) -> None:
         if sent is Sent.DONE:
             walk.note_waits(workload, len(walk.suspected(visit)), packing.SEARCHED, model)
             n, next_at = tasks.not_yet(walk.state.db, queue.id)
-            walk.note_waits(workload, max(n - walk.put_off[queue.id], 0), packing.later(next_at), model)
-        if sent in (Sent.DONE, Sent.STOP, Sent.FULL):
+            walk.note_waits(workload, max(n - walk.aside(visit), 0), packing.later(next_at), model)
+        if sent in (Sent.DONE, Sent.STOP, Sent.FULL, Sent.UNFUNDED):
             return
         refusals += sent is Sent.REFUSED
         if sent is Sent.TAKEN and room.bounds:
@@ -543,10 +602,12 @@ def _facts(walk: Walk, visit: Visit, turn: Turn) -> packing.Facts:
     route = walk.route(workload.provider, spec.endpoint, spec.model)
     configured = walk.config.providers[workload.provider].limits
     under_way = walk.under_way()
-    allowances, learned, last = [], False, 0
+    allowances, learned, last, full_until, struck = [], False, 0, 0, bool(route.failures_in_a_row)
     for unit in enqueued.UNITS:
         queue = enqueued.queue_of(spec.dialect, walk.account(workload.provider), spec.model, unit)
         known = quotas.fresh(quota_rows.quota(db, *queue), now)
+        if known is not None:
+            full_until, struck = max(full_until, backoff.until(known.paused_until, now)), struck or bool(known.strikes)
         cap = configured.enqueued_tokens if unit == "tokens" else configured.enqueued_requests
         inside = enqueued.within(under_way, queue, walk.accounts.address(workload.provider))
         used = enqueued.used(inside, unit)
@@ -562,7 +623,8 @@ def _facts(walk: Walk, visit: Visit, turn: Turn) -> packing.Facts:
         learned=route.cap,
         paused_until=0 if walk.ignore_waits else backoff.until(route.paused_until, now),
         paused_for=route.why,
-        probing=learned and bool(route.failures_in_a_row) and not walk.ignore_waits,
+        full_until=0 if walk.ignore_waits else full_until,
+        probing=learned and struck and not walk.ignore_waits,
         allowances=allowances,
         funds=walk.funds(workload),
         turn=turn,

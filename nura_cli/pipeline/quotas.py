@@ -2,11 +2,13 @@
 
 A cap that stands in the words of a refusal is taken at its word, and what is used of it shrinks where it is refused again: the
 estimates are too low, or others fill the queue. Without words, half of what was under way is tried. What is taken lets the
-share grow, slowly where it was refused before. Each day without a refusal twice as much is tried.
+share grow, slowly where it was refused before. Each day without a refusal twice as much is tried. After each refusal the queue
+rests, for all who share it.
 """
 
 from typing import NamedTuple
 
+from nura_cli.pipeline.backoff import ROUTE_BACKOFF, ROUTE_LONGEST, backoff
 from nura_cli.state.quotas import Quota, Unit
 
 _DAY = 86400
@@ -17,6 +19,7 @@ _OF_SAID = 0.95
 """Of a cap in words, what is used at most: estimates are some per cent off."""
 _SMALLEST = 0.02
 _GROWS, _CREEPS = 0.05, 0.01
+_MORE, _MOST_SHARE = 1.25, 1000.0
 _WORTH = 4
 """A batch is worth sending where there is room for a quarter of the cap."""
 
@@ -40,7 +43,14 @@ def fresh(known: Quota | None, now: int) -> Quota | None:
 
 
 def after_refusal(
-    known: Quota | None, queue: Queue, said: int | None, under_way: int, batch: int, newest: int, now: int
+    known: Quota | None,
+    queue: Queue,
+    said: int | None,
+    under_way: int,
+    batch: int,
+    newest: int,
+    now: int,
+    jitter: float,
 ) -> Quota:
     """Return what is known of a queue after it refused a batch.
 
@@ -48,25 +58,39 @@ def after_refusal(
         said: the cap in the provider's words, or None.
         under_way: by our estimates, what was under way there, with the refused batch; in units.
         batch, newest: its id, and that of the newest batch there is: of those that were under way together one counts.
+        jitter: from 0 to 1, for the pause.
     """
     before = fresh(known, now)
+    if before is not None and batch <= before.refused_after:
+        return before if said in (None, before.cap) else _refused(before, queue, said, under_way, newest, now)
+    strikes = (0 if before is None else before.strikes) + 1
+    pause = backoff(ROUTE_BACKOFF, strikes, ROUTE_LONGEST, jitter)
+    found = _refused(before, queue, said, under_way, newest, now)
+    return found._replace(refused_at=now, refused_after=newest, strikes=strikes, paused_until=now + pause)
+
+
+def _refused(before: Quota | None, queue: Queue, said: int | None, under_way: int, newest: int, now: int) -> Quota:
+    """Return what is known of a queue's cap and of our share after a refusal."""
     if said is not None and (before is None or before.cap != said):
         return Quota(*queue, max(said, 1), _OF_SAID, 1.0, said=True, refused_at=now, refused_after=newest)
     if before is None:
         return Quota(*queue, max(under_way, 1), 0.5, 1.0, said=False, refused_at=now, refused_after=newest)
-    if batch <= before.refused_after:
-        return before
     if days(before, now):  # more was tried, and it is as it was
-        return before._replace(refused_at=now, refused_after=newest)
+        return before
     used = min(before.share, under_way / before.cap) if under_way else before.share
+    if before.said and used * _WORTH < before.share:  # others fill it: that says nothing of our share
+        return before
     share = max(used * (0.75 if before.said else 0.5), _SMALLEST)
-    return before._replace(share=share, ceiling=max(used, _SMALLEST), refused_at=now, refused_after=newest)
+    return before._replace(share=share, ceiling=max(used, _SMALLEST))
 
 
 def after_success(known: Quota) -> Quota:
     """Return what is known of a queue after a batch was taken and has ended."""
     step = _GROWS if known.share < known.ceiling else _CREEPS
-    return known._replace(share=min(known.share + step, _OF_SAID if known.said else 1.0))
+    share = min(known.share + step, _OF_SAID if known.said else 1.0)
+    if not known.said and known.share >= 1:  # the cap is a guess, and was too low
+        share = min(known.share * _MORE, _MOST_SHARE)
+    return known._replace(share=share, paused_until=0, strikes=0)
 
 
 class Allowance(NamedTuple):

@@ -73,7 +73,7 @@ def refused_batch(
             suspects.add(db, [one._replace(since=since) for one in suspected])
     apart = "; who is to blame is looked for" if searched else ""
     tasks.release(db, batch.id, f"its batch was refused: {why}{apart}")
-    enqueued.learn_refusal(db, batch, faults)
+    enqueued.learn_refusal(db, batch, faults, jitter)
     held = _hold(db, batch, row, why, searched=searched) if counted and row.over and not onward else None
     if searched and not onward:
         beside = tasks.due_beside(db, batch.queue_id)

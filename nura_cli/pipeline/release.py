@@ -14,7 +14,7 @@ from nura_cli.clock import rfc3339, stamp
 from nura_cli.config import Config
 from nura_cli.pipeline import backoff, holding
 from nura_cli.pipeline.report import Report, counted
-from nura_cli.state import Connection, State, actions, runs, standings, suspects
+from nura_cli.state import Connection, State, actions, quotas, runs, standings, suspects
 from nura_cli.state.actions import Hold, Scope
 from nura_cli.state.runs import Route
 from nura_cli.state.standings import Held
@@ -73,6 +73,7 @@ def _end_pauses(db: Connection, providers: Sequence[str], models: Sequence[str] 
         if one.provider in providers and backoff.until(one.paused_until, db.now)
         if not models or one.model in (*models, "")
     ]
+    quotas.unpause(db, providers)
     for route in paused:
         runs.learn(db, backoff.released(route))
         actions.note(db, "release", f"{_way(route)}: its pause until {rfc3339(route.paused_until)} is ended", 0)

@@ -559,6 +559,12 @@ def last_sent(db: Connection, queue: int) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
+def last_workloads(db: Connection, provider: str, n: int) -> list[str]:
+    """Return whose the last batches were that were sent to a provider, up to ``n``."""
+    query = "SELECT workload FROM batches WHERE provider = ? AND sent_at IS NOT NULL ORDER BY id DESC LIMIT ?"
+    return [row[0] for row in db.execute(query, (provider, n))]
+
+
 def durations(db: Connection) -> list[int]:
     """Return how many seconds the newest batches that have ended took at their providers."""
     rows = db.execute(

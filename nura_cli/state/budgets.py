@@ -4,6 +4,7 @@ Nothing here counts on its own: what is settled stands in the sums that triggers
 looked up batch by batch, among those that are under way, watched, or of unknown cost.
 """
 
+import json
 from typing import Literal, NamedTuple
 
 from nura_cli.state.connection import Connection
@@ -80,29 +81,47 @@ WITH sent AS (
         (SELECT count(*) FROM strays s WHERE s.batch_id = b.id AND (s.counted_at IS NULL
             OR NOT EXISTS (SELECT 1 FROM attempts a WHERE a.batch_id = b.id AND a.stray = s.remote_id)))
         + (SELECT count(*) FROM sightings s WHERE s.batch_id = b.id AND s.verdict <> 'other') AS copies,
-        EXISTS (SELECT 1 FROM attempts a WHERE a.batch_id = b.id AND a.cost IS NULL AND a.outcome <> 'render') AS unpriced
+        EXISTS (SELECT 1 FROM attempts a WHERE a.batch_id = b.id AND a.cost IS NULL AND a.outcome <> 'render') AS unknown
     FROM batches b WHERE b.sent_at >= :start AND b.sent_at < :end AND b.id <> :but {where}
 )
 SELECT id, requests, guess, live, copies,
-    CASE WHEN live OR unpriced THEN (SELECT coalesce(sum(a.cost), 0) FROM attempts a WHERE a.batch_id = sent.id AND a.stray = '') ELSE 0 END,
-    CASE WHEN unpriced
-        THEN (SELECT count(*) FROM attempts a WHERE a.batch_id = sent.id AND a.cost IS NULL AND a.outcome <> 'render') ELSE 0 END
-FROM sent WHERE live OR copies OR unpriced
+    CASE WHEN live OR unknown THEN (SELECT coalesce(sum(a.cost), 0) FROM attempts a WHERE a.batch_id = sent.id AND a.stray = '') ELSE 0 END,
+    CASE WHEN unknown THEN (SELECT count(*) FROM attempts a
+        WHERE a.batch_id = sent.id AND a.cost IS NULL AND a.outcome <> 'render' AND a.stray = '') ELSE 0 END,
+    CASE WHEN unknown THEN (SELECT json_group_array(json_array(n, cost)) FROM (
+        SELECT count(*) - count(a.cost) AS n, coalesce(sum(a.cost), 0) AS cost FROM attempts a
+        WHERE a.batch_id = sent.id AND a.stray <> '' GROUP BY a.stray HAVING count(a.cost) < count(*))) END
+FROM sent WHERE live OR copies OR unknown
 """
 
 
 def _open(
-    batch_id: int, requests: int, guess: int | None, live: bool, copies: int, cost: int, unpriced: int, *, whole: bool
+    batch_id: int,
+    requests: int,
+    guess: int | None,
+    live: bool,
+    copies: int,
+    cost: int,
+    unpriced: int,
+    seconds: str | None,
+    *,
+    whole: bool,
 ) -> int | None:
     """Return what a batch may come to beyond what is settled of it, in pico-dollars; None where nothing tells.
 
     Args:
+        seconds: of each second sending with answers of unknown cost, how many these are, and what the others cost; as JSON.
         whole: answers of unknown cost may have had any part of the estimate that is left; else they had their share of it.
     """
     if guess is None:
         return None
-    beyond = max(guess - cost, 0) if whole and unpriced else unpriced * -(-guess // max(requests, 1))
-    return max(guess - cost, beyond) * live + beyond * (not live) + copies * guess
+
+    def rest(n: int, known: int) -> int:
+        return max(guess - known, 0) if whole and n else n * -(-guess // max(requests, 1))
+
+    beyond = rest(unpriced, cost)
+    second = sum(rest(n, known) for n, known in json.loads(seconds or "[]"))
+    return max(guess - cost, beyond) * live + beyond * (not live) + second + copies * guess
 
 
 def uploaded(db: Connection, scope: Scope, basis: Basis) -> int:

@@ -61,6 +61,15 @@ def answered_beside(db: Connection, workload: str, revision: str) -> bool:
     return db.execute(query, (revision, workload)).fetchone() is not None
 
 
+def passed_since(db: Connection, of: Revision) -> bool:
+    """Return whether another revision of a workload has shown itself, of which batches were made after the one at hand."""
+    query = (
+        "SELECT 1 FROM standings s JOIN batches b ON b.revision = s.revision AND b.workload = s.workload"
+        " WHERE s.workload = ? AND s.revision <> ? AND s.canary = 'passed' AND b.id > ? LIMIT 1"
+    )
+    return db.execute(query, (of.workload, of.revision, of.batch_id)).fetchone() is not None
+
+
 def key(db: Connection, task_id: int) -> object:
     """Return the key of a task."""
     return json.loads(db.execute("SELECT key FROM records WHERE task_id = ?", (task_id,)).fetchone()[0])

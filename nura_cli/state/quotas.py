@@ -3,6 +3,8 @@
 Every writing function runs inside the caller's transaction.
 """
 
+import json
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from nura_cli.state.connection import Connection
@@ -31,6 +33,8 @@ class Quota(NamedTuple):
         said: whether the cap stood in the provider's words.
         refused_at: when it last refused, unix seconds.
         refused_after: the newest batch when that was counted: of those that were sent before, no other one counts.
+        paused_until: nothing more goes into it before this unix second.
+        strikes: how many batches it has refused in a row.
     """
 
     account: str
@@ -42,6 +46,8 @@ class Quota(NamedTuple):
     said: bool
     refused_at: int
     refused_after: int = 0
+    paused_until: int = 0
+    strikes: int = 0
 
 
 _QUOTA = ", ".join(Quota._fields)
@@ -62,7 +68,17 @@ def any_of(db: Connection, account: str) -> bool:
 
 def learn(db: Connection, known: Quota) -> None:
     """Store what is known of a queue now."""
-    db.execute(f"INSERT OR REPLACE INTO quotas ({_QUOTA}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", known)
+    db.execute(f"INSERT OR REPLACE INTO quotas ({_QUOTA}) VALUES ({', '.join('?' * len(known))})", known)
+
+
+def unpause(db: Connection, providers: Sequence[str]) -> None:
+    """End the pauses of the queues of these providers' accounts: a person wants it."""
+    db.execute(
+        "UPDATE quotas SET paused_until = 0, strikes = 0 WHERE account IN ("
+        " SELECT account FROM accounts WHERE provider IN (SELECT value FROM json_each(?1))"
+        " UNION SELECT address FROM batches WHERE account IS NULL AND provider IN (SELECT value FROM json_each(?1)))",
+        (json.dumps(list(providers)),),
+    )
 
 
 def account(db: Connection, provider: str, address: str) -> str | None:

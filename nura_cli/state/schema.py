@@ -642,6 +642,10 @@ CREATE TABLE levels (
 ) STRICT;
 INSERT INTO levels (level, n) VALUES (0, 0), (1, 0), (2, 0);
 INSERT INTO meta (name, value) VALUES ('secret', lower(hex(randomblob(16))));
+
+-- Nothing more goes into a queue until then: it has refused so many batches in a row, however many models or providers share it.
+ALTER TABLE quotas ADD COLUMN paused_until INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE quotas ADD COLUMN strikes INTEGER NOT NULL DEFAULT 0;
 """
 
 STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)

@@ -493,6 +493,8 @@ CREATE TABLE quotas (
     said INTEGER NOT NULL,
     refused_at INTEGER NOT NULL,
     refused_after INTEGER NOT NULL,
+    paused_until INTEGER NOT NULL DEFAULT 0,
+    strikes INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (account, model, unit)
 ) STRICT, WITHOUT ROWID;
 

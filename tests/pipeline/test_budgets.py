@@ -285,7 +285,7 @@ def test_what_is_passed_over_is_said_by_the_dry_run_too_and_blocks_nobody_with_n
     assert planned.result["requests"] == report.result["requests"] == 5
     for found in (planned, report):
         ((why, n),) = [(wait["why"], wait["tasks"]) for wait in found.result["waits"]]
-        assert (why, n) == ("budget", 5)
+        assert (why, n) == ("too_large", 5)
 
 
 def test_small_requests_go_though_the_others_were_larger_than_the_whole_budget(priced: Spool) -> None:
@@ -324,3 +324,93 @@ def test_a_dollar_a_day_holds_over_kills_at_any_call_three_days_and_midnights_in
     assert max(day["cost"] for day in days.values()) <= limit
     assert sum(day["requests"] for day in days.values()) > 100
     priced.check_sums()
+
+
+def test_a_budget_that_is_used_up_keeps_no_room_from_other_workloads(priced: Spool) -> None:
+    priced.control.settings(delay=60)
+    priced.set("free", params={"max_tokens": 40})
+    priced.workloads["echo"]["budget"] = {"month": "0.005", "basis": "worst"}
+    priced.write_config()
+    priced.fill(100)
+    while priced.round()[0].result["requests"]:
+        priced.clock.advance(TICK)
+    assert priced.counts()["pending"] > 0
+    priced.clock.advance(DAY + HOUR)
+    for n in range(2):
+        priced.enqueue({"id": n, "text": "record"}, workload="free")
+        sent = priced.dispatch()
+        assert "free" not in [wait["workload"] for wait in sent.result["waits"]]
+        assert sent.result["not_due"]["quota"] == 0
+        priced.clock.advance(HOUR)
+
+
+def test_what_is_passed_over_is_noted_apart_for_as_long_as_it_waits(priced: Spool) -> None:
+    budget(priced, day="0.001")
+    priced.control.settings(delay=60)
+    priced.enqueue({"id": "large", "text": "word " * 3000}, {"id": 1, "text": "small"})
+    first = priced.dispatch()
+    assert first.result["not_due"] | {"too_large": 1, "budget": 0, "backoff": 0} == first.result["not_due"]
+    (wait,) = first.result["waits"]
+    for _ in range(3):
+        priced.clock.advance(TICK)
+        priced.poll()
+        priced.reconcile()
+        priced.enqueue({"id": priced.clock.time, "text": "small"})
+        later = priced.dispatch()
+        assert [(one["why"], one["tasks"], one["message"]) for one in later.result["waits"]] == [
+            ("too_large", 1, wait["message"])
+        ]
+        assert not [one.message for one in later.problems if "room again" in one.message]
+        (shown,) = priced.status()["workloads"]["echo"]["waits"]
+        assert (shown["why"], shown["tasks"]) == ("too_large", 1)
+    assert priced.preview().result["not_due"]["too_large"] == 1
+    assert priced.counts()["pending"] == 1
+
+
+def test_what_waits_adds_up_to_the_tasks_that_are_pending(priced: Spool) -> None:
+    budget(priced, day="0.001")
+    priced.control.settings(delay=60)
+    priced.enqueue(
+        *({"id": f"large {n}", "text": "word " * 3000} for n in range(20)),
+        *({"id": n, "text": f"small {n}"} for n in range(60)),
+    )
+    planned, sent = priced.preview().result, priced.dispatch().result
+    for found in (planned, sent):
+        assert sum(found["not_due"].values()) == 80 - found["requests"]
+        assert found["not_due"]["too_large"] == 20
+    shown = priced.status()["workloads"]["echo"]["waits"]
+    assert {one["why"]: one["tasks"] for one in shown} == {"too_large": 20, "budget": 60 - sent["requests"]}
+
+
+def test_what_a_workload_waits_for_stays_noted_while_it_cannot_be_looked_at(priced: Spool) -> None:
+    budget(priced, day="0.001")
+    priced.control.settings(delay=60)
+    priced.fill(60)
+    priced.dispatch()
+    before = priced.status()["workloads"]["echo"]["waits"]
+    assert [one["why"] for one in before] == ["budget"]
+    priced.providers["main"].pop("prices")
+    priced.set(model="a-model-of-nobody")
+    assert priced.dispatch().exit_code == 78
+    assert priced.status()["workloads"]["echo"]["waits"] == before
+
+
+def test_a_second_sending_of_unknown_cost_counts_with_the_estimate_at_worst(priced: Spool) -> None:
+    day = priced.clock.time - priced.clock.time % DAY
+    budget(priced, day="5.00", basis="worst")
+    priced.control.fault("twice", "create")
+    priced.control.settings(delay=HOUR)
+    priced.fill(10)
+    priced.dispatch()
+    for _ in range(6):
+        priced.clock.advance(20 * 60)
+        priced.poll()
+    priced.reconcile()
+    ((worst, billed),) = priced.rows("SELECT worst_cost, billed_cost FROM batches")
+    with State(priced.state_path, priced.clock) as state, state.transaction() as db:
+        db.execute("UPDATE attempts SET cost = NULL, list_cost = NULL WHERE stray <> ''")  # as an unreadable usage does
+    with State(priced.state_path, priced.clock) as state:
+        found = spent(state.db, Scope(provider="main"), day, day + DAY, "worst", 0)
+        assert found.total == billed + worst
+        some = spent(state.db, Scope(provider="main"), day, day + DAY, "expected", 0)
+        assert billed < some.total <= billed + worst

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sqlite3
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.pipeline.forks import Command
 from tests.pipeline.test_dry_run import agreed
 
 SECOND_PROTOCOL_IS_LONG = True
+HOUR = 3600
 BROKEN = {
     "type": "object",
     "properties": {"topic": {"type": "string"}},
@@ -781,3 +783,28 @@ def test_what_counts_for_a_revision_is_excused_until_it_has_passed(kind: ErrorKi
 
 def test_show_has_words_for_each_excuse() -> None:
     assert show_command._EXCUSES.keys() == set(Excuse)
+
+
+def test_the_canary_of_a_revision_that_was_mended_meanwhile_holds_nothing(openai_spool: Spool) -> None:
+    spool = openai_spool
+    careful(spool, requests=10)
+    useless(spool, match="record", times=1)
+    spool.control.settings(delay=HOUR)
+    spool.fill(30)
+    spool.dispatch()
+    spool.clock.advance(60)
+    spool.set(prompt="Better: {{ text }}")
+    spool.dispatch()
+    ((bad,), (good,)) = spool.rows("SELECT revision FROM batches ORDER BY id")
+    with sqlite3.connect(spool.state_path) as db:  # the later one came home first
+        db.execute(
+            "INSERT OR REPLACE INTO standings (workload, revision, canary) VALUES ('echo', ?, 'passed')", (good,)
+        )
+    db.close()
+    spool.clock.advance(HOUR)
+    spool.poll()
+    spool.reconcile()
+    assert bad != good
+    assert spool.status()["holds"] == []
+    spool.settle()
+    assert spool.counts()["completed"] == 30

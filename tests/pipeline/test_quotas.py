@@ -11,6 +11,7 @@ from tests.conftest import Spool
 
 pytestmark = pytest.mark.usefixtures("hurried")
 TICK = 15 * 60
+HOUR = 3600
 DAY = 86400
 
 
@@ -376,3 +377,36 @@ def test_what_a_blocked_provider_leaves_is_told_of(openai: Spool) -> None:
         sum(wait["tasks"] for name in ("echo", "second") for wait in openai.status()["workloads"][name]["waits"])
         == told
     )
+
+
+def test_a_queue_over_all_models_is_tried_once_a_pause_however_many_models_wait(spools: Any) -> None:
+    spool: Spool = spools("anthropic")
+    for n, model in enumerate(("claude-sonnet-4-5", "claude-opus-4-1", "claude-haiku-4-5", "claude-3-5-haiku-latest")):
+        spool.set(f"w{n}", model=model)
+        spool.fill(20, f"w{n}")
+    spool.control.settings(delay=TICK)
+    spool.control.queue(requests=30, others_requests=30)
+    seen = 0
+    for _ in range(6):
+        waits = spool.dispatch().result["waits"]
+        assert {one["why"] for one in waits} <= {"quota", "paused"}
+        spool.poll()
+        spool.clock.advance(TICK)
+        assert refused(spool) - seen <= 1
+        seen = refused(spool)
+    spool.release("main", scope="provider")
+    ((paused,),) = spool.rows("SELECT max(paused_until) FROM quotas")
+    assert paused == 0
+
+
+def test_a_small_batch_that_others_had_refused_leaves_us_the_room_we_had(openai: Spool) -> None:
+    openai.control.settings(delay=TICK - 30)
+    openai.control.queue(tokens=7000, others_tokens=7000)
+    openai.fill(2)
+    for _ in range(5):
+        openai.round()
+        openai.clock.advance(TICK)
+    openai.control.queue(tokens=7000, others_tokens=0)
+    openai.clock.advance(2 * HOUR)
+    openai.enqueue(*({"id": 10 + n, "text": f"record number {n}"} for n in range(400)))
+    assert home(openai) <= 4

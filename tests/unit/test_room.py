@@ -24,7 +24,7 @@ DAY = 86400
 NOON = 1_800_000_000 - 1_800_000_000 % DAY + DAY // 2
 QUEUE = Queue("openai org-1", "m", "tokens")
 LIMITS = Limits(10, 1000, None, 400)
-FACTS = packing.Facts(LIMITS, None, 0, None, False, (), (), Turn(), None, 100, False)
+FACTS = packing.Facts(LIMITS, None, 0, None, 0, False, (), (), Turn(), None, 100, False)
 DAILY = Budget("workloads.w.budget.day", Scope(workload="w"), 1000, "expected", NOON - DAY // 2, NOON + DAY // 2)
 
 
@@ -291,7 +291,7 @@ def test_where_money_depends_on_it_each_request_is_measured() -> None:
 def refusal(known: Quota | None, queue: Queue, said: int | None, under_way: int, now: int) -> Quota:
     """Return what is known after another refusal, of a batch that was sent after the last one."""
     batch = 1 if known is None else known.refused_after + 1
-    return quotas.after_refusal(known, queue, said, under_way, batch, batch, now)
+    return quotas.after_refusal(known, queue, said, under_way, batch, batch, now, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -371,12 +371,12 @@ def test_whatever_was_refused_something_may_always_go(under_way: int, said: int 
 
 
 def test_of_batches_that_were_under_way_together_one_refusal_counts() -> None:
-    known = quotas.after_refusal(None, QUEUE, 1000, 5000, 1, 12, NOON)
+    known = quotas.after_refusal(None, QUEUE, 1000, 5000, 1, 12, NOON, 0.5)
     for batch in range(2, 13):
-        known = quotas.after_refusal(known, QUEUE, 1000, 5000, batch, 12, NOON + 60)
+        known = quotas.after_refusal(known, QUEUE, 1000, 5000, batch, 12, NOON + 60, 0.5)
     assert known.share == 0.95
-    assert quotas.after_refusal(known, QUEUE, 1000, 950, 13, 13, NOON + 900).share < 0.95
-    assert quotas.after_refusal(known, QUEUE, 500, 5000, 5, 12, NOON + 60).cap == 500
+    assert quotas.after_refusal(known, QUEUE, 1000, 950, 13, 13, NOON + 900, 0.5).share < 0.95
+    assert quotas.after_refusal(known, QUEUE, 500, 5000, 5, 12, NOON + 60, 0.5).cap == 500
 
 
 def test_each_day_without_a_refusal_twice_as_much_is_tried_and_after_ten_all() -> None:
@@ -409,8 +409,8 @@ def test_the_highest_priority_has_all_but_a_tenth_and_equals_share() -> None:
     found = fairness.shares([first, second, low])
     assert found == pytest.approx({1: 0.45, 2: 0.45, 3: 0.1})
     assert fairness.shares([low]) == {3: 1}
-    assert sorted([low, first, second], key=lambda claim: fairness.order(claim, 0)) == [second, first, low]
-    assert sorted([low, first, second], key=lambda claim: fairness.order(claim, 9)) == [low, second, first]
+    assert sorted([low, first, second], key=lambda claim: fairness.order(claim, lower=False)) == [second, first, low]
+    assert sorted([low, first, second], key=lambda claim: fairness.order(claim, lower=True)) == [low, second, first]
 
 
 def test_a_workload_of_many_queues_has_no_more_than_one_of_one() -> None:
@@ -420,7 +420,7 @@ def test_a_workload_of_many_queues_has_no_more_than_one_of_one() -> None:
 
 def test_what_has_waited_for_a_day_goes_first_and_shares_as_the_first_do() -> None:
     old, urgent = Claim("a", 1, 0, DAY), Claim("b", 2, 10, 5)
-    assert sorted([urgent, old], key=lambda claim: fairness.order(claim, 0)) == [old, urgent]
+    assert sorted([urgent, old], key=lambda claim: fairness.order(claim, lower=False)) == [old, urgent]
     assert fairness.shares([old, urgent]) == {1: 0.5, 2: 0.5}
 
 
@@ -459,3 +459,35 @@ def test_days_and_months_are_those_of_utc(moment: str, day: tuple[str, str], mon
 )
 def test_amounts_are_short(pico: int, shown: str) -> None:
     assert budgets.short_dollars(pico) == shown
+
+
+def test_a_refused_queue_rests_longer_each_time_for_all_who_share_it_until_a_batch_of_it_has_ended() -> None:
+    pauses = []
+    known = None
+    for n in range(4):
+        known = refusal(known, QUEUE, 1000, 950, NOON + n)
+        pauses.append(known.paused_until - NOON - n)
+    assert pauses == sorted(pauses)
+    assert pauses[0] >= 60
+    assert len(set(pauses)) == 4
+    assert known is not None
+    found = packing.room(FACTS._replace(full_until=known.paused_until))
+    assert isinstance(found, packing.Wait)
+    assert (found.why, found.until) == (packing.Why.QUOTA, known.paused_until)
+    over = quotas.after_success(known)
+    assert (over.paused_until, over.strikes) == (0, 0)
+
+
+def test_a_small_batch_that_is_refused_says_nothing_of_our_share_of_a_known_cap() -> None:
+    known = refusal(None, QUEUE, 2_000_000, 2_500_000, NOON)
+    for n in range(5):
+        known = refusal(known, QUEUE, 2_000_000, 20_000, NOON + 60 * n)
+    assert (known.share, known.ceiling, known.strikes) == (0.95, 1.0, 6)
+    assert refusal(known, QUEUE, 2_000_000, 1_900_000, NOON + 600).share < 0.95
+
+
+def test_a_cap_that_was_guessed_too_low_grows_with_what_ends_well() -> None:
+    known = refusal(None, QUEUE, None, 150, NOON)
+    for _ in range(60):
+        known = quotas.after_success(known)
+    assert known.cap * known.share > 10_000

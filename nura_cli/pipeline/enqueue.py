@@ -53,6 +53,7 @@ MOST_PRINTED = 20
 Made = TypeVar("Made")
 Lines = Generator[lines.Line, None, None]
 """Lines of an input; whoever stops half-way closes them, and with them what they come from."""
+Parts = Generator[lines.Block | lines.Line, None, None]
 Idle = Callable[[], None]
 
 
@@ -78,18 +79,25 @@ class Source:
         Args:
             idle: called where the next bytes let themselves be waited for, once a second at most.
         """
+        with closing(self.parts(limit, idle)) as parts:
+            for part in parts:
+                yield from lines.each(part, limit)
+
+    def parts(self, limit: int, idle: Idle = _nothing) -> Parts:
+        """Yield the same lines, those of JSON Lines as they come: many together, and unread."""
         with on_disk("standard input" if self.name == "-" else self.name):
             given = unpacked(self.stream, idle)
             why = self._unfit(given)
-            split = csv_in.split if self.csv and why is None else lines.split
-            if why is None and not given.tool:
-                yield from split(given.stream, limit)
-                return
             number = 0
             try:
-                for line in split(given.stream, limit):
-                    number = line.number
-                    yield line if why is None else lines.Line(number, line.data, why, whole=True)
+                if why is not None:
+                    for line in lines.split(given.stream, limit):
+                        number = line.number
+                        yield lines.Line(number, line.data, why, whole=True)
+                    return
+                for part in (csv_in.split if self.csv else lines.blocks)(given.stream, limit):
+                    number = lines.last(part)
+                    yield part
             except Damaged as error:
                 yield lines.Line(number + 1, b"", f"compressed data: {error}; the lines before are taken")
 
@@ -288,7 +296,19 @@ class Reader:
         """
         if raw.fault:
             raise InputError(raw.fault)
-        line = raw.data
+        return self._taken(raw.data)
+
+    def good(self, data: bytes) -> "Read | None":
+        """Take one line of a block apart; None of one that is blank, and where :meth:`read` has something to say."""
+        line = data.strip(lines.BLANKS)
+        if not line or len(data) > self.limit:
+            return None
+        try:
+            return self._taken(line)
+        except InputError:
+            return None
+
+    def _taken(self, line: bytes) -> "Read":
         document = lines.document(line)
         if self._prompt is None:
             ready = self.dialect.ready(line)
@@ -323,8 +343,7 @@ def _within(wanted: AbstractSet[str], record: Mapping[str, Any]) -> str:
 _RECORD_LANE = ("", "", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True, gc=False):
     """A line taken apart: its queue (dialect, endpoint, model), its key, what is kept, and the line itself."""
 
     queue: tuple[str, str, str]
@@ -332,19 +351,23 @@ class Read:
     keep: bytes
     line: bytes
 
-    @property
-    def digest(self) -> bytes:
-        """A digest of the line, by which most duplicates are known; the others by what is kept (:mod:`sameness`)."""
-        return hashlib.blake2b(self.line, digest_size=16).digest()
+
+def _digest(line: bytes) -> bytes:
+    """Return a digest of a line, by which most duplicates are known; the others by what is kept (:mod:`sameness`)."""
+    return hashlib.blake2b(line, digest_size=16).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Numbered:
-    """A read line, as it came, and the input in which it stood."""
+class Numbered(msgspec.Struct, frozen=True, gc=False):
+    """A read line, the input in which it stood, and its number there, or the line as it came where that is more."""
 
     source: Input
-    line: lines.Line
+    came: lines.Line | int
     read: Read
+
+    @property
+    def line(self) -> lines.Line:
+        """The line as it came."""
+        return lines.Line(self.came, self.read.line) if isinstance(self.came, int) else self.came
 
 
 Rejects = Callable[[str, int, bytes, str], None]
@@ -382,18 +405,39 @@ def run(
     intake = _Intake(state, workload.name, replace, renew, rejects)
     try:
         for source in sources:
-            with _told(source, intake, workload.name), closing(source.lines(reader.limit, intake.flush)) as given:
-                for line in given:
-                    if line.open_end and isinstance(source, Source) and source.piped:
-                        intake.doubt(source, line)
-                    try:
-                        intake.take(Numbered(source, line, reader.read(line)))
-                    except InputError as error:
-                        intake.refuse("rejected", source, line, error.message)
+            parts = source.parts if isinstance(source, Source) else source.lines
+            with _told(source, intake, workload.name), closing(parts(reader.limit, intake.flush)) as given:
+                for part in given:
+                    if isinstance(part, lines.Block):
+                        _take_block(reader, intake, source, part)
+                    else:
+                        _take_line(reader, intake, source, part)
         intake.flush()
     finally:  # a source failed half-way, or we are told to stop: a pipe gives what it gave only once
         intake.flush()
     return intake.report()
+
+
+def _take_block(reader: Reader, intake: "_Intake", source: Input, block: lines.Block) -> None:
+    """Take the lines of a block; a :class:`Line` is made of one that is odd only."""
+    for number, data in enumerate(block.lines, block.number):
+        read = reader.good(data)
+        if read is not None:
+            intake.take(Numbered(source, number, read))
+            continue
+        for line in lines.of_block(number, data, reader.limit):
+            _take_line(reader, intake, source, line)
+
+
+def _take_line(reader: Reader, intake: "_Intake", source: Input, line: lines.Line) -> None:
+    if line.open_end and isinstance(source, Source) and source.piped:
+        intake.doubt(source, line)
+    try:
+        read = reader.read(line)
+    except InputError as error:
+        intake.refuse("rejected", source, line, error.message)
+    else:
+        intake.take(Numbered(source, line, read))
 
 
 @contextmanager
@@ -432,7 +476,6 @@ class _Intake:
         self.tell: Idle = _nothing
         self._chunk: list[Numbered] = []
         self._bytes = 0
-        self._queue_ids: dict[tuple[str, str, str], int] = {}
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
         self._unanswered = {TaskStatus.FAILED: 0, TaskStatus.CANCELLED: 0}
         self._again = 0
@@ -496,26 +539,23 @@ class _Intake:
 
     def _stored(self) -> list[Numbered]:
         """Store the chunk, in one transaction; return the lines that are in conflict with what is there."""
-        self._queue_ids.clear()  # the transaction before may have been stopped
+        reads = [line.read for line in self._chunk]
+        digests = [_digest(read.line) for read in reads]
         with suppress(keys.KeyTaken), self._state.transaction() as db:  # the common case: no key is looked up
-            tasks.insert(db, *self._rows(db))
-            self._counts["enqueued"] += len(self._chunk)
+            tasks.insert(db, *self._rows(db, reads, digests))
+            self._counts["enqueued"] += len(reads)
             return []
-        self._queue_ids.clear()  # a queue that was new went with the transaction
         with self._state.transaction() as db:
-            return self._one_by_one(db, *self._rows(db))
+            return self._one_by_one(db, *self._rows(db, reads, digests))
 
-    def _rows(self, db: Connection) -> tuple[int, list[tasks.NewTask]]:
-        """Return the id of the workload, and the chunk as tasks to insert."""
+    def _rows(self, db: Connection, reads: Sequence[Read], digests: Sequence[bytes]) -> tuple[int, list[tasks.NewTask]]:
+        """Return the id of the workload, and the chunk as tasks to insert; a queue that is new is made."""
         workload = tasks.workload_id(db, self._workload)
-        return workload, [self._row(db, workload, line.read) for line in self._chunk]
-
-    def _row(self, db: Connection, workload: int, read: Read) -> tasks.NewTask:
-        queue = self._queue_ids.get(read.queue)
-        if queue is None:
-            queue = tasks.queue_id(db, workload, *read.queue)
-            self._queue_ids[read.queue] = queue
-        return tasks.NewTask(queue, read.key.json, read.key.identity, read.digest, read.keep)
+        queues = {queue: tasks.queue_id(db, workload, *queue) for queue in dict.fromkeys(read.queue for read in reads)}
+        return workload, [
+            tasks.NewTask(queues[read.queue], *read.key, digest, read.keep)
+            for read, digest in zip(reads, digests, strict=True)
+        ]
 
     def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask]) -> list[Numbered]:
         """Take a chunk line by line, some keys of which are known: duplicates, conflicts and replacements; return the conflicts."""
@@ -526,7 +566,11 @@ class _Intake:
         again = 0
         unanswered = dict.fromkeys(self._unanswered, 0)
         for row, line in zip(rows, self._chunk, strict=True):
-            here = known.get(row.key) or fresh.get(row.key)
+            before = known.get(row.key)
+            if before is not None and before.digest == row.digest and before.status not in unanswered:
+                done["duplicates"] += 1
+                continue
+            here = before or fresh.get(row.key)
             status = TaskStatus(here.status) if isinstance(here, tasks.Current) else TaskStatus.PENDING
             undecided = isinstance(here, tasks.Current) and here.undecided
             renewed = self._renew and status is TaskStatus.CANCELLED and not undecided

@@ -6,6 +6,7 @@ points between them (``_id.$oid``), which JMESPath would have in quotes.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from nura_cli.errors import InputError
@@ -27,11 +28,15 @@ class Keys:
     def __init__(self, named: str | Sequence[str], prefix: str = "") -> None:
         self._composite = not isinstance(named, str)
         self._names = [named] if isinstance(named, str) else list(named)
+        self._single = named if isinstance(named, str) else None
         self._paths = {name: path for name in self._names if (path := _path(name))}
         self._prefix = prefix
 
     def of(self, record: Record) -> lines.Key:
         """Return a record's key. Raises InputError: a field is missing, or what it holds is no key."""
+        if self._single is not None and self._single in record:
+            with suppress(InputError):  # it is said in full below
+                return lines.key_of(record[self._single], self._prefix)
         found = [self._value(record, name) for name in self._names]
         absent = [name for name, value in zip(self._names, found, strict=True) if value is _ABSENT]
         if absent:

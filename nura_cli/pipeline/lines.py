@@ -23,6 +23,7 @@ _PYTHONS = re.compile(
 )
 NO_TEXT = "not valid UTF-8 (text of another encoding goes through iconv -f WINDOWS-1252 -t UTF-8, say)"
 """Why bytes cannot be used that are no text."""
+_BACKSLASH = ord("\\")
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
@@ -48,6 +49,80 @@ class Line(NamedTuple):
     open_end: bool = False
 
 
+class Block(NamedTuple):
+    """Lines that stand one after the other, as they came but for their line ends; blank ones and long ones among them.
+
+    Attributes:
+        number: the place of the first one in its file.
+        lines: their bytes.
+    """
+
+    number: int
+    lines: list[bytes]
+
+
+BLOCK_BYTES = 1 << 18
+"""How much is read at once."""
+
+
+def blocks(stream: BinaryIO, limit: int) -> Generator[Block | Line, None, None]:
+    """Yield the lines of a stream, those together that came together; a BOM at the very start is passed over.
+
+    No byte is waited for before the lines that came whole are given. One that is read by itself is a :class:`Line`, and not blank: the
+    first, the last, and one that is longer than what is read at once.
+
+    Args:
+        stream: opened for reading bytes.
+        limit: bytes a line may have.
+    """
+    first = next(pieces(stream, limit), None)
+    if first is None:
+        return
+    yield from _unless_blank(*first, limit)
+    number, begun = 2, b""
+    read = getattr(stream, "read1", stream.read)
+    while data := read(BLOCK_BYTES):
+        found = (begun + data).split(b"\n")
+        begun = found.pop()
+        if found:
+            yield Block(number, found)
+            number += len(found)
+            continue
+        begun += stream.readline(max(0, limit + 2 - len(begun)))
+        yield from _unless_blank(number, begun, _passed(stream, begun, limit), limit)
+        number, begun = number + 1, b""
+    yield from _unless_blank(number, begun, len(begun) <= limit, limit)
+
+
+def each(part: Block | Line, limit: int) -> Generator[Line, None, None]:
+    """Yield the lines of a block that are not blank."""
+    if isinstance(part, Line):
+        yield part
+        return
+    for number, data in enumerate(part.lines, part.number):
+        yield from of_block(number, data, limit)
+
+
+def last(part: Block | Line) -> int:
+    """Return the number of the last line of a block."""
+    return part.number if isinstance(part, Line) else part.number + len(part.lines) - 1
+
+
+def of_block(number: int, data: bytes, limit: int) -> Generator[Line, None, None]:
+    """Yield a line of a block, which had a line end, unless it is blank."""
+    yield from _unless_blank(number, data, len(data) < limit + 2, limit)
+
+
+def _unless_blank(number: int, data: bytes, whole: bool, limit: int) -> Generator[Line, None, None]:
+    data = data[: limit + 2].strip(BLANKS)
+    if data:
+        yield bounded(number, data, limit) if whole else Line(number, data[:limit], too_long(limit))
+
+
+BLANKS = b" \t\r\n"
+"""What may stand before a line and after it."""
+
+
 def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:
     """Yield the lines of a stream that are not blank; a BOM at the very start is passed over.
 
@@ -55,10 +130,8 @@ def split(stream: BinaryIO, limit: int) -> Generator[Line, None, None]:
         stream: opened for reading bytes.
         limit: bytes a line may have; of a longer one the first ``limit`` bytes are given, the rest is read past.
     """
-    for number, data, whole in pieces(stream, limit):
-        data = data.strip(b" \t\r\n")
-        if data:
-            yield bounded(number, data, limit) if whole else Line(number, data[:limit], too_long(limit))
+    for part in blocks(stream, limit):
+        yield from each(part, limit)
 
 
 def pieces(stream: BinaryIO, limit: int) -> Generator[tuple[int, bytes, bool], None, None]:
@@ -69,14 +142,19 @@ def pieces(stream: BinaryIO, limit: int) -> Generator[tuple[int, bytes, bool], N
     number = 0
     while data := stream.readline(limit + 2):
         number += 1
-        whole = data.endswith(b"\n") or len(data) <= limit
-        if not whole:
-            rest = data
-            while rest and not rest.endswith(b"\n"):
-                rest = stream.readline(1 << 20)
+        whole = _passed(stream, data, limit)
         if number == 1 and data.startswith(codecs.BOM_UTF8):
             data = data[3:]
         yield number, data, whole
+
+
+def _passed(stream: BinaryIO, data: bytes, limit: int) -> bool:
+    """Return whether what was read of a line is all of it; if not, read past the rest."""
+    whole = data.endswith(b"\n") or len(data) <= limit
+    rest = b"" if whole else data
+    while rest and not rest.endswith(b"\n"):
+        rest = stream.readline(1 << 20)
+    return whole
 
 
 def bounded(number: int, data: bytes, limit: int) -> Line:
@@ -97,7 +175,7 @@ def document(line: bytes) -> Any:
     """
     try:
         value = _decode(line)
-        if b"\\u0000" in line and _any_string(value, lambda text: "\0" in text):
+        if _BACKSLASH in line and b"\\u0000" in line and _any_string(value, lambda text: "\0" in text):
             raise InputError("a NUL character (\\u0000) in a string")
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(_why(line, error)) from error
@@ -201,6 +279,8 @@ def key_of(value: Any, prefix: str = "") -> Key:
     Raises:
         InputError: the value is no key; says why.
     """
+    if type(value) is str and not prefix and _is_plain(value):
+        return Key(f'"{value}"', value)
     value = [_whole(part) for part in value] if isinstance(value, list) else _whole(value)
     if prefix:
         if isinstance(value, list):
@@ -215,6 +295,11 @@ def key_of(value: Any, prefix: str = "") -> Key:
     if len(identity.encode()) > KEY_BYTES:
         raise InputError(f"its key is longer than {KEY_BYTES} bytes")
     return Key(msgspec.json.encode(value).decode(), identity)
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a text is a key as most are: its JSON is the text between quotes."""
+    return text.isascii() and text.isprintable() and 0 < len(text) <= KEY_BYTES and '"' not in text and "\\" not in text
 
 
 def _whole(value: Any) -> Any:

@@ -181,15 +181,17 @@ def next_id(db: Connection) -> int:
 
 
 def _insert_rows(db: Connection, first: int, tasks: Sequence[NewTask]) -> None:
-    db.executemany(
-        "INSERT INTO tasks (id, lane_id, status) VALUES (?, ?, 'pending')",
-        [(first + n, task.queue_id) for n, task in enumerate(tasks)],
+    """Insert tasks, the first of which gets this id; in one statement, for each one touches AUTOINCREMENT's own table."""
+    queues, now = [task.queue_id for task in tasks], db.now
+    db.execute(
+        "INSERT INTO tasks (id, lane_id, status) SELECT ? + key, value, 'pending' FROM json_each(?)",
+        (first, json.dumps(queues)),
     )
     db.executemany(
         "INSERT INTO records (task_id, enqueued_at, key, line) VALUES (?, ?, ?, ?)",
-        [(first + n, db.now, task.key_json, task.line) for n, task in enumerate(tasks)],
+        ((n, now, task.key_json, task.line) for n, task in enumerate(tasks, first)),
     )
-    for queue, n in Counter(task.queue_id for task in tasks).items():
+    for queue, n in Counter(queues).items():
         add_to_counts(db, {(queue, TaskStatus.PENDING, False): n})
         log.task(db, queue, None, None, TaskStatus.PENDING, n, "enqueued")
 

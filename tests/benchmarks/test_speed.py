@@ -34,53 +34,12 @@ CONFIG = {
         "raw": {"provider": "box"},
     },
 }
-BARE = """
-import hashlib, itertools, msgspec, sqlite3, sys
-db = sqlite3.connect(sys.argv[1], isolation_level=None)
-db.execute("PRAGMA synchronous = FULL"); db.execute("PRAGMA cache_size = -32000")
-decode, n = msgspec.json.Decoder().decode, 0
-with open(sys.argv[2], "rb") as file:
-    while chunk := [line.rstrip() for line in itertools.islice(file, 10_000)]:
-        keys = [str(decode(line)["id"]) for line in chunk]
-        ids = range(n + 1, n + 1 + len(chunk)); n += len(chunk)
-        db.execute("BEGIN IMMEDIATE")
-        db.executemany("INSERT INTO keys VALUES (1, ?, ?, ?)",
-            [(k, i, hashlib.blake2b(line, digest_size=16).digest()) for k, i, line in zip(keys, ids, chunk)])
-        db.executemany("INSERT INTO tasks (id, lane_id, status) VALUES (?, 1, 'pending')", [(i,) for i in ids])
-        db.executemany("INSERT INTO records VALUES (?, 1, ?, ?)", [(i, k, line) for k, i, line in zip(keys, ids, chunk)])
-        db.execute("COMMIT")
-"""
 
 
 def write_config(folder: Path) -> configuration.Config:
     """Write the configuration of the benchmarks."""
     (folder / "nura.yaml").write_text(json.dumps(CONFIG))
     return configuration.load(folder / "nura.yaml")
-
-
-def write_records(path: Path, n: int) -> None:
-    """Write n records of 1 KB with distinct keys."""
-    filler = "the quick brown fox jumps over the lazy dog " * 21
-    with path.open("w") as file:
-        for i in range(n):
-            file.write(f'{{"id": "article-{i * 7919 % 10**9:09d}", "text": "{filler[: 1024 - 50]}"}}\n')
-
-
-def test_enqueue(tmp_path: Path) -> None:
-    n = scaled(1_000_000)
-    write_config(tmp_path)
-    write_records(tmp_path / "in.jsonl", n)
-    with State(tmp_path / "bare.db") as state, state.transaction() as db:
-        tasks.workload_id(db, "records")
-    bare = run(sys.executable, "-c", BARE, "bare.db", "in.jsonl", cwd=tmp_path)
-    (tmp_path / "bare.db").unlink()
-    ours = nura("enqueue", "records", "in.jsonl", cwd=tmp_path)
-    with State(tmp_path / "nura.db") as state:
-        assert sum(tasks.counts(state.db).values()) == n
-    utils = Path(sys.executable).with_name("sqlite-utils")
-    other = run(utils, "insert", "other.db", "rows", "in.jsonl", "--nl", cwd=tmp_path)
-    more = f"peak {ours.peak_mb:.0f} MB (under 120), sqlite-utils insert {other.seconds:.1f} s"
-    tell(f"enqueue {n:,} lines of 1 KB, speed of a bare loop", bare.seconds, ours.seconds, "at least 0.5", more)
 
 
 def fill_by_sql(state: State, n: int) -> None:

@@ -479,6 +479,7 @@ class _Intake:
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
         self._unanswered = {TaskStatus.FAILED: 0, TaskStatus.CANCELLED: 0}
         self._again = 0
+        self._seen = False
         self._said: dict[tuple[str, str], bool] = {}
         self._told = 0
         self._lasting = False
@@ -541,10 +542,11 @@ class _Intake:
         """Store the chunk, in one transaction; return the lines that are in conflict with what is there."""
         reads = [line.read for line in self._chunk]
         digests = [_digest(read.line) for read in reads]
-        with suppress(keys.KeyTaken), self._state.transaction() as db:  # the common case: no key is looked up
-            tasks.insert(db, *self._rows(db, reads, digests))
-            self._counts["enqueued"] += len(reads)
-            return []
+        if not self._seen:  # where the chunk before had keys that were known, this one most likely has, too
+            with suppress(keys.KeyTaken), self._state.transaction() as db:
+                tasks.insert(db, *self._rows(db, reads, digests))
+                self._counts["enqueued"] += len(reads)
+                return []
         with self._state.transaction() as db:
             return self._one_by_one(db, *self._rows(db, reads, digests))
 
@@ -560,6 +562,7 @@ class _Intake:
     def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask]) -> list[Numbered]:
         """Take a chunk line by line, some keys of which are known: duplicates, conflicts and replacements; return the conflicts."""
         known = tasks.current(db, workload, [row.key for row in rows])
+        self._seen = bool(known)
         fresh: dict[str, tasks.NewTask] = {}
         conflicts = []
         done = dict.fromkeys(("enqueued", "duplicates", "replaced"), 0)

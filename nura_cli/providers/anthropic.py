@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from nura_cli.dialects.anthropic import AnthropicDialect, remote_batch
 from nura_cli.dialects.base import Dialect, Page, RemoteBatch, Upload
-from nura_cli.providers import wire
+from nura_cli.providers import sparse, wire
 from nura_cli.providers.base import Account, Download
 
 _PATH = "/v1/messages/batches"
@@ -28,7 +28,7 @@ class AnthropicProvider:
         self.name, self.own, self._on_close = account.name, account.own, account.on_close
         options = wire.sdk_options(account)
         self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults, options["http_client"])
-        with wire.without_environment("ANTHROPIC_"):
+        with sparse.importing("anthropic"), wire.without_environment("ANTHROPIC_"):
             import anthropic
 
             self._client = anthropic.Anthropic(**options)

@@ -9,7 +9,7 @@ from nura_cli.dialects.base import STATE_KEY, TAG_KEY, Dialect, Page, RemoteBatc
 from nura_cli.dialects.openai import OpenAIDialect, remote_batch
 from nura_cli.dialects.openai_files import file_faults, processed
 from nura_cli.errors import KeyRefused, NotFound, ProviderError, RateLimited, Refused
-from nura_cli.providers import wire
+from nura_cli.providers import sparse, wire
 from nura_cli.providers.base import Account, Download
 
 
@@ -29,7 +29,7 @@ class OpenAIProvider:
         options, config = wire.sdk_options(account), account.config
         self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults, options["http_client"])
         self._processed: set[str] = set()
-        with wire.without_environment("OPENAI_"):
+        with sparse.importing("openai"), wire.without_environment("OPENAI_"):
             import openai
 
             self._client = openai.OpenAI(organization=config.organization, project=config.project, **options)

@@ -20,6 +20,8 @@ _HALF_LIFE = 2000
 """Answers after which an older one weighs half."""
 _SAMPLE = 100
 """Requests of a batch whose text is measured; the others are taken to be like these, by their bytes."""
+_MOST_SIZES = 10_000
+"""So many sizes are remembered with what a request of each comes to."""
 
 
 class History(NamedTuple):
@@ -120,6 +122,7 @@ class Gauge:
         self._measured = 0
         self._bytes = self._input = self._output = 0.0
         self._limited = True
+        self._by_size: dict[int, Weight] = {}
 
     @property
     def basis(self) -> Basis:
@@ -130,8 +133,17 @@ class Gauge:
 
     def weigh(self, body: bytes, size: int) -> Weight:
         """Return what a request of ``size`` bytes in the file may come to."""
-        sampled = self._learned is None and self._measured < _SAMPLE
-        found = self._measure(body) if sampled or self._bounded else None
+        if self._bounded or (self._learned is None and self._measured < _SAMPLE):
+            return self._weighed(self._measure(body), size)
+        weight = self._by_size.get(size)
+        if weight is None:
+            weight = self._weighed(None, size)
+            if len(self._by_size) < _MOST_SIZES:
+                self._by_size[size] = weight
+        return weight
+
+    def _weighed(self, found: Measure | None, size: int) -> Weight:
+        """Return what a request comes to by its measure, which is kept for the others; without one, by its size alone."""
         if found is not None and self._learned is None:
             given, answered = float(estimate_input(found)), float(found.most_output or 0)
             self._measured += 1

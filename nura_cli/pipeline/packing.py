@@ -279,6 +279,7 @@ class Load:
         self.full: Wait | None = None
         self._gauge = gauge
         self._frame = frame
+        self._between = len(frame.separator)
         self._limits = limits._replace(line_bytes=min(limits.line_bytes, most))
         self._bytes_left = most
         self._inputs_left = limits.inputs
@@ -304,6 +305,7 @@ class Load:
         Args:
             make: from a task to its request; an :class:`InputError` of its concerns that task alone.
         """
+        weigh = self._gauge.weigh
         for task_id, line in rows:
             try:
                 request = make(task_id, line)
@@ -312,11 +314,12 @@ class Load:
                 self.failed.append((task_id, error.message))
                 self.last_id = task_id
                 continue
-            weight = self._gauge.weigh(request.body, len(request.data))
-            if (why := self._never(weight)) is not None:
+            weight = weigh(request.body, len(request.data))
+            if self._bounds and (why := self._never(weight)) is not None:
                 self.passed.append((task_id, why))
             elif self._take(request, weight):
-                yield self._counted((self._frame.separator if self.requests > 1 else self._frame.head) + request.data)
+                lead = self._frame.separator if self.requests > 1 else self._frame.head
+                yield self._counted(lead + request.data if lead else request.data)
             else:
                 break
             self.last_id = task_id
@@ -347,18 +350,12 @@ class Load:
 
     def _take(self, request: Request, weight: Weight) -> bool:
         """Use up room for a request; return False where there is not enough left for it."""
-        length = len(request.data) + len(self._frame.separator)
+        length = len(request.data) + self._between
         inputs_left = None if self._inputs_left is None else self._inputs_left - request.inputs
         if self.requests and (length > self._bytes_left or (inputs_left is not None and inputs_left < 0)):
             return False
-        if self.requests >= self._limits.requests:
+        if self.requests >= self._limits.requests or not self._use_up(weight):
             return False
-        for used, bound in zip(self._used, self._bounds, strict=True):
-            most = bound.fair if self.requests else bound.first
-            if most is not None and used + _amount(weight, bound.of) > max(most, 0):
-                self.full = bound.wait
-                return False
-        self._used = [used + _amount(weight, bound.of) for used, bound in zip(self._used, self._bounds, strict=True)]
         self._input += weight.input
         self._output += weight.output
         self._cost = None if self._cost is None or weight.expected is None else self._cost + weight.expected
@@ -366,6 +363,18 @@ class Load:
         self._bytes_left -= length
         self._inputs_left = inputs_left
         self.requests += 1
+        return True
+
+    def _use_up(self, weight: Weight) -> bool:
+        """Use up a request's part of what is bounded; where there is not enough left, return False, and say why in ``full``."""
+        if not self._bounds:
+            return True
+        for used, bound in zip(self._used, self._bounds, strict=True):
+            most = bound.fair if self.requests else bound.first
+            if most is not None and used + _amount(weight, bound.of) > max(most, 0):
+                self.full = bound.wait
+                return False
+        self._used = [used + _amount(weight, bound.of) for used, bound in zip(self._used, self._bounds, strict=True)]
         return True
 
     def _counted(self, piece: bytes) -> bytes:

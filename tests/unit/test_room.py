@@ -1,5 +1,6 @@
 """How much may go, and why not more: the decisions about room, one by one."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from nura_cli.dialects import queues
 from nura_cli.dialects.base import Frame, Limits
 from nura_cli.dialects.measures import Measure
+from nura_cli.dialects.vendors import dialect
 from nura_cli.errors import InputError, Rejection
 from nura_cli.pipeline import budgets, estimate, fairness, packing, quotas
 from nura_cli.pipeline.budgets import Budget, Fund
@@ -491,3 +493,17 @@ def test_a_cap_that_was_guessed_too_low_grows_with_what_ends_well() -> None:
     for _ in range(60):
         known = quotas.after_success(known)
     assert known.cap * known.share > 10_000
+
+
+@pytest.mark.parametrize("known", [None, Learned(0.3, 200.0, 40.5, 0.1, 0.0)], ids=["sampled", "learned"])
+def test_a_size_that_was_seen_before_comes_to_what_it_does_when_it_is_new(known: Learned | None) -> None:
+    measure = partial(dialect("openai").measure, "/v1/chat/completions")
+    rates = Prices("openai").rates("gpt-4.1-mini")
+    form = b'{"max_tokens": 9, "messages": [{"role": "user", "content": "%s"}]}'
+    bodies = [form % (b"w" * (i % 7)) for i in range(150)]
+    one = Gauge(measure, rates, known, bounded=False)
+    for i, body in enumerate(bodies):
+        fresh = Gauge(measure, rates, known, bounded=False)
+        for earlier in bodies[: min(i, 100)]:  # the first hundred are measured
+            fresh.weigh(earlier, len(earlier))
+        assert one.weigh(body, len(body)) == fresh.weigh(body, len(body))

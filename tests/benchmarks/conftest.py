@@ -1,10 +1,11 @@
 """What the benchmarks share: their size, processes measured from outside, and the lines they print at the end.
 
-``NURA_BENCH_SCALE=1 pytest tests/benchmarks -s`` runs them at full size; by default they run at a hundredth of it, so
+``python -m tests.benchmarks`` runs them at full size, and prints the README's table; under pytest they run at a hundredth of it, so
 that they cannot rot. They print ratios against a reference measured in the same run, and assert results, never times; so
 they run one after the other, on the disk.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -30,17 +31,37 @@ def scaled(n: int) -> int:
     return max(1, int(n * SCALE))
 
 
-def tell(name: str, measured: float, reference: float, target: str, more: str = "") -> None:
-    """Note a ratio for the end of the run: seconds against seconds."""
+TABLE = "NURA_BENCH_TABLE"
+"""The environment variable that names a file to which each figure is added, one JSON object a line (:mod:`tests.benchmarks.__main__`)."""
+
+
+def tell(name: str, measured: float, reference: float, target: str, more: str = "", *, does: str = "") -> None:
+    """Note a ratio for the end of the run, and for the table: seconds against seconds.
+
+    Args:
+        target: what is to be reached, in words.
+        more: what else was found.
+        does: what the reference does, in words.
+    """
     ratio = measured / reference if reference else float("inf")
     line = f"{name}: {measured:.3f} s / {reference:.3f} s = {ratio:.2f} ({target}){more and ', ' + more}"
     tallies.ratios[f"benchmark at {SCALE:g} of the size: {line}"] += 1
+    _row(name, f"{ratio:.2f} x{more and '; ' + more}", target, does)
 
 
-def say(name: str, target: str, **figures: float) -> None:
-    """Note figures for the end of the run that are no seconds of this machine."""
+def say(name: str, target: str, *, does: str = "", **figures: float) -> None:
+    """Note figures for the end of the run, and for the table, that are no seconds of this machine. ``does`` as in :func:`tell`."""
     line = ", ".join(f"{what} {figure:.2f}" for what, figure in figures.items())
     tallies.ratios[f"benchmark at {SCALE:g} of the size: {name}: {line} ({target})"] += 1
+    _row(name, line.replace("_", " "), target, does)
+
+
+def _row(figure: str, reached: str, target: str, reference: str) -> None:
+    if (path := os.environ.get(TABLE)) is not None:
+        with Path(path).open("a") as file:
+            file.write(
+                json.dumps({"figure": figure, "reached": reached, "target": target, "reference": reference}) + "\n"
+            )
 
 
 class Ran(NamedTuple):

@@ -6,23 +6,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
-
-import msgspec
-from jinja2 import StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nura_cli import clock
 from nura_cli import config as configuration
-from nura_cli.dialects.base import Spec
-from nura_cli.dialects.vendors import dialect
 from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
-from nura_cli.pipeline.estimate import Gauge
-from nura_cli.pipeline.packing import Load, Room
-from nura_cli.pipeline.render import Rendering, rendering
-from nura_cli.pricing import Prices
 from nura_cli.sandbox import Sandbox
 from nura_cli.state import State, batches, tasks
 from tests.benchmarks.conftest import nura, run, scaled, tell
@@ -89,86 +78,6 @@ def write_ready(path: Path, n: int) -> None:
             body = {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": text}]}
             line = {"custom_id": f"r{i}", "method": "POST", "url": "/v1/chat/completions", "body": body}
             file.write(json.dumps(line) + "\n")
-
-
-def test_dispatch(tmp_path: Path) -> None:
-    n = scaled(200_000)
-    write_config(tmp_path)
-    write_ready(tmp_path / "in.jsonl", n)
-    nura("enqueue", "raw", "in.jsonl", cwd=tmp_path)
-    _writing(tmp_path, n)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "nura_cli.sandbox", "box.db"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        (tmp_path / "key").write_text("k")
-        document = {**CONFIG, "providers": {"box": {"kind": "openai", "api_key_file": "key", "base_url": f"{url}/v1"}}}
-        (tmp_path / "nura.yaml").write_text(json.dumps(document))
-        ours = nura("dispatch", "--json", cwd=tmp_path)
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-        if server.stdout:
-            server.stdout.close()
-    assert json.loads(ours.output)["requests"] == n
-    size = sum(batch["bytes"] for batch in json.loads(ours.output)["batches"])
-    start = time.perf_counter()
-    shutil.copy(tmp_path / "in.jsonl", tmp_path / "copy")
-    copied = time.perf_counter() - start
-    more = f"{size / 1e6:.0f} MB, process peak {ours.peak_mb:.0f} MB (under 150)"
-    tell(
-        f"dispatch {n:,} ready requests, the whole process against cp of its input",
-        ours.seconds,
-        copied,
-        "no target",
-        more,
-    )
-
-
-def _writing(folder: Path, n: int) -> None:
-    """Measure the request file alone: ready lines against cp, rendered ones against Jinja's own time."""
-    openai = dialect("openai")
-    with State(folder / "nura.db") as state:
-        lines = state.db.execute("SELECT task_id, line FROM records ORDER BY task_id").fetchall()
-    limits = openai.limits._replace(bytes=10**12, inputs=None)
-    target = folder / "requests.jsonl"
-    start = time.perf_counter()
-    spec = Spec(dialect="openai", endpoint="/v1/chat/completions")
-
-    def gauge() -> Gauge:
-        """Return what weighs requests as dispatch does before anything is learned."""
-        return Gauge(partial(openai.measure, spec.endpoint), prices.rates("gpt-4.1-mini"), None, bounded=False)
-
-    prices = Prices("openai")
-    load = Load(Room(limits), openai.frame, gauge())
-    sealed = spool.write(target, load.pieces(lines, Rendering(spec, openai, bytes).maker("t" * 20, limits)))
-    ours = time.perf_counter() - start
-    assert load.requests == n
-    start = time.perf_counter()
-    subprocess.run(["cp", str(target), str(folder / "copy")], check=True)
-    copied = time.perf_counter() - start
-    tell(f"request file of {n:,} ready requests, {sealed.bytes / 1e6:.0f} MB, against cp", ours, copied, "at most 8")
-
-    source = "Repeat:\n\n{{ title }}\n\n{{ text }}"
-    template = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(source)
-    records = [(i, b'{"title": "t%d", "text": "%s"}' % (i, b"word " * 180)) for i, _ in lines]
-    parsed = [msgspec.json.decode(line) for _, line in records]
-    start = time.perf_counter()
-    for record in parsed:
-        template.render(record)
-    jinja = time.perf_counter() - start
-    config = configuration.WorkloadConfig.model_validate({"provider": "box", "model": "m", "prompt": source})
-    start = time.perf_counter()
-    make = rendering(config, openai).maker("t" * 20, limits)
-    spool.write(target, Load(Room(limits), openai.frame, gauge()).pieces(records, make))
-    tell(
-        f"request file of {n:,} rendered requests, against Jinja alone",
-        time.perf_counter() - start,
-        jinja,
-        "at most 1.5",
-    )
 
 
 SETTLE = """
@@ -285,27 +194,6 @@ def test_results(tmp_path: Path) -> None:
     tell(
         f"results of {scaled(1_000_000):,} answers, against a bare SELECT that prints", seconds, bare, "no target", more
     )
-
-
-EMPTY = "import typer\napp = typer.Typer()\n@app.command()\ndef main(): pass\napp()\n"
-
-
-def test_status(tmp_path: Path) -> None:
-    n = scaled(1_000_000)
-    write_config(tmp_path)
-    with State(tmp_path / "nura.db") as state:
-        fill_by_sql(state, n)
-        state.db.execute("INSERT INTO records VALUES (1, 1, '1', x'7b7d')")
-    nura("poll", cwd=tmp_path)  # what a stage has loaded need not be loaded again to know that it can be
-    (tmp_path / "empty.py").write_text(EMPTY)
-    times: dict[str, list[float]] = {"empty": [], "json": [], "table": []}
-    for _ in range(7):
-        times["empty"].append(run(sys.executable, "empty.py", cwd=tmp_path).seconds)
-        times["json"].append(nura("status", "--json", cwd=tmp_path).seconds)
-        times["table"].append(nura("status", cwd=tmp_path).seconds)
-    best = {name: min(found) for name, found in times.items()}
-    tell(f"status --json at {n:,} tasks, against an empty Typer program", best["json"], best["empty"], "at most 1.3")
-    tell(f"status (the table) at {n:,} tasks, against the same", best["table"], best["empty"], "at most 1.6")
 
 
 def test_sandbox_takes_a_large_batch_without_keeping_it(tmp_path: Path) -> None:

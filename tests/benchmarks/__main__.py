@@ -27,8 +27,9 @@ def main(arguments: list[str]) -> int:
     """Run the benchmarks, print the table on standard output and all else on standard error, and return pytest's exit code."""
     with tempfile.NamedTemporaryFile("r") as file:
         environment = {"NURA_BENCH_SCALE": "1", **os.environ, TABLE: file.name}
-        command = [sys.executable, "-m", "pytest", "--timeout", "0", str(FOLDER), *arguments]
-        ended = subprocess.run(command, env=environment, stdout=sys.stderr, cwd=FOLDER.parents[1])
+        files = [] if any(Path(argument).exists() for argument in arguments) else [str(FOLDER)]
+        command = [sys.executable, "-m", "pytest", "--timeout", "0", *files, *arguments]
+        ended = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
         print(table(map(json.loads, file)))
     return ended.returncode
 

@@ -372,6 +372,17 @@ class Checked(TypedDict):
     checks: Annotated[list[Check], "in their order"]
 
 
+class BackedUp(TypedDict):
+    """The backup that was made."""
+
+    path: Annotated[str, "its folder"]
+    at: Annotated[Time, "the moment that it shows: what came later may be missing"]
+    bytes: Annotated[int, "of all its files"]
+    results: Annotated[int, "files of results in it, which wait for reconcile"]
+    lacks: Annotated[list[str], "such files that are gone or damaged in the spool, and not in it"]
+    held: Annotated[list[str], "providers that are held in it, since their lists may not show what was sent later"]
+
+
 class Stages(TypedDict):
     """The stages of a run."""
 
@@ -1139,6 +1150,7 @@ DOCUMENTS: Mapping[str, Mapping[str, Any]] = {
     "check": {"": Checked},
     "log": {"": Logged},
     "cost": {"": CostTold},
+    "backup": {"": BackedUp},
     "try": {"": Trials, "with `-n`": PlannedTrials},
     "help": {"": Topics, "of a topic or command": Help},
 }

@@ -18,6 +18,7 @@ from hypothesis import settings
 from nura_cli import config as configuration
 from nura_cli import contract
 from nura_cli.pipeline import (
+    backup,
     cancel,
     dispatch,
     enqueue,
@@ -344,6 +345,21 @@ class Spool:
             return cancel.waiting(state, config, accounts, parts, workloads=names, dry_run=dry_run)
 
         return self._run(work, contract.CancelledTasks, contract.CancelledBatches)
+
+    def backup(self, folder: Path | None = None) -> Report:
+        """Run backup, into a folder of its own where none is given."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            return backup.run(state, folder or self.folder / "kept", config)
+
+        return self._run(work, contract.BackedUp)
+
+    def restore(self, path: str) -> None:
+        """Put a backup in the place of the state file and the spool, as ``nura help restore`` has it."""
+        for old in (self.state_path, *self.folder.glob("nura.db-*")):
+            old.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "nura.db.spool", ignore_errors=True)
+        shutil.copytree(path, self.folder, dirs_exist_ok=True)
 
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""

@@ -116,7 +116,12 @@ def sweep(folder: Path, keep: set[str]) -> int:
 
 def result_file(state: State, batch: Batch, part: str) -> Path:
     """Return where a part of a batch's results lies in the spool."""
-    return state.results / f"{batch.tag}.{part}.jsonl"
+    return state.results / result_name(batch, part)
+
+
+def result_name(batch: Batch, part: str) -> str:
+    """Return how the file of a part of a batch's results is named in the spool."""
+    return f"{batch.tag}.{part}.jsonl"
 
 
 def fetch(state: State, provider: Provider, part_id: str, target: Path) -> File:
@@ -288,7 +293,12 @@ def opened(state: State, path: Path) -> Iterator[BinaryIO]:
 
 def orphan_file(state: State, orphan: Orphan, part: str) -> Path:
     """Return where a part of an orphan's results lies in the spool."""
-    return state.results / f"stray-{hashlib.sha256(orphan.remote_id.encode()).hexdigest()[:20]}.{part}.jsonl"
+    return state.results / orphan_name(orphan, part)
+
+
+def orphan_name(orphan: Orphan, part: str) -> str:
+    """Return how the file of a part of an orphan's results is named in the spool."""
+    return f"stray-{hashlib.sha256(orphan.remote_id.encode()).hexdigest()[:20]}.{part}.jsonl"
 
 
 class Lines(NamedTuple):

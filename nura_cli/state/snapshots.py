@@ -9,12 +9,14 @@ import glob
 import os
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from nura_cli.errors import StateError
 from nura_cli.state import disk
+from nura_cli.state.connection import Connection
 
 KEPT_SECONDS = 14 * 86400
 """How long a snapshot is kept."""
@@ -48,7 +50,7 @@ def take(db: sqlite3.Connection, state: Path, version: int) -> str | None:
             part.unlink(missing_ok=True)  # of one that was killed
             if not _fits(db, state.parent):
                 return f"{target}: there is no room for it"
-            _copy(db, part)
+            copy(db, part)
             disk.publish(part, target)
     except StateError as error:
         return error.message
@@ -64,12 +66,34 @@ def _fits(db: sqlite3.Connection, folder: Path) -> bool:
     return bool(found.f_bavail * found.f_frsize >= 2 * pages * size)
 
 
-def _copy(db: sqlite3.Connection, part: Path) -> None:
+def copy(db: sqlite3.Connection, part: Path, told: Callable[[int], None] = lambda done: None) -> None:
+    """Copy a state file as one moment has it, what is still in its WAL included, into a new file, 0600; it is not synced.
+
+    Nobody else knows the new file: it is locked by nobody, and may lie where no lock holds.
+
+    Args:
+        db: a connection to the state file; inside of a transaction it is copied as that sees it, however others write.
+        told: hears now and then how many pages are done.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or there is no room for the copy.
+    """
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-        copy.execute("PRAGMA journal_mode = off")  # it is whole when it gets its name, and synced then
-        copy.execute("PRAGMA synchronous = off")
-        db.backup(copy)
+    with closing(alone(part)) as target:
+        target.execute("PRAGMA journal_mode = off")  # it is whole when it gets its name, and synced then
+        target.execute("PRAGMA synchronous = off")
+        steps = _STEP_PAGES if db.in_transaction else -1  # outside of one, each commit meanwhile would begin it anew
+        db.backup(target, pages=steps, progress=lambda status, left, total: told(total - left))
+
+
+_STEP_PAGES = 512
+"""Pages that are copied before it is looked whether the process is to stop."""
+
+
+def alone(path: Path) -> Connection:
+    """Open a copy that no other process knows of: without a lock, which a network file system may not have."""
+    uri = f"{path.absolute().as_uri()}?vfs=unix-none"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, factory=Connection)
 
 
 def found(state: Path) -> list[Snapshot]:

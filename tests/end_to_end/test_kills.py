@@ -19,7 +19,11 @@ from typing import Any
 
 import pytest
 
+from nura_cli.pipeline.spool import intact, result_file
 from nura_cli.sandbox import Sandbox
+from nura_cli.state import State
+from nura_cli.state.batches import under_way
+from nura_cli.states import BatchStatus
 from tests import tallies
 from tests.conftest import OPENAI_FIRST, PROTOCOLS, START, Spool, cron_environment, need
 from tests.databases import Database, opened
@@ -29,18 +33,18 @@ from tests.pipeline.forks import Command
 SWEEP = os.environ.get("NURA_KILL_SWEEP")
 WHOLE = SWEEP == "1"
 CALLS = ("pwrite64", "write", "/^rename", "/^unlink", "fsync", "fdatasync", "ftruncate")
-STAGES = ("enqueue", "dispatch", "poll", "reconcile")
+STAGES = ("enqueue", "dispatch", "poll", "reconcile", "backup")
 RECORDS = 5
 MOST = 400
 SAMPLE = (1, 3)
 pytestmark = pytest.mark.timeout(3600 if WHOLE else 300)
-# Enqueue and reconcile talk to no provider: their kills are the same in both protocols, but for what reconcile reads.
+# Enqueue, reconcile and backup talk to no provider: their kills are the same in both protocols, but for what reconcile reads.
 KILLS = [
     (stage, call, protocol, SAMPLE)
     for stage in STAGES
     for call in CALLS
     for protocol in PROTOCOLS
-    if (stage, protocol) != ("enqueue", "anthropic")
+    if (stage, protocol) not in (("enqueue", "anthropic"), ("backup", "anthropic"))
 ]
 # Of each stage every second call; the rest, and the other protocol, where more time is given.
 FEW = [
@@ -64,11 +68,11 @@ def prepared(spool: Spool, stage: str) -> list[str]:
     (spool.folder / "in.jsonl").write_text(lines)
     if stage != "enqueue":
         spool.fill(RECORDS)
-    if stage in ("poll", "reconcile"):
+    if stage in ("poll", "reconcile", "backup"):
         spool.dispatch()
-    if stage == "reconcile":
+    if stage in ("reconcile", "backup"):
         spool.poll()
-    return [str(NURA), stage, *(["echo", "in.jsonl"] if stage == "enqueue" else [])]
+    return [str(NURA), stage, *{"enqueue": ["echo", "in.jsonl"], "backup": ["."]}.get(stage, [])]
 
 
 def environment(spool: Spool) -> dict[str, str]:
@@ -92,7 +96,16 @@ def killed(
 
 
 def recovered(spool: Spool) -> None:
-    """Run the stages again, and assert that nothing was lost, paid for twice, or left lying about."""
+    """Run the stages again, and assert that nothing was lost, paid for twice, or left lying about; and that backups are whole."""
+    backups = sorted(spool.folder.glob("nura.db.*Z*"))
+    if any(path.suffix == ".part" for path in backups):  # of one that was killed: the next one removes it
+        backups = [Path(spool.backup(spool.folder).result["path"])]
+        assert [*spool.folder.glob("*.part")] == []
+    for path in backups:
+        with State(path / "nura.db") as copy:
+            assert copy.db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            (batch,) = under_way(copy.db, BatchStatus.COMPLETED)
+            assert all(intact(result_file(copy, batch, part), file) for part, file in batch.files.items())
     spool.enqueue(*({"id": i, "text": f"record number {i}"} for i in range(RECORDS)))
     spool.settle()
     spool.poll()

@@ -44,7 +44,7 @@ RUNS = [
     (stage, protocol)
     for stage in STAGES
     for protocol in (PROTOCOLS if SWEEP else PROTOCOLS[:1])
-    if (stage, protocol) != ("enqueue", "anthropic")
+    if (stage, protocol) not in (("enqueue", "anthropic"), ("backup", "anthropic"))
 ]
 SAMPLED = 12 if SWEEP else 30
 """Without the whole sweep, each run takes one of so many kinds of points, and the middle one of its kind."""
@@ -119,7 +119,7 @@ def points(stage: str, protocol: str, parent: Path) -> list[Point]:
 def _file_of(line: str, folder: Path) -> str | None:
     """Return the name of the file of ours that a traced call is about, its tag left out."""
     names = re.findall(rf"[<\"]{re.escape(str(folder))}/(nura\.db[^>\"]*)[>\"]", line)
-    return re.sub(r"[0-9a-f]{20}", "TAG", names[-1]) if names else None
+    return re.sub(r"\d{8}T\d{6}Z", "TIME", re.sub(r"[0-9a-f]{20}", "TAG", names[-1])) if names else None
 
 
 def sampled(found: list[Point], turn: int) -> list[Point]:

@@ -23,6 +23,7 @@ import openai  # noqa: F401 - as above
 
 from nura_cli import cli, clock
 from nura_cli.cli import (  # noqa: F401 - loaded once, before the fork
+    backup,
     cancel,
     demo,
     dispatch,

@@ -123,6 +123,7 @@ STAGES = (
     "cost",
     "show",
     "redeliver",
+    "backup",
 )
 
 

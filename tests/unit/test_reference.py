@@ -45,7 +45,7 @@ def test_the_readme_links_each_page() -> None:
 
 
 def test_the_reference_is_in_the_package() -> None:
-    assert {*reference.PAGES, "upgrade", "cron", "schema"} == topics.topics().keys()
+    assert {*reference.PAGES, "upgrade", "restore", "cron", "schema"} == topics.topics().keys()
 
 
 # --- documents

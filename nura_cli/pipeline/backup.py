@@ -113,7 +113,7 @@ def _copy_state(state: State, copy: Path, files: ExitStack) -> Results:
                 continue
             size = backups.size(db)
             aside = sum(path.stat().st_size for path in backups.kept_aside(state.path))
-            backups.check_room(copy.parent, size + sum(one.bytes for one in named.values()) + aside)
+            backups.check_room(copy.parent.parent, size + sum(one.bytes for one in named.values()) + aside)
             with progress.going("copying the state file", size, in_bytes=True) as step:
                 backups.copy(db, state.path, copy, step.to)
             files.push(found.pop_all())

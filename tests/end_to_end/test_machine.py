@@ -235,6 +235,25 @@ def test_on_a_full_disk_every_command_says_so_and_works_once_there_is_room(disk:
     recovered(spool)
 
 
+def test_a_backup_that_has_no_room_leaves_nothing_and_one_of_a_read_only_disk_can_be_made(
+    disk: Disk, tmp_path: Path
+) -> None:
+    spool = disk.spool
+    prepared(spool, "backup")
+    disk.fill(leave=16_500_000)
+    assert "a backup takes 1 MB, and " in clear("backup", run(spool, "backup", "kept"), 75)
+    assert list((spool.folder / "kept").iterdir()) == []
+    disk.free()
+    disk.mount("ro")
+    assert "Read-only" in clear("backup", run(spool, "backup", "kept"), 75)
+    done = run(spool, "backup", str(tmp_path / "kept"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    disk.mount("rw")
+    (path,) = (tmp_path / "kept").iterdir()
+    spool.restore(str(path))
+    recovered(spool)
+
+
 def test_where_nothing_can_be_written_status_and_results_still_tell(disk: Disk) -> None:
     spool = disk.spool
     prepared(spool, "enqueue")

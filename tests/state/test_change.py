@@ -211,7 +211,7 @@ def test_a_copy_that_fails_half_way_leaves_nothing(earlier: Path, monkeypatch: p
         part.write_bytes(b"half of it")
         raise OSError(28, "No space left on device", str(part))
 
-    monkeypatch.setattr(snapshots, "_copy", full)
+    monkeypatch.setattr(snapshots, "copy", full)
     with State(earlier) as state:
         assert "No space left" in str(state.unsaved)
         assert version_of(earlier) == schema.VERSION
@@ -249,7 +249,7 @@ def killed(path: Path, module: Any, name: str, after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("module", "name"), [(snapshots, "_copy"), (disk, "publish"), (schema, "migrate")])
+@pytest.mark.parametrize(("module", "name"), [(snapshots, "copy"), (disk, "publish"), (schema, "migrate")])
 def test_killed_at_any_point_it_is_done_by_the_next(tmp_path: Path, module: Any, name: str, after: bool) -> None:
     path = tmp_path / "n.db"
     load(path, 3)

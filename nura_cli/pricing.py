@@ -209,6 +209,7 @@ class Prices:
         self._share = None if discount is None else 1 - discount
         self._documented = BATCH_SHARE if at_home else Fraction(1)
         self._tiers: dict[str, list[_Tier]] = {}
+        self._billed: dict[tuple[str, str | None], str] = {}
 
     def cost(self, model: str, usage: Usage) -> Cost | None:
         """Return what ``usage`` of a model costs, or None where that is not known (unpriced, never free)."""
@@ -229,9 +230,12 @@ class Prices:
         One with a price that was given goes first: an answer may name a model of the price list where a deployment or an alias
         was asked for.
         """
-        names = [name for name in (answered, asked) if name]
-        found = next((name for name in names if self._given_for(name)), None)
-        return found or next((name for name in names if self.known(name)), asked)
+        both = (asked, answered)
+        if both not in self._billed:
+            names = [name for name in (answered, asked) if name]
+            found = next((name for name in names if self._given_for(name)), None)
+            self._billed[both] = found or next((name for name in names if self.known(name)), asked)
+        return self._billed[both]
 
     def rates(self, model: str, *, listed: bool = False) -> Rates | None:
         """Return what tokens of a model cost in a batch, or else at list price; None where that is not known."""
@@ -360,7 +364,8 @@ def _sound(usage: Usage) -> bool:
     """Whether the figures can be priced: all that is billed is among them, and none is negative, absurd, or more than its whole."""
     return (
         not usage.beyond
-        and all(0 <= n < _MOST_TOKENS for n in usage)
+        and min(usage) >= 0
+        and max(usage) < _MOST_TOKENS
         and usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens
         and usage.cache_write_1h_tokens <= usage.cache_write_tokens
         and usage.input_image_tokens <= usage.input_tokens

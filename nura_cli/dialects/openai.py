@@ -6,7 +6,7 @@ Facts from the OpenAI Batch guide and API reference, and from the public reports
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -128,6 +128,19 @@ class _ResultLine(msgspec.Struct):
     error: Any = None
 
 
+class _PlainResponse(msgspec.Struct):
+    status_code: int
+    body: msgspec.Raw
+
+
+class _PlainLine(msgspec.Struct):
+    """The line of nearly every answer: it tells of no error."""
+
+    custom_id: str
+    response: _PlainResponse
+    error: None = None
+
+
 class _Message(msgspec.Struct):
     content: Any = None
     refusal: str | None = None
@@ -152,10 +165,41 @@ class _Chat(msgspec.Struct):
     service_tier: Any = None
 
 
+_Figure = Annotated[int, msgspec.Meta(ge=0, lt=reading.MOST_TOKENS)]
+
+
+class _Input(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    cached_tokens: _Figure = 0
+    audio_tokens: Literal[0] = 0
+
+
+class _Output(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    reasoning_tokens: _Figure = 0
+    audio_tokens: Literal[0] = 0
+    accepted_prediction_tokens: _Figure = 0
+    rejected_prediction_tokens: _Figure = 0
+
+
+class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
+    """The usage of nearly every chat: no figure that is not known here, and none that is odd."""
+
+    prompt_tokens: _Figure
+    completion_tokens: _Figure
+    total_tokens: _Figure
+    prompt_tokens_details: _Input = _Input()
+    completion_tokens_details: _Output = _Output()
+
+
+class _PlainChat(_Chat, kw_only=True):
+    usage: _PlainUsage
+
+
 _decode_ready = msgspec.json.Decoder(_ReadyLine).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_line = msgspec.json.Decoder(_ResultLine).decode
+_decode_plain_line = msgspec.json.Decoder(_PlainLine).decode
 _decode_chat = msgspec.json.Decoder(_Chat).decode
+_decode_plain_chat = msgspec.json.Decoder(_PlainChat).decode
 _encode = msgspec.json.encode
 
 
@@ -248,6 +292,9 @@ class OpenAIDialect:
 
     def result(self, line: bytes) -> ResultLine:
         """Decode a line of the output or error file, in any of the shapes in which errors come (openai-openapi#302)."""
+        plain = _plain_result(line)
+        if plain is not None:
+            return plain
         found = reading.result_line(_decode_line, line)
         response, error = found.response, _as_object(found.error)
         if response is None:
@@ -304,6 +351,20 @@ class OpenAIDialect:
             yield from schema_parts.findings(place, part, self.title, _SCHEMA_KINDS, _SCHEMA_FORMATS)
             yield from _not_strict(place, part)
         yield from _too_large(every)
+
+
+def _plain_result(line: bytes) -> ResultLine | None:
+    """Return a line that holds an answer, and tells of no error anywhere; None of any other, which is to be read with care."""
+    try:
+        found = _decode_plain_line(line)
+        if not line.isascii():
+            line.decode()
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    status, body = found.response.status_code, bytes(found.response.body)
+    if status not in _ANSWERED or not body.startswith(b"{") or b'"error"' in body:
+        return None
+    return ResultLine(found.custom_id, body, None, status)
 
 
 def _http_status(value: Any) -> int | None:
@@ -536,6 +597,11 @@ def _usage(found: Any, *, tier: Any = None, tools: _Tools = _Tools(), output: bo
         tier: the ``service_tier`` that it names.
         output: whether an answer without a count of its output leaves something untold.
     """
+    if type(found) is _PlainUsage:
+        used = _plain_usage(found)
+        if used is not None:
+            return used._replace(beyond=True) if tier in _DEARER_TIERS or tools.others else used
+        found = msgspec.to_builtins(found)
     told = reading.Figures(found)
     given, said = told.of("prompt_tokens", "input_tokens"), told.of("completion_tokens", "output_tokens")
     if not told.sound or not told.given("prompt_tokens", "input_tokens"):
@@ -574,6 +640,14 @@ def _usage(found: Any, *, tier: Any = None, tools: _Tools = _Tools(), output: bo
     return used if told.sound else used._replace(beyond=True)
 
 
+def _plain_usage(found: _PlainUsage) -> Usage | None:
+    """Return what an answer used by figures that add up; None where they do not."""
+    given, said = found.prompt_tokens, found.completion_tokens
+    if given + said != found.total_tokens or found.completion_tokens_details.reasoning_tokens > said:
+        return None
+    return Usage(given, found.prompt_tokens_details.cached_tokens, 0, said)
+
+
 def _called(found: Mapping[str, Any]) -> _Tools:
     """Return the calls of the vendor's tools among the output items of a response.
 
@@ -602,12 +676,18 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
 
 def _searched(found: _Chat, message: _Message) -> bool:
     """Return whether a chat's answer comes from a search, whose price no figure of it tells; or from other tools (Groq's)."""
-    cited = any(note.get("type") == "url_citation" for note in _objects(message.annotations))
+    cited = bool(message.annotations) and any(
+        note.get("type") == "url_citation" for note in _objects(message.annotations)
+    )
     return cited or "-search-" in (found.model or "") or bool(message.executed_tools)
 
 
 def _chat(body: bytes) -> _Chat:
     """Return a chat completion; member by member, where one of them is of an odd type."""
+    try:
+        return _decode_plain_chat(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        pass
     try:
         return _decode_chat(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
@@ -658,7 +738,7 @@ def _from_chat(found: _Chat) -> Answer:
         refusal=bool(message.refusal) or close.refusal,
         usage=_usage(found.usage, tier=found.service_tier, tools=_Tools(others=_searched(found, message))),
         model=found.model,
-        other=any(reading.objects(one) for one in others if one),
+        other=any(others) and any(reading.objects(one) for one in others if one),
         unfinished=close.unfinished,
         spoken=bool(found.choices),
     )

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -82,9 +83,12 @@ def close(why: str | None) -> Close:
     It may be written in any case, as the name of an enumeration's member ("FinishReason.SAFETY"), or with another's after it
     ("content_filter: RECITATION", Gemini's compatible endpoint).
     """
-    if why is None:
-        return _WHOLE
-    found = _WORD_ALONE.match(why, 0, _LONGEST_WORD)
+    return _WHOLE if why is None else _close(why[:_LONGEST_WORD])
+
+
+@lru_cache(maxsize=64)
+def _close(why: str) -> Close:
+    found = _WORD_ALONE.match(why)
     return _CLOSES.get(_letters(found[1] if found else ""), _WHOLE)
 
 
@@ -208,14 +212,14 @@ def members(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-_MOST_TOKENS = 2**40
+MOST_TOKENS = 2**40
 
 
 def tokens(value: Any) -> int | None:
     """Return a figure of what was used, or None where it is no whole number that could be one; digits as text are one."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST_TOKENS:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST_TOKENS:
         return None
     return int(value) if value == int(value) else None
 
@@ -247,7 +251,7 @@ class Figures:
         value = self._first(names)
         if value is None:
             return 0
-        if type(value) is int and 0 <= value < _MOST_TOKENS:
+        if type(value) is int and 0 <= value < MOST_TOKENS:
             return value
         number = tokens(value)
         if number is None:
@@ -431,6 +435,8 @@ _MARKS = re.compile(rb"\A(?:\xef\xbb\xbf|\s)+")
 
 def utf8(document: bytes) -> bytes:
     """Return a document in valid UTF-8, as it is where it is that; answers are read leniently, and told on as JSON."""
+    if document.isascii():
+        return document
     try:
         document.decode()
     except UnicodeDecodeError:
@@ -622,6 +628,8 @@ def words(value: Any) -> str | None:
         value: text; the parts of a message, of which those that are texts count; or a number or a document, which a service
             read where the model wrote JSON.
     """
+    if type(value) is str:
+        return value
     found = said(value)
     hollow = value is None or (isinstance(value, list) and any(one in (None, {}, []) for one in value))
     if found is not None or hollow or any(map(_known_part, value if isinstance(value, list) else [value])):

@@ -59,15 +59,14 @@ class Classifier:
     def _unfit(self, answer: Answer) -> Failure | None:
         """Return why what a model said is not the answer that was asked for; None where it is."""
         wrong = self._check(document_in(answer)) if self._check else None
-        code = _code(answer)
         if wrong is None:
             fits = self._check is not None or (self._cut_will_do and bool(answer.text))  # half a tool call is of no use
             if fits or not answer.truncated:
                 return None
-            return Failure(ErrorKind.TRUNCATED, "the answer ran into its token limit, and was cut there", code)
+            return Failure(ErrorKind.TRUNCATED, "the answer ran into its token limit, and was cut there", _code(answer))
         if answer.truncated:
             why = f"the answer ran into its token limit before it was whole ({wrong})"
-            return Failure(ErrorKind.TRUNCATED, shorten(why), code)
+            return Failure(ErrorKind.TRUNCATED, shorten(why), _code(answer))
         return Failure(ErrorKind.INVALID_OUTPUT, shorten(wrong))
 
     def _wasted(self, body: bytes | None) -> Charge:
@@ -109,14 +108,14 @@ def _no_answer(answer: Answer) -> Failure | None:
 
     What is final would be paid for again, and come out the same.
     """
-    code = _code(answer)
     if answer.refusal:
-        return Failure(ErrorKind.REFUSAL, shorten(answer.text or "the model declined to answer"), code)
+        return Failure(ErrorKind.REFUSAL, shorten(answer.text or "the model declined to answer"), _code(answer))
     if answer.unfinished is not None:
         why = shorten(f"the response ended unfinished: {answer.finish_reason}")
-        return Failure(answer.unfinished, why, code, final=answer.unfinished is ErrorKind.INVALID_OUTPUT)
+        return Failure(answer.unfinished, why, _code(answer), final=answer.unfinished is ErrorKind.INVALID_OUTPUT)
     if answer.other or answer.value is not None or answer.text or (answer.text == "" and not answer.truncated):
         return None
+    code = _code(answer)
     if answer.truncated:
         did = "only thought" if answer.thought else "said nothing"
         return Failure(ErrorKind.TRUNCATED, f"the model {did} before it ran into its token limit", code)

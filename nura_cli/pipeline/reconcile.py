@@ -532,6 +532,11 @@ class Settling:
     def _settled(self, task_id: int, task: Open, verdict: Verdict, now: int, wish: str | None) -> Settled:
         """Return what becomes of a task; ``wish`` says who wished its batch cancelled, and why, where somebody did."""
         failure, others = verdict.failure, self._others or _NONE
+        if failure is None:
+            n, again = task.attempts + 1, task.retry_of
+            return Settled(
+                task_id, task.superseded, TaskStatus.COMPLETED, n, 0, None, verdict.body, verdict.charge, again
+            )
         excused = canary.excuse(failure, blame.excuse(failure, others.alike, witnessed=others.answered), self._canary)
         attempts = task.attempts if excused else task.attempts + 1
         if wish is not None and failure is not None and failure.kind is ErrorKind.CANCELLED:
@@ -631,18 +636,21 @@ def _tally(job: Reconcile, batch: Batch, settled: list[Settled]) -> None:
     """Count what became of a batch's tasks, for the report."""
     expired = []
     for one in settled:
+        if one.failure is None:
+            continue
         if one.excused and one.to is TaskStatus.PENDING:
             expired += [one.task_id] if one.excused is Excuse.EXPIRED else []
             job.unshown[batch.workload] += one.excused is Excuse.CANARY
             if one.excused not in (Excuse.EXPIRED, Excuse.CANARY):
                 job.put_back.setdefault(batch.workload, Counter())[settle.words(one.failure)] += 1
-        job.tasks[_TALLIED[one.to]] += 1
         if one.to is TaskStatus.CANCELLED and batch.cancel_at is not None:
             continue  # as was wished
-        if one.failure and one.falls_back:
+        if one.falls_back:
             job.in_vain.setdefault(batch.workload, Counter())[one.failure.kind] += 1
-        elif one.failure and one.told and one.to is TaskStatus.FAILED:
+        elif one.told and one.to is TaskStatus.FAILED:
             job.failures.setdefault(batch.workload, Counter())[one.failure.kind] += 1
+    for to, n in Counter([one.to for one in settled]).items():
+        job.tasks[_TALLIED[to]] += n
     if expired:
         before, times = job.expired.get(batch.workload, Expired())
         often = outcomes.most_excused(job.state.db, expired, Excuse.EXPIRED)

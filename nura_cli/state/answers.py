@@ -131,16 +131,13 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     The tasks were seen by :func:`open_tasks` in this very transaction, so each update hits its row. A re-run that completes
     takes the place of what it ran again; one that does not leaves it there.
     """
-    _mark_overtaken(db, queue, [s.task_id for s in settled if s.retry_of is not None and s.superseded])
-    for to in {s.to for s in settled}:
-        move = tasks.moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "attempts = ?", "not_before = ?")
-        rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
-        db.executemany(f"{move} AND id = ? AND batch_id = ?", rows)
-    _enter(db, [(batch_id, s) for s in settled])
-    db.executemany(_ANSWER, [_answer(batch_id, db.now, s) for s in settled if s.to is not TaskStatus.PENDING])
-    moved = Counter((s.to, s.superseded) for s in settled)
+    again = [s for s in settled if s.retry_of is not None]
+    _mark_overtaken(db, queue, [s.task_id for s in again if s.superseded])
+    _settle_answered(db, batch_id, sorted([s for s in settled if s.failure is None]))
+    _settle_failed(db, batch_id, [s for s in settled if s.failure is not None])
+    moved = Counter([(s.to, s.superseded) for s in settled])
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
-    cancelled = sum(s.told for s in settled if s.to is TaskStatus.CANCELLED)
+    cancelled = sum([s.told for s in settled if s.to is TaskStatus.CANCELLED])
     db.execute(  # what an operator of nura's wished cancelled needs nobody
         "UPDATE batches SET answered = answered + ?, cancelled = cancelled + CASE WHEN cancel_at IS NULL THEN ? ELSE 0 END"
         " WHERE id = ?",
@@ -152,8 +149,39 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     add_totals(db, queue, [s.charge for s in settled])
     suspects.clear(db, [s.task_id for s in settled])
     for to in (TaskStatus.FAILED, TaskStatus.CANCELLED):
-        fall_back(db, queue, to, [s.task_id for s in settled if s.falls_back and s.to is to])
-    _take_places(db, [(s.retry_of, s.task_id) for s in settled if s.retry_of is not None and s.told])
+        fall_back(db, queue, to, [s.task_id for s in again if s.falls_back and s.to is to])
+    _take_places(db, [(s.retry_of, s.task_id) for s in again if s.retry_of is not None and s.told])
+
+
+def _settle_answered(db: Connection, batch_id: int, settled: Sequence[Settled]) -> None:
+    """Move tasks that were answered, with their attempts and answers: nearly all that are ever settled, so all of them at once."""
+    if not settled:
+        return
+    at = db.now
+    move = tasks.moving(
+        TaskStatus.SUBMITTED, TaskStatus.COMPLETED, "batch_id = NULL", "attempts = attempts + 1", "not_before = 0"
+    )
+    ids = json.dumps([s.task_id for s in settled])
+    db.execute(f"{move} AND +batch_id = ? AND id IN (SELECT value FROM json_each(?))", (batch_id, ids))
+    db.executemany(
+        f"INSERT INTO attempts (task_id, batch_id, at, outcome, {CHARGED}) VALUES (?, ?, ?, 'answered', ?, ?, ?, ?, ?, ?)",
+        [(s.task_id, batch_id, at, *s.charge) for s in settled],
+    )
+    db.executemany(
+        "INSERT OR REPLACE INTO answers (task_id, batch_id, status, finished_at, attempts, body)"
+        " VALUES (?, ?, 'completed', ?, ?, ?)",
+        [(s.task_id, batch_id, at, s.attempts, s.body) for s in settled],
+    )
+
+
+def _settle_failed(db: Connection, batch_id: int, settled: Sequence[Settled]) -> None:
+    """Move tasks that have no answer, with their attempts, and what became of those that are final."""
+    for to in {s.to for s in settled}:
+        move = tasks.moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "attempts = ?", "not_before = ?")
+        rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
+        db.executemany(f"{move} AND id = ? AND batch_id = ?", rows)
+    _enter(db, [(batch_id, s) for s in settled])
+    db.executemany(_ANSWER, [_answer(batch_id, db.now, s) for s in settled if s.to is not TaskStatus.PENDING])
 
 
 def _enter(db: Connection, ended: Iterable[tuple[int | None, Settled]]) -> None:
@@ -396,14 +424,9 @@ def add_totals(db: Connection, queue: int, charge: Sequence[Charge]) -> None:
 
     Added up here: SQLite would make a sum past 64 bits a fraction, which its column refuses. There the total stays.
     """
-    added = Totals(
-        sum(s.input_tokens for s in charge),
-        sum(s.cached_input_tokens for s in charge),
-        sum(s.output_tokens for s in charge),
-        sum(s.cost or 0 for s in charge),
-        sum(s.list_cost or 0 for s in charge),
-        sum(s.cost is None for s in charge),
-    )
+    given, cached, said, cost, list_cost, _ = zip(*charge, strict=True) if charge else ((),) * len(Charge._fields)
+    paid, listed = sum(filter(None, cost)), sum(filter(None, list_cost))
+    added = Totals(sum(given), sum(cached), sum(said), paid, listed, cost.count(None))
     before = db.execute(f"SELECT {_TOTALS} FROM totals WHERE lane_id = ?", (queue,)).fetchone() or [0] * len(added)
     now = [min(old + new, _LARGEST) for old, new in zip(before, added, strict=True)]
     changes = ", ".join(f"{column} = excluded.{column}" for column in Totals._fields)

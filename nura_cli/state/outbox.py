@@ -117,6 +117,8 @@ def add_for_tasks(
         plan: what today's configuration says; what was planned when the batch was claimed is due as well.
     """
     due = kept_plan(db, batch_id).joined(plan)
+    if not due.rows and not due.events:
+        return
     with_row = []
     without = []
     for task_id, status in tasks:

@@ -77,10 +77,8 @@ class _Tariff(NamedTuple):
 
     def cost(self, usage: Usage) -> int | None:
         total = self.text(*usage[: len(_TEXT)])
-        if any(usage[len(_TEXT) :]):
-            more = self._more(usage)
-            return None if more is None else round(total + more)
-        return round(total)
+        more = self._more(usage)
+        return None if more is None else round(total + more)
 
     def text(self, given: float, cached: float, written: float, output: float) -> float | Fraction:
         """Return what so many tokens of text cost, exactly where they are whole: those given with what was cached and written."""
@@ -216,7 +214,12 @@ class Prices:
         tiers = self._tiers_of(model)
         if not tiers or not _sound(usage):
             return None
-        tier = next(tier for tier in tiers if usage.input_tokens > tier.above)
+        tier = tiers[0]
+        if usage.input_tokens <= tier.above:
+            tier = next(tier for tier in tiers if usage.input_tokens > tier.above)
+        if not any(usage[len(_TEXT) :]):
+            text = usage[: len(_TEXT)]
+            return Cost(round(tier.batch.text(*text)), round(tier.listed.text(*text)))
         paid, listed = tier.batch.cost(usage), tier.listed.cost(usage)
         return None if paid is None or listed is None else Cost(paid, listed)
 
@@ -231,11 +234,13 @@ class Prices:
         was asked for.
         """
         both = (asked, answered)
-        if both not in self._billed:
+        billed = self._billed.get(both)
+        if billed is None:
             names = [name for name in (answered, asked) if name]
             found = next((name for name in names if self._given_for(name)), None)
-            self._billed[both] = found or next((name for name in names if self.known(name)), asked)
-        return self._billed[both]
+            billed = found or next((name for name in names if self.known(name)), asked)
+            self._billed[both] = billed
+        return billed
 
     def rates(self, model: str, *, listed: bool = False) -> Rates | None:
         """Return what tokens of a model cost in a batch, or else at list price; None where that is not known."""

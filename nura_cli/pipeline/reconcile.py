@@ -13,6 +13,7 @@ reconcile lock and never talks to a provider; it reads the providers' keys only 
 """
 
 import contextlib
+import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ from nura_cli.states import BatchStatus, Blame, ErrorKind, EventType, Excuse, Ta
 CHUNK_LINES = 2000
 CHUNK_BYTES = 8 * 1024 * 1024
 _DEFAULT_ATTEMPTS = 3
+_COLLECTED_AFTER = 100_000
+"""Objects: more than a chunk's lines have at once."""
 
 
 class Expired(NamedTuple):
@@ -124,7 +127,7 @@ def run(state: State, config: Config) -> Report:
     snapshots.sweep(state.path, state.clock())
     job = Reconcile(state=state, config=config)
     waiting = batches.under_way(state.db, BatchStatus.COMPLETED)
-    with progress.going("settling answers", sum(batch.requests for batch in waiting)) as step:
+    with _few_collections(), progress.going("settling answers", sum(batch.requests for batch in waiting)) as step:
         for batch in waiting:
             with job.apart(f"batch {batch.id}", **about(batch)):
                 _reconcile(job, batch, step)
@@ -135,6 +138,17 @@ def run(state: State, config: Config) -> Report:
             if orphan.spooled is not None:
                 _count_orphan(job, orphan)
     return _report(job, deliver.run(state, config))
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Look for cycles once in many chunks: a line makes some tuples and none of them, and its chunk lets them all go."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECTED_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:

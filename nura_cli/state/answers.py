@@ -133,7 +133,7 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     """
     again = [s for s in settled if s.retry_of is not None]
     _mark_overtaken(db, queue, [s.task_id for s in again if s.superseded])
-    _settle_answered(db, batch_id, sorted([s for s in settled if s.failure is None]))
+    _settle_answered(db, batch_id, [s for s in settled if s.failure is None])
     _settle_failed(db, batch_id, [s for s in settled if s.failure is not None])
     moved = Counter([(s.to, s.superseded) for s in settled])
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)

@@ -216,6 +216,8 @@ U+202A to U+202E, U+2066 to U+2069), and the two line ends that only some reader
 
 def harmless(line: bytes) -> bytes:
     """Return the same JSON document with each character escaped that a terminal, or a reader of lines, would act upon."""
+    if line.isascii() and b"\x7f" not in line:
+        return line
     return _HARMFUL.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line)
 
 

@@ -185,7 +185,7 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
 
     prompt_tokens: _Figure
     completion_tokens: _Figure
-    total_tokens: _Figure
+    total_tokens: _Figure = 0
     prompt_tokens_details: _Input = _Input()
     completion_tokens_details: _Output = _Output()
 
@@ -641,9 +641,9 @@ def _usage(found: Any, *, tier: Any = None, tools: _Tools = _Tools(), output: bo
 
 
 def _plain_usage(found: _PlainUsage) -> Usage | None:
-    """Return what an answer used by figures that add up; None where they do not."""
+    """Return what an answer used by figures that add up; None where the whole is more than its parts."""
     given, said = found.prompt_tokens, found.completion_tokens
-    if given + said != found.total_tokens or found.completion_tokens_details.reasoning_tokens > said:
+    if found.total_tokens > given + said or found.completion_tokens_details.reasoning_tokens > said:
         return None
     return Usage(given, found.prompt_tokens_details.cached_tokens, 0, said)
 

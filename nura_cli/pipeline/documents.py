@@ -1,6 +1,5 @@
 """The document of an answer: what a line of nura results is made of, and what events carry."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.answers import Row, Spending
 from nura_cli.state.outbox import Unwritten
 
-_LINE_ENDS = re.compile(rb"[\r\n]")
 _NOTHING = Answer()
 
 
@@ -118,7 +116,8 @@ def one_line(document: bytes) -> msgspec.Raw:
             return msgspec.Raw(msgspec.json.encode(readable(document)))
         except (ValueError, RecursionError):
             return msgspec.Raw(msgspec.json.encode(document.decode("utf-8", "replace")))
-    return msgspec.Raw(msgspec.json.format(document, indent=-1) if _LINE_ENDS.search(document) else document)
+    indented = b"\n" in document or b"\r" in document
+    return msgspec.Raw(msgspec.json.format(document, indent=-1) if indented else document)
 
 
 def _usage(charge: Spending | None) -> contract.Tokens:

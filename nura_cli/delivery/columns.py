@@ -370,10 +370,13 @@ def _postgresql_text(value: Exact) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
+_PLAIN = (str, int, float)
+
+
 def _driver_value(value: Exact, dialect: str) -> Value:
     """Return the value for the drivers of SQLite and MySQL: times as SQL writes them, and as CURRENT_TIMESTAMP does."""
-    if isinstance(value, str | int | float):
-        return int(value) if isinstance(value, bool) else value
+    if isinstance(value, _PLAIN):
+        return int(value) if value is True or value is False else value
     if isinstance(value, datetime):
         return value.isoformat(" ")
     if isinstance(value, date | time):

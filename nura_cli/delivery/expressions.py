@@ -41,11 +41,14 @@ def plain_document(document: Document) -> dict[str, object]:
         ValueError: the JSON is nested too deeply, or has a number of more digits than anything holds.
     """
     try:
-        return {name: _decoded(value) for name, value in document.items()}
+        return {name: _decoded(one) if isinstance(one, _AS_IT_CAME) else one for name, one in document.items()}
     except RecursionError:
         raise ValueError("the answer is nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise ValueError(f"the answer cannot be read: {error}") from None
+
+
+_AS_IT_CAME = (msgspec.Raw, dict)
 
 
 def _decoded(value: object) -> object:
@@ -98,9 +101,11 @@ def compiled(expression: str, known: Collection[str] = FIELDS) -> Pick:
 def _path(names: list[str]) -> Pick:
     """Return what JMESPath does for ``a.b.c``, several times as fast: nearly every expression is one of these."""
 
+    first, *others = names
+
     def pick(document: Document) -> object:
-        found: object = document
-        for name in names:
+        found = document.get(first)
+        for name in others:
             if not isinstance(found, dict):
                 return None
             found = found.get(name)

@@ -1,0 +1,95 @@
+"""Answers as nearly all are take a short way through the reading. It says the same as the long one, which a member beside forces."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nura_cli.dialects.base import ResultLine
+from nura_cli.dialects.vendors import dialect
+from nura_cli.states import ErrorKind
+
+OPENAI = dialect("openai")
+CHAT = "/v1/chat/completions"
+FIGURES: st.SearchStrategy[Any] = st.one_of(
+    st.integers(-2, 40), st.sampled_from([None, True, 1.0, 1.5, "7", "x", 2**40 - 1, 2**40, 2**70, [], {}])
+)
+INPUT = st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens", "image_tokens"]), FIGURES)
+OUTPUT = st.dictionaries(
+    st.sampled_from(["reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "others"]), FIGURES
+)
+USAGE = st.fixed_dictionaries(
+    {"prompt_tokens": FIGURES, "completion_tokens": FIGURES},
+    optional={
+        "total_tokens": FIGURES,
+        "prompt_tokens_details": INPUT | FIGURES,
+        "completion_tokens_details": OUTPUT | FIGURES,
+        "num_search_queries": FIGURES,
+    },
+)
+
+
+def body(usage: Any, **more: Any) -> bytes:
+    """Return a chat completion."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}
+    return json.dumps({"id": "c", "model": "gpt-4.1-mini", "choices": [choice], "usage": usage, **more}).encode()
+
+
+@given(usage=USAGE, tier=st.sampled_from([None, "default", "priority", ["odd"]]))
+def test_usage_is_read_the_same_with_a_figure_beside_it_that_says_nothing(usage: dict[str, Any], tier: Any) -> None:
+    plain = OPENAI.answer(CHAT, body(usage, service_tier=tier))
+    assert plain == OPENAI.answer(CHAT, body({**usage, "note": None}, service_tier=tier))
+    assert plain.text == "Yes."
+
+
+def line(response: Any, error: str, start: bytes = b"") -> bytes:
+    """Return a line of results; ``error`` is JSON."""
+    return start + b'{"custom_id": "t-1", "response": %b, "error": %b}' % (
+        json.dumps(response).encode(),
+        error.encode(),
+    )
+
+
+def read(document: bytes) -> ResultLine:
+    """Return what a line says; of one that cannot be read without the line itself, which is kept as it came."""
+    found = OPENAI.result(document)
+    return found._replace(body=None) if found.error is ErrorKind.INVALID_OUTPUT else found
+
+
+RESPONSES: list[Any] = [
+    {"status_code": 200, "body": {"choices": []}},
+    {"status_code": 200, "body": {"choices": [], "text": "é"}},
+    {"status_code": 201, "body": {"error": None}},
+    {"status_code": 200, "body": {"error": {"message": "no", "code": "bad"}}},
+    {"status_code": 200, "body": {"error": {"code": 0, "message": "success"}, "output": ["x"]}},
+    {"status_code": 400, "body": {"message": "no"}},
+    {"status_code": 0, "body": {"choices": []}},
+    {"status_code": "200", "body": {"choices": []}},
+    {"status_code": True, "body": {"choices": []}},
+    {"status_code": 200.0, "body": {"choices": []}},
+    {"status_code": 200, "body": [{"choices": []}]},
+    {"status_code": 200, "body": '{"choices": []}'},
+    {"status_code": 200, "body": None},
+    {"status_code": 200, "body": ""},
+    {"status_code": 200},
+    {"body": {"choices": []}},
+    {},
+    None,
+]
+
+
+@pytest.mark.parametrize("response", RESPONSES, ids=json.dumps)
+def test_a_line_is_read_the_same_with_an_error_that_says_nothing(response: Any) -> None:
+    plain = read(line(response, "null"))
+    assert plain == read(line(response, "[]")) == read(line(response, "{}"))
+    assert plain == read(line(response, "null", b"\xef\xbb\xbf "))
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"\xed\xa0\xbd\xed\xb8\x80", b"\\ud83d", b"\x01", b"\xc3"])
+def test_a_text_that_is_no_unicode_is_mended_as_in_any_line(text: bytes) -> None:
+    made = b'{"custom_id": "t-1", "response": {"status_code": 200, "body": {"text": "%b"}}, "error": %b}'
+    plain = read(made % (text, b"null"))
+    assert plain == read(made % (text, b"{}"))
+    assert plain.body is None or plain.body.decode()

@@ -29,19 +29,18 @@ class Topic(StrEnum):
     OUTAGE = "outage"  # the vendor's own failure
 
 
+# Patterns are compiled when they are first asked for: most runs meet no error, and that takes longer than all else here.
 # Codes, in lower case and without anything but letters and digits. The first that fits counts.
-_CODES: tuple[tuple[Topic, re.Pattern[str]], ...] = (
-    (Topic.QUEUE, re.compile(r"enqueued|^tokenlimitexceeded|queue(?:is)?(?:full|limit)|toomanybatch")),
+_CODES: tuple[tuple[Topic, str], ...] = (
+    (Topic.QUEUE, (r"enqueued|^tokenlimitexceeded|queue(?:is)?(?:full|limit)|toomanybatch")),
     # Cerebras' token_quota_exceeded and DashScope's Throttling.AllocationQuota are about a minute, and not about money.
     (
         Topic.PACE,
-        re.compile(
-            r"ratelimit|throttl|ratequota|(?:token|request)s?quota|perminute|toomany(?:requests|tokens)|concurren"
-        ),
+        (r"ratelimit|throttl|ratequota|(?:token|request)s?quota|perminute|toomany(?:requests|tokens)|concurren"),
     ),
     (
         Topic.ACCOUNT,
-        re.compile(
+        (
             r"^(?!.*(?:detect|guardrail|redact|sensitive|moderat|(?<!a)pii)).*(?:quota|billing|credit(?!cards?(?!required|declined)|score)"
             r"|(?<!token)(?<!thinking)budget(?!token)|(?<!load)balance|payment(?!information(?:block|found|leak))|(?<!su)spend|usagelimit"
             r"|arrear|overdue|unpaid|prepaid|recharge|apikey)"
@@ -52,7 +51,7 @@ _CODES: tuple[tuple[Topic, re.Pattern[str]], ...] = (
     ),
     (
         Topic.ACCESS,
-        re.compile(
+        (
             r"(?:model|deployment|engine)\w*?(?:not(?:found|exist|support|allow|avail|access|deploy|enabled)|unavailable|unsupported"
             r"|deprecated|decommissioned|retired|denied|notin)|(?:nosuch|unsupported|unknown|invalid|deprecated)(?:model|deployment|engine)$"
             r"|permission|forbidden|accessdenied|country|region|territory|operationnotsupported|mustbeverified"
@@ -60,19 +59,19 @@ _CODES: tuple[tuple[Topic, re.Pattern[str]], ...] = (
     ),
     (
         Topic.SIZE,
-        re.compile(
+        (
             r"^(?:request|file|batch|body|payload)(?:body|file|entity|size)?(?:is)?too(?:large|big)|toomany(?:tasks|lines|rows|inputs)"
             r"|^(?:file|batch|body|payload)size|requestentitytoolarge|max(?:imum)?filesize"
         ),
     ),
     (
         Topic.OUTAGE,
-        re.compile(
+        (
             r"servererror|internal(?!.*invalid)|unavailable|overload|apierror|apiconnection|timeout|timedout|badgateway|serverbusy"
         ),
     ),
 )
-_ABOUT_A_REQUEST = re.compile(
+_ABOUT_A_REQUEST = (
     r"invalid(?!request|argument)|missing|param|value|string|integer|decimal|array|json|content|polic|context|length|prompt"
     r"|image|schema|duplicate|mismatch|unsupported|unrecogni"
 )
@@ -82,8 +81,8 @@ _TELLING = frozenset({None, 200, 400, 402, 403, 429})
 """Statuses with which a message about money or the key may come; 401 and 402 need none."""
 
 
-def _starting(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+def _starting(*patterns: str) -> str:
+    return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
 _LEAD = (
@@ -141,7 +140,7 @@ _MONEY = _starting(
     r"the free tier of (?:the|this) model has been exhausted",
     r"[\u4e00-\u9fff]{0,12}?(?:余额不足|欠费|额度不足|额度已用[尽完]|配额不足)",  # One API, Z.AI: no balance left, in arrears, no quota left
 )
-_OF_A_MINUTE = re.compile(r"\b(?:per[ -](?:minute|second)|rate limits?|(?:tokens|requests) per|tpm|rpm)\b")
+_OF_A_MINUTE = r"\b(?:per[ -](?:minute|second)|rate limits?|(?:tokens|requests) per|tpm|rpm)\b"
 """Words about a pace, and not about money, however they begin."""
 _MODEL = (
     r"(?:does|do|did) not exist|doesn't exist|(?:was |is |could |can)?not (?:be )?found|is not available|is not accessible"
@@ -181,16 +180,12 @@ _OUTAGE = _starting(
     r"an error occurred while processing|something went wrong|we (?:are|'re) (?:currently )?experiencing|temporar(?:y|ily)|(?:please )?(?:try|retry)(?: again)? later",
 )
 _WORDS = ((Topic.QUEUE, _QUEUE), (Topic.SIZE, _SIZE), (Topic.ACCESS, _ACCESS), (Topic.OUTAGE, _OUTAGE))
-_LATER = re.compile(r"(?:try|retry)(?: your request)?(?: again)? (?:later|in (?:a|an|some|a few) \w+)[.!]?$")
-_NO_BATCH = re.compile(
-    r"\b(?:tokens?|context|prompt|messages?|image|characters|rate|quota|timeout|deadline|seconds?|minutes?)\b"
-)
-_OVERSIZED = re.compile(r"request too large for \S|.{0,200}?\blimit:? (\d[\d,]*),? requested:? (\d[\d,]*)")
-_WRAPPING = re.compile(
-    r"(?:[^:{\n]{1,80}: ){0,3}http \d{3}: |error code: \d{3} - |(?:permission|resource)-(?:denied|exhausted): |[\w.]{0,60}(?:error|exception) ?[:-] ?|\d{3}:? (?=\S)|[-:] "
-)
-_SAID_CODE = re.compile(r"[a-z]+(?:_[a-z]+)+(?=[:.,;]|$| -)")
-_WITHIN = re.compile(r"\{\s*['\"](?:type|error|message|code|detail)['\"].{0,200}?['\"]message['\"]\s*:\s*['\"]")
+_LATER = r"(?:try|retry)(?: your request)?(?: again)? (?:later|in (?:a|an|some|a few) \w+)[.!]?$"
+_NO_BATCH = r"\b(?:tokens?|context|prompt|messages?|image|characters|rate|quota|timeout|deadline|seconds?|minutes?)\b"
+_OVERSIZED = r"request too large for \S|.{0,200}?\blimit:? (\d[\d,]*),? requested:? (\d[\d,]*)"
+_WRAPPING = r"(?:[^:{\n]{1,80}: ){0,3}http \d{3}: |error code: \d{3} - |(?:permission|resource)-(?:denied|exhausted): |[\w.]{0,60}(?:error|exception) ?[:-] ?|\d{3}:? (?=\S)|[-:] "
+_SAID_CODE = r"[a-z]+(?:_[a-z]+)+(?=[:.,;]|$| -)"
+_WITHIN = r"\{\s*['\"](?:type|error|message|code|detail)['\"].{0,200}?['\"]message['\"]\s*:\s*['\"]"
 _MOST_WORDS = 600
 
 
@@ -198,7 +193,7 @@ def _words(message: str | None) -> str:
     """Return how a message begins, in lower case: without what nura, or a gateway that passes it on, put before it."""
     words = " ".join((message or "")[:_MOST_WORDS].casefold().replace("\u2019", "'").split())
     for _ in range(8):
-        if (found := _WRAPPING.match(words) or _WITHIN.match(words)) is None:
+        if (found := re.match(_WRAPPING, words) or re.match(_WITHIN, words)) is None:
             break
         words = words[found.end() :]
     return words
@@ -215,12 +210,12 @@ def topic(codes: Sequence[str], message: str | None, status: int | None = None) 
     if oversized(message):
         return Topic.REQUEST
     vague = _is_vague(codes)
-    if vague and status in _TELLING and _MONEY.match(words) and not _OF_A_MINUTE.search(words):
+    if vague and status in _TELLING and re.match(_MONEY, words) and not re.search(_OF_A_MINUTE, words):
         return Topic.ACCOUNT
     if (status == 404 or any("notfound" in name for name in names)) and words.startswith("model: "):  # Anthropic
         return Topic.ACCESS
     said = (
-        _SAID_CODE.match(words) if status in (402, 403, 429) else None
+        re.match(_SAID_CODE, words) if status in (402, 403, 429) else None
     )  # Anthropic: "enforced_spend_limit_reached: this …"
     by_code = [found for name in (*names, *([_name(said[0])] if said else [])) if (found := _by_code(name))]
     if by_code:
@@ -230,7 +225,7 @@ def topic(codes: Sequence[str], message: str | None, status: int | None = None) 
             return _STATUSES.get(number, Topic.OUTAGE)
     if not vague:
         return None
-    return next((found for found, pattern in _WORDS if pattern.match(words) and _fits(found, words)), None)
+    return next((found for found, pattern in _WORDS if re.match(pattern, words) and _fits(found, words)), None)
 
 
 def _name(code: str) -> str:
@@ -239,21 +234,21 @@ def _name(code: str) -> str:
 
 def _is_vague(codes: Sequence[str]) -> bool:
     """Return whether no code names what is wrong with a request: then the words count."""
-    return not any(_ABOUT_A_REQUEST.search(_name(code)) for code in codes)
+    return not any(re.search(_ABOUT_A_REQUEST, _name(code)) for code in codes)
 
 
 def _by_code(name: str) -> Topic | None:
-    return next((found for found, pattern in _CODES if pattern.search(name)), None)
+    return next((found for found, pattern in _CODES if re.search(pattern, name)), None)
 
 
 def _fits(found: Topic, words: str) -> bool:
     """Return whether words about a size are about a batch's: those about tokens are about one request, or about a pace."""
-    return found is not Topic.SIZE or not _NO_BATCH.search(words)
+    return found is not Topic.SIZE or not re.search(_NO_BATCH, words)
 
 
 def oversized(message: str | None) -> bool:
     """Return whether a request was refused since it asks for more than any minute allows (OpenAI, Groq): so it would be again."""
-    found = _OVERSIZED.match(_words(message))
+    found = re.match(_OVERSIZED, _words(message))
     if found is None or found[1] is None:
         return found is not None
     return int(found[2].replace(",", "")) > int(found[1].replace(",", ""))
@@ -306,7 +301,7 @@ def reason(fault: Rejection, known: Mapping[str, Reason]) -> Reason:
         return Reason.CONTENT
     if found is not None:
         return _REASONS.get(found, Reason.CONTENT)
-    passing = fault.line is None and _is_vague(codes) and _LATER.search(_words(fault.message))
+    passing = fault.line is None and _is_vague(codes) and re.search(_LATER, _words(fault.message))
     return Reason.OUTAGE if passing else Reason.CONTENT
 
 
@@ -322,14 +317,14 @@ _WAIT = (
     r"|moments?|while|it|the|file|is|has|been|to|be|processed|processing|ready|complete[sd]?|finish(?:es|ed)?|your|request|and|batch"
     r"|creating))*)"
 )
-_NOT_READY = re.compile(
+_NOT_READY = (
     rf"(?:{_FILE} (?:is not|isn't|is still not|has not|hasn't)(?: yet)?(?: been)? {_READY}(?: yet)?(?: for (?:use|processing|batch(?:es)?))?"
     rf"|{_FILE}(?:'s)? (?:is )?(?:(?:currently |still )*)(?:in )?(?:a )?{_STATE}?{_BUSY}(?: (?:state|status))?"
     rf"|(?:the )?(?:status|state) of {_FILE} is (?:still )?{_BUSY})"
     rf"(?:[ .,;:!(-]*(?:{_STATE}{_BUSY}|{_WAIT}))*[ .!)]*"
 )
 """Azure (openai-dotnet#312), and how others would say it: words about the state of a file, and nothing else."""
-_NOT_READY_CODE = re.compile(r"file(?:is)?not(?:yet)?(?:ready|processed)|filepending|fileprocessing")
+_NOT_READY_CODE = r"file(?:is)?not(?:yet)?(?:ready|processed)|filepending|fileprocessing"
 
 
 def file_not_ready(code: str | None, message: str | None, status: int | None = None) -> bool | None:
@@ -341,6 +336,6 @@ def file_not_ready(code: str | None, message: str | None, status: int | None = N
     codes = (code,) if code else ()
     if topic(codes, message, status) is not None:
         return False
-    if _NOT_READY_CODE.search(_name(code or "")) or _NOT_READY.fullmatch(_words(message)):
+    if re.search(_NOT_READY_CODE, _name(code or "")) or re.fullmatch(_NOT_READY, _words(message)):
         return True
     return None if _is_vague(codes) else False

@@ -464,6 +464,7 @@ def _connect(path: Path) -> Connection:
         refuse_others_database(db, path)
         if not db.execute("PRAGMA page_count").fetchone()[0]:
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
+            db.execute(f"PRAGMA auto_vacuum = {schema.INCREMENTAL}")
         if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             _insist(db, "PRAGMA journal_mode = wal")  # of several that open a new file at once, SQLite lets none wait
         db.execute("PRAGMA synchronous = FULL")

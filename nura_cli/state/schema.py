@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x6E757261  # "nura"
 PAGE_SIZE = 16384
+INCREMENTAL = 2
+"""The mode of ``PRAGMA auto_vacuum`` in which free pages are given back to the disk when somebody asks for it."""
 
 
 FIRST = """

@@ -125,6 +125,15 @@ _decode_message = msgspec.json.Decoder(_Message).decode
 _encode = msgspec.json.encode
 
 
+_ENVELOPE = (
+    b'{"model":"claude-","id":"msg_01","type":"message","role":"assistant","content":[{"type":"text","text":"{"}],'
+    b'"stop_reason":"end_turn","stop_sequence":null,"stop_details":null,"usage":{"input_tokens":1,"cache_creation_input_tokens":0,'
+    b'"cache_read_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},"output_tokens":1,'
+    b'"service_tier":"batch","inference_geo":"not_available"}}'
+)
+"""A message without anything answered (API reference, Create a Message)."""
+
+
 class AnthropicDialect:
     """How Anthropic words requests and results."""
 
@@ -214,6 +223,10 @@ class AnthropicDialect:
             return _from_message(_message(body))
         except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
             return Answer()
+
+    def envelope(self, endpoint: str) -> bytes:
+        """Return a response body without anything answered."""
+        return _ENVELOPE
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
         """Return a line as the vendor's results have it."""

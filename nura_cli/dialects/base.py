@@ -263,6 +263,10 @@ class Dialect(Protocol):
         """Read a response body. Never raises for odd shapes: what is not there is None."""
         ...
 
+    def envelope(self, endpoint: str) -> bytes:
+        """Return a response body as the vendor documents it, without anything answered, as JSON; empty where none is known."""
+        ...
+
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
         """Return an answer kept here as a line of the vendor's own result files.
 

@@ -208,6 +208,34 @@ def _url(endpoint: str) -> bytes:
     return _encode(endpoint)
 
 
+_ENVELOPES = {
+    "/chat/completions": (
+        b'{"id":"chatcmpl-","object":"chat.completion","created":1,"model":"gpt-","choices":[{"index":0,"message":{"role":"assistant",'
+        b'"content":"{","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":1,'
+        b'"completion_tokens":1,"total_tokens":1,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},'
+        b'"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,'
+        b'"rejected_prediction_tokens":0}},"service_tier":"default","system_fingerprint":null}'
+    ),
+    "/responses": (
+        b'{"id":"resp_","object":"response","created_at":1,"status":"completed","background":false,"completed_at":1,"error":null,'
+        b'"incomplete_details":null,"instructions":null,"max_output_tokens":null,"max_tool_calls":null,"model":"gpt-","output":['
+        b'{"id":"rs_","type":"reasoning","summary":[]},{"id":"msg_","type":"message","role":"assistant","status":"completed",'
+        b'"content":[{"type":"output_text","text":"{","annotations":[],"logprobs":[]}]}],"parallel_tool_calls":true,'
+        b'"previous_response_id":null,"prompt_cache_key":null,"reasoning":{"effort":null,"summary":null},"safety_identifier":null,'
+        b'"service_tier":"default","store":true,"temperature":1.0,"text":{"format":{"type":"json_schema","description":null,"name":"",'
+        b'"schema":{"type":"object","properties":{},"required":[],"additionalProperties":false},"strict":true},"verbosity":"medium"},'
+        b'"tool_choice":"auto","tools":[],"top_logprobs":0,"top_p":1.0,"truncation":"disabled","usage":{"input_tokens":1,'
+        b'"input_tokens_details":{"cached_tokens":0},"output_tokens":1,"output_tokens_details":{"reasoning_tokens":0},'
+        b'"total_tokens":1},"user":null,"metadata":{}}'
+    ),
+    "/embeddings": (
+        b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.0]}],"model":"text-embedding-3-",'
+        b'"usage":{"prompt_tokens":1,"total_tokens":1}}'
+    ),
+}
+"""Response bodies without anything answered, by how the path of their endpoint ends (API reference, the objects' examples)."""
+
+
 class OpenAIDialect:
     """How OpenAI words requests and results."""
 
@@ -324,6 +352,10 @@ class OpenAIDialect:
             return found._replace(other=_gives(reading.members(reading.document(body))))
         except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
             return Answer()
+
+    def envelope(self, endpoint: str) -> bytes:
+        """Return a response body without anything answered; an OpenAI-compatible service may have a path of its own before it."""
+        return next((body for end, body in _ENVELOPES.items() if endpoint.endswith(end)), b"")
 
     def result_line(self, custom_id: str, body: bytes | None, error: Mapping[str, Any] | None) -> bytes:
         """Return a line as the vendor's output or error file has it: a refused request has its error in the body."""

@@ -249,6 +249,7 @@ def _open(job: Dispatch, visit: Visit, room: Room, provider: Provider) -> Batch 
             rendered=ordered(spec),
             account=quotas.account(db, provider.name, job.accounts.address(provider.name)),
             canary=room.canary,
+            envelope=provider.dialect.envelope(spec.endpoint),
         )
         claimed = _claim(db, visit, room, batch_id, apart, job.passed)
         if not claimed:

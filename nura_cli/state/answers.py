@@ -5,10 +5,10 @@ Every writing function runs inside the caller's transaction.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from nura_cli.state import batches, keys, log, outbox, selection, suspects, tasks
+from nura_cli.state import batches, keys, log, outbox, packed, selection, suspects, tasks
 from nura_cli.state import pages as paging
 from nura_cli.state.connection import Connection
 from nura_cli.states import Blame, ErrorKind, Excuse, TaskStatus
@@ -133,8 +133,10 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     """
     again = [s for s in settled if s.retry_of is not None]
     _mark_overtaken(db, queue, [s.task_id for s in again if s.superseded])
-    _settle_answered(db, batch_id, [s for s in settled if s.failure is None])
-    _settle_failed(db, batch_id, [s for s in settled if s.failure is not None])
+    note_moment(db)
+    pack = packed.packer(db, batch_id)
+    _settle_answered(db, batch_id, [s for s in settled if s.failure is None], pack)
+    _settle_failed(db, batch_id, [s for s in settled if s.failure is not None], pack)
     moved = Counter([(s.to, s.superseded) for s in settled])
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
     cancelled = sum([s.told for s in settled if s.to is TaskStatus.CANCELLED])
@@ -153,7 +155,10 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     _take_places(db, [(s.retry_of, s.task_id) for s in again if s.retry_of is not None and s.told])
 
 
-def _settle_answered(db: Connection, batch_id: int, settled: Sequence[Settled]) -> None:
+Pack = Callable[[bytes | None], bytes | None]
+
+
+def _settle_answered(db: Connection, batch_id: int, settled: Sequence[Settled], pack: Pack) -> None:
     """Move tasks that were answered, with their attempts and answers: nearly all that are ever settled, so all of them at once."""
     if not settled:
         return
@@ -170,18 +175,18 @@ def _settle_answered(db: Connection, batch_id: int, settled: Sequence[Settled]) 
     db.executemany(
         "INSERT OR REPLACE INTO answers (task_id, batch_id, status, finished_at, attempts, body)"
         " VALUES (?, ?, 'completed', ?, ?, ?)",
-        [(s.task_id, batch_id, at, s.attempts, s.body) for s in settled],
+        [(s.task_id, batch_id, at, s.attempts, pack(s.body)) for s in settled],
     )
 
 
-def _settle_failed(db: Connection, batch_id: int, settled: Sequence[Settled]) -> None:
+def _settle_failed(db: Connection, batch_id: int, settled: Sequence[Settled], pack: Pack) -> None:
     """Move tasks that have no answer, with their attempts, and what became of those that are final."""
     for to in {s.to for s in settled}:
         move = tasks.moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "attempts = ?", "not_before = ?")
         rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
         db.executemany(f"{move} AND id = ? AND batch_id = ?", rows)
     _enter(db, [(batch_id, s) for s in settled])
-    db.executemany(_ANSWER, [_answer(batch_id, db.now, s) for s in settled if s.to is not TaskStatus.PENDING])
+    db.executemany(_ANSWER, [_answer(batch_id, db.now, s, pack) for s in settled if s.to is not TaskStatus.PENDING])
 
 
 def _enter(db: Connection, ended: Iterable[tuple[int | None, Settled]]) -> None:
@@ -236,9 +241,20 @@ _ANSWER = (
 )
 
 
-def _answer(batch_id: int | None, at: int, s: Settled) -> tuple[object, ...]:
+def _answer(batch_id: int | None, at: int, s: Settled, pack: Pack = lambda body: body) -> tuple[object, ...]:
     kind, message, code, http_status = s.failure[:4] if s.failure else (None, None, None, None)
-    return (s.task_id, batch_id, s.to, at, s.attempts, kind, code, http_status, message, s.body)
+    return (s.task_id, batch_id, s.to, at, s.attempts, kind, code, http_status, message, pack(s.body))
+
+
+def note_moment(db: Connection) -> None:
+    """Note which answer is the first of this second, before it comes."""
+    if db.keeps_text:  # such a file has an index
+        return
+    db.execute(
+        "INSERT OR IGNORE INTO moments (at, seq)"
+        " SELECT ?, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'answers'), 0) + 1",
+        (db.now,),
+    )
 
 
 class Withdrawn(NamedTuple):
@@ -283,6 +299,7 @@ def end_waiting(
     settled = [
         Settled(task_id, False, to, n, 0, ends[task_id][1], None, Charge(), retry_of) for task_id, n, retry_of in gone
     ]
+    note_moment(db)
     db.executemany(_ANSWER, [_answer(ends[one.task_id][0], db.now, one) for one in settled])
     if attempt:
         _enter(db, [(ends[one.task_id][0], one) for one in settled])
@@ -482,6 +499,9 @@ _COLUMNS = (
 )
 _WIDE = "JOIN records r ON r.task_id = a.task_id LEFT JOIN batches b ON b.id = a.batch_id"
 _ALL = selection.Selection()
+_FIRST = "SELECT min(seq) FROM answers WHERE finished_at >= ?"
+_FIRST_MOMENT = "SELECT min(seq) FROM moments WHERE at >= ?"
+"""Where the answers since some time begin, by the index of an earlier layout, and by what newer files have in its place."""
 
 
 def pages(
@@ -496,7 +516,7 @@ def pages(
         page: rows fetched at a time, at most.
     """
     if chosen.since is not None and chosen.keys is None:
-        first = db.execute("SELECT min(seq) FROM answers WHERE finished_at >= ?", (chosen.since,)).fetchone()[0]
+        first = db.execute(_FIRST if db.keeps_text else _FIRST_MOMENT, (chosen.since,)).fetchone()[0]
         if first is None:
             return
         after = max(after, first - 1)
@@ -513,7 +533,7 @@ def parts(db: Connection, ids: Sequence[int]) -> Iterator[list[Row]]:
     """Yield the answers of these tasks, in the order of their ids here, in pages that are bounded in bytes."""
     sizes: dict[int, int] = dict(
         db.execute(
-            "SELECT a.task_id, coalesce(length(a.body), 0) + length(r.line) FROM answers a"
+            f"SELECT a.task_id, coalesce({packed.size('a.body')}, 0) + {packed.size('r.line')} FROM answers a"
             " JOIN records r ON r.task_id = a.task_id WHERE a.task_id IN (SELECT value FROM json_each(?))",
             (json.dumps(list(ids)),),
         ).fetchall()
@@ -536,7 +556,16 @@ def of_tasks(db: Connection, ids: Sequence[int]) -> dict[int, Row]:
     """Return the answers of these tasks, superseded or not; a task without one is left out."""
     tables = "answers a JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id JOIN workloads w ON w.id = l.workload_id"
     query = f"{_COLUMNS} {tables} {_WIDE} WHERE a.task_id IN (SELECT value FROM json_each(?))"
-    return {row[1]: Row(*row) for row in db.execute(query, (json.dumps(list(ids)),))}
+    return {row[1]: _row(db, row) for row in db.execute(query, (json.dumps(list(ids)),))}
+
+
+_LINE, _BODY = Row._fields.index("line"), Row._fields.index("body")
+
+
+def _row(db: Connection, row: Sequence[Any]) -> Row:
+    values = list(row)
+    values[_LINE], values[_BODY] = packed.unpack(db, row[_LINE]), packed.unpack_any(db, row[_BODY])
+    return Row(*values)
 
 
 class Spending(NamedTuple):

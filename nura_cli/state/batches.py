@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nura_cli.errors import StateError
-from nura_cli.state import log
+from nura_cli.state import log, packed
 from nura_cli.state.connection import Connection
 from nura_cli.states import BATCH_ARROWS, BatchStatus, check_arrow
 
@@ -166,6 +166,7 @@ def add(
     rendered: tuple[str, str] | None = None,
     canary: bool = False,
     account: str | None = None,
+    envelope: bytes = b"",
 ) -> int:
     """Add a batch in ``processing`` with the spec it will be rendered with, and what its answers set off; return its id.
 
@@ -173,7 +174,9 @@ def add(
         rendered: the spec once more, its members in the order in which they are sent: the name it is kept under, and its JSON.
         canary: it shows its revision before the rest of that is sent.
         account: whose it will be, as the provider says.
+        envelope: a response of the vendor's (JSON) without anything answered; empty where none is known.
     """
+    packed.learn(db, revision, packed.content(spec, envelope))
     db.executemany(
         "INSERT OR IGNORE INTO specs (revision, spec) VALUES (?, ?)",
         [(revision, spec), *([rendered] if rendered else [])],

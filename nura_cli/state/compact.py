@@ -14,7 +14,7 @@ PAGES = 512
 
 def due(state: State) -> bool:
     """Return whether a file has the earlier layout, or is not wholly in the newer one."""
-    return state.db.execute("PRAGMA auto_vacuum").fetchone()[0] != schema.INCREMENTAL
+    return int(state.db.execute("PRAGMA auto_vacuum").fetchone()[0]) != schema.INCREMENTAL
 
 
 def needs(state: State) -> int:
@@ -49,6 +49,8 @@ def shrink(state: State, pages: int = PAGES) -> bool:
         return False
     with state.transaction() as db:
         free = int(db.execute("PRAGMA freelist_count").fetchone()[0])
-        for _ in range(min(free, pages)):  # of the rows without columns that SQLite makes of more, Python reads the first
+        for _ in range(
+            min(free, pages)
+        ):  # of the rows without columns that SQLite makes of more, Python reads the first
             db.execute("PRAGMA incremental_vacuum(1)")
         return free > pages

@@ -3,8 +3,12 @@
 import hashlib
 import sqlite3
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from nura_cli.clock import Clock, now
+
+if TYPE_CHECKING:
+    from nura_cli.state.packed import Dictionary
 
 LONGEST_BACKOFF = 6 * 3600
 """Seconds: nothing is put off for longer. What is due later than that was put off by a clock that has been set back since."""
@@ -16,18 +20,25 @@ class Connection(sqlite3.Connection):
     Attributes:
         clock: gives the time, unix seconds.
         all_due: nothing waits for its time (``--now``).
-        keeps_text: new keys are kept as text, as an earlier layout of the file has them.
+        keeps_text: the file has the earlier layout: new keys are kept as text, and nothing is packed.
+        dictionaries: those that are ready for use, by their number (:mod:`nura_cli.state.packed`).
         key_hasher: for each workload, what its keys' hashes begin with (:mod:`nura_cli.state.keys`).
         who, why: the person whose verb this is, and the person's own words for it; empty and None for a stage.
     """
 
     clock: Clock = staticmethod(now)
     all_due = False
-    keeps_text = True
+    keeps_text = False
     key_hasher: "Callable[[int], hashlib.blake2b]"
     who = ""
     why: str | None = None
     _began: int | None = None
+
+    dictionaries: "dict[int, Dictionary]"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.dictionaries = {}
 
     @property
     def now(self) -> int:

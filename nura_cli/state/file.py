@@ -20,7 +20,7 @@ from nura_cli import clock as clocks
 from nura_cli import logs
 from nura_cli.clock import Clock
 from nura_cli.errors import ConfigError, NuraError, StateCorrupt, StateError, StateForeign, StateNewer
-from nura_cli.state import disk, keys, locks, schema, snapshots
+from nura_cli.state import disk, keys, locks, packed, schema, snapshots
 from nura_cli.state.connection import Connection
 from nura_cli.state.disk import sync_folder
 
@@ -164,6 +164,8 @@ class State:
         _insist(self.db, "BEGIN IMMEDIATE")
         self.db.began()
         try:
+            if self.db.keeps_text:  # somebody may have brought the file into the newer layout since it was opened
+                self.db.keeps_text = self._meta("layout") is None
             yield self.db
             self.db.execute("COMMIT")
         except BaseException:
@@ -185,6 +187,7 @@ class State:
         if version < schema.VERSION:
             self._migrate()
         keys.know(self.db, bytes.fromhex(self._meta("secret") or ""), keeps_text=self._meta("layout") is None)
+        packed.know(self.db)
         return self._meta("state_id") or ""
 
     def _version(self) -> int:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from nura_cli.state import packed
 from nura_cli.state.connection import Connection
 from nura_cli.states import EventType, TaskStatus
 
@@ -157,7 +158,7 @@ def add_for_batch(
 _DUE = (
     "SELECT d.id, d.type, d.task_id, d.batch_id, d.tries, d.row, d.row_error, d.created_at,"
     " d.task_id IS NOT NULL AND (t.superseded_by IS NOT NULL OR a.seq IS NOT d.seq),"
-    " coalesce(length(a.body), 0) + coalesce(length(r.line), 0), d.again, d.outcome"
+    f" coalesce({packed.size('a.body')}, 0) + coalesce({packed.size('r.line')}, 0), d.again, d.outcome"
     " FROM deliveries d JOIN workloads w ON w.id = d.workload_id LEFT JOIN tasks t ON t.id = d.task_id"
     " LEFT JOIN answers a ON a.task_id = d.task_id LEFT JOIN records r ON r.task_id = d.task_id"
     " WHERE d.status = 'pending' AND w.name = :workload AND d.kind = :kind AND d.target = :target AND d.id > :after"

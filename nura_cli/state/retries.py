@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import batches, log, outbox, selection, tasks
+from nura_cli.state import answers, batches, log, outbox, selection, tasks
 from nura_cli.state.connection import Connection
 from nura_cli.states import TaskStatus
 
@@ -84,6 +84,7 @@ def take(db: Connection, queue: int, batch_id: int, ids: Sequence[int], why: str
     outbox.withdraw(db, ids, "retried")
     move = tasks.moving(TaskStatus.FAILED, TaskStatus.COMPLETED)
     n = db.execute(f"{move} AND id IN (SELECT value FROM json_each(?))", (listed,)).rowcount
+    answers.note_moment(db)
     db.execute(  # anew, as what is settled anew: readers go on by seq
         "INSERT OR REPLACE INTO answers (task_id, batch_id, status, finished_at, attempts, body, taken)"
         " SELECT task_id, batch_id, 'completed', ?, attempts, body, 1 FROM answers"

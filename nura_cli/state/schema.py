@@ -642,6 +642,20 @@ CREATE TABLE levels (
     n INTEGER NOT NULL,
     gone BLOB
 ) STRICT;
+
+-- With what the answers of a revision are packed: its spec, and the vendor's response around an answer.
+CREATE TABLE dictionaries (
+    id INTEGER PRIMARY KEY,
+    revision TEXT NOT NULL UNIQUE,
+    content BLOB NOT NULL
+) STRICT;
+
+-- When answers came in: the first of those that were settled in a second, in files of the newer layout.
+CREATE TABLE moments (
+    at INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL
+) STRICT;
+
 INSERT INTO levels (level, n) VALUES (0, 0), (1, 0), (2, 0);
 INSERT INTO meta (name, value) VALUES ('secret', lower(hex(randomblob(16))));
 
@@ -659,6 +673,7 @@ NEW_LAYOUT = f"""
 -- How the file keeps what it keeps: keys as hashes. Without it, it is an earlier one, which older releases go on with.
 INSERT INTO meta (name, value) VALUES ('layout', '2');
 {SHUT_OUT};
+DROP INDEX answers_finished;
 """
 """What makes a file that has had all migrations one of the layout that new files have."""
 

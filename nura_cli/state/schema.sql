@@ -200,8 +200,6 @@ CREATE TABLE answers (
     taken INTEGER NOT NULL DEFAULT 0,
     CHECK ((status = 'completed') = (error_kind IS NULL))
 ) STRICT;
--- "nura results --since" looks at what is new, however much there is.
-CREATE INDEX answers_finished ON answers (finished_at);
 -- What failed is found without a look at what did not, by status and by kind of error; what a batch settled by the batch.
 CREATE INDEX answers_unanswered ON answers (status) WHERE status <> 'completed';
 CREATE INDEX answers_errors ON answers (error_kind, error_code, task_id, status) WHERE status = 'failed';
@@ -568,6 +566,20 @@ CREATE TABLE hashes (
     digest BLOB NOT NULL,
     PRIMARY KEY (level, hash, task_id)
 ) STRICT, WITHOUT ROWID;
+
+-- With what the answers of a revision are packed: its spec, and the vendor's response around an answer.
+CREATE TABLE dictionaries (
+    id INTEGER PRIMARY KEY,
+    revision TEXT NOT NULL UNIQUE,
+    content BLOB NOT NULL
+) STRICT;
+
+-- When answers came in: the first of those that were settled in a second, by which "nura results --since" finds where to begin. Files
+-- of an earlier layout have an index "answers_finished" for it.
+CREATE TABLE moments (
+    at INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL
+) STRICT;
 
 -- How many hashes a level has. gone: up to which hash they went on into the next one, while they do.
 CREATE TABLE levels (

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import batches, keys, log, outbox, pages, selection, suspects
+from nura_cli.state import batches, keys, log, outbox, packed, pages, selection, suspects
 from nura_cli.state.connection import Connection
 from nura_cli.states import TASK_ARROWS, TaskStatus, check_arrow
 
@@ -100,7 +100,7 @@ def kept(db: Connection, task_id: int) -> tuple[int, bytes] | None:
     row = db.execute(
         "SELECT t.lane_id, r.line FROM tasks t JOIN records r ON r.task_id = t.id WHERE t.id = ?", (task_id,)
     ).fetchone()
-    return None if row is None else (row[0], row[1])
+    return None if row is None else (row[0], packed.unpack(db, row[1]))
 
 
 def insert(db: Connection, workload: int, tasks: Sequence[NewTask], *, unseen: bool = False) -> None:
@@ -379,7 +379,12 @@ def page(db: Connection, batch_id: int, after: int, limit: int) -> list[tuple[in
         " ORDER BY t.id LIMIT ?",
         (batch_id, after, limit),
     )
-    return pages.first(rows, lambda row: len(row[1]))
+    return pages.first(_unpacked(db, rows), lambda row: len(row[1]))
+
+
+def _unpacked(db: Connection, rows: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yield (task id, line) as it came, one at a time."""
+    return ((task_id, packed.unpack(db, line)) for task_id, line in rows)
 
 
 def due_ids(db: Connection, queue: int, last_id: int) -> Iterator[int]:
@@ -416,7 +421,8 @@ def lines(db: Connection, ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         "SELECT task_id, line FROM records WHERE task_id IN (SELECT value FROM json_each(?)) AND task_id > ? ORDER BY 1"
     )
     after = 0
-    while rows := pages.first(db.execute(query, (json.dumps(list(ids)), after)), lambda row: len(row[1])):
+    listed = json.dumps(list(ids))
+    while rows := pages.first(_unpacked(db, db.execute(query, (listed, after))), lambda row: len(row[1])):
         yield from rows
         after = rows[-1][0]
 

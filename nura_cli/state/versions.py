@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nura_cli.state import keys, selection
+from nura_cli.state import keys, packed, selection
 from nura_cli.state.connection import Connection
 from nura_cli.state.selection import Clauses, Selection
 from nura_cli.states import TaskStatus
@@ -87,7 +87,10 @@ _FAMILY = (
 def versions(db: Connection, workload: str, key: str) -> list[Version]:
     """Return the tasks that stand or ever stood for a key (in its text form), re-runs among them, the newest first."""
     rows = [Version(*row) for row in db.execute(_FAMILY, {"workload": workload, "keys": json.dumps([key])})]
-    return [row._replace(stands=bool(row.stands), status=TaskStatus(row.status)) for row in rows]
+    return [
+        row._replace(stands=bool(row.stands), status=TaskStatus(row.status), line=packed.unpack(db, row.line))
+        for row in rows
+    ]
 
 
 class Attempt(NamedTuple):

@@ -5,7 +5,7 @@ Every writing function runs inside the caller's transaction.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nura_cli.state import batches, keys, log, outbox, packed, selection, suspects, tasks
@@ -155,10 +155,7 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     _take_places(db, [(s.retry_of, s.task_id) for s in again if s.retry_of is not None and s.told])
 
 
-Pack = Callable[[bytes | None], bytes | None]
-
-
-def _settle_answered(db: Connection, batch_id: int, settled: Sequence[Settled], pack: Pack) -> None:
+def _settle_answered(db: Connection, batch_id: int, settled: Sequence[Settled], pack: packed.Packer) -> None:
     """Move tasks that were answered, with their attempts and answers: nearly all that are ever settled, so all of them at once."""
     if not settled:
         return
@@ -179,7 +176,7 @@ def _settle_answered(db: Connection, batch_id: int, settled: Sequence[Settled], 
     )
 
 
-def _settle_failed(db: Connection, batch_id: int, settled: Sequence[Settled], pack: Pack) -> None:
+def _settle_failed(db: Connection, batch_id: int, settled: Sequence[Settled], pack: packed.Packer) -> None:
     """Move tasks that have no answer, with their attempts, and what became of those that are final."""
     for to in {s.to for s in settled}:
         move = tasks.moving(TaskStatus.SUBMITTED, to, "batch_id = NULL", "attempts = ?", "not_before = ?")
@@ -241,7 +238,7 @@ _ANSWER = (
 )
 
 
-def _answer(batch_id: int | None, at: int, s: Settled, pack: Pack = lambda body: body) -> tuple[object, ...]:
+def _answer(batch_id: int | None, at: int, s: Settled, pack: packed.Packer = lambda body: body) -> tuple[object, ...]:
     kind, message, code, http_status = s.failure[:4] if s.failure else (None, None, None, None)
     return (s.task_id, batch_id, s.to, at, s.attempts, kind, code, http_status, message, pack(s.body))
 

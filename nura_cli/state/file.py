@@ -161,7 +161,7 @@ class State:
         Raises:
             sqlite3.OperationalError: still locked after :data:`BUSY_SECONDS`.
         """
-        _insist(self.db, "BEGIN IMMEDIATE")
+        insist(self.db, "BEGIN IMMEDIATE")
         self.db.began()
         try:
             if self.db.keeps_text:  # somebody may have brought the file into the newer layout since it was opened
@@ -469,7 +469,7 @@ def _connect(path: Path) -> Connection:
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
             db.execute(f"PRAGMA auto_vacuum = {schema.INCREMENTAL}")
         if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            _insist(db, "PRAGMA journal_mode = wal")  # of several that open a new file at once, SQLite lets none wait
+            insist(db, "PRAGMA journal_mode = wal")  # of several that open a new file at once, SQLite lets none wait
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA cache_size = -32000")
         db.execute("PRAGMA temp_store = memory")
@@ -494,7 +494,7 @@ def refuse_others_database(db: sqlite3.Connection, path: Path) -> None:
         raise StateForeign(f"{path}: is an SQLite database, but not nura's", hint=_OWN_FILE)
 
 
-def _insist(db: sqlite3.Connection, statement: str) -> None:
+def insist(db: sqlite3.Connection, statement: str) -> None:
     """Run a statement until no other process is in its way, for :data:`BUSY_SECONDS` at most."""
     deadline = time.monotonic() + BUSY_SECONDS
     db.execute("PRAGMA busy_timeout = 0")

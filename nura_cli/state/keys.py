@@ -118,9 +118,7 @@ def add(db: Connection, workload: int, keys: Sequence[tuple[str, bytes]], first:
     if db.keeps_text:
         _add_text(db, workload, keys, first)
         return
-    db.executemany("INSERT INTO hashes (level, hash, task_id, digest) VALUES (0, ?, ?, ?)", hashed)
-    db.execute("UPDATE levels SET n = n + ? WHERE level = 0", (len(hashed),))
-    _go_on(db, len(hashed))
+    _enter(db, hashed)
 
 
 def _taken(db: Connection, workload: int, hashes: Sequence[bytes], keys: Sequence[str]) -> bool:
@@ -188,6 +186,25 @@ def forget(db: Connection, workload: int, key: str, task_id: int, *, again: bool
     db.execute(
         f"UPDATE hashes SET digest = x'' WHERE level IN ({_ANY_LEVEL}) AND hash = ? AND task_id = ?", (hashed, task_id)
     )
+
+
+def rehash(db: Connection, most: int) -> int:
+    """Keep up to ``most`` of the keys that are kept as text as hashes; return how many that were."""
+    rows = db.execute(
+        "SELECT workload_id, key, task_id, digest FROM keys ORDER BY workload_id, key LIMIT ?", (most,)
+    ).fetchall()
+    if rows:
+        hashed = sorted((hash_of(db, workload, key), task_id, digest) for workload, key, task_id, digest in rows)
+        _enter(db, hashed)
+        db.execute("DELETE FROM keys WHERE (workload_id, key) <= (?, ?)", rows[-1][:2])
+    return len(rows)
+
+
+def _enter(db: Connection, hashed: Sequence[tuple[bytes, int, bytes]]) -> None:
+    """Enter new hashes, in their order, into the first level."""
+    db.executemany("INSERT INTO hashes (level, hash, task_id, digest) VALUES (0, ?, ?, ?)", hashed)
+    db.execute("UPDATE levels SET n = n + ? WHERE level = 0", (len(hashed),))
+    _go_on(db, len(hashed))
 
 
 def _go_on(db: Connection, came: int) -> None:

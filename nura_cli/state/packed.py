@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 
 from nura_cli.state.connection import Connection
 
@@ -36,7 +36,8 @@ _MOST_SPEC = 16 * 1024
 _OPEN = 16
 """How many dictionaries a connection keeps ready."""
 
-Value = TypeVar("Value", bytes, bytes | None)
+Packer = Callable[[bytes | None], bytes | None]
+"""Packs a value, if there is one, and if it is smaller then."""
 
 
 def size(column: str) -> str:
@@ -72,15 +73,15 @@ def learn(db: Connection, revision: str, content: bytes) -> None:
     db.execute(query, (revision, content))
 
 
-def packer(db: Connection, batch_id: int) -> Callable[[bytes | None], bytes | None]:
-    """Return the function that packs bodies of a batch's answers, as far as the file's layout has it and it makes them smaller."""
+def packer(db: Connection, batch_id: int) -> Packer:
+    """Return what packs the bodies of a batch's answers, where the file's layout has it."""
     if db.keeps_text:
         return _as_it_is
     return _packing(_dictionary_of(db, batch_id), FAST)
 
 
-def packer_small(db: Connection, batch_id: int | None) -> Callable[[bytes], bytes]:
-    """Return the function that packs the body of an answer of a batch's, or with None any value, as small as may be."""
+def packer_small(db: Connection, batch_id: int | None) -> Packer:
+    """Return what packs the bodies of a batch's answers, or with None any value, as small as may be."""
     return _packing(_dictionary_of(db, batch_id) if batch_id is not None else _opened(db, _NONE), SMALL)
 
 
@@ -88,10 +89,10 @@ def _as_it_is(value: bytes | None) -> bytes | None:
     return value
 
 
-def _packing(dictionary: "Dictionary", level: int) -> Callable[[Value], Value]:
+def _packing(dictionary: "Dictionary", level: int) -> Packer:
     compressor = dictionary.compressor(level)
 
-    def pack(value: Value) -> Value:
+    def pack(value: bytes | None) -> bytes | None:
         if value is None or len(value) < _LEAST or value.startswith(_PACKED):
             return value
         packed = dictionary.head + compressor.compress(value, compressor.FLUSH_FRAME)

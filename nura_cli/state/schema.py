@@ -669,13 +669,28 @@ STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)
 VERSION = len(STEPS)
 SHUT_OUT = "UPDATE meta SET value = '7' WHERE name = 'oldest_version' AND CAST(value AS INTEGER) < 7"
 """Closes a file to the releases before version 7, which know of no hashes."""
-NEW_LAYOUT = f"""
--- How the file keeps what it keeps: keys as hashes. Without it, it is an earlier one, which older releases go on with.
+_LAYOUT = f"""
+-- How the file keeps what it keeps: keys as hashes, answers packed. Without it, it is an earlier one, which older releases go on with.
 INSERT INTO meta (name, value) VALUES ('layout', '2');
 {SHUT_OUT};
+"""
+NEW_LAYOUT = f"""
+{_LAYOUT}
 DROP INDEX answers_finished;
 """
 """What makes a file that has had all migrations one of the layout that new files have."""
+TAKE_OVER = f"""
+{_LAYOUT}
+-- What an earlier release has open must not take in a key again that stands among the hashes by now.
+CREATE TRIGGER keys_closed BEFORE INSERT ON keys BEGIN
+    SELECT RAISE(ABORT, 'the file is in a newer layout by now: run the newer nura');
+END;
+INSERT INTO moments (at, seq)
+    WITH RECURSIVE found (at) AS (SELECT min(finished_at) FROM answers
+        UNION ALL SELECT (SELECT min(finished_at) FROM answers WHERE finished_at > at) FROM found WHERE at IS NOT NULL)
+    SELECT at, (SELECT min(seq) FROM answers WHERE finished_at = at) FROM found WHERE at IS NOT NULL;
+"""
+"""Begins to bring a file that has had all migrations, and holds something, into the layout that new files have."""
 
 
 def migrate(db: sqlite3.Connection, state_id: str) -> None:

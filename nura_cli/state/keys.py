@@ -22,8 +22,12 @@ from nura_cli.state.schema import SHUT_OUT
 
 HASH_BYTES = 16
 """How long the hash of a key is."""
-LEVELS = (200_000, 2_000_000)
-"""How many hashes the first levels hold before slices of them go on into the next; the last level holds the rest."""
+LEVELS = (300_000,)
+"""How many hashes the first levels hold before slices of them go on into the next; the last level holds the rest.
+
+One such level fits in the connection's cache with room to spare. A larger one would have more pages that each chunk writes, a
+smaller one fewer hashes for each page of the last: at ten millions this one writes the least.
+"""
 _SLICE = 4
 """How many hashes go on from a level that is full, for each that comes in."""
 
@@ -225,7 +229,7 @@ def _go_on(db: Connection, came: int) -> None:
         slice_ = {**values, "upto": upto}
         which = "level = :level AND hash > :gone AND hash <= :upto"
         moved = db.execute(
-            "INSERT INTO hashes (level, hash, task_id, digest)"
+            "INSERT OR FAIL INTO hashes (level, hash, task_id, digest)"
             f" SELECT level + 1, hash, task_id, digest FROM hashes WHERE {which} ORDER BY hash",
             slice_,
         ).rowcount

@@ -656,7 +656,7 @@ CREATE TABLE moments (
     seq INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO levels (level, n) VALUES (0, 0), (1, 0), (2, 0);
+INSERT INTO levels (level, n) VALUES (0, 0), (1, 0);
 INSERT INTO meta (name, value) VALUES ('secret', lower(hex(randomblob(16))));
 
 -- Nothing more goes into a queue until then: it has refused so many batches in a row, however many models or providers share it.

@@ -447,6 +447,9 @@ class WorkloadConfig(_Options):
     source: SourceConfig | None = Field(None, description="where enqueue --from-source reads")
     write_back: WriteBackConfig | None = Field(None, description="the application's table that gets the answers")
     events: list[EventConfig] = Field([], description="who is told")
+    retention: Seconds | None = Field(
+        None, description="how long records and answers are kept once they are delivered; default: for ever"
+    )
 
     _name: str = PrivateAttr("")
     _path: Path = PrivateAttr(Path())
@@ -890,6 +893,11 @@ def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) ->
             if receiver in notified and receiver != (None, None):
                 yield ("events", n), "is a receiver that stands above already: give it all its types there"
             notified.append(receiver)
+    if options.get("retention") is not None and not (options.get("write_back") or events):
+        yield (
+            ("retention",),
+            "is for a workload with write_back or events; else nobody knows what was read: nura purge --older-than",
+        )
 
 
 def _record_rules(options: Mapping[str, Any]) -> Found:

@@ -174,6 +174,7 @@ class EnqueuedRecords(EnqueuedCounts):
 
     duplicates_failed: Annotated[int, "duplicates of tasks that failed"]
     duplicates_cancelled: Annotated[int, "duplicates of tasks that are cancelled, and wait for a decision"]
+    duplicates_purged: Annotated[int, "of `duplicates`: keys that were forgotten, and are not sent again by accident"]
     enqueued_again: Annotated[int, "of `enqueued`: keys that had been cancelled"]
     hint: Annotated[str | None, "what would have duplicates without an answer tried again"]
 
@@ -463,6 +464,7 @@ class WaitFound(TypedDict):
 class WorkloadStatus(WorkloadFigures):
     """How a workload stands."""
 
+    purged: Annotated[int, "tasks, superseded ones among them, whose record and answer were forgotten"]
     waits: Annotated[list[WaitFound], "why tasks did not go when dispatch last came by"]
 
     oldest_pending_seconds: Annotated[int | None, "age of the oldest that waits, in seconds"]
@@ -644,10 +646,11 @@ class TaskShown(TypedDict):
     superseded_by: Annotated[int | None, "the task that took its place"]
     retry_of: Annotated[int | None, "the completed task that it runs again"]
     batch_id: Annotated[int | None, "the batch it is in"]
-    enqueued_at: Annotated[Time, "when its record was enqueued"]
+    enqueued_at: Annotated[Time | None, "when its record was enqueued; null of what was purged"]
+    purged: Annotated[bool, "whether its record and its answer were forgotten"]
     not_before: Annotated[Time | None, "when it may be sent, where that is put off"]
     suspected: Annotated[Suspicion | None, "why it is tried apart from others"]
-    record: Annotated[Anything, "the record, or the ready line, as it is kept"]
+    record: Annotated[Anything, "the record, or the ready line, as it is kept; null of what was purged"]
     prompt: Annotated[Prompt, "what was sent, or would be"]
     attempts: Annotated[list[Attempt], "by time"]
     result: Annotated[Result | None, "its line of results; null until it is settled"]
@@ -698,6 +701,7 @@ class BatchShown(Batch):
     cancel_taken_at: Annotated[Time | None, "when the provider took that"]
     extra_batches: Annotated[list[str], "second sendings of it at the provider, which are not used"]
     tasks: Annotated[dict[str, int], "tasks that it holds or settled, by state"]
+    purged: Annotated[int, "tasks that it settled, and that were forgotten since"]
     went_on: Annotated[int, "tasks that went on to another batch, or wait for one"]
     outcomes: Annotated[dict[str, int], "its attempts, by outcome"]
     usage: Annotated[Tokens, "tokens of its attempts"]
@@ -813,6 +817,19 @@ class CancelledTasks(Cancelled):
     """… to what waits."""
 
     tasks: Annotated[dict[str, Withdrawn], "by workload"]
+
+
+class Purged(TypedDict):
+    """What purge did, or would do."""
+
+    purged: Annotated[int, "keys that are forgotten, or tasks that were dropped by their age"]
+    later: Annotated[int, "keys that are forgotten once nothing of them is under way"]
+    before: Annotated[int, "keys that were forgotten before"]
+    workloads: Annotated[dict[str, int], "by workload: of what was purged"]
+    at_providers: Annotated[int, "batches of which the next polls have the providers delete what they keep"]
+    emptied: Annotated[bool, "whether nothing is left of it in the write-ahead log and on free pages"]
+    out_of_reach: Annotated[list[str], "what may still hold some of it, in words"]
+    dry_run: Annotated[bool, "whether nothing was done"]
 
 
 class CancelledBatches(Cancelled):
@@ -1142,6 +1159,7 @@ DOCUMENTS: Mapping[str, Mapping[str, Any]] = {
     "release": {"": Released},
     "retry": {"": Retried},
     "cancel": {"": CancelledTasks, "of batches": CancelledBatches},
+    "purge": {"": Purged},
     "redeliver": {"": RedeliveredAll},
     "resolve": {"": Resolved},
     "demo": {"": Status},

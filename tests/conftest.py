@@ -25,6 +25,7 @@ from nura_cli.pipeline import (
     hold,
     poll,
     preview,
+    purge,
     reconcile,
     redeliver,
     release,
@@ -361,6 +362,27 @@ class Spool:
         shutil.rmtree(self.folder / "nura.db.spool", ignore_errors=True)
         shutil.copytree(path, self.folder, dirs_exist_ok=True)
 
+    def purge(self, *keys: str, workload: str = "echo", again: bool = False, why: str | None = None) -> Report:
+        """Run purge on keys of a workload, as somebody who agrees to it."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            state.db.who, state.db.why = "tim", why
+            chosen = Selection(workloads=[workload], keys=keys)
+            return purge.run(purge.plan(state, config, [chosen], [], again=again))
+
+        return self._run(work, contract.Purged)
+
+    def purge_old(self, *workloads: str, seconds: int, read_to: int | None = None, undelivered: bool = False) -> Report:
+        """Run purge on what is so old, as somebody who agrees to it."""
+
+        def work(state: State, config: configuration.Config, accounts: Accounts) -> Report:
+            state.db.who = "tim"
+            return purge.run_old(
+                purge.plan_old(state, config, workloads, seconds, read_to=read_to, undelivered=undelivered)
+            )
+
+        return self._run(work, contract.Purged)
+
     def round(self) -> tuple[Report, Report, Report]:
         """Run the three stages, as one line of cron does."""
         return self.dispatch(), self.poll(), self.reconcile()
@@ -421,6 +443,7 @@ class Spool:
         beside = (
             f"SELECT t.id, t.status, o.status FROM tasks t LEFT JOIN {STANDING} k ON k.task_id = t.id"
             " LEFT JOIN tasks o ON o.id = t.retry_of WHERE t.superseded_by IS NULL AND k.task_id IS NULL"
+            " AND EXISTS (SELECT 1 FROM records r WHERE r.task_id = t.id)"  # what was purged may stand for nothing
         )
         assert {found[1:] for found in self.rows(beside)} <= {("pending", "completed"), ("submitted", "completed")}
         twice = (

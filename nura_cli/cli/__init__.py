@@ -14,7 +14,7 @@ PANELS = {
     "Every day": ("enqueue", "dispatch", "poll", "reconcile", "run", "status", "results"),
     "Something is wrong": ("show", "hold", "release", "retry", "cancel", "redeliver", "resolve"),
     "Setting up": ("demo", "sandbox", "init", "check", "try"),
-    "Keeping": ("log", "cost", "backup", "help"),
+    "Keeping": ("log", "cost", "purge", "backup", "help"),
 }
 """The commands, each a module of its name, as ``nura --help`` lists them."""
 COMMANDS = tuple(name for names in PANELS.values() for name in names)

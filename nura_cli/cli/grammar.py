@@ -181,13 +181,22 @@ class Asked:
             named = []
 
 
+def with_keys(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what of the grammar names keys, as :func:`with_grammar` gives it all of it."""
+    return _with(function, ("workloads", "keys", "keys_from"))
+
+
 def with_grammar(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of the grammar, in the place of its parameter ``asked``.
 
     One that it has itself, under the same name, is its own: it decides what that means, and ``asked`` does not have it.
     """
+    return _with(function, tuple(_OPTIONS))
+
+
+def _with(function: Callable[..., None], names: tuple[str, ...]) -> Callable[..., None]:
     own = inspect.signature(function, eval_str=True)
-    options = {name: option for name, option in _OPTIONS.items() if name not in own.parameters}
+    options = {name: option for name, option in _OPTIONS.items() if name in names and name not in own.parameters}
     grammar = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, (kind, default) in options.items()

@@ -135,7 +135,7 @@ def _summary(key: dict[str, Any]) -> str:
     result = task["result"]
     at = result["finished_at"] if result else task["enqueued_at"]
     error = f" {_error(result['error'])}" if result and result["error"] else ""
-    return f"{_name(key)}: {task['status']} {at}{error}"
+    return f"{_name(key)}: {task['status']} {'purged' if task['purged'] else at}{error}"
 
 
 def _name(key: dict[str, Any]) -> str:
@@ -160,6 +160,9 @@ def _history(key: dict[str, Any]) -> Iterator[str]:
     if len(key["tasks"]) > _TASKS_SHOWN:
         yield f"and {counted(len(key['tasks']) - _TASKS_SHOWN, 'earlier task')}: --json has them"
     task = _standing(key)
+    if task["purged"]:
+        yield "its record and its answer were purged; what it used and cost stays"
+        return
     prompt, result = task["prompt"], task["result"]
     how = f"as it was sent in batch {prompt['batch_id']}" if prompt["batch_id"] else "as it would be sent now"
     how = "which was not sent" if prompt["error"] else how
@@ -194,8 +197,10 @@ def _task(task: dict[str, Any]) -> Iterator[str]:
     until = f", not before {task['not_before']}" if task["not_before"] else ""
     under_way = f" in batch {task['batch_id']}" if task["batch_id"] else ""
     at = f" {result['finished_at']}" if result else under_way
-    yield f"task {task['task_id']}: {task['status']}{at}{until}{again}{gone}"
-    yield f"  enqueued {task['enqueued_at']}"
+    purged = ", purged" if task["purged"] else ""
+    yield f"task {task['task_id']}: {task['status']}{at}{until}{again}{gone}{purged}"
+    if task["enqueued_at"]:
+        yield f"  enqueued {task['enqueued_at']}"
     if task["suspected"]:
         yield f"  {_suspected(task['suspected'])}"
     if result and result["error"]:
@@ -282,7 +287,7 @@ def _batch(report: Report) -> Iterator[str]:
         yield f"  to be cancelled since {found['cancel_at']}{yet}"
     if found["reason"]:
         yield f"  {cut(plain(found['reason']))}"
-    counts = ", ".join(f"{n:,} {word}" for word, n in found["tasks"].items() if n)
+    counts = ", ".join(f"{n:,} {word}" for word, n in {**found["tasks"], "purged": found["purged"]}.items() if n)
     n = found["went_on"]
     on = f"; {n:,} went on to another batch, or {'waits' if n == 1 else 'wait'}" if n else ""
     yield f"{counted(found['requests'], 'request')}, {found['bytes']:,} bytes: {counts or 'no task'}{on}"

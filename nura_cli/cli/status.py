@@ -159,6 +159,8 @@ def _details(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for workload, row in found["workloads"].items():
         if row["tasks"]["cancelled"]:
             yield f"{workload}: {row['tasks']['cancelled']:,} cancelled", ""
+        if row["purged"]:
+            yield f"{workload}: {row['purged']:,} purged", ""
         for wait in row["waits"]:
             until = f" until {wait['until']}" if wait["until"] else ""
             yield f"{workload}: {wait['tasks']:,} wait{until} ({wait['why']}): {plain(wait['message'])}", ""

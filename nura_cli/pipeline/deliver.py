@@ -262,9 +262,11 @@ class _Rows:
         """Write rows in one piece; where that fails as nobody foresaw, in halves, until the row is found."""
         if not due:
             return
+        rows = answers.of_tasks(self._job.state.db, [one.task_id for one in due if one.task_id is not None])
+        due = [one for one in due if one.task_id in rows]  # what was forgotten meanwhile is not written
         try:
-            documents = self._documents(due)
-            outcomes = table.write(documents, self._job.clock(), suspects=suspects)
+            documents = self._documents([rows[one.task_id] for one in due if one.task_id is not None])
+            outcomes = table.write(documents, self._job.clock(), suspects=suspects) if due else []
         except Exception as error:
             if not unforeseen(error):
                 raise
@@ -277,10 +279,8 @@ class _Rows:
             return
         self._settle(due, documents, outcomes)
 
-    def _documents(self, due: Sequence[Delivery]) -> list[dict[str, Any]]:
+    def _documents(self, ordered: Sequence[answers.Row]) -> list[dict[str, Any]]:
         """Return the documents that the expressions look at, each with the id of its delivery for a ledger."""
-        rows = answers.of_tasks(self._job.state.db, [one.task_id for one in due if one.task_id is not None])
-        ordered = [rows[one.task_id] for one in due if one.task_id is not None]
         return [
             document | {"delivery_id": outbox.uid(row.tag, row.task_id)}
             for row, document in zip(ordered, self._job.documents.of(ordered), strict=True)
@@ -413,8 +413,12 @@ class _Events:
 
     def _made(self, due: Sequence[Delivery]) -> "tuple[Sequence[Delivery], list[Event]]":
         """Return what can be sent, and its events; where that fails as nobody foresaw, without those it fails for."""
+        rows = answers.of_tasks(self._job.state.db, [one.task_id for one in due if one.task_id is not None])
+        due = [
+            one for one in due if one.task_id is None or one.task_id in rows
+        ]  # what was forgotten meanwhile is not told
         try:
-            return due, self._bodies(due)
+            return due, self._bodies(due, rows)
         except Exception as error:
             if not unforeseen(error):
                 raise
@@ -424,12 +428,11 @@ class _Events:
         made = [self._made([one]) for one in due]
         return [one for part, _ in made for one in part], [event for _, part in made for event in part]
 
-    def _bodies(self, due: Sequence[Delivery]) -> "list[Event]":
+    def _bodies(self, due: Sequence[Delivery], rows: dict[int, answers.Row]) -> "list[Event]":
         """Return the events to send: the document of each task, the figures of each batch, under ids that stay."""
         from nura_cli.delivery.events import Event
 
         job = self._job
-        rows = answers.of_tasks(job.state.db, [one.task_id for one in due if one.task_id is not None])
         documents = dict(zip(rows, job.documents.of(list(rows.values())), strict=True))
         events = []
         for one in due:

@@ -391,7 +391,7 @@ def run(
 
     Returns:
         The counts ``enqueued``, ``duplicates``, ``conflicts``, ``replaced`` and ``rejected``; of the duplicates,
-        ``duplicates_failed`` and ``duplicates_cancelled``; ``enqueued_again``, how many had been cancelled; and in ``hint`` what to
+        ``duplicates_failed``, ``duplicates_cancelled`` and ``duplicates_purged``; ``enqueued_again``, how many had been cancelled; and in ``hint`` what to
         know and to type of these.
 
     Raises:
@@ -478,6 +478,7 @@ class _Intake:
         self._bytes = 0
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
         self._unanswered = {TaskStatus.FAILED: 0, TaskStatus.CANCELLED: 0}
+        self._purged = 0
         self._again = 0
         self._seen = False
         self._said: dict[tuple[str, str], bool] = {}
@@ -527,8 +528,9 @@ class _Intake:
             except Exception:
                 self._chunk, self._bytes = [], 0
                 raise
-            for line in conflicts:
-                why = f"key {line.read.key.json} was enqueued with other content; --replace sends the new one"
+            for line, purged in conflicts:
+                content = "other content, which was purged" if purged else "other content"
+                why = f"key {line.read.key.json} was enqueued with {content}; --replace sends the new one"
                 self.refuse("conflicts", line.source, line.line, why)
         self._chunk, self._bytes = [], 0
         self.tell()
@@ -538,8 +540,8 @@ class _Intake:
         """How many lines were taken, or refused."""
         return sum(self._counts.values()) + len(self._chunk)
 
-    def _stored(self) -> list[Numbered]:
-        """Store the chunk, in one transaction; return the lines that are in conflict with what is there."""
+    def _stored(self) -> list[tuple[Numbered, bool]]:
+        """Store the chunk, in one transaction; return the lines that are in conflict with what is there, and whether that was purged."""
         reads = [line.read for line in self._chunk]
         digests = [_digest(read.line) for read in reads]
         if not self._seen:  # where the chunk before had keys that were known, this one most likely has, too
@@ -559,14 +561,14 @@ class _Intake:
             for read, digest in zip(reads, digests, strict=True)
         ]
 
-    def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask]) -> list[Numbered]:
+    def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask]) -> list[tuple[Numbered, bool]]:
         """Take a chunk line by line, some keys of which are known: duplicates, conflicts and replacements; return the conflicts."""
         known = tasks.current(db, workload, [row.key for row in rows])
         self._seen = bool(known)
         fresh: dict[str, tasks.NewTask] = {}
         conflicts = []
         done = dict.fromkeys(("enqueued", "duplicates", "replaced"), 0)
-        again = 0
+        again = purged = 0
         unanswered = dict.fromkeys(self._unanswered, 0)
         for row, line in zip(rows, self._chunk, strict=True):
             before = known.get(row.key)
@@ -576,17 +578,23 @@ class _Intake:
             here = before or fresh.get(row.key)
             status = TaskStatus(here.status) if isinstance(here, tasks.Current) else TaskStatus.PENDING
             undecided = isinstance(here, tasks.Current) and here.undecided
-            renewed = self._renew and status is TaskStatus.CANCELLED and not undecided
+            forgotten = isinstance(here, tasks.Current) and not here.digest
+            renewed = self._renew and status is TaskStatus.CANCELLED and not undecided and not forgotten
             again += renewed
             if here is None:
                 fresh[row.key] = row
                 done["enqueued"] += 1
+            elif forgotten:  # nobody knows of what: not even another line is sent by accident
+                done["duplicates"] += 1
+                purged += 1
             elif not renewed and _same(db, workload, here, row):
                 done["duplicates"] += 1
-                if status in unanswered:
+                if status in unanswered and _is_purged(db, here):
+                    purged += 1
+                elif status in unanswered:
                     unanswered[status] += 1
             elif not self._replace and not renewed:
-                conflicts.append(line)
+                conflicts.append((line, _is_purged(db, here)))
             else:
                 replaced = self._replace and not _same(db, workload, here, row)
                 tasks.insert(db, workload, list(fresh.values()), unseen=True)
@@ -601,6 +609,7 @@ class _Intake:
         for status, n in unanswered.items():
             self._unanswered[status] += n
         self._again += again
+        self._purged += purged
         return conflicts
 
     def report(self) -> Report:
@@ -614,6 +623,7 @@ class _Intake:
             **contract.figures(contract.EnqueuedCounts, self._counts),
             "duplicates_failed": self._unanswered[TaskStatus.FAILED],
             "duplicates_cancelled": self._unanswered[TaskStatus.CANCELLED],
+            "duplicates_purged": self._purged,
             "enqueued_again": self._again,
             "hint": self._hint(),
         }
@@ -627,14 +637,25 @@ class _Intake:
     def _hint(self) -> str | None:
         """Return what of the duplicates has no answer, and what to type for one, and what had been cancelled; else None."""
         again = f"{self._again:,} of them had been cancelled, and are sent after all" if self._again else None
+        purged = (
+            f"{counted(self._purged, 'duplicate was', 'duplicates were')} purged, and not sent again:"
+            f" nura purge {self._workload} --key K --allow-again lets a key be"
+            if self._purged
+            else None
+        )
         found = {status: n for status, n in self._unanswered.items() if n}
         if not found:
-            return again
+            return "; ".join(filter(None, (again, purged))) or None
         listed = " and ".join(f"{n:,} {status}" for status, n in found.items())
         which = "".join(f" --status {status}" for status in found) if TaskStatus.CANCELLED in found else ""
         duplicates = counted(self._counts["duplicates"], "duplicate")
         unanswered = f"{duplicates}, of which {listed}: nura retry {self._workload}{which}"
-        return "; ".join(filter(None, (again, unanswered)))
+        return "; ".join(filter(None, (again, unanswered, purged)))
+
+
+def _is_purged(db: Connection, here: tasks.Current | tasks.NewTask) -> bool:
+    """Return whether nothing is kept of the task that stands for a key."""
+    return isinstance(here, tasks.Current) and tasks.kept(db, here.task_id) is None
 
 
 def _same(db: Connection, workload: int, here: tasks.Current | tasks.NewTask, row: tasks.NewTask) -> bool:

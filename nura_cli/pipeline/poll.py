@@ -44,7 +44,7 @@ from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Problem, Report, batch_dicts, counted
 from nura_cli.pipeline.run import ProviderRun, about
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, batches, runs, standings, tasks
+from nura_cli.state import State, batches, purges, runs, standings, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, File, Orphan
 from nura_cli.state.file import unforeseen
@@ -822,21 +822,33 @@ def _told(job: Poll, provider: Provider, orphan: Orphan) -> RemoteBatch:
 
 
 def _clean_up(job: Poll) -> None:
-    """Delete at each provider what it still keeps of batches that are long final: only by ids and tags of this file."""
+    """Delete at each provider what it still keeps of batches that are long final, or were purged: only by ids and tags of this file."""
     for name in job.accounts.names():
-        after = job.accounts.cleanup_after(name)
-        if after is None:
-            continue
-        due = [
-            batch
-            for batch in batches.unclean(job.state.db, name, job.clock() - after)
-            if batch.address == job.accounts.address(name)
-        ]
-        if due:
-            try:
+        here, after = job.accounts.address(name), job.accounts.cleanup_after(name)
+        purged = [batch for batch in purges.at_provider(job.state.db, name) if batch.address == here]
+        old = [] if after is None else batches.unclean(job.state.db, name, job.clock() - after)
+        found = {batch.id: batch for batch in [*purged, *old] if batch.address == here}
+        due = [batch for batch in found.values() if batch.cleaned_at is None]
+        try:
+            if due:
                 _delete(job, job.accounts.provider(name), due)
-            except (ProviderError, KeyRefused, ConfigError) as error:
-                job.fail(error, provider=name)
+            if purged:
+                _end_purges(job, job.accounts.provider(name), purged)
+        except (ProviderError, KeyRefused, ConfigError) as error:
+            job.fail(error, provider=name)
+
+
+def _end_purges(job: Poll, provider: Provider, purged: Sequence[Batch]) -> None:
+    """Delete at a provider what it keeps of the orphans beside purged batches; note of which batches nothing is left there."""
+    for batch in purged:
+        with job.apart(f"batch {batch.id}, deleting it", ProviderError, **about(batch)):
+            for remote_id in batches.beside(job.state.db, batch.id):
+                with suppress(NotFound):
+                    provider.delete(provider.retrieve(remote_id))
+            with job.state.transaction() as db:
+                found = batches.get(db, batch.id)
+                if found is not None and found.cleaned_at is not None:
+                    purges.nothing_there(db, batch.id)
 
 
 def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:

@@ -4,7 +4,9 @@ Takes ``completed`` batches and the results that poll left in the spool; leaves 
 another attempt, and the batch ``reconciled``. Lines come in any order; a line is applied only when it bears the batch's
 tag and names a task that belongs to the batch now. One transaction holds a chunk's task changes, answers and outgoing
 deliveries; the last one also makes the batch final, so a crash in between is simply run again. Tasks that a provider named
-when it refused their batch fail once it has taken another one. Then what is due in the outbox is delivered (:mod:`nura_cli.pipeline.deliver`).
+when it refused their batch fail once it has taken another one. Then what is due in the outbox is delivered (:mod:`nura_cli.pipeline.deliver`),
+what a person wished forgotten while it was under way is forgotten (:mod:`nura_cli.pipeline.forgetting`), and what is older than its
+workload's ``retention`` is dropped (:mod:`nura_cli.pipeline.retention`).
 
 What can go wrong: a spool file gone or damaged sends its batch back to be fetched again; a line that cannot be read is
 kept, at unknown cost, where it says whose it is, and counted and logged where it does not; a database or a receiver that fails delays its own deliveries and nothing else. What nobody foresaw
@@ -33,9 +35,11 @@ from nura_cli.pipeline import (
     canary,
     deliver,
     estimate,
+    forgetting,
     holding,
     plans,
     refusals,
+    retention,
     settle,
     spool,
 )
@@ -137,7 +141,10 @@ def run(state: State, config: Config) -> Report:
         with job.apart(doing, provider=orphan.provider, batch=orphan.batch_id):
             if orphan.spooled is not None:
                 _count_orphan(job, orphan)
-    return _report(job, deliver.run(state, config))
+    delivered = deliver.run(state, config)
+    forgetting.carry_out(state)
+    retention.keep(state, config)
+    return _report(job, delivered)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,9 @@ def stream(state: State, config: Config, chosen: Selection = _ALL, *, after: int
 def unanswered(state: State, chosen: Selection) -> Iterator[InputError]:
     """Yield each key of a selection that has no answer, with what becomes of it."""
     for found in selection.unanswered(state.db, chosen.workloads, chosen.keys or ()):
+        if found.purged:
+            yield InputError(f"{found.workload}, key {found.key}: purged: its record and its answer are gone")
+            continue
         earlier = "; what was answered before is superseded: its record was replaced" if found.superseded else ""
         yield InputError(f"{found.workload}, key {found.key}: {found.status}, no answer yet{earlier}")
 

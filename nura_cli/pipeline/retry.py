@@ -30,13 +30,14 @@ from nura_cli.dialects.base import Spec
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import ConfigError, InputError, UsageError
 from nura_cli.pipeline.estimate import Gauge, Learned, prices_of
+from nura_cli.pipeline.lines import shown
 from nura_cli.pipeline.plans import plan_of
 from nura_cli.pipeline.queues import learned_of, refuse_misfit
 from nura_cli.pipeline.render import Rendering, rendering, revision
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.pipeline.run import Run
 from nura_cli.pricing import Rates, decimal_dollars
-from nura_cli.state import Connection, State, actions, answers, batches, outbox, retries, tasks
+from nura_cli.state import Connection, State, actions, answers, batches, outbox, purges, retries, tasks
 from nura_cli.state.retries import Candidate
 from nura_cli.state.selection import Selection
 from nura_cli.states import ErrorKind, TaskStatus
@@ -161,6 +162,8 @@ def plan(state: State, config: Config, parts: Iterable[Selection], problems: lis
     queues = {queue.id: queue for queue in tasks.queues(state.db)}
     looked_at: set[int] = set()
     for part in listed:
+        for workload, key in purges.gone(state.db, part.workloads, part.keys) if part.keys else ():
+            job.fail(InputError(f"{workload}, key {shown(key)}: purged, there is nothing to send"), workload=workload)
         for page in retries.pages(state.db, part, job.upto):
             for queue in {found.queue_id for found in page} - looked_at:
                 looked_at.add(queue)

@@ -99,10 +99,11 @@ class _Histories:
                     "superseded_by": one.superseded_by,
                     "retry_of": one.retry_of,
                     "batch_id": one.batch_id,
-                    "enqueued_at": stamp(one.enqueued_at),
+                    "enqueued_at": rfc3339(one.enqueued_at),
+                    "purged": one.line is None,
                     "not_before": rfc3339(one.not_before or None) if one.status is TaskStatus.PENDING else None,
                     "suspected": self._suspected(one.task_id),
-                    "record": msgspec.json.decode(one.line),
+                    "record": None if one.line is None else msgspec.json.decode(one.line),
                     "prompt": self._prompt(workload, one),
                     "attempts": [_attempt(each) for each in attempts[one.task_id]],
                     "result": results.get(one.task_id),
@@ -139,6 +140,8 @@ class _Histories:
     def _prompt(self, workload: str, version: Version) -> contract.Prompt:
         batch = _batch_of(self._db, version)
         found: contract.Prompt = {"batch_id": batch and batch.id, "system": None, "text": None, "error": None}
+        if version.line is None:
+            return {**found, "error": _PURGED}
         try:
             spec = _spec(self._db, batch) if batch else _today(self._config, workload, version).spec
             text = render.prompt_of(workload, spec, version.line)
@@ -163,6 +166,9 @@ class _Histories:
             "created_at": stamp(one.created_at),
             "done_at": rfc3339(one.done_at),
         }
+
+
+_PURGED = "it was purged, and there is nothing to render"
 
 
 def _identity(key: str) -> str:
@@ -258,6 +264,8 @@ def request(state: State, config: Config, parts: Iterable[Selection]) -> Raw:
         InputError, ConfigError: it cannot be rendered.
     """
     workload, version = _the_one(state, parts)
+    if version.line is None:
+        raise InputError(_PURGED)
     batch = _batch_of(state.db, version)
     rendering = render.rendered(workload, _spec(state.db, batch)) if batch else _today(config, workload, version)
     tag = batch.tag if batch else _UNSENT_TAG
@@ -275,9 +283,8 @@ def response(state: State, parts: Iterable[Selection]) -> bytes:
     _, version = _the_one(state, parts)
     row = answers.of_tasks(state.db, [version.task_id]).get(version.task_id)
     if row is None or row.body is None:
-        raise InputError(
-            f"it is {version.status}, and no response is kept", hint="nura show without --response tells why"
-        )
+        what = "it was purged" if version.line is None else f"it is {version.status}"
+        raise InputError(f"{what}, and no response is kept", hint="nura show without --response tells why")
     return bytes(one_line(row.body))
 
 
@@ -295,7 +302,7 @@ def batch(state: State, name: str) -> Report:
     """
     found = find_batch(state, name)
     ended = versions.outcomes(state.db, found.id)
-    held = versions.tasks_of(state.db, found.id)
+    held, purged = versions.tasks_of(state.db, found.id), versions.purged_of(state.db, found.id)
     needs = [*attention.about([found], state.clock()), *attention.cancelled([found] if found.cancelled else [])]
     settled = sum(n for status, n in held.items() if status is not TaskStatus.SUBMITTED)
     result: contract.BatchShown = {
@@ -307,7 +314,8 @@ def batch(state: State, name: str) -> Report:
         "cancel_taken_at": rfc3339(found.cancel_taken_at),
         "extra_batches": batches.beside(state.db, found.id),
         "tasks": {str(status): n for status, n in held.items()},
-        "went_on": sum(one.n for one in ended) - settled,
+        "purged": purged,
+        "went_on": sum(one.n for one in ended) - settled - purged,
         "outcomes": {one.outcome: one.n for one in ended},
         "usage": _usage(*ended),
         "cost": decimal_dollars(_sum([one.cost for one in ended])),

@@ -14,7 +14,7 @@ from nura_cli.pipeline import attention, backoff, failures, holding
 from nura_cli.pipeline.report import Report, batch_dicts
 from nura_cli.pipeline.symptoms import Configured, free_bytes, oldest_pending
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import State, actions, answers, batches, outbox, runs, snapshots, tasks, waits
+from nura_cli.state import State, actions, answers, batches, outbox, purges, runs, snapshots, tasks, waits
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch
 from nura_cli.states import TaskStatus
@@ -42,10 +42,11 @@ def run(state: State, configured: Configured, *, only: Sequence[str] = ()) -> Re
     left = outbox.left(state.db)
     unknown = _unknown_costs(state, under_way)
     failed, dead = failures.of_tasks(state.db, names), failures.of_deliveries(state.db, names, left)
-    waiting = waits.waits(state.db)
+    waiting, purged = waits.waits(state.db), purges.counted(state.db)
     by_workload: dict[str, contract.WorkloadStatus] = {
         name: {
             **_workload([queue.id for queue in queues if queue.workload == name], counts, totals, unknown),
+            "purged": sum(purged.get(queue.id, 0) for queue in queues if queue.workload == name),
             "oldest_pending_seconds": max(0, now - oldest[name]) if name in oldest else None,
             "waits": [_wait(one) for one in waiting if one.workload == name],
             "failures": failed[name],

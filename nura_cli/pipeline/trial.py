@@ -80,6 +80,8 @@ def of_keys(state: State, workload: str, keys: Sequence[str]) -> list[Record]:
 def _record(state: State, workload: str, key: str) -> Record:
     every = versions.versions(state.db, workload, keys.identity(msgspec.json.decode(key)))
     one = next(version for version in every if version.stands)
+    if one.line is None:
+        raise UsageError(f"{workload}, key {key}: purged, there is nothing to try")
     return Record(key, one.line, one.endpoint, one.model)
 
 

@@ -473,6 +473,9 @@ def _connect(path: Path) -> Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA cache_size = -32000")
         db.execute("PRAGMA temp_store = memory")
+        db.execute(
+            "PRAGMA secure_delete = FAST"
+        ).fetchone()  # what a page loses is overwritten; a purge sees to free pages
         db.execute("PRAGMA wal_autocheckpoint = 2000")
         db.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
     except BaseException:

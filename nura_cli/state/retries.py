@@ -64,7 +64,7 @@ def _query(chosen: selection.Selection, which: str) -> tuple[str, dict[str, obje
     )
     return (
         f"SELECT a.seq, t.id, t.lane_id, t.status, b.revision, {running}, a.error_kind, a.batch_id FROM {tables}"
-        f" LEFT JOIN batches b ON b.id = a.batch_id WHERE {where} AND {which}"
+        f" LEFT JOIN batches b ON b.id = a.batch_id WHERE t.id NOT IN (SELECT task_id FROM purges) AND {where} AND {which}"
     ), values
 
 

@@ -662,6 +662,25 @@ INSERT INTO meta (name, value) VALUES ('secret', lower(hex(randomblob(16))));
 -- Nothing more goes into a queue until then: it has refused so many batches in a row, however many models or providers share it.
 ALTER TABLE quotas ADD COLUMN paused_until INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE quotas ADD COLUMN strikes INTEGER NOT NULL DEFAULT 0;
+
+-- Tasks that a person wished forgotten while they were under way: it is done once they are not. again: whether their keys may then be
+-- enqueued again. What was forgotten has neither record nor answer; purged says how many tasks of a queue that are.
+CREATE TABLE purges (
+    task_id INTEGER PRIMARY KEY,
+    again INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE purged (
+    lane_id INTEGER PRIMARY KEY,
+    n INTEGER NOT NULL
+) STRICT;
+
+-- Batches of which the provider is to keep nothing once they are final, for what was forgotten of them.
+CREATE TABLE purged_batches (
+    batch_id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX deliveries_told ON deliveries (done_at) WHERE task_id IS NULL AND status = 'done';
 """
 
 STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)

@@ -548,6 +548,7 @@ CREATE INDEX deliveries_task ON deliveries (task_id, kind, target, id) WHERE sta
 CREATE INDEX deliveries_over ON deliveries (task_id) WHERE status <> 'pending';
 CREATE INDEX deliveries_batch ON deliveries (batch_id) WHERE status = 'pending' AND kind = 'row';
 CREATE INDEX deliveries_dead ON deliveries (workload_id, kind, target) WHERE status = 'dead';
+CREATE INDEX deliveries_told ON deliveries (done_at) WHERE task_id IS NULL AND status = 'done';
 
 -- A database or receiver that cannot take anything now rests as a whole.
 CREATE TABLE receivers (
@@ -586,4 +587,22 @@ CREATE TABLE levels (
     level INTEGER PRIMARY KEY,
     n INTEGER NOT NULL,
     gone BLOB
+) STRICT;
+
+-- Tasks that a person wished forgotten while they were under way: it is done once they are not. again: whether their keys may then be
+-- enqueued again. What was forgotten has neither record nor answer; purged says how many tasks of a queue that are.
+CREATE TABLE purges (
+    task_id INTEGER PRIMARY KEY,
+    again INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE purged (
+    lane_id INTEGER PRIMARY KEY,
+    n INTEGER NOT NULL
+) STRICT;
+
+-- Batches of which the provider is to keep nothing once they are final, for what was forgotten of them.
+CREATE TABLE purged_batches (
+    batch_id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL
 ) STRICT;

@@ -93,7 +93,9 @@ def submitted(chosen: Selection) -> Clauses:
 
 
 def of_keys(chosen: Selection) -> Clauses:
-    """Return the clauses by which the tasks of a selection's keys are read, whatever their state: ``t``, ``r``, and ``a`` or nulls."""
+    """Return the clauses by which the tasks of a selection's keys ``c`` are read, whatever their state: ``t``; ``r``, nulls of what was
+    purged; and ``a`` or nulls.
+    """
     where, values = _of_tasks(chosen)
     if chosen.statuses:
         where.append("t.status IN (SELECT value FROM json_each(:statuses))")
@@ -106,27 +108,30 @@ def of_keys(chosen: Selection) -> Clauses:
         where.append("coalesce(a.batch_id, t.batch_id) = :batch_id")
         values["batch_id"] = chosen.batch_id
     _between(where, values, "coalesce(a.finished_at, r.enqueued_at)", chosen)
-    tables = f"{_BY_KEY} JOIN records r ON r.task_id = t.id LEFT JOIN answers a ON a.task_id = t.id"
+    tables = f"{_BY_KEY} LEFT JOIN records r ON r.task_id = t.id LEFT JOIN answers a ON a.task_id = t.id"
     return Clauses(f"{tables} {_OWNER}", " AND ".join(where), values)
 
 
 class Unanswered(NamedTuple):
-    """A key (as JSON) that has no answer: the state of its task, and whether an earlier answer of it was superseded."""
+    """A key (as JSON) that has no answer: the state of its task, whether an earlier answer of it was superseded, or it was purged."""
 
     workload: str
     key: str
     status: str
     superseded: int
+    purged: int
 
 
 def unanswered(db: Connection, workloads: Sequence[str], wanted: Sequence[str]) -> list[Unanswered]:
     """Return which of these keys (in their text form) have no answer in the workloads (in all, when empty)."""
     tables, where, values = of_keys(Selection(workloads, keys=wanted))
     earlier = "SELECT 1 FROM tasks x JOIN answers y ON y.task_id = x.id WHERE x.superseded_by = t.id"
-    query = f"SELECT w.name, r.key, t.status, EXISTS ({earlier}) FROM {tables} WHERE {where} AND a.task_id IS NULL"
+    query = f"SELECT w.name, {KEY}, t.status, EXISTS ({earlier}), r.task_id IS NULL FROM {tables} WHERE {where} AND a.task_id IS NULL"
     return [Unanswered(*row) for row in db.execute(query, values)]
 
 
+KEY = "coalesce(r.key, iif(substr(c.key, 1, 1) = char(30), substr(c.key, 2), json_quote(c.key)))"
+"""As SQL: a key ``c`` as JSON; of one that was purged, which is known as a text alone, as texts."""
 # CROSS JOIN: read in the order in which it is written.
 _BY_KEY = f"{keys.CHOSEN} c CROSS JOIN tasks t ON t.id = c.task_id"
 # By their ids alone: by the index of what waits, each key would be looked for in the whole of its queue.

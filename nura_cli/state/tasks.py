@@ -370,6 +370,25 @@ def _let_go(db: Connection, queue: int) -> None:
     ).fetchall()
     if gone:
         supersede(db, gone, "their keys were enqueued with other content")
+    _let_forgotten_go(db, queue)
+
+
+def _let_forgotten_go(db: Connection, queue: int) -> None:
+    """Send nothing again that is to be forgotten; a re-run gives its place back to what it ran again."""
+    move = moving(TaskStatus.PENDING, TaskStatus.CANCELLED)
+    gone = db.execute(
+        f"{move} AND lane_id = ? AND id IN (SELECT task_id FROM purges) RETURNING id, retry_of IS NOT NULL", (queue,)
+    ).fetchall()
+    if not gone:
+        return
+    db.execute(
+        "UPDATE tasks SET superseded_by = retry_of WHERE id IN (SELECT value FROM json_each(?)) AND retry_of IS NOT NULL",
+        (json.dumps([task_id for task_id, _ in gone]),),
+    )
+    again = sum(is_again for _, is_again in gone)
+    add_to_counts(db, {(queue, TaskStatus.PENDING, False): -len(gone), (queue, TaskStatus.CANCELLED, True): again})
+    add_to_counts(db, {(queue, TaskStatus.CANCELLED, False): len(gone) - again})
+    log.task(db, queue, None, TaskStatus.PENDING, TaskStatus.CANCELLED, len(gone), "to be forgotten")
 
 
 def page(db: Connection, batch_id: int, after: int, limit: int) -> list[tuple[int, bytes]]:
@@ -494,9 +513,9 @@ def ever_of(db: Connection, batch_id: int, ids: Iterable[int]) -> frozenset[int]
 
 
 def first_at(db: Connection) -> int:
-    """Return when the first task came in, unix seconds; 0 when none ever did."""
-    row = db.execute("SELECT enqueued_at FROM records ORDER BY task_id LIMIT 1").fetchone()
-    return int(row[0]) if row else 0
+    """Return when the first task came in, unix seconds, whether or not it was purged since; 0 when none ever did."""
+    row = db.execute("SELECT min(at) FROM transitions").fetchone()
+    return int(row[0] or 0)
 
 
 def last_id(db: Connection) -> int:

@@ -26,7 +26,8 @@ def named(db: Connection, chosen: Selection, most: int) -> list[Named]:
     found: list[Named] = []
     for clauses, order in _parts(chosen):
         tables, where, values = clauses
-        query = f"SELECT w.name, r.key, t.id FROM {tables} WHERE {where} ORDER BY {order} LIMIT :most"
+        key = selection.KEY if chosen.keys is not None else "r.key"
+        query = f"SELECT w.name, {key}, t.id FROM {tables} WHERE {where} ORDER BY {order} LIMIT :most"
         found += [Named(*row) for row in db.execute(query, {**values, "most": most - len(found)})]
     return found
 
@@ -55,6 +56,7 @@ class Version(NamedTuple):
         batch_id: the batch that it is in.
         not_before: when it may be sent, where that is put off; unix seconds, as ``enqueued_at``.
         superseded_by, retry_of: the task that took its place; the completed one that it runs again.
+        enqueued_at, line: None of what was purged.
         dialect, endpoint, model: of its queue.
     """
 
@@ -65,8 +67,8 @@ class Version(NamedTuple):
     not_before: int
     superseded_by: int | None
     retry_of: int | None
-    enqueued_at: int
-    line: bytes
+    enqueued_at: int | None
+    line: bytes | None
     dialect: str
     endpoint: str
     model: str
@@ -79,7 +81,7 @@ _FAMILY = (
     " UNION SELECT t.id FROM family f CROSS JOIN tasks t ON t.retry_of = f.id)"
     " SELECT t.id, t.id IN (SELECT id FROM here),"
     " t.status, t.batch_id, t.not_before, t.superseded_by, t.retry_of, r.enqueued_at, r.line, l.dialect, l.endpoint, l.model"
-    " FROM family f CROSS JOIN tasks t ON t.id = f.id JOIN records r ON r.task_id = t.id JOIN lanes l ON l.id = t.lane_id"
+    " FROM family f CROSS JOIN tasks t ON t.id = f.id LEFT JOIN records r ON r.task_id = t.id JOIN lanes l ON l.id = t.lane_id"
     " ORDER BY t.id DESC"
 )
 
@@ -201,8 +203,17 @@ def outcomes(db: Connection, batch_id: int) -> list[Ended]:
     return [Ended(*row) for row in rows]
 
 
+def purged_of(db: Connection, batch_id: int) -> int:
+    """Return how many tasks that were in a batch last have neither record nor answer any more."""
+    query = (
+        "SELECT count(DISTINCT a.task_id) FROM attempts a WHERE a.batch_id = ? AND NOT EXISTS (SELECT 1 FROM records r"
+        " WHERE r.task_id = a.task_id) AND NOT EXISTS (SELECT 1 FROM attempts n WHERE n.task_id = a.task_id AND n.batch_id > a.batch_id)"
+    )
+    return int(db.execute(query, (batch_id,)).fetchone()[0])
+
+
 def tasks_of(db: Connection, batch_id: int) -> dict[TaskStatus, int]:
-    """Return how many tasks a batch holds now, and how many stand as it settled them, by state."""
+    """Return how many tasks a batch holds now, and how many stand as it settled them, by state; what was purged is not among them."""
     held = db.execute("SELECT count(*) FROM tasks WHERE batch_id = ?", (batch_id,)).fetchone()[0]
     rows = db.execute("SELECT status, count(*) FROM answers WHERE batch_id = ? GROUP BY status", (batch_id,))
     return {TaskStatus.SUBMITTED: held, **{TaskStatus(status): n for status, n in rows}}

@@ -31,6 +31,7 @@ from nura_cli.cli import (  # noqa: F401 - loaded once, before the fork
     hold,
     log,
     poll,
+    purge,
     reconcile,
     redeliver,
     release,

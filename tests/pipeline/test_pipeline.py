@@ -122,6 +122,7 @@ def test_the_same_line_is_a_duplicate_and_another_one_a_conflict(spool: Spool) -
         "rejected": 0,
         "duplicates_failed": 0,
         "duplicates_cancelled": 0,
+        "duplicates_purged": 0,
         "enqueued_again": 0,
         "hint": None,
     }

@@ -35,6 +35,7 @@ def test_records_go_in_and_answers_come_out(spool: Spool) -> None:
         "rejected": 0,
         "duplicates_failed": 0,
         "duplicates_cancelled": 0,
+        "duplicates_purged": 0,
         "enqueued_again": 0,
         "hint": None,
         "errors": [],

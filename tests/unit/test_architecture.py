@@ -119,6 +119,7 @@ STAGES = (
     "release",
     "retry",
     "cancel",
+    "purge",
     "log",
     "cost",
     "show",

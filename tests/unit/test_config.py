@@ -534,7 +534,7 @@ def uncommented(text: str) -> str:
     """Return the example with each option that is commented out in place of the one it is an alternative to."""
     names = (
         *("base_url", "organization", "project", "enqueued_tokens", "enqueued_requests", "endpoint"),
-        *("budget", "prices", "  my-model", "batch_discount", "canary"),
+        *("budget", "prices", "  my-model", "batch_discount", "canary", "retention"),
     )
     return re.sub(rf"^( *)# ({'|'.join(names)}):", r"\1\2:", text, flags=re.MULTILINE)
 
@@ -547,6 +547,7 @@ def test_what_the_example_has_in_comments_is_valid_too(tmp_path: Path) -> None:
     assert loaded.providers["openai"].prices["my-model"].output > 0
     assert loaded.providers["openai"].batch_discount == 0.5
     assert loaded.providers["openai"].budget.month is not None
+    assert loaded.workloads["summarize"].retention == 90 * 86400
     classify = loaded.workloads["classify"]
     assert (classify.budget.basis, classify.canary, classify.endpoint is None) == ("worst", CanaryConfig(), False)
 

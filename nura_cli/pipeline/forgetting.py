@@ -1,0 +1,209 @@
+"""Forgetting: what nura purge, reconcile and a workload's retention have in common.
+
+A key is forgotten as a whole: every task that stood for it loses its record, its answer and what was said about it. What is under
+way, or of a batch that is not final, is noted as a wish, and forgotten by the first run that finds it at rest; until then nobody is
+told of it, and nothing of it is sent again. The order keeps a kill harmless: what quotes a task in words or in the spool goes
+first, the record that names the key last, in one transaction with the key's own text; whoever comes next begins again.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from nura_cli.pipeline import aside
+from nura_cli.state import State, batches, purges
+from nura_cli.state.disk import on_disk
+from nura_cli.state.purges import Member
+
+CHUNK_KEYS = 200
+"""Keys that are forgotten in one transaction."""
+WAL_SECONDS = 5.0
+"""How long readers are waited for before the WAL is left as it is."""
+FREE_PAGES = 4096
+"""Free pages of the file that are overwritten at once: 64 MB."""
+
+
+class Fate(Enum):
+    """What becomes of a key that is to be forgotten."""
+
+    NOW = "now"
+    LATER = "later"  # something of it is under way
+    BEFORE = "before"  # it was forgotten before
+
+
+def fate(members: Sequence[Member]) -> Fate:
+    """Decide what becomes of a key, by the tasks that stand or stood for it."""
+    if any(one.busy for one in members):
+        return Fate.LATER
+    return Fate.NOW if any(one.kept for one in members) else Fate.BEFORE
+
+
+def by_key(members: Iterable[Member]) -> dict[str, list[Member]]:
+    """Return tasks by their key."""
+    found: dict[str, list[Member]] = {}
+    for one in members:
+        found.setdefault(one.key, []).append(one)
+    return found
+
+
+class Forgotten(NamedTuple):
+    """What was done about some keys: how many of them have which fate, and how many batches a provider is to keep nothing of."""
+
+    fates: Counter[Fate]
+    batches: int
+
+
+def forget(state: State, workload: int, wanted: Sequence[str], *, again: bool) -> Forgotten:
+    """Forget keys of a workload (in their text form), at most :data:`CHUNK_KEYS`; wish it of those that are under way.
+
+    Args:
+        workload: its id.
+        again: whether they may be enqueued again, and paid for again.
+    """
+    seen = purges.families(state.db, workload, wanted)
+    _clear_traces(state, [one for one in seen if not one.busy], wanted)
+    rested = {one.task_id for one in seen if not one.busy}
+    with state.transaction() as db:
+        families = by_key(
+            one._replace(busy=one.busy or one.task_id not in rested) for one in purges.families(db, workload, wanted)
+        )
+        found = [one for family in families.values() for one in family]
+        left = purges.leave_nothing(db, [one.task_id for one in found])
+        purges.withdraw(db, found)
+        purges.wish(db, [one for one in found if one.busy], again=again)
+        fates = Counter(fate(family) for family in families.values())
+        drop = [one for family in families.values() if not again or fate(family) is not Fate.LATER for one in family]
+        purges.forget_keys(db, [one for one in drop if one.stands], again=again)
+        purges.wipe(db, [one.task_id for one in found if not one.busy])
+    return Forgotten(fates, left)
+
+
+def carry_out(state: State) -> int:
+    """Forget what a person wished forgotten while it was under way, and is not any more; return how many tasks that were."""
+    total, after = 0, 0
+    while found := purges.due(state.db, after, CHUNK_KEYS):
+        after = found[-1].task_id
+        _clear_traces(state, found, [one.key for one in found])
+        with state.transaction() as db:
+            still = {one.task_id for one in purges.due(db, found[0].task_id - 1, CHUNK_KEYS)}
+            rested = [one for one in found if one.task_id in still]
+            ids = [one.task_id for one in rested]
+            purges.leave_nothing(db, ids)
+            purges.withdraw(db, rested)
+            for again in (False, True):
+                purges.forget_keys(db, [one for one in rested if one.again is again], again=again)
+            purges.wipe(db, ids)
+        total += len(ids)
+        state.yield_to_writers()
+    if total:
+        tidy(state)
+    return total
+
+
+def tidy(state: State) -> bool:
+    """Leave nothing of what was forgotten in the spool, on the file's free pages and in its WAL; return False where readers keep the
+    WAL from being emptied, or there are too many free pages to be overwritten at once.
+    """
+    sweep(state)
+    with state.transaction() as db:
+        whole = purges.overwrite_free(db, FREE_PAGES)
+    return purges.empty_wal(state.db, WAL_SECONDS) and whole
+
+
+# --- words and files
+
+
+def _clear_traces(state: State, members: Sequence[Member], keys: Iterable[str]) -> None:
+    """Take out of what nura said, and out of what is set aside, whatever is about tasks at rest, or names their keys."""
+    ids = [one.task_id for one in members]
+    clean = cleaner(keys, purges.words(state.db, ids))
+    with state.transaction() as db:
+        purges.redact(db, clean)
+    drop_set_aside(state, set(ids))
+
+
+GONE = "(purged)"
+_SHORT = 6
+"""Keys that are shorter stand in many words: they are looked for only where they are named as keys."""
+_LEAST = 8
+"""What was said in fewer characters quotes nothing."""
+
+
+def cleaner(keys: Iterable[str], words: Iterable[str]) -> Callable[[str], str]:
+    """Return what takes keys (in their text form), and words that were said about their tasks, out of a text."""
+    patterns = [_spaced(one) for one in words if len(one) >= _LEAST]
+    for key in keys:
+        patterns += _patterns(key)
+    if not patterns:
+        return str
+    found = re.compile("|".join(sorted(patterns, key=len, reverse=True)))
+    return lambda text: found.sub(GONE, text)
+
+
+def _patterns(key: str) -> list[str]:
+    """Return as regular expressions how a key may stand in words."""
+    if not key.startswith("\x1e"):
+        return [_named(form) for form in _forms(key)]
+    parts = json.loads(key[1:])
+    whole = r"\[\s*" + r"\s*,\s*".join('"?' + _spaced(str(one)) + '"?' for one in parts) + r"\s*\]"
+    return [whole, *(_named(form) for one in parts if len(one) >= _SHORT for form in _forms(one))]
+
+
+def _forms(key: str) -> set[str]:
+    return {key, json.dumps(key, ensure_ascii=False)[1:-1], json.dumps(key)[1:-1]}
+
+
+def _named(form: str) -> str:
+    if len(form) < _SHORT:
+        return rf'(?:(?<=key )|(?<=")){re.escape(form)}(?!\w)'
+    return rf"(?<!\w){_spaced(form)}(?!\w)"
+
+
+def _spaced(text: str) -> str:
+    """Return the pattern of a text, however its white space came out."""
+    return r"\s+".join(map(re.escape, text.split())) if text.split() else re.escape(text)
+
+
+def drop_set_aside(state: State, ids: set[int]) -> None:
+    """Delete the lines that are set aside and name these tasks; those that name nobody, too, of batches that they were in."""
+    for path in list(state.aside.iterdir()):
+        if path.suffix == ".part":
+            continue
+        with on_disk(path):
+            names = _names(path)
+        tasks = {int(number) for name in names if (number := name.rpartition("-")[2]).isdecimal()}
+        if tasks & ids or (not names and _of_tag(state, path, ids)):
+            path.unlink(missing_ok=True)
+
+
+def _names(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        return msgspec.json.decode(aside.note(file, aside.Long(0, size), path), type=aside.Note).custom_ids
+
+
+def _of_tag(state: State, path: Path, ids: set[int]) -> bool:
+    batch = batches.by_tag(state.db, path.name.partition(".")[0])
+    return batch is not None and purges.were_in(state.db, batch.id, ids)
+
+
+def sweep(state: State) -> None:
+    """Delete what the spool still has of batches that are final, and of orphans that are counted: nobody reads it any more."""
+    followed = {hashlib.sha256(one.remote_id.encode()).hexdigest()[:20] for one in batches.orphans(state.db)}
+    for folder in (state.requests, state.results):
+        for path in list(folder.iterdir()):
+            name = path.name.partition(".")[0]
+            if name.startswith("stray-"):
+                over = name.removeprefix("stray-") not in followed
+            else:
+                batch = batches.by_tag(state.db, name)
+                over = batch is not None and batch.final_at is not None
+            if over:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,272 @@
+"""nura purge: what is kept of keys is forgotten, or what is old is dropped, because a person says so.
+
+Of a key every version goes: record, answer, what was said about it, lines in the spool, and by the next polls what its providers
+keep; its own text becomes a keyed hash, so that it is not paid for again by accident (with ``again`` that goes, too). A task that
+waits is withdrawn, and nobody is told; what is under way settles, and is billed, as ever, is told to nobody, and is forgotten by the
+reconcile that finds it at rest. By age, records and answers of what is settled and delivered go; the keys' digests stay. Attempts,
+sums, batches, tags and remote ids always stay: recovery goes by them.
+
+It takes no lock: each chunk is one transaction, which looks at its tasks anew. What can go wrong: killed half-way, it is run again;
+a stage that is at work may say at its end what it read before, so the purge is run once more after it; a reader that never ends keeps
+the WAL from being emptied, and that is said. What it cannot reach, it names.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nura_cli import contract
+from nura_cli.errors import EX_PARTIAL, ProblemKind, UsageError
+from nura_cli.pipeline import forgetting, retention
+from nura_cli.pipeline.forgetting import Fate
+from nura_cli.pipeline.report import Problem, Report, counted
+from nura_cli.pipeline.retention import Age
+from nura_cli.pipeline.run import Run
+from nura_cli.state import State, actions, purges, snapshots
+from nura_cli.state.look import holders
+from nura_cli.state.selection import Selection
+
+if TYPE_CHECKING:
+    from nura_cli.config import Config
+
+
+@dataclass(kw_only=True)
+class Purge(Run):
+    """One run: what is meant, and what becomes of it.
+
+    Attributes:
+        chunks: the keys (in their text form) that are meant, in chunks, each of one workload: its id and name.
+        again: whether the keys may be enqueued again.
+        fates: by workload, how many keys have which fate.
+        left: batches of which a provider is to keep nothing.
+    """
+
+    chunks: Sequence[tuple[int, str, list[str]]]
+    again: bool
+    fates: dict[str, Counter[Fate]] = field(default_factory=dict)
+    left: int = 0
+
+    def total(self, which: Fate) -> int:
+        """Return how many keys have this fate."""
+        return sum(fates[which] for fates in self.fates.values())
+
+
+def plan(state: State, config: "Config", parts: Iterable[Selection], problems: list[Problem], *, again: bool) -> Purge:
+    """Look at what would be forgotten; nothing is written.
+
+    Args:
+        parts: which keys, in parts.
+        problems: those that there were before; more are added.
+        again: whether the keys may be enqueued again, and paid for again.
+    """
+    job = Purge(state=state, config=config, chunks=list(_chunks(state, parts)), again=again, problems=problems)
+    for workload, name, wanted in job.chunks:
+        families = forgetting.by_key(purges.families(state.db, workload, wanted))
+        job.fates.setdefault(name, Counter()).update(forgetting.fate(family) for family in families.values())
+    return job
+
+
+def _chunks(state: State, parts: Iterable[Selection]) -> Iterator[tuple[int, str, list[str]]]:
+    for part in parts:
+        for name, workload in purges.workloads(state.db, part.workloads).items():
+            wanted = list(dict.fromkeys(part.keys or ()))
+            for start in range(0, len(wanted), forgetting.CHUNK_KEYS):
+                yield workload, name, wanted[start : start + forgetting.CHUNK_KEYS]
+
+
+def question(job: Purge) -> str:
+    """Return what would be done: ``2 keys of w are forgotten for good``."""
+    said = []
+    for name, fates in job.fates.items():
+        now, later = fates[Fate.NOW], fates[Fate.LATER]
+        if now + later:
+            once = f", {later:,} of them once nothing of {'it' if later == 1 else 'them'} is under way" if later else ""
+            said.append(
+                f"{counted(now + later, 'key')} of {name} {'is' if now + later == 1 else 'are'} forgotten for good{once}"
+            )
+    return "; ".join(said)
+
+
+def run(job: Purge) -> Report:
+    """Forget what was planned, in chunks; then leave nothing of it in the spool and in the file.
+
+    Returns:
+        As :func:`report`.
+    """
+    state, why = job.state, job.state.db.why
+    purges.erase(state.db)
+    at_work = holders(state.path)
+    job.fates.clear()
+    for workload, name, wanted in job.chunks:
+        done = forgetting.forget(state, workload, wanted, again=job.again)
+        job.fates.setdefault(name, Counter()).update(done.fates)
+        job.left += done.batches
+        _note(job, name, wanted, done.fates)
+        state.yield_to_writers()
+    state.db.why = why
+    emptied = forgetting.tidy(state)
+    if not emptied:
+        job.note(_not_emptied(state))
+    if at_work:
+        names = " and ".join(at_work)
+        text = f"{names} {'is' if len(at_work) == 1 else 'are'} at work, and may say at the end what was read before"
+        job.note(Problem(ProblemKind.BUSY, text, EX_PARTIAL, "run this again after that", stays=False))
+    return report(job, emptied=emptied)
+
+
+def _note(job: Purge, name: str, wanted: Sequence[str], fates: Counter[Fate]) -> None:
+    """Note in the log how many keys were forgotten, and never which; not even in the person's own words."""
+    n = fates[Fate.NOW] + fates[Fate.LATER]
+    if not n:
+        return
+    with job.state.transaction() as db:
+        if db.why is not None:
+            db.why = forgetting.cleaner(wanted, ())(db.why)
+        later = f", {fates[Fate.LATER]:,} of them once nothing is under way" if fates[Fate.LATER] else ""
+        what = f"{counted(n, 'key')} {'is' if n == 1 else 'are'} forgotten{later}"
+        actions.note(db, "purge", what, n, workload=name)
+
+
+def _not_emptied(state: State) -> Problem:
+    text = f"{state.path}: what was deleted may still stand in its write-ahead log or on free pages: another process is reading"
+    return Problem(ProblemKind.STATE, text, EX_PARTIAL, "run this again once that has ended", stays=False)
+
+
+def report(job: Purge, *, emptied: bool | None = None) -> Report:
+    """Return what was done; without ``emptied`` (whether nothing is left in the WAL), what would be."""
+    names = set(job.config.providers)
+    result: contract.Purged = {
+        "purged": job.total(Fate.NOW),
+        "later": job.total(Fate.LATER),
+        "before": job.total(Fate.BEFORE),
+        "workloads": {name: fates[Fate.NOW] for name, fates in job.fates.items() if fates[Fate.NOW]},
+        "at_providers": len(purges.left_there(job.state.db)),
+        "emptied": bool(emptied),
+        "out_of_reach": out_of_reach(job.state, names),
+        "dry_run": emptied is None,
+    }
+    return Report(result, job.problems, worked=bool(job.fates))
+
+
+def out_of_reach(state: State, providers: Iterable[str]) -> list[str]:
+    """Return what may still hold what was forgotten, in words; ``providers``: the names of those in the configuration."""
+    said = [
+        f"{one.path}, a copy from before a migration, which reconcile removes in time"
+        for one in snapshots.found(state.path)
+    ]
+    for batch in purges.left_there(state.db):
+        if batch.provider not in set(providers):
+            said.append(f"what {batch.provider}, which is not in the configuration, keeps of batch {batch.id}")
+    return [
+        *said,
+        "backups, and files that were enqueued",
+        "the application's rows, and whoever was told",
+        "logs, and what was printed",
+        "what providers keep by themselves of requests that they answered",
+    ]
+
+
+# --- by age
+
+
+@dataclass(kw_only=True)
+class Aged(Run):
+    """One run that drops what is old.
+
+    Attributes:
+        ages: what is old of each workload.
+        tasks: by workload, how many answers would be dropped, or how many tasks were.
+    """
+
+    ages: Sequence[Age]
+    tasks: Counter[str] = field(default_factory=Counter)
+
+
+def plan_old(
+    state: State, config: "Config", workloads: Sequence[str], seconds: int, *, read_to: int | None, undelivered: bool
+) -> Aged:
+    """Look at what would be dropped; nothing is written.
+
+    Args:
+        workloads: of these; of all, when empty.
+        seconds: how old it is at least.
+        read_to: the seq up to which somebody has read the answers of what delivers nothing.
+        undelivered: whether what is not delivered goes, too.
+
+    Raises:
+        UsageError: of a workload that delivers nothing nobody says what was read.
+    """
+    names = list(workloads) or list(purges.workloads(state.db, ()))
+    silent = [name for name in names if not retention.delivers(config.workloads.get(name))]
+    if silent and read_to is None and not undelivered:
+        raise UsageError(
+            f"{', '.join(silent)}: {'delivers' if len(silent) == 1 else 'deliver'} nothing, so nobody knows which answers were read",
+            hint="--read-to SEQ says up to which seq of nura results, --undelivered that all may go",
+        )
+    before = state.clock() - seconds
+    ages = [
+        Age(name, before, purges.last_seq(state.db) if read_to is None else read_to, undelivered)
+        if name in silent
+        else Age(name, before, undelivered=undelivered)
+        for name in names
+    ]
+    job = Aged(state=state, config=config, ages=ages)
+    job.tasks.update({age.workload: n for age in ages if (n := retention.count(state, age))})
+    return job
+
+
+def question_old(job: Aged) -> str:
+    """Return what would be done: ``20 answers of w are dropped for good, each with its record``."""
+    return "; ".join(
+        f"{counted(n, 'answer')} of {name} {'is' if n == 1 else 'are'} dropped for good, with {'its record' if n == 1 else 'their records'}"
+        for name, n in job.tasks.items()
+    )
+
+
+def run_old(job: Aged) -> Report:
+    """Drop what was planned, page by page; what is no longer as it was is left alone.
+
+    Returns:
+        As :func:`report`; ``purged`` counts tasks.
+    """
+    state = job.state
+    purges.erase(state.db)
+    job.tasks.clear()
+    for age in job.ages:
+        for found in _dropped(state, age):
+            job.tasks[age.workload] += found
+    emptied = purges.empty_wal(state.db, forgetting.WAL_SECONDS)
+    if not emptied:
+        job.note(_not_emptied(state))
+    return report_old(job, emptied=emptied)
+
+
+def _dropped(state: State, age: Age) -> Iterator[int]:
+    """Drop what is old of a workload, a page at a time, each with a row in the log; yield how many tasks that were."""
+    after, more = 0, True
+    while more:
+        with state.transaction() as db:
+            found = retention.drop(db, age, after)
+            purges.drop_events_of_batches(db, age.workload, age.before)
+            if found.tasks:
+                what = f"{counted(found.tasks, 'task')} lost {'its record' if found.tasks == 1 else 'their records'} by age"
+                actions.note(db, "purge", what, found.tasks, workload=age.workload)
+        after, more = found.upto, found.more
+        yield found.tasks
+        state.yield_to_writers()
+
+
+def report_old(job: Aged, *, emptied: bool | None = None) -> Report:
+    """Return what was dropped; without ``emptied`` (whether nothing is left in the WAL), what would be."""
+    result: contract.Purged = {
+        "purged": job.tasks.total(),
+        "later": 0,
+        "before": 0,
+        "workloads": {name: n for name, n in job.tasks.items() if n},
+        "at_providers": 0,
+        "emptied": bool(emptied),
+        "out_of_reach": [],
+        "dry_run": emptied is None,
+    }
+    return Report(result, job.problems, worked=bool(job.tasks))

@@ -1,0 +1,119 @@
+"""What is old is dropped: records and answers of what is settled and delivered, in bounded pages.
+
+For nura purge --older-than, and for reconcile, where a workload says ``retention``. What waits to be delivered stays, and what was
+given up; so does whatever is under way. The keys' digests stay: a line that comes in again is still a duplicate. Each page is one
+transaction that looks anew at what it drops; killed in between, the next run goes on.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nura_cli.config import Config, WorkloadConfig
+from nura_cli.pipeline import forgetting
+from nura_cli.state import Connection, State, purges
+
+PAGE = 2000
+"""Answers that are looked at in one transaction."""
+PAGES_A_RUN = 20
+"""Pages that reconcile looks at for one workload in one run."""
+_DAY = 86400
+_ANY = 2**63 - 1
+
+
+class Age(NamedTuple):
+    """What is old of a workload.
+
+    Attributes:
+        before: when it was settled at the latest, unix seconds.
+        read_to: only answers up to this seq.
+        undelivered: what waits to be delivered, or was given up, goes, too.
+    """
+
+    workload: str
+    before: int
+    read_to: int = _ANY
+    undelivered: bool = False
+
+
+def delivers(workload: WorkloadConfig | None) -> bool:
+    """Return whether a workload's answers go anywhere by themselves: then nura knows when nobody needs them any more."""
+    return workload is not None and (workload.write_back is not None or bool(workload.events))
+
+
+def count(state: State, age: Age) -> int:
+    """Return how many answers would be dropped; nothing is written."""
+    return sum(len(page.ids) for page in _pages(state, age, 0))
+
+
+def _pages(state: State, age: Age, after: int) -> Iterator[purges.Page]:
+    while True:
+        page = _page(state.db, age, after)
+        yield page
+        if not page.more:
+            return
+        after = page.upto
+
+
+def _page(db: Connection, age: Age, after: int) -> purges.Page:
+    return purges.old(
+        db,
+        age.workload,
+        age.before,
+        after=after,
+        read_to=age.read_to,
+        undelivered=age.undelivered,
+        limit=PAGE,
+    )
+
+
+class Dropped(NamedTuple):
+    """What came of one page: how many tasks were dropped, up to which seq was looked, and whether there is more to look at."""
+
+    tasks: int
+    upto: int
+    more: bool
+
+
+def drop(db: Connection, age: Age, after: int) -> Dropped:
+    """Drop what is old of the next page of answers, and the versions whose places it took, in the caller's transaction.
+
+    Args:
+        after: the seq up to which was looked before.
+    """
+    page = _page(db, age, after)
+    ids = [*page.ids, *purges.superseded_by(db, page.ids)] if page.ids else []
+    found = purges.wipe(db, ids) if ids else {}
+    return Dropped(sum(found.values()), page.upto, page.more)
+
+
+def keep(state: State, config: Config) -> int:
+    """Drop what is older than the ``retention`` of each workload that has one, for a run of reconcile; return how many tasks.
+
+    Once a day it begins at the oldest answer; it looks at no more than :data:`PAGES_A_RUN` pages of answers a run.
+    """
+    now, total = state.clock(), 0
+    for workload in config.workloads.values():
+        if workload.retention is not None:
+            total += _keep(state, Age(workload.name, now - workload.retention), now // _DAY)
+    if total:
+        purges.empty_wal(state.db, forgetting.WAL_SECONDS)
+    return total
+
+
+def _keep(state: State, age: Age, today: int) -> int:
+    after, day = purges.place(state.db, age.workload)
+    after, total = (after if day == today else 0), 0
+    for _ in range(PAGES_A_RUN):
+        page = _page(state.db, age, after)
+        if not (page.ids or page.more):
+            break
+        purges.erase(state.db)
+        with state.transaction() as db:
+            found = drop(db, age, after)
+            purges.note_place(db, age.workload, found.upto, today)
+            purges.drop_events_of_batches(db, age.workload, age.before)
+        total, after = total + found.tasks, found.upto
+        if not found.more:
+            break
+        state.yield_to_writers()
+    return total

@@ -1,0 +1,451 @@
+"""What is forgotten: records, answers and words of tasks, what is to be forgotten once it is not under way, and traces of it.
+
+The tasks themselves stay, with their attempts and what these cost, and the batches with their tags and remote ids: sums and
+recovery go by them. A task that has lost its record is a *purged* one. Every writing function runs inside the caller's transaction.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from nura_cli.state import answers, batches, keys, suspects
+from nura_cli.state.batches import Batch
+from nura_cli.state.connection import Connection
+from nura_cli.states import ErrorKind, TaskStatus
+
+
+def erase(db: Connection) -> None:
+    """Have whatever is deleted through this connection from now on overwritten in the file."""
+    db.execute("PRAGMA secure_delete = ON").fetchone()
+
+
+# --- keys
+
+
+class Member(NamedTuple):
+    """One of the tasks that stand, or ever stood, for a key.
+
+    Attributes:
+        key: in its text form.
+        stands: it is the one that stands for the key now.
+        busy: it is under way, or a batch that it was in is not final: what came of it may still be needed.
+        kept: it has a record.
+        again: as it was wished; False where nobody wished it forgotten.
+        retry_of: the completed task that it runs again.
+    """
+
+    workload_id: int
+    key: str
+    task_id: int
+    queue_id: int
+    status: TaskStatus
+    stands: bool
+    busy: bool
+    kept: bool
+    again: bool = False
+    retry_of: int | None = None
+
+
+_BUSY = (
+    "(t.status = 'submitted' OR EXISTS (SELECT 1 FROM attempts x CROSS JOIN batches y ON y.id = x.batch_id"
+    " WHERE x.task_id = t.id AND y.final_at IS NULL))"
+)
+_FAMILIES = (
+    f"WITH RECURSIVE family (key, id, stands) AS (SELECT c.key, c.task_id, 1 FROM {keys.CHOSEN} c WHERE c.workload_id = :workload"
+    " UNION SELECT f.key, t.id, 0 FROM family f CROSS JOIN tasks t ON t.superseded_by = f.id"
+    " UNION SELECT f.key, t.id, 0 FROM family f CROSS JOIN tasks t ON t.retry_of = f.id)"
+    f" SELECT f.key, t.id, t.lane_id, t.status, max(f.stands), {_BUSY},"
+    " EXISTS (SELECT 1 FROM records r WHERE r.task_id = t.id), coalesce((SELECT again FROM purges p WHERE p.task_id = t.id), 0),"
+    " t.retry_of FROM family f CROSS JOIN tasks t ON t.id = f.id GROUP BY f.key, t.id"
+)
+
+
+def workloads(db: Connection, names: Sequence[str]) -> dict[str, int]:
+    """Return the ids of these workloads, of all when none is named; one that has no task has none."""
+    rows = db.execute(
+        "SELECT name, id FROM workloads WHERE :all OR name IN (SELECT value FROM json_each(:names)) ORDER BY id",
+        {"all": not names, "names": json.dumps(list(names))},
+    )
+    return dict(rows.fetchall())
+
+
+def families(db: Connection, workload: int, wanted: Sequence[str]) -> list[Member]:
+    """Return the tasks that stand or ever stood for these keys (in their text form) of a workload, re-runs among them."""
+    rows = db.execute(_FAMILIES, {"workload": workload, "keys": json.dumps(list(wanted))})
+    return [_member(workload, *row) for row in rows]
+
+
+def due(db: Connection, after: int, limit: int) -> list[Member]:
+    """Return tasks after an id that a person wished forgotten, and that are not under way any more, by id."""
+    rows = db.execute(
+        "SELECT l.workload_id, r.key, t.id, t.lane_id, t.status, 1, 0, 1, p.again, t.retry_of FROM purges p"
+        " CROSS JOIN tasks t ON t.id = p.task_id CROSS JOIN lanes l ON l.id = t.lane_id CROSS JOIN records r ON r.task_id = t.id"
+        f" WHERE p.task_id > ? AND NOT {_BUSY} ORDER BY p.task_id LIMIT ?",
+        (after, limit),
+    )
+    return [_member(row[0], keys.identity(json.loads(row[1])), *row[2:]) for row in rows]
+
+
+def _member(
+    workload: int, key: str, task: int, queue: int, status: str, stands: int, busy: int, kept: int, again: int, of: Any
+) -> Member:
+    return Member(workload, key, task, queue, TaskStatus(status), bool(stands), bool(busy), bool(kept), bool(again), of)
+
+
+def wished(db: Connection, ids: Iterable[int]) -> set[int]:
+    """Return which of these tasks a person wished forgotten: nobody is told of them, and nothing of them is sent again."""
+    if db.execute("SELECT 1 FROM purges LIMIT 1").fetchone() is None:
+        return set()
+    query = "SELECT task_id FROM purges WHERE task_id IN (SELECT value FROM json_each(?))"
+    return {row[0] for row in db.execute(query, (json.dumps(list(ids)),))}
+
+
+def wishes(db: Connection) -> int:
+    """Return how many tasks are to be forgotten once they are not under way."""
+    return int(db.execute("SELECT count(*) FROM purges").fetchone()[0])
+
+
+def wish(db: Connection, members: Sequence[Member], *, again: bool) -> None:
+    """Note that tasks are to be forgotten once they are not under way; ``again``: their keys may then be enqueued again.
+
+    Until then nobody is told of them. Without ``again`` the digests of their lines go at once: whatever comes in under their keys is
+    known as forgotten.
+    """
+    ids = [one.task_id for one in members]
+    db.executemany(
+        "INSERT INTO purges (task_id, again, at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET again = max(again, excluded.again)",
+        [(one, again, db.now) for one in ids],
+    )
+    _delete_deliveries(db, ids)
+
+
+def forget_keys(db: Connection, members: Sequence[Member], *, again: bool) -> None:
+    """Drop the text of the keys of tasks, where these stand for them, or what they run again does; with ``again`` all that is known
+    of them.
+    """
+    for one in members:
+        for task_id in {one.task_id, one.retry_of} - {None}:
+            keys.forget(db, one.workload_id, one.key, int(task_id or 0), again=again)
+
+
+def withdraw(db: Connection, members: Sequence[Member]) -> None:
+    """Make those of these tasks that wait ``cancelled``, and tell nobody."""
+    for queue in {one.queue_id for one in members if one.status is TaskStatus.PENDING}:
+        ids = [one.task_id for one in members if one.queue_id == queue and one.status is TaskStatus.PENDING]
+        answers.withdraw(db, queue, ids, PURGED)
+
+
+PURGED = "purged"
+"""Why a task that waited is not sent: for the log."""
+
+
+# --- what is dropped
+
+
+def wipe(db: Connection, ids: Sequence[int]) -> dict[int, int]:
+    """Drop the records and answers of final tasks, what was said about their attempts and deliveries, and the wish to do so; return by
+    queue how many lost their record.
+    """
+    listed = json.dumps(list(ids))
+    found: dict[int, int] = dict(
+        db.execute(
+            "SELECT t.lane_id, count(*) FROM json_each(?) j CROSS JOIN records r ON r.task_id = j.value"
+            " CROSS JOIN tasks t ON t.id = r.task_id GROUP BY 1",
+            (listed,),
+        ).fetchall()
+    )
+    batches.forget_cancelled(db, ids)
+    suspects.clear(db, ids)
+    _delete_deliveries(db, ids)
+    for table in ("records", "answers", "purges"):
+        db.execute(f"DELETE FROM {table} WHERE task_id IN (SELECT value FROM json_each(?))", (listed,))
+    db.execute(
+        "UPDATE attempts SET said = NULL WHERE task_id IN (SELECT value FROM json_each(?)) AND said IS NOT NULL",
+        (listed,),
+    )
+    db.executemany(
+        "INSERT INTO purged (lane_id, n) VALUES (?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", found.items()
+    )
+    return found
+
+
+def _delete_deliveries(db: Connection, ids: Sequence[int]) -> None:
+    """Delete deliveries about tasks, made or not: nobody is to get them any more."""
+    for left in ("= 'pending'", "<> 'pending'"):  # each has an index of its own
+        db.execute(
+            f"DELETE FROM deliveries WHERE status {left} AND task_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(ids)),),
+        )
+
+
+def counted(db: Connection) -> dict[int, int]:
+    """Return by queue how many tasks have neither record nor answer any more."""
+    return dict(db.execute("SELECT lane_id, n FROM purged").fetchall())
+
+
+def gone(db: Connection, workloads: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (workload, key in its text form) of those of these keys whose tasks were purged, in these workloads (all, when empty)."""
+    rows = db.execute(
+        f"SELECT w.name, c.key FROM {keys.CHOSEN} c JOIN workloads w ON w.id = c.workload_id"
+        " WHERE (:all OR w.name IN (SELECT value FROM json_each(:workloads)))"
+        " AND NOT EXISTS (SELECT 1 FROM records r WHERE r.task_id = c.task_id)",
+        {"all": not workloads, "workloads": json.dumps(list(workloads)), "keys": json.dumps(list(wanted))},
+    )
+    return rows.fetchall()
+
+
+# --- words that may quote what is forgotten
+
+
+_GENERAL = tuple(
+    str(kind)
+    for kind in (
+        ErrorKind.RATE_LIMITED,
+        ErrorKind.EXPIRED,
+        ErrorKind.CANCELLED,
+        ErrorKind.MISSING,
+        ErrorKind.LOST,
+    )
+)
+"""Kinds whose words are about a batch or an account, and quote no request."""
+
+
+def words(db: Connection, ids: Sequence[int]) -> set[str]:
+    """Return what was said about these tasks by providers, databases and receivers."""
+    found = db.execute(
+        "SELECT said FROM attempts WHERE task_id IN (SELECT value FROM json_each(:ids))"
+        " AND outcome NOT IN (SELECT value FROM json_each(:general))"
+        " UNION SELECT error_message FROM answers WHERE task_id IN (SELECT value FROM json_each(:ids))"
+        " AND error_kind NOT IN (SELECT value FROM json_each(:general))"
+        " UNION SELECT said FROM suspects WHERE task_id IN (SELECT value FROM json_each(:ids))"
+        " UNION SELECT said FROM deliveries WHERE status = 'pending' AND task_id IN (SELECT value FROM json_each(:ids))"
+        " UNION SELECT row_error FROM deliveries WHERE status = 'pending' AND task_id IN (SELECT value FROM json_each(:ids))"
+        " UNION SELECT said FROM deliveries WHERE status <> 'pending' AND task_id IN (SELECT value FROM json_each(:ids))"
+        " UNION SELECT row_error FROM deliveries WHERE status <> 'pending' AND task_id IN (SELECT value FROM json_each(:ids))",
+        {"ids": json.dumps(list(ids)), "general": json.dumps(_GENERAL)},
+    )
+    return {row[0] for row in found if row[0]}
+
+
+_TEXTS = {
+    "runs": ("message",),
+    "past_runs": ("message",),
+    "transitions": ("why",),
+    "actions": ("what", "why"),
+    "holds": ("why",),
+    "routes": ("why",),
+    "receivers": ("why",),
+    "waits": ("words",),
+    "batches": ("reason", "held", "missed", "cancel_why", "faults"),
+}
+"""The columns in which nura keeps what it said of a run, a batch or a route, and what others said: some of it may be about one task."""
+
+
+def redact(db: Connection, clean: Callable[[str], str]) -> None:
+    """Take out of what was ever said here what ``clean`` takes out of a text."""
+    for table, columns in _TEXTS.items():
+        for column in columns:
+            texts = db.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} <> ''").fetchall()
+            cleaned = [(_clean(text, clean, column == "faults"), text) for (text,) in texts]
+            db.executemany(
+                f"UPDATE {table} SET {column} = ? WHERE {column} = ?",
+                [(new, old) for new, old in cleaned if new != old],
+            )
+    said = db.execute("SELECT stage, scope, message FROM troubles").fetchall()
+    db.executemany(  # what lasts is said anew
+        "DELETE FROM troubles WHERE stage = ? AND scope = ?",
+        [(stage, scope) for stage, scope, text in said if clean(scope) != scope or clean(text) != text],
+    )
+
+
+def _clean(text: str, clean: Callable[[str], str], in_json: bool) -> str:
+    if not in_json:
+        return clean(text)
+    document = json.loads(text)
+    found = _cleaned(document, clean)
+    return text if found == document else json.dumps(found)
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _cleaned(one, clean) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(one, clean) for one in value]
+    return clean(value) if isinstance(value, str) else value
+
+
+# --- at the providers
+
+
+def leave_nothing(db: Connection, ids: Sequence[int]) -> int:
+    """Note that providers are to keep nothing of the batches that these tasks are in or were in; return how many that are.
+
+    Of a batch that was given back before it was sent nobody knows whose requests were uploaded: all of the tasks' queues count.
+    """
+    return db.execute(
+        "INSERT OR IGNORE INTO purged_batches (batch_id, at) SELECT b.id, :now FROM batches b WHERE b.id IN ("
+        "SELECT batch_id FROM attempts WHERE task_id IN (SELECT value FROM json_each(:ids))"
+        " UNION SELECT batch_id FROM answers WHERE task_id IN (SELECT value FROM json_each(:ids))"
+        " UNION SELECT batch_id FROM tasks WHERE id IN (SELECT value FROM json_each(:ids))"
+        " UNION SELECT u.id FROM tasks t CROSS JOIN batches u ON u.lane_id = t.lane_id"
+        " WHERE t.id IN (SELECT value FROM json_each(:ids)) AND u.status = 'failed' AND u.final_at IS NOT NULL AND u.cleaned_at IS NULL)"
+        " AND (b.cleaned_at IS NULL OR b.id IN (SELECT batch_id FROM strays))",
+        {"now": db.now, "ids": json.dumps(list(ids))},
+    ).rowcount
+
+
+def at_provider(db: Connection, provider: str) -> list[Batch]:
+    """Return the final batches of a provider of which it is to keep nothing, and may keep something."""
+    rows = db.execute(
+        "SELECT p.batch_id FROM purged_batches p CROSS JOIN batches b ON b.id = p.batch_id WHERE b.provider = ?"
+        " AND b.final_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM strays s WHERE s.batch_id = b.id AND s.counted_at IS NULL)"
+        " ORDER BY p.batch_id",
+        (provider,),
+    ).fetchall()
+    return [batch for (batch_id,) in rows if (batch := batches.get(db, batch_id)) is not None]
+
+
+def left_there(db: Connection) -> list[Batch]:
+    """Return the batches of which a provider is to keep nothing, and may keep something, those under way among them."""
+    rows = db.execute("SELECT batch_id FROM purged_batches ORDER BY batch_id").fetchall()
+    return [batch for (batch_id,) in rows if (batch := batches.get(db, batch_id)) is not None]
+
+
+def nothing_there(db: Connection, batch_id: int) -> None:
+    """Note that a provider keeps nothing any more of a batch that was purged."""
+    db.execute("DELETE FROM purged_batches WHERE batch_id = ?", (batch_id,))
+
+
+def were_in(db: Connection, batch_id: int, ids: Iterable[int]) -> bool:
+    """Return whether one of these tasks was in a batch."""
+    query = "SELECT 1 FROM attempts WHERE batch_id = ? AND task_id IN (SELECT value FROM json_each(?)) LIMIT 1"
+    return db.execute(query, (batch_id, json.dumps(list(ids)))).fetchone() is not None
+
+
+# --- by age
+
+
+class Page(NamedTuple):
+    """A page of answers that were looked at: those that may be dropped, up to which seq, and whether there is more to look at."""
+
+    ids: list[int]
+    upto: int
+    more: bool
+
+
+def old(db: Connection, workload: str, before: int, *, after: int, read_to: int, undelivered: bool, limit: int) -> Page:
+    """Look at the next answers, by seq, for those of a workload that were settled before a unix second and may be dropped.
+
+    Those that wait to be delivered, or were given up, stay; and what a re-run that is under way may fall back to, what is to be
+    forgotten by its key, and whatever is of a batch that is not final.
+
+    Args:
+        after: the seq of the last one that was looked at.
+        read_to: only answers up to this seq.
+        undelivered: whether what is not delivered goes, too.
+    """
+    rows = db.execute(
+        "SELECT a.seq, a.finished_at FROM answers a WHERE a.seq > ? AND a.seq <= ? ORDER BY a.seq LIMIT ?",
+        (after, read_to, limit),
+    ).fetchall()
+    upto = max((seq for seq, at in rows if at < before), default=None)
+    if upto is None:
+        return Page([], after, more=False)  # what was settled later has a higher seq
+    waits = (
+        ""
+        if undelivered
+        else (
+            " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id AND d.status = 'pending')"
+            " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id AND d.status <> 'pending' AND d.status = 'dead')"
+        )
+    )
+    found = db.execute(
+        "SELECT t.id FROM answers a CROSS JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id"
+        " JOIN workloads w ON w.id = l.workload_id WHERE a.seq > ? AND a.seq <= ? AND a.finished_at < ? AND w.name = ?"
+        " AND t.status NOT IN ('pending', 'submitted') AND t.id NOT IN (SELECT task_id FROM purges)"
+        f" AND NOT {_BUSY} AND NOT EXISTS (SELECT 1 FROM tasks n WHERE n.retry_of = t.id AND n.status IN ('pending', 'submitted'))"
+        f"{waits} ORDER BY a.seq",
+        (after, upto, before, workload),
+    ).fetchall()
+    return Page([row[0] for row in found], upto, more=len(rows) == limit and upto == rows[-1][0])
+
+
+def superseded_by(db: Connection, ids: Sequence[int]) -> list[int]:
+    """Return the final tasks whose places these took, and theirs, that still have records and are not under way."""
+    rows = db.execute(
+        "WITH RECURSIVE family (id) AS (SELECT value FROM json_each(?)"
+        " UNION SELECT t.id FROM family f CROSS JOIN tasks t ON t.superseded_by = f.id)"
+        " SELECT t.id FROM family f CROSS JOIN tasks t ON t.id = f.id JOIN records r ON r.task_id = t.id"
+        f" WHERE t.superseded_by IS NOT NULL AND t.status NOT IN ('pending', 'submitted') AND NOT {_BUSY}"
+        " AND t.id NOT IN (SELECT task_id FROM purges)",
+        (json.dumps(list(ids)),),
+    )
+    return [row[0] for row in rows]
+
+
+def last_seq(db: Connection) -> int:
+    """Return the highest seq that an answer has."""
+    return int(db.execute("SELECT coalesce(max(seq), 0) FROM answers").fetchone()[0])
+
+
+def drop_events_of_batches(db: Connection, workload: str, before: int) -> int:
+    """Delete the events about batches of a workload that were sent before a unix second; return how many."""
+    return db.execute(
+        "DELETE FROM deliveries INDEXED BY deliveries_told WHERE task_id IS NULL AND status = 'done' AND done_at < ?"
+        " AND workload_id = (SELECT id FROM workloads WHERE name = ?)",
+        (before, workload),
+    ).rowcount
+
+
+def place(db: Connection, workload: str) -> tuple[int, int]:
+    """Return up to which seq a workload's answers were looked at to be dropped by their age, and on which day that began."""
+    row = db.execute("SELECT value FROM meta WHERE name = ?", (f"retention:{workload}",)).fetchone()
+    seq, _, day = (row[0] if row else "0 0").partition(" ")
+    return int(seq), int(day)
+
+
+def note_place(db: Connection, workload: str, seq: int, day: int) -> None:
+    """Note up to which seq a workload's answers were looked at, and on which day that began."""
+    db.execute(
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        (f"retention:{workload}", f"{seq} {day}"),
+    )
+
+
+# --- the file itself
+
+
+def overwrite_free(db: Connection, most: int) -> bool:
+    """Overwrite the file's free pages, which may hold what was deleted earlier, within the caller's transaction; return False where
+    there are more than ``most``.
+    """
+    free, size = (int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_size"))
+    if free > most:
+        return False
+    if free > 1:
+        db.execute("CREATE TABLE overwritten (zeros BLOB)")
+        db.execute("INSERT INTO overwritten (zeros) VALUES (zeroblob(?))", ((free - 1) * (size - 4),))
+        db.execute("DROP TABLE overwritten")
+    return True
+
+
+def empty_wal(db: Connection, patience: float) -> bool:
+    """Write what the WAL holds into the file and empty it; return False where readers kept that from being done for so many seconds."""
+    deadline = time.monotonic() + patience
+    before = db.execute("PRAGMA busy_timeout").fetchone()[0]
+    db.execute("PRAGMA busy_timeout = 100").fetchone()
+    try:
+        while True:
+            try:
+                busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+                busy = 1
+            if not busy or time.monotonic() >= deadline:
+                return not busy
+            time.sleep(0.05)
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {int(before)}").fetchone()

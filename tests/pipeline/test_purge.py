@@ -1,0 +1,440 @@
+"""nura purge: what is forgotten stands nowhere any more, is not paid for again by accident, and everything else stays right."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nura_cli.errors import UsageError
+from nura_cli.pipeline import forgetting, retention
+from nura_cli.state import State
+from nura_cli.states import TaskStatus
+from tests.conftest import Spool
+from tests.pipeline.forks import Command
+from tests.pipeline.test_delivery import App, app  # noqa: F401 - the fixture app
+
+SECOND_PROTOCOL_IS_LONG = True
+HOUR = 3600
+DAY = 24 * HOUR
+KEY, TEXT = "ann.example@mail.test", "Ann lives in the third house on the left"
+OTHERS = [
+    {"id": f"bob-{n}@mail.test", "text": f"record number bob-{n}@mail.test and no more of Bob {n}"} for n in range(3)
+]
+
+
+def forms(text: str) -> set[bytes]:
+    """Return how a text may stand in a file."""
+    return {text.encode(), json.dumps(text)[1:-1].encode(), text.encode("utf-16-le")}
+
+
+def contents(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yield what each file of a folder holds, byte by byte, and what it holds once it is decompressed."""
+    for path in folder.rglob("*"):
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        yield path, data
+        if data[:2] == b"\x1f\x8b":
+            yield path, gzip.decompress(data)
+        at = data.find(b"\x78\x9c")
+        while at >= 0:
+            with suppress(zlib.error):
+                yield path, zlib.decompressobj().decompress(data[at:])
+            at = data.find(b"\x78\x9c", at + 1)
+
+
+def where(spool: Spool, *texts: str) -> set[tuple[str, str]]:
+    """Return in which files of the spool's folder these texts stand."""
+    wanted = {text: forms(text) for text in texts}
+    return {
+        (path.name, text)
+        for path, data in contents(spool.folder)
+        for text, ways in wanted.items()
+        if any(way in data for way in ways)
+    }
+
+
+def said(text: str) -> str:
+    """Return a text that names its key, so that an answer at another key shows."""
+    return f"record number {KEY} and {text}"
+
+
+def person(spool: Spool, **more: Any) -> None:
+    """Enqueue a person's record among others."""
+    spool.enqueue(*OTHERS, {"id": KEY, "text": said(TEXT), **more})
+
+
+def test_what_is_forgotten_stands_in_no_file(spool: Spool) -> None:
+    person(spool)
+    spool.settle()
+    spool.poll()
+    assert where(spool, KEY, TEXT)
+    report = spool.purge(KEY)
+    assert (report.exit_code, report.result["purged"], report.result["emptied"]) == (0, 1, True)
+    assert where(spool, KEY, TEXT) == set()
+    assert len(where(spool, *(one["text"] for one in OTHERS))) == 3
+    spool.check()
+    assert spool.counts()["completed"] == 4
+    assert len(spool.results()) == 3
+    assert spool.status()["workloads"]["echo"]["purged"] == 1
+
+
+def test_every_version_is_forgotten(spool: Spool) -> None:
+    person(spool)
+    spool.settle()
+    spool.enqueue({"id": KEY, "text": said(f"{TEXT}, she moved")}, replace=True)
+    spool.settle()
+    spool.set(prompt="Say again: {{ text }}")
+    spool.retry(keys=[KEY], statuses=[TaskStatus.COMPLETED])
+    spool.settle()
+    spool.enqueue({"id": KEY, "text": said(f"{TEXT}, and waits")}, replace=True)
+    spool.purge(KEY)
+    assert where(spool, KEY, TEXT) == set()
+    assert {name: n for name, n in spool.counts().items() if n} == {"completed": 3, "cancelled": 1, "superseded": 3}
+    assert spool.status()["workloads"]["echo"]["purged"] == 4
+    spool.settle()
+    spool.check()
+
+
+def test_it_is_not_paid_for_again_by_accident(spool: Spool) -> None:
+    person(spool)
+    spool.settle()
+    spool.purge(KEY)
+    spent = spool.control.billing()["requests"]
+    for line in ({"id": KEY, "text": said(TEXT)}, {"id": KEY, "text": "something else"}):
+        for replace in (False, True):
+            report = spool.enqueue(line, replace=replace)
+            assert report.result["duplicates"] == report.result["duplicates_purged"] == 1
+            assert "purged" in report.result["hint"]
+    spool.settle()
+    assert spool.control.billing()["requests"] == spent
+    assert spool.purge(KEY, again=True).result["before"] == 1
+    assert spool.enqueue({"id": KEY, "text": said(TEXT)}).result["enqueued"] == 1
+    spool.settle()
+    assert spool.control.billing()["requests"] == spent + 1
+    spool.check()
+
+
+def test_what_waits_is_withdrawn_and_nobody_is_told(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.enqueue({"id": 1, "text": TEXT}, {"id": 2, "text": "record number 2"})
+    assert spool.purge("1").result["purged"] == 1
+    assert where(spool, TEXT) == set()
+    assert spool.counts()["cancelled"] == 1
+    spool.settle()
+    assert spool.control.billing()["requests"] == 1
+    assert spool.rows("SELECT count(*) FROM deliveries WHERE task_id = 1") == [(0,)]
+    assert spool.enqueue({"id": 1, "text": TEXT}).result["duplicates"] == 1
+    spool.check()
+
+
+def under_way(spool: Spool) -> None:
+    spool.control.settings(delay=2 * HOUR)
+    person(spool)
+    spool.dispatch()
+
+
+def test_what_is_under_way_is_forgotten_once_it_is_not(spool: Spool) -> None:
+    under_way(spool)
+    report = spool.purge(KEY)
+    assert (report.result["purged"], report.result["later"]) == (0, 1)
+    assert spool.enqueue({"id": KEY, "text": "another line"}, replace=True).result["duplicates"] == 1
+    spool.settle()
+    assert spool.control.billing()["requests"] == 4
+    spool.poll()
+    assert where(spool, KEY, TEXT) == set()
+    assert spool.counts()["completed"] == 4
+    assert spool.rows("SELECT count(*) FROM attempts") == [(4,)]
+    assert spool.rows("SELECT * FROM purges") == []
+    spool.check()
+
+
+def test_what_is_to_be_forgotten_is_not_delivered(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.enqueue({"id": 1, "text": TEXT}, {"id": 2, "text": "record number 2"})
+    spool.dispatch()
+    spool.purge("1")
+    spool.settle()
+    assert spool.rows("SELECT DISTINCT task_id FROM deliveries") == [(2,)]
+    assert where(spool, TEXT) == set()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_failed_sending_of_what_is_to_be_forgotten_is_not_sent_again(spool: Spool, again: bool) -> None:
+    spool.control.settings(delay=2 * HOUR)
+    person(spool)
+    spool.dispatch()
+    spool.purge(KEY, again=again)
+    spool.control.fault("expire")
+    spool.clock.advance(26 * HOUR)
+    spool.poll()
+    spool.reconcile()
+    spool.settle()
+    spool.poll()
+    assert where(spool, KEY, TEXT) == set()
+    assert (spool.enqueue({"id": KEY, "text": said(TEXT)}).result["enqueued"] == 1) is again
+
+
+def test_what_providers_keep_is_deleted_whatever_is_configured(spool: Spool) -> None:
+    person(spool)
+    spool.settle()
+    kept = spool.control.files if spool.protocol == "openai" else spool.control.batches
+    spool.poll()
+    assert kept()
+    assert spool.purge(KEY).result["at_providers"] == 1
+    assert spool.poll().exit_code == 0
+    assert kept() == []
+    assert spool.purge(KEY).result["at_providers"] == 0
+
+
+def test_words_about_it_go_too_and_the_log_says_that_it_was_purged(spool: Spool) -> None:
+    person(spool)
+    words = f"the record of {KEY} says {TEXT}"
+    spool.settle()
+    with State(spool.state_path, spool.clock) as state, state.transaction() as db:
+        db.execute("UPDATE attempts SET outcome = 'refused', said = ? WHERE task_id = 4", (words,))
+        for table, column in (("transitions", "why"), ("batches", "reason")):
+            db.execute(f"UPDATE {table} SET {column} = ?", (f"refused: {words}",))
+        db.execute("INSERT INTO troubles VALUES ('poll', ?, 0, 0, ?)", (words, words))
+        db.execute("UPDATE batches SET faults = ?", (json.dumps([{"message": words}]),))
+    spool.purge(KEY, why=f"{KEY} asked for it")
+    assert where(spool, KEY, TEXT) == set()
+    (done,) = spool.rows("SELECT verb, who, what, why FROM actions")
+    assert done == ("purge", "tim", "1 key is forgotten", "(purged) asked for it")
+
+
+def test_show_results_and_retry_say_that_it_was_purged(spool: Spool) -> None:
+    person(spool)
+    spool.settle()
+    spool.purge(KEY)
+    (shown,) = spool.show(KEY)["keys"]
+    (task,) = shown["tasks"]
+    assert (shown["key"], shown["status"], task["purged"], task["record"], task["result"]) == (
+        KEY,
+        "completed",
+        True,
+        None,
+        None,
+    )
+    assert task["attempts"][0]["usage"]["output_tokens"] > 0
+    batch = spool.show(batch="1")["batch"]
+    assert (batch["purged"], batch["went_on"]) == (1, 0)
+    report = spool.retry(keys=[KEY], statuses=[TaskStatus.COMPLETED], until=2**40)
+    assert report.exit_code == 3
+    assert "purged" in report.problems[0].message
+    assert spool.redeliver(made=True).exit_code == 0
+    assert spool.results(key=KEY) == []
+
+
+def test_a_reader_that_stays_is_told_of(openai_spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "WAL_SECONDS", 0.2)
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    with State(spool.state_path, spool.clock) as reader:
+        reader.db.execute("BEGIN")
+        reader.db.execute("SELECT count(*) FROM records").fetchone()
+        report = spool.purge(KEY)
+        assert (report.exit_code, report.result["emptied"]) == (3, False)
+        assert "reading" in report.problems[0].message
+        reader.db.execute("COMMIT")
+    assert spool.purge(KEY).result["emptied"]
+    assert where(spool, KEY, TEXT) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("key 17: refused", "key (purged): refused"),
+        ("17 rows were refused", "17 rows were refused"),
+        ("key 170: refused", "key 170: refused"),
+        ('line "17" is odd', 'line "(purged)" is odd'),
+    ],
+)
+def test_a_short_key_is_found_only_where_it_is_named(text: str, left: str) -> None:
+    assert forgetting.cleaner(["17"], ())(text) == left
+
+
+def test_a_composite_key_is_found_in_words() -> None:
+    clean = forgetting.cleaner(['\x1e["acme","ann@mail.test"]'], ())
+    assert clean('key ["acme", "ann@mail.test"]: gone; ann@mail.test left') == "key (purged): gone; (purged) left"
+
+
+def test_the_command_asks_first_and_needs_keys(spool: Spool) -> None:
+    person(spool)
+    (spool.folder / "gone").write_text(f"{KEY}\nnobody@mail.test\n")
+    refused = Command(spool.folder, spool.clock(), "purge", "echo", "--key", KEY).end()
+    assert refused.code == 2
+    assert "--yes" in refused.out
+    assert Command(spool.folder, spool.clock(), "purge", "echo", "--yes").end().code == 2
+    dry = Command(spool.folder, spool.clock(), "purge", "echo", "--key", KEY, "-n").end()
+    assert (dry.code, "1 key of echo is forgotten" in dry.out) == (0, True)
+    done = Command(
+        spool.folder, spool.clock(), "purge", "echo", "--keys-from", str(spool.folder / "gone"), "--yes"
+    ).end()
+    assert done.code == 3
+    assert "1 key forgotten" in done.out
+    assert "nobody@mail.test" in done.out
+    (spool.folder / "gone").unlink()
+    assert where(spool, KEY, TEXT) == set()
+
+
+def test_two_at_once_forget_each_key_once(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(500)
+    arguments = [f"--key={n}" for n in range(500)]
+    both = [Command(spool.folder, spool.clock(), "purge", "echo", "--yes", *arguments) for _ in range(2)]
+    ended = [one.end() for one in both]
+    assert [one.code for one in ended] == [0, 0], ended
+    assert spool.status()["workloads"]["echo"]["purged"] == 500
+    assert spool.counts()["cancelled"] == 500
+    spool.check()
+
+
+# --- by age
+
+
+def old(spool: Spool, n: int = 10) -> None:
+    """Let some answers come, and two days pass."""
+    spool.fill(n)
+    spool.settle()
+    spool.clock.advance(2 * DAY)
+
+
+def away(spool: Spool, app: App) -> None:  # noqa: F811
+    """Let some answers come while the application's table is away, and two days pass."""
+    spool.fill(3)
+    spool.dispatch()
+    app.run("ALTER TABLE articles RENAME TO away")
+    spool.poll()
+    spool.reconcile()
+    spool.clock.advance(2 * DAY)
+
+
+def test_what_is_delivered_and_old_is_dropped(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    old(spool, 5)
+    spool.enqueue({"id": 7, "text": "record number 7"})
+    spool.settle()
+    before = spool.counts()
+    report = spool.purge_old(seconds=DAY)
+    assert (report.exit_code, report.result["purged"], report.result["workloads"]) == (0, 5, {"echo": 5})
+    assert [one["key"] for one in spool.results()] == [7]
+    assert spool.counts() == before
+    assert spool.status()["workloads"]["echo"]["purged"] == 5
+    assert spool.rows("SELECT count(*) FROM attempts") == [(6,)]
+    assert spool.rows("SELECT count(*) FROM deliveries") == [(1,)]
+    assert {name for n in range(5) for name, _ in where(spool, f"record number {n}")} == {"app.db"}
+    assert [row[1] for row in app.run("SELECT id, summary FROM articles WHERE id < 5")] != [None] * 5
+    spool.check()
+
+
+def test_what_is_not_delivered_stays_unless_that_is_said(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    away(spool, app)
+    assert spool.purge_old(seconds=DAY).result["purged"] == 0
+    assert spool.purge_old(seconds=DAY, undelivered=True).result["purged"] == 3
+    app.run("ALTER TABLE away RENAME TO articles")
+    spool.settle()
+    assert app.run("SELECT count(*) FROM articles WHERE summary IS NOT NULL") == [(0,)]
+    assert spool.status()["attention"] == []
+    spool.check()
+
+
+def test_of_what_delivers_nothing_somebody_says_what_was_read(spool: Spool) -> None:
+    old(spool)
+    with pytest.raises(UsageError, match="echo: delivers nothing"):
+        spool.purge_old("echo", seconds=DAY)
+    read = spool.results()[3]["seq"]
+    assert spool.purge_old("echo", seconds=DAY, read_to=read).result["purged"] == 4
+    assert len(spool.results(after=read)) == 6
+    assert spool.purge_old("echo", seconds=DAY, undelivered=True).result["purged"] == 6
+    spool.check()
+
+
+def test_a_line_that_comes_in_again_is_a_duplicate_and_another_one_a_conflict(spool: Spool) -> None:
+    old(spool, 2)
+    spool.purge_old(seconds=DAY, undelivered=True)
+    assert spool.enqueue({"id": 0, "text": "record number 0"}).result["duplicates"] == 1
+    report = spool.enqueue({"id": 0, "text": "record number 0 anew"})
+    assert report.result["conflicts"] == 1
+    assert "purged" in report.problems[0].message
+    assert spool.enqueue({"id": 0, "text": "record number 0 anew"}, replace=True).result["replaced"] == 1
+    spool.settle()
+    assert spool.control.billing()["requests"] == 3
+    spool.check()
+
+
+def test_older_versions_go_with_the_one_that_took_their_place(spool: Spool) -> None:
+    spool.enqueue({"id": 1, "text": "record number 1 at first"})
+    spool.enqueue({"id": 1, "text": "record number 1 then"}, replace=True)
+    spool.settle()
+    spool.clock.advance(2 * DAY)
+    assert spool.purge_old(seconds=DAY, undelivered=True).result["purged"] == 2
+    assert spool.rows("SELECT * FROM records") == []
+
+
+def test_what_a_rerun_may_fall_back_to_stays(spool: Spool) -> None:
+    old(spool, 2)
+    spool.set(prompt="Say again: {{ text }}")
+    spool.retry(keys=["1"], statuses=[TaskStatus.COMPLETED])
+    assert spool.purge_old(seconds=DAY, undelivered=True).result["purged"] == 1
+    assert [one["key"] for one in spool.results()] == [1]
+
+
+def test_retention_lets_reconcile_drop_what_is_old_in_pages(
+    openai_spool: Spool,
+    app: App,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "PAGE", 2)
+    monkeypatch.setattr(retention, "PAGES_A_RUN", 2)
+    spool = openai_spool
+    spool.set(retention="1d")
+    old(spool)
+    left = []
+    for _ in range(4):
+        spool.reconcile()
+        left.append(len(spool.results()))
+    assert left == [6, 2, 0, 0]
+    assert spool.status()["workloads"]["echo"]["purged"] == 10
+    spool.check()
+
+
+def test_retention_goes_by_what_is_delivered_and_looks_again_the_next_day(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.set(retention="1d")
+    away(spool, app)
+    spool.reconcile()
+    assert len(spool.results()) == 3
+    app.run("ALTER TABLE away RENAME TO articles")
+    spool.clock.advance(8 * HOUR)
+    spool.reconcile()
+    spool.clock.advance(DAY)
+    spool.reconcile()
+    assert spool.results() == []
+    assert app.run("SELECT count(*) FROM articles WHERE summary IS NOT NULL") == [(3,)]
+
+
+def test_retention_without_a_delivery_is_refused(spool: Spool) -> None:
+    spool.set(retention="90d")
+    done = Command(spool.folder, spool.clock(), "reconcile").end()
+    assert done.code == 78
+    assert "retention" in done.out
+
+
+def test_the_command_drops_by_age(spool: Spool) -> None:
+    old(spool, 2)
+    arguments = ("purge", "echo", "--older-than", "1d")
+    assert Command(spool.folder, spool.clock(), *arguments, "--yes").end().code == 2
+    dry = Command(spool.folder, spool.clock(), *arguments, "--undelivered", "-n").end()
+    assert (dry.code, "2 answers of echo are dropped" in dry.out) == (0, True), dry
+    done = Command(spool.folder, spool.clock(), *arguments, "--read-to", "2", "--yes").end()
+    assert (done.code, "2 tasks lost" in done.out) == (0, True)
+    assert Command(spool.folder, spool.clock(), *arguments, "--allow-again", "--yes").end().code == 2

@@ -525,7 +525,15 @@ class Snapshot(TypedDict):
     kept_until: Annotated[Time, "when reconcile removes it"]
 
 
-class Disk(TypedDict):
+class Sizes(TypedDict):
+    """What lies on the disk."""
+
+    state_bytes: Annotated[int, "size of the state file"]
+    wal_bytes: Annotated[int, "size of its write-ahead log"]
+    spool_bytes: Annotated[int, "size of all that lies in its spool folder"]
+
+
+class Disk(Sizes):
     """The disk of the state file."""
 
     folder: Annotated[str, "the folder that the state file lies in"]
@@ -819,6 +827,15 @@ class CancelledTasks(Cancelled):
     tasks: Annotated[dict[str, Withdrawn], "by workload"]
 
 
+class Compacted(TypedDict):
+    """A state file that was written anew, or would be."""
+
+    before_bytes: Annotated[int, "its size before"]
+    after_bytes: Annotated[int | None, "its size after that; null with `-n`"]
+    needs_bytes: Annotated[int, "the disk that this needs meanwhile; 0 where its free pages are only given back"]
+    seconds: Annotated[int, "about how long it takes"]
+
+
 class Purged(TypedDict):
     """What purge did, or would do."""
 
@@ -828,6 +845,7 @@ class Purged(TypedDict):
     workloads: Annotated[dict[str, int], "by workload: of what was purged"]
     at_providers: Annotated[int, "batches of which the next polls have the providers delete what they keep"]
     emptied: Annotated[bool, "whether nothing is left of it in the write-ahead log and on free pages"]
+    compacted: Annotated[Compacted | None, "what came of `--compact`; null without it"]
     out_of_reach: Annotated[list[str], "what may still hold some of it, in words"]
     dry_run: Annotated[bool, "whether nothing was done"]
 

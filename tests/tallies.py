@@ -44,7 +44,7 @@ def _walk() -> str:
     seeds = sorted(name.removeprefix("seed ") for name in walk if name.startswith("seed "))
     return (
         f"random walk: {walk['walks']} walks, {walk['steps']} steps, {walk['runs']} runs, {walk['kills']} kills,"
-        f" {walk['decided --resend'] + walk['decided --give-up']} decisions by a person, {walk['released']} releases, {walk['retried']} tasks retried, {faults.total()} faults ({_listed(faults)}); {walk['accepted']} tasks accepted and settled,"
+        f" {walk['decided --resend'] + walk['decided --give-up']} decisions by a person, {walk['released']} releases, {walk['retried']} tasks retried, {walk['purged']} keys purged, {faults.total()} faults ({_listed(faults)}); {walk['accepted']} tasks accepted and settled,"
         f" {walk['billed']} requests billed; NURA_WALK_SEED={' '.join(seeds)}"
     )
 

@@ -1,5 +1,6 @@
 """nura purge."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     ("nura purge classify --key 17 --yes", "forget a key: its record, its answers, what was said of it"),
     ("nura purge classify --keys-from gone.txt -n", "say how many keys would be forgotten"),
+    ("nura purge --compact -n", "say what writing the file anew needs"),
     ("nura purge classify --older-than 90d --read-to 70 --yes", "drop what is old, of the answers that were read"),
 )
 EXIT_CODES = (EX_PARTIAL, EX_TEMPFAIL, EX_CONFIG)
@@ -50,28 +52,66 @@ def command(
     undelivered: Annotated[
         bool, typer.Option("--undelivered", help="With that, whether or not they were delivered, or read.")
     ] = False,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact", help="Write the state file anew, smaller, after that or by itself; says first what that needs."
+        ),
+    ] = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     why: WhyOption = None,
 ) -> None:
     """Forget keys for good, or drop what is old: records and answers; what they cost stays counted."""
-    by_key = bool(asked.keys or asked.keys_from)
-    if by_key == (older_than is not None):
+    _check(asked, older_than, read_to, undelivered, allow_again, compact)
+    with acting(session, why) as (state, config):
+        report: Report | None = None
+        if older_than is not None:
+            given = _Old(_seconds(older_than), read_to, undelivered)
+            report = _by_age(session, asked, state, config, given, dry_run, yes)
+        elif asked.keys or asked.keys_from:
+            report = _keys(session, asked, state, config, allow_again, dry_run, yes)
+        if compact:
+            report = _compact(session, state, report, dry_run, yes)
+    if report is not None:
+        session.finish(report)
+
+
+def _check(
+    asked: Asked, older_than: str | None, read_to: int | None, undelivered: bool, allow_again: bool, compact: bool
+) -> None:
+    """Raise UsageError where the options say nothing that can be forgotten."""
+    by_key, by_age = bool(asked.keys or asked.keys_from), older_than is not None
+    if (by_key and by_age) or not (by_key or by_age or compact):
         raise UsageError(
             "what is to be forgotten? Name keys (--key K, --keys-from FILE), or an age (--older-than 90d)",
             hint="-n says what would be done",
         )
-    if by_key and (read_to is not None or undelivered):
+    if not by_age and (read_to is not None or undelivered):
         raise UsageError("--read-to and --undelivered go with --older-than")
     if allow_again and not by_key:
         raise UsageError("--allow-again goes with keys: by age, what is known of keys stays")
-    with acting(session, why) as (state, config):
-        if older_than is None:
-            report = _keys(session, asked, state, config, allow_again, dry_run, yes)
-        else:
-            given = _Old(_seconds(older_than), read_to, undelivered)
-            report = _by_age(session, asked, state, config, given, dry_run, yes)
-    session.finish(report)
+    if asked.workloads and not (by_key or by_age):
+        raise UsageError(
+            "--compact is of the whole state file: name no workload, or what of it is to be forgotten first"
+        )
+
+
+def _compact(session: Session, state: "State", before: Report | None, dry_run: bool, yes: bool) -> Report:
+    from nura_cli.pipeline import purge
+
+    found = purge.plan_compact(state)
+    words = purge.question_compact(found, str(state.path))
+    if dry_run:
+        answer(session, f"would be: {words}" if words else "would be: free pages are given back to the disk")
+    else:
+        if words:
+            agree(session, words, yes)
+        found = purge.run_compact(state, found)
+        answer(session, f"compacted: from {found['before_bytes']:,} to {found['after_bytes']:,} bytes")
+    if before is None:
+        return purge.report_compact(found, dry_run=dry_run)
+    return replace(before, result={**before.result, "compacted": found})
 
 
 class _Old(NamedTuple):

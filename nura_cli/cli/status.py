@@ -156,6 +156,12 @@ def _details(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ended = "still running, or was stopped" if stage["exit_code"] is None else f"exit code {stage['exit_code']}"
         message = f": {plain(stage['message'])}" if stage["message"] else ""
         yield f"{name}: last run {stage['started_at']}, {ended}{message}", "red" if stage["exit_code"] else ""
+    disk = found["disk"]
+    yield (
+        f"on the disk: state file {_megabytes(disk['state_bytes'])}, its log {_megabytes(disk['wal_bytes'])},"
+        f" spool {_megabytes(disk['spool_bytes'])}",
+        "",
+    )
     for workload, row in found["workloads"].items():
         if row["tasks"]["cancelled"]:
             yield f"{workload}: {row['tasks']['cancelled']:,} cancelled", ""
@@ -300,6 +306,10 @@ def _left(batch: dict[str, Any], now: int) -> str:
         return ""
     left = clock.parse(batch["expires_at"]) - now
     return clock.span(left) if left > 0 else "over"
+
+
+def _megabytes(n: int) -> str:
+    return f"{n / 1e6:,.1f} MB"
 
 
 def _money(found: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from nura_cli.pipeline import aside
-from nura_cli.state import State, batches, purges
+from nura_cli.state import State, batches, compact, purges
 from nura_cli.state.disk import on_disk
 from nura_cli.state.purges import Member
 
@@ -108,10 +108,15 @@ def carry_out(state: State) -> int:
 
 
 def tidy(state: State) -> bool:
-    """Leave nothing of what was forgotten in the spool, on the file's free pages and in its WAL; return False where readers keep the
-    WAL from being emptied, or there are too many free pages to be overwritten at once.
+    """Leave nothing of what was forgotten in the spool, on the file's free pages and in its WAL, and give the room back to the disk.
+
+    Returns:
+        False where readers keep the WAL from being emptied, or where the file cannot give pages back, and there are too many of them to be
+        overwritten at once.
     """
     sweep(state)
+    while compact.shrink(state):
+        state.yield_to_writers()
     with state.transaction() as db:
         whole = purges.overwrite_free(db, FREE_PAGES)
     return purges.empty_wal(state.db, WAL_SECONDS) and whole

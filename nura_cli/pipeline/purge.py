@@ -16,14 +16,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nura_cli import contract
-from nura_cli.errors import EX_PARTIAL, ProblemKind, UsageError
+from nura_cli import contract, progress
+from nura_cli.dialects.vendors import dialect as dialect_of
+from nura_cli.errors import EX_PARTIAL, ProblemKind, StateError, UsageError
 from nura_cli.pipeline import forgetting, retention
 from nura_cli.pipeline.forgetting import Fate
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.pipeline.retention import Age
 from nura_cli.pipeline.run import Run
-from nura_cli.state import State, actions, purges, snapshots
+from nura_cli.pipeline.symptoms import free_bytes
+from nura_cli.state import State, actions, compact, purges, sizes, snapshots
 from nura_cli.state.look import holders
 from nura_cli.state.selection import Selection
 
@@ -143,6 +145,7 @@ def report(job: Purge, *, emptied: bool | None = None) -> Report:
         "workloads": {name: fates[Fate.NOW] for name, fates in job.fates.items() if fates[Fate.NOW]},
         "at_providers": len(purges.left_there(job.state.db)),
         "emptied": bool(emptied),
+        "compacted": None,
         "out_of_reach": out_of_reach(job.state, names),
         "dry_run": emptied is None,
     }
@@ -236,6 +239,8 @@ def run_old(job: Aged) -> Report:
     for age in job.ages:
         for found in _dropped(state, age):
             job.tasks[age.workload] += found
+    while compact.shrink(state):
+        state.yield_to_writers()
     emptied = purges.empty_wal(state.db, forgetting.WAL_SECONDS)
     if not emptied:
         job.note(_not_emptied(state))
@@ -266,7 +271,94 @@ def report_old(job: Aged, *, emptied: bool | None = None) -> Report:
         "workloads": {name: n for name, n in job.tasks.items() if n},
         "at_providers": 0,
         "emptied": bool(emptied),
+        "compacted": None,
         "out_of_reach": [],
         "dry_run": emptied is None,
     }
     return Report(result, job.problems, worked=bool(job.tasks))
+
+
+# --- the file
+
+
+_BYTES_A_SECOND = 30_000_000
+"""What is packed and written anew in a second, roughly."""
+
+
+def plan_compact(state: State) -> contract.Compacted:
+    """Return what compacting the file takes; where it has the newer layout already, only its free pages are given back."""
+    size, due = sizes.of(state.path).state, compact.due(state)
+    return {
+        "before_bytes": size,
+        "after_bytes": None,
+        "needs_bytes": compact.needs(state) if due else 0,
+        "seconds": 1 + (2 * size // _BYTES_A_SECOND if due else 0),
+    }
+
+
+def question_compact(found: contract.Compacted, path: str) -> str | None:
+    """Return what compacting would do, and what it takes; None where there is nothing to agree to."""
+    if not found["needs_bytes"]:
+        return None
+    return (
+        f"{path} ({_megabytes(found['before_bytes'])}) is written anew in the newer layout, and closed to older releases: that needs"
+        f" {_megabytes(found['needs_bytes'])} of disk meanwhile and about {found['seconds']:,} s, in the last half of which other writers wait"
+    )
+
+
+def _megabytes(n: int) -> str:
+    return f"{n / 1e6:,.1f} MB"
+
+
+def run_compact(state: State, found: contract.Compacted) -> contract.Compacted:
+    """Bring the file into the newer layout where it has an earlier one, and give back what it does not need.
+
+    Killed half-way it is a right file, and the next run goes on.
+
+    Args:
+        found: as :func:`plan_compact` gives it.
+
+    Returns:
+        The same, with the size after it.
+
+    Raises:
+        StateError: there is not disk enough; or another process is in the way.
+        Busy: a stage is at work, and may be an older release's.
+    """
+    free = free_bytes(state)
+    if free is not None and free < found["needs_bytes"]:
+        raise StateError(
+            f"{state.path.parent} has {_megabytes(free)} left, and compacting needs {_megabytes(found['needs_bytes'])}: nothing was done",
+            hint="free some room and run the same command again",
+        )
+    purges.erase(state.db)
+    if found["needs_bytes"]:
+        with progress.going("compacting", None) as step:
+            compact.convert(
+                state, lambda done, _: step.to(done), lambda name, endpoint: dialect_of(name).envelope(endpoint)
+            )
+        compact.vacuum(state)
+    while compact.shrink(state):
+        state.yield_to_writers()
+    purges.empty_wal(state.db, forgetting.WAL_SECONDS)
+    after = sizes.of(state.path).state
+    with state.transaction() as db:
+        what = f"the state file is compacted, from {_megabytes(found['before_bytes'])} to {_megabytes(after)}"
+        actions.note(db, "purge", what, 0)
+    return {**found, "after_bytes": after}
+
+
+def report_compact(found: contract.Compacted, *, dry_run: bool) -> Report:
+    """Return what came of compacting alone."""
+    result: contract.Purged = {
+        "purged": 0,
+        "later": 0,
+        "before": 0,
+        "workloads": {},
+        "at_providers": 0,
+        "emptied": not dry_run,
+        "compacted": found,
+        "out_of_reach": [],
+        "dry_run": dry_run,
+    }
+    return Report(result, worked=not dry_run)

@@ -14,7 +14,7 @@ from nura_cli.pipeline import attention, backoff, failures, holding
 from nura_cli.pipeline.report import Report, batch_dicts
 from nura_cli.pipeline.symptoms import Configured, free_bytes, oldest_pending
 from nura_cli.pricing import decimal_dollars
-from nura_cli.state import State, actions, answers, batches, outbox, purges, runs, snapshots, tasks, waits
+from nura_cli.state import State, actions, answers, batches, outbox, purges, runs, sizes, snapshots, tasks, waits
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch
 from nura_cli.states import TaskStatus
@@ -63,12 +63,16 @@ def run(state: State, configured: Configured, *, only: Sequence[str] = ()) -> Re
         "paused": _paused(state, now),
         "holds": [{**holding.as_dict(hold), "message": holding.described(hold)} for hold in actions.holds(state.db)],
         "snapshots": _snapshots(state),
-        "disk": {"folder": str(state.path.parent), "free_bytes": free_bytes(state)},
+        "disk": {"folder": str(state.path.parent), "free_bytes": free_bytes(state), **_sizes(sizes.of(state.path))},
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
         "attention": [need.as_dict() for need in needs],
         **_spent(list(totals.values()), unknown.total()),
     }
     return Report(result, worked=True)
+
+
+def _sizes(found: sizes.Sizes) -> contract.Sizes:
+    return {"state_bytes": found.state, "wal_bytes": found.wal, "spool_bytes": found.spool}
 
 
 def _names(known: Iterable[str], only: Sequence[str]) -> list[str]:

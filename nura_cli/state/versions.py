@@ -90,7 +90,11 @@ def versions(db: Connection, workload: str, key: str) -> list[Version]:
     """Return the tasks that stand or ever stood for a key (in its text form), re-runs among them, the newest first."""
     rows = [Version(*row) for row in db.execute(_FAMILY, {"workload": workload, "keys": json.dumps([key])})]
     return [
-        row._replace(stands=bool(row.stands), status=TaskStatus(row.status), line=packed.unpack(db, row.line))
+        row._replace(
+            stands=bool(row.stands),
+            status=TaskStatus(row.status),
+            line=None if row.line is None else packed.unpack(db, row.line),
+        )
         for row in rows
     ]
 

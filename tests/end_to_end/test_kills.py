@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from nura_cli.pipeline import purge
 from nura_cli.pipeline.spool import intact, result_file
 from nura_cli.sandbox import Sandbox
-from nura_cli.state import State
+from nura_cli.state import State, compact
 from nura_cli.state.batches import under_way
 from nura_cli.states import BatchStatus
 from tests import tallies
@@ -29,6 +30,7 @@ from tests.conftest import OPENAI_FIRST, PROTOCOLS, START, Spool, cron_environme
 from tests.databases import Database, opened
 from tests.end_to_end.test_command_line import NURA
 from tests.pipeline.forks import Command
+from tests.pipeline.test_purge import in_layout
 
 SWEEP = os.environ.get("NURA_KILL_SWEEP")
 WHOLE = SWEEP == "1"
@@ -323,6 +325,9 @@ VERBS = {
     "cancel": ["cancel", "echo"],
     "cancel-under-way": ["cancel", "echo", "--under-way"],
     "redeliver": ["redeliver", "echo"],
+    "purge": ["purge", "echo", "--yes", "--key", "0", "--key", "1", "--key", "2"],
+    "purge-old": ["purge", "echo", "--yes", "--older-than", "1s", "--undelivered"],
+    "compact": ["purge", "--compact", "--yes"],
 }
 VERB_CALLS = ("pwrite64", "fdatasync", "write")
 VERB_KILLS = [
@@ -339,9 +344,12 @@ def gone_wrong(spool: Spool, verb: str, database: Database) -> None:
         settled(spool, database, {})
         spool.rows("UPDATE deliveries SET status = 'dead', done_at = 1, said = 'no'")
         return
-    spool.clock.time = int(time.time())
+    spool.clock.time = int(time.time()) - 60
     spool.control.advance(spool.clock.time - START)
+    in_layout(spool, "earlier" if verb == "compact" else "newer")
     spool.fill(RECORDS)
+    if verb in ("purge", "purge-old", "compact"):
+        spool.settle()
     if verb == "retry":
         spool.set(prompt="{{ txet }}")
         assert spool.dispatch().exit_code == 3
@@ -362,6 +370,8 @@ def put_right(spool: Spool, verb: str, database: Database) -> None:
     elif verb == "retry":
         spool.retry()
         recovered(spool)
+    elif verb in ("purge", "purge-old", "compact"):
+        forgotten(spool, verb)
     else:
         spool.cancel(under_way=verb == "cancel-under-way")
         spool.settle()
@@ -369,6 +379,23 @@ def put_right(spool: Spool, verb: str, database: Database) -> None:
         assert spool.control.billing()["requests"] == 0
         assert spool.status()["attention"] == []
         spool.check()
+
+
+def forgotten(spool: Spool, verb: str) -> None:
+    """Purge again, or compact, and assert that what was meant is gone, all else is there, and nothing is sent again."""
+    if verb == "purge":
+        spool.purge("0", "1", "2")
+    elif verb == "purge-old":
+        spool.purge_old(seconds=1, undelivered=True)
+    else:
+        with State(spool.state_path, spool.clock) as state:
+            purge.run_compact(state, purge.plan_compact(state))
+            assert not compact.due(state)
+    recovered(spool)
+    assert [one["key"] for one in spool.results()] == {"purge": [3, 4], "purge-old": [], "compact": [0, 1, 2, 3, 4]}[
+        verb
+    ]
+    assert spool.status()["workloads"]["echo"]["purged"] == RECORDS - len(spool.results())
 
 
 @pytest.mark.parametrize(("verb", "call", "sample"), VERB_KILLS)

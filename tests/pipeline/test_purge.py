@@ -1,17 +1,19 @@
 """nura purge: what is forgotten stands nowhere any more, is not paid for again by accident, and everything else stays right."""
 
 import gzip
+import hashlib
 import json
+import sqlite3
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nura_cli.errors import UsageError
-from nura_cli.pipeline import forgetting, retention
+from nura_cli.errors import StateError, UsageError
+from nura_cli.pipeline import forgetting, purge, retention
 from nura_cli.state import State
 from nura_cli.states import TaskStatus
 from tests.conftest import Spool
@@ -21,6 +23,7 @@ from tests.pipeline.test_delivery import App, app  # noqa: F401 - the fixture ap
 SECOND_PROTOCOL_IS_LONG = True
 HOUR = 3600
 DAY = 24 * HOUR
+LAYOUTS = pytest.mark.parametrize("layout", ["newer", "earlier"])
 KEY, TEXT = "ann.example@mail.test", "Ann lives in the third house on the left"
 OTHERS = [
     {"id": f"bob-{n}@mail.test", "text": f"record number bob-{n}@mail.test and no more of Bob {n}"} for n in range(3)
@@ -59,6 +62,34 @@ def where(spool: Spool, *texts: str) -> set[tuple[str, str]]:
     }
 
 
+def packed(spool: Spool, ids: Collection[int]) -> set[bytes]:
+    """Return pieces of what the state file keeps packed of tasks, and of no other: whoever has the file can unpack that."""
+    rows = spool.rows("SELECT task_id, line FROM records UNION ALL SELECT task_id, body FROM answers")
+    kept = [(task_id in ids, bytes(value)) for task_id, value in rows if value is not None and value[:1] != b"{"]
+    others = b"".join(value for mine, value in kept if not mine)
+    own = {value[n : n + 24] for mine, value in kept if mine for n in range(24, len(value) - 24, 24)}
+    return {piece for piece in own if piece not in others}
+
+
+def remains(spool: Spool, pieces: Iterable[bytes]) -> set[bytes]:
+    """Return which of these pieces stand in a file of the spool's folder."""
+    wanted = set(pieces)
+    return {
+        piece for path in spool.folder.rglob("*") if path.is_file() for piece in wanted if piece in path.read_bytes()
+    }
+
+
+def in_layout(spool: Spool, layout: str) -> None:
+    """Let the state file, in which nothing is yet, have the layout that it would have from an earlier release."""
+    if layout == "earlier":
+        with closing(sqlite3.connect(spool.state_path, isolation_level=None)) as db:
+            db.execute("DELETE FROM meta WHERE name = 'layout'")
+            db.execute("UPDATE meta SET value = '4' WHERE name = 'oldest_version'")
+            db.execute("CREATE INDEX IF NOT EXISTS answers_finished ON answers (finished_at)")
+            db.execute("PRAGMA auto_vacuum = NONE")
+            db.execute("VACUUM")
+
+
 def said(text: str) -> str:
     """Return a text that names its key, so that an answer at another key shows."""
     return f"record number {KEY} and {text}"
@@ -69,15 +100,20 @@ def person(spool: Spool, **more: Any) -> None:
     spool.enqueue(*OTHERS, {"id": KEY, "text": said(TEXT), **more})
 
 
-def test_what_is_forgotten_stands_in_no_file(spool: Spool) -> None:
+@LAYOUTS
+def test_what_is_forgotten_stands_in_no_file(spool: Spool, layout: str) -> None:
+    in_layout(spool, layout)
     person(spool)
     spool.settle()
     spool.poll()
-    assert where(spool, KEY, TEXT)
+    kept = packed(spool, [4])
+    assert where(spool, KEY)
+    assert bool(remains(spool, kept)) is (layout == "newer")
     report = spool.purge(KEY)
     assert (report.exit_code, report.result["purged"], report.result["emptied"]) == (0, 1, True)
     assert where(spool, KEY, TEXT) == set()
-    assert len(where(spool, *(one["text"] for one in OTHERS))) == 3
+    assert remains(spool, kept) == set()
+    assert len(spool.results()) == 3
     spool.check()
     assert spool.counts()["completed"] == 4
     assert len(spool.results()) == 3
@@ -101,7 +137,33 @@ def test_every_version_is_forgotten(spool: Spool) -> None:
     spool.check()
 
 
-def test_it_is_not_paid_for_again_by_accident(spool: Spool) -> None:
+@LAYOUTS
+def test_what_is_forgotten_among_many_stands_in_no_file(openai_spool: Spool, layout: str) -> None:
+    """Pages were split, rows were replaced and answered anew before."""
+    spool = openai_spool
+    in_layout(spool, layout)
+    gone = range(0, 600, 7)
+    for version in ("at first", "then"):
+        spool.enqueue(*({"id": n, "text": " ".join(unique(version, n))} for n in range(600)), replace=True)
+        spool.settle()
+    ids = [row[0] for row in spool.rows("SELECT task_id, key FROM records") if int(row[1]) in gone]
+    kept = packed(spool, ids)
+    assert bool(remains(spool, kept)) is (layout == "newer")
+    assert spool.purge(*map(str, gone)).result["purged"] == len(gone)
+    assert remains(spool, kept) == set()
+    words = {word.encode() for n in gone for version in ("at first", "then") for word in unique(version, n)}
+    assert remains(spool, words) == set()
+    assert len(spool.results()) == 600 - len(gone)
+
+
+def unique(version: str, n: int) -> list[str]:
+    """Return words that no other record has."""
+    return [hashlib.sha256(f"{version} {n} {m}".encode()).hexdigest() for m in range(20)]
+
+
+@LAYOUTS
+def test_it_is_not_paid_for_again_by_accident(spool: Spool, layout: str) -> None:
+    in_layout(spool, layout)
     person(spool)
     spool.settle()
     spool.purge(KEY)
@@ -139,7 +201,9 @@ def under_way(spool: Spool) -> None:
     spool.dispatch()
 
 
-def test_what_is_under_way_is_forgotten_once_it_is_not(spool: Spool) -> None:
+@LAYOUTS
+def test_what_is_under_way_is_forgotten_once_it_is_not(spool: Spool, layout: str) -> None:
+    in_layout(spool, layout)
     under_way(spool)
     report = spool.purge(KEY)
     assert (report.result["purged"], report.result["later"]) == (0, 1)
@@ -438,3 +502,66 @@ def test_the_command_drops_by_age(spool: Spool) -> None:
     done = Command(spool.folder, spool.clock(), *arguments, "--read-to", "2", "--yes").end()
     assert (done.code, "2 tasks lost" in done.out) == (0, True)
     assert Command(spool.folder, spool.clock(), *arguments, "--allow-again", "--yes").end().code == 2
+
+
+# --- the file
+
+
+def filled(spool: Spool, layout: str) -> int:
+    """Let two hundred long records be answered and dropped; return the size of the state file before that."""
+    in_layout(spool, layout)
+    spool.enqueue(*({"id": n, "text": f"record number {n} " + f"{n:07} " * 1000} for n in range(200)))
+    spool.settle()
+    with State(spool.state_path, spool.clock):
+        pass  # the last one out writes the WAL into the file
+    before = spool.state_path.stat().st_size
+    spool.clock.advance(2 * DAY)
+    assert spool.purge_old(seconds=DAY, undelivered=True).result["purged"] == 200
+    return before
+
+
+def test_a_new_file_shrinks_by_itself(openai_spool: Spool) -> None:
+    assert openai_spool.state_path.stat().st_size < filled(openai_spool, "newer") / 2
+    openai_spool.check()
+
+
+def test_an_earlier_file_shrinks_once_it_is_compacted(openai_spool: Spool) -> None:
+    spool = openai_spool
+    before = filled(spool, "earlier")
+    assert spool.state_path.stat().st_size == before
+    spool.fill(5)
+    dry = Command(spool.folder, spool.clock(), "purge", "--compact", "-n").end()
+    assert (dry.code, "MB of disk" in dry.out, "earlier" in dry.out or "older" in dry.out) == (0, True, True)
+    assert Command(spool.folder, spool.clock(), "purge", "--compact").end().code == 2
+    done = Command(spool.folder, spool.clock(), "purge", "--compact", "--yes").end()
+    assert (done.code, "compacted" in done.out) == (0, True), done
+    assert spool.state_path.stat().st_size < before / 2
+    assert spool.enqueue({"id": 0, "text": "record number 0"}).result["conflicts"] == 1  # its digest was kept
+    spool.fill(200)
+    spool.settle()
+    spool.check()
+    assert "compacted" in spool.rows("SELECT what FROM actions ORDER BY id DESC LIMIT 1")[0][0]
+
+
+def test_compacting_is_refused_where_the_disk_is_too_small(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = openai_spool
+    filled(spool, "earlier")
+    monkeypatch.setattr(purge, "free_bytes", lambda state: 1000)
+    with State(spool.state_path, spool.clock) as state, pytest.raises(StateError, match="nothing was done"):
+        purge.run_compact(state, purge.plan_compact(state))
+    spool.check()
+
+
+def test_status_tells_the_sizes(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.fill(20)
+    spool.dispatch()
+    spool.poll()
+    with State(spool.state_path, spool.clock):
+        disk = spool.status()["disk"]
+        assert disk["state_bytes"] == spool.state_path.stat().st_size
+    assert disk["spool_bytes"] == sum(path.stat().st_size for path in (spool.folder / "nura.db.spool").rglob("*.jsonl"))
+    shown = Command(spool.folder, spool.clock(), "status").end()
+    assert "on the disk: state file" in shown.out

@@ -136,6 +136,7 @@ class Walk(RuleBasedStateMachine):
         self.sent_anew: set[str] = set()
         self.retried: Counter[int] = Counter()
         self.wished: dict[int, int] = {}
+        self.purged: set[int] = set()
         tally["walks"] += 1
 
     def start(self, *arguments: str, kill_at: int | None = None, patience: float | None = PATIENCE) -> Command:
@@ -175,11 +176,27 @@ class Walk(RuleBasedStateMachine):
         """A record is enqueued anew with other content."""
         if self.versions:
             key = pick % len(self.versions)
+            if key in self.purged:
+                result = self.enter([{"id": key, "text": f"record number {key} anew"}], kill_at, "--replace")
+                assert result["duplicates_purged"] == 1
+                return
             self.versions[key] += 1
             text = f"record number {key} version {self.versions[key]}"
             result = self.enter([{"id": key, "text": text}], kill_at, "--replace")
             assert result["replaced"] + result["duplicates"] == 1
             self.accepted += 1
+
+    @rule(pick=st.integers(0, 1000), kill_at=kill_points)
+    def forgotten(self, pick: int, kill_at: int | None) -> None:
+        """A person has a key forgotten, wherever it stands; a run that is killed is simply run again."""
+        if not self.versions:
+            return
+        verb = ("purge", "echo", "--key", str(pick % len(self.versions)), "--yes")
+        self.purged.add(pick % len(self.versions))
+        if kill_at is not None:
+            self.ended(self.start(*verb, kill_at=kill_at), killed=True)
+        self.ended(self.start(*verb))
+        tally["purged"] += 1
 
     @rule(statuses=st.sets(st.sampled_from(["failed", "cancelled", "completed"]), min_size=1), kill_at=kill_points)
     def retry(self, statuses: set[str], kill_at: int | None) -> None:
@@ -302,7 +319,8 @@ class Walk(RuleBasedStateMachine):
         if self.versions:
             key = str(pick % len(self.versions))
             self.ended(self.start("show", "echo", key))
-            self.ended(self.start("try", "echo", "--key", key, "--yes", kill_at=kill_at), killed=True)
+            if int(key) not in self.purged:
+                self.ended(self.start("try", "echo", "--key", key, "--yes", kill_at=kill_at), killed=True)
             self.spool.check_sums()
         for (batch,) in self.spool.rows("SELECT max(id) FROM batches WHERE id > 0 HAVING max(id) > 0"):
             self.ended(self.start("show", "--batch", str(batch)))
@@ -458,7 +476,10 @@ class Walk(RuleBasedStateMachine):
         assert counts["submitted"] == counts["pending"] == 0
         assert self.billed_twice() == {}, self.story()
         answered = {answer["key"]: answer for answer in self.spool.results()}
-        assert answered.keys() == set(range(len(self.versions)))
+        assert answered.keys() == set(range(len(self.versions))) - self.purged
+        assert self.spool.rows("SELECT task_id FROM purges") == []
+        kept = {int(key) for (key,) in self.spool.rows("SELECT key FROM records")}
+        assert not kept & self.purged, self.story()
         for key, answer in answered.items():
             if answer["status"] == "completed":
                 assert f"number {key} version {self.versions[key]}" in answer["text"]

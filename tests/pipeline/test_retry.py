@@ -14,6 +14,7 @@ from nura_cli.state.retries import Candidate
 from nura_cli.state.selection import Selection
 from nura_cli.states import TaskStatus
 from tests.conftest import Spool
+from tests.layouts import make_earlier
 from tests.pipeline.forks import Command, Ended
 
 SECOND_PROTOCOL_IS_LONG = True
@@ -295,6 +296,7 @@ def test_another_line_takes_the_place_of_an_answer_and_its_re_run(spool: Spool, 
 
 @pytest.mark.parametrize("when", ["pending", "submitted", "retrying"])
 def test_a_replacement_by_an_earlier_release_makes_a_re_run_superseded(spool: Spool, when: str) -> None:
+    make_earlier(spool.state_path)
     answered(spool)
     spool.retry(statuses=[COMPLETED])
     if when == "submitted":
@@ -315,7 +317,7 @@ def replace_as_before(spool: Spool, old: int, key: str, line: bytes) -> None:
     """Replace a completed task as the release before did, which knows of no re-runs."""
     with sqlite3.connect(spool.state_path) as db:
         (new,) = db.execute("SELECT max(id) + 1 FROM tasks").fetchone()
-        db.execute("UPDATE hashes SET task_id = ?, digest = ? WHERE task_id = ?", (new, line[:16], old))
+        db.execute("UPDATE keys SET task_id = ?, digest = ? WHERE task_id = ?", (new, line[:16], old))
         db.execute(
             "INSERT INTO tasks (id, lane_id, status) SELECT ?, lane_id, 'pending' FROM tasks WHERE id = ?", (new, old)
         )

@@ -16,6 +16,7 @@ from nura_cli.pipeline import enqueue
 from nura_cli.pipeline.sameness import same
 from nura_cli.state import State
 from tests.conftest import STANDING, Spool
+from tests.layouts import make_earlier
 
 FIRST = '{"id": 1, "text": "café / x", "meta": {"a": 19.90, "b": [1, null]}}'.encode()
 SAME = [
@@ -90,10 +91,11 @@ def test_a_line_is_looked_at_once_and_then_known_by_its_digest(spool: Spool) -> 
 
 
 def test_the_digest_of_an_earlier_release_makes_no_conflict_and_sends_nothing_again(spool: Spool) -> None:
+    make_earlier(spool.state_path)
     spool.enqueue(FIRST)
     spool.settle()
     with sqlite3.connect(spool.state_path) as db:
-        db.execute("UPDATE hashes SET digest = x'00'")
+        db.execute("UPDATE keys SET digest = x'00'")
     assert counted(spool.enqueue(SAME[1], replace=True)) == {"duplicates": 1}
     assert spool.dispatch().result["requests"] == 0
     assert spool.rows(f"SELECT length(digest) FROM {STANDING}") == [(16,)]

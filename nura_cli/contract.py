@@ -465,6 +465,7 @@ class WorkloadStatus(WorkloadFigures):
     """How a workload stands."""
 
     purged: Annotated[int, "tasks, superseded ones among them, whose record and answer were forgotten"]
+    to_be_purged: Annotated[int, "tasks that are forgotten once nothing of them is under way"]
     waits: Annotated[list[WaitFound], "why tasks did not go when dispatch last came by"]
 
     oldest_pending_seconds: Annotated[int | None, "age of the oldest that waits, in seconds"]

@@ -118,6 +118,8 @@ def _alert(outline: Outline) -> Alert:
 
 _NEEDS_SHOWN = 10
 """What needs a person is shown so far without ``-v``."""
+_LARGE_BYTES = 100_000_000
+"""What state file, log and spool take is shown from so much on without ``-v``."""
 _BATCHES_SHOWN = 10
 """Beyond so many, batches are a line a workload."""
 
@@ -133,7 +135,7 @@ def _lines(found: Mapping[str, Any], screen: Screen, *, every: bool) -> Iterator
     batches = found["batches"]
     if batches:
         yield from _batches(batches, screen) if every or len(batches) <= _BATCHES_SHOWN else _folded(batches, screen)
-    for line, style in _details(found):
+    for line, style in _details(found, every=every):
         yield screen.styled(screen.wrapped(line, "  "), style)
     yield screen.wrapped(_money(found), "  ")
 
@@ -150,23 +152,26 @@ def _needs(needs: list[dict[str, Any]], screen: Screen, *, every: bool) -> Itera
         yield ""
 
 
-def _details(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield one line after the other about stages, deliveries, pauses, holds, copies and failures, each with its style."""
+def _details(found: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, str]]:
+    """Yield one line after the other about stages, the disk, deliveries, pauses, holds, copies and failures, each with its style."""
     for name, stage in found["stages"].items():
         ended = "still running, or was stopped" if stage["exit_code"] is None else f"exit code {stage['exit_code']}"
         message = f": {plain(stage['message'])}" if stage["message"] else ""
         yield f"{name}: last run {stage['started_at']}, {ended}{message}", "red" if stage["exit_code"] else ""
     disk = found["disk"]
-    yield (
-        f"on the disk: state file {_megabytes(disk['state_bytes'])}, its log {_megabytes(disk['wal_bytes'])},"
-        f" spool {_megabytes(disk['spool_bytes'])}",
-        "",
-    )
+    if every or disk["state_bytes"] + disk["wal_bytes"] + disk["spool_bytes"] >= _LARGE_BYTES:
+        yield (
+            f"on the disk: state file {_megabytes(disk['state_bytes'])}, its log {_megabytes(disk['wal_bytes'])},"
+            f" spool {_megabytes(disk['spool_bytes'])}",
+            "",
+        )
     for workload, row in found["workloads"].items():
         if row["tasks"]["cancelled"]:
             yield f"{workload}: {row['tasks']['cancelled']:,} cancelled", ""
         if row["purged"]:
             yield f"{workload}: {row['purged']:,} purged", ""
+        if row["to_be_purged"]:
+            yield f"{workload}: {row['to_be_purged']:,} to be purged once nothing of them is under way", ""
         for wait in row["waits"]:
             until = f" until {wait['until']}" if wait["until"] else ""
             yield f"{workload}: {wait['tasks']:,} wait{until} ({wait['why']}): {plain(wait['message'])}", ""

@@ -82,12 +82,14 @@ def forget(state: State, workload: int, wanted: Sequence[str], *, again: bool) -
         drop = [one for family in families.values() if not again or fate(family) is not Fate.LATER for one in family]
         purges.forget_keys(db, [one for one in drop if one.stands], again=again)
         purges.wipe(db, [one.task_id for one in found if not one.busy])
+        purges.leave_traces(db)
     return Forgotten(fates, left)
 
 
 def carry_out(state: State) -> int:
     """Forget what a person wished forgotten while it was under way, and is not any more; return how many tasks that were."""
     total, after = 0, 0
+    purges.erase(state.db)
     while found := purges.due(state.db, after, CHUNK_KEYS):
         after = found[-1].task_id
         _clear_traces(state, found, [one.key for one in found])
@@ -100,9 +102,10 @@ def carry_out(state: State) -> int:
             for again in (False, True):
                 purges.forget_keys(db, [one for one in rested if one.again is again], again=again)
             purges.wipe(db, ids)
+            purges.leave_traces(db)
         total += len(ids)
         state.yield_to_writers()
-    if total:
+    if purges.has_traces(state.db):  # of those just now, or of a run that was killed or hindered
         tidy(state)
     return total
 
@@ -119,7 +122,12 @@ def tidy(state: State) -> bool:
         state.yield_to_writers()
     with state.transaction() as db:
         whole = purges.overwrite_free(db, FREE_PAGES)
-    return purges.empty_wal(state.db, WAL_SECONDS) and whole
+    if not (purges.empty_wal(state.db, WAL_SECONDS) and whole):
+        return False
+    if purges.has_traces(state.db):
+        with state.transaction() as db:
+            purges.no_traces(db)
+    return True
 
 
 # --- words and files

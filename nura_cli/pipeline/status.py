@@ -42,11 +42,12 @@ def run(state: State, configured: Configured, *, only: Sequence[str] = ()) -> Re
     left = outbox.left(state.db)
     unknown = _unknown_costs(state, under_way)
     failed, dead = failures.of_tasks(state.db, names), failures.of_deliveries(state.db, names, left)
-    waiting, purged = waits.waits(state.db), purges.counted(state.db)
+    waiting, purged, wished = waits.waits(state.db), purges.counted(state.db), purges.wishes(state.db)
     by_workload: dict[str, contract.WorkloadStatus] = {
         name: {
             **_workload([queue.id for queue in queues if queue.workload == name], counts, totals, unknown),
             "purged": sum(purged.get(queue.id, 0) for queue in queues if queue.workload == name),
+            "to_be_purged": sum(wished.get(queue.id, 0) for queue in queues if queue.workload == name),
             "oldest_pending_seconds": max(0, now - oldest[name]) if name in oldest else None,
             "waits": [_wait(one) for one in waiting if one.workload == name],
             "failures": failed[name],

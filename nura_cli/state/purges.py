@@ -102,9 +102,10 @@ def wished(db: Connection, ids: Iterable[int]) -> set[int]:
     return {row[0] for row in db.execute(query, (json.dumps(list(ids)),))}
 
 
-def wishes(db: Connection) -> int:
-    """Return how many tasks are to be forgotten once they are not under way."""
-    return int(db.execute("SELECT count(*) FROM purges").fetchone()[0])
+def wishes(db: Connection) -> dict[int, int]:
+    """Return by queue how many tasks are to be forgotten once they are not under way."""
+    query = "SELECT t.lane_id, count(*) FROM purges p CROSS JOIN tasks t ON t.id = p.task_id GROUP BY 1"
+    return dict(db.execute(query).fetchall())
 
 
 def wish(db: Connection, members: Sequence[Member], *, again: bool) -> None:
@@ -415,6 +416,21 @@ def note_place(db: Connection, workload: str, seq: int, day: int) -> None:
 
 
 # --- the file itself
+
+
+def leave_traces(db: Connection) -> None:
+    """Note that what was forgotten may still have traces in the spool and in the file, until :func:`no_traces` says otherwise."""
+    db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('traces', '1')")
+
+
+def no_traces(db: Connection) -> None:
+    """Note that what was forgotten has no traces any more."""
+    db.execute("DELETE FROM meta WHERE name = 'traces'")
+
+
+def has_traces(db: Connection) -> bool:
+    """Return whether what was forgotten may still have traces: who removed them was killed, or could not."""
+    return db.execute("SELECT 1 FROM meta WHERE name = 'traces'").fetchone() is not None
 
 
 def overwrite_free(db: Connection, most: int) -> bool:

@@ -207,6 +207,7 @@ def test_what_is_under_way_is_forgotten_once_it_is_not(spool: Spool, layout: str
     under_way(spool)
     report = spool.purge(KEY)
     assert (report.result["purged"], report.result["later"]) == (0, 1)
+    assert spool.status()["workloads"]["echo"]["to_be_purged"] == 1
     assert spool.enqueue({"id": KEY, "text": "another line"}, replace=True).result["duplicates"] == 1
     spool.settle()
     assert spool.control.billing()["requests"] == 4
@@ -310,6 +311,22 @@ def test_a_reader_that_stays_is_told_of(openai_spool: Spool, monkeypatch: pytest
         reader.db.execute("COMMIT")
     assert spool.purge(KEY).result["emptied"]
     assert where(spool, KEY, TEXT) == set()
+
+
+def test_what_a_killed_purge_left_is_removed_by_the_next_reconcile(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    with State(spool.state_path, spool.clock) as other:  # nobody is the last one out, who would empty the WAL
+        other.db.execute("SELECT 1 FROM meta").fetchone()
+        with monkeypatch.context() as patch:
+            patch.setattr(forgetting, "tidy", lambda state: True)
+            spool.purge(KEY)
+        assert where(spool, TEXT)
+        spool.reconcile()
+        assert where(spool, KEY, TEXT) == set()
 
 
 @pytest.mark.parametrize(
@@ -563,5 +580,5 @@ def test_status_tells_the_sizes(openai_spool: Spool) -> None:
         disk = spool.status()["disk"]
         assert disk["state_bytes"] == spool.state_path.stat().st_size
     assert disk["spool_bytes"] == sum(path.stat().st_size for path in (spool.folder / "nura.db.spool").rglob("*.jsonl"))
-    shown = Command(spool.folder, spool.clock(), "status").end()
+    shown = Command(spool.folder, spool.clock(), "status", "-v").end()
     assert "on the disk: state file" in shown.out

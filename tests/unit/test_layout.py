@@ -109,6 +109,7 @@ def found(**parts: object) -> dict[str, object]:
         "holds": [],
         "snapshots": [],
         "attention": [],
+        "disk": {"state_bytes": 4096, "wal_bytes": 0, "spool_bytes": 0},
         "usage": usage,
         "cost": cost,
         **parts,

@@ -98,6 +98,8 @@ def _take_over(state: State, envelope: Callable[[str, str], bytes]) -> None:
                 who = f" (pid {error.holder.pid})" if error.holder else ""
                 raise Busy(f"{stage} is at work{who}", hint="run this again once it has ended") from error
         with state.transaction() as db:
+            if not db.keeps_text:  # another process has done it meanwhile
+                return
             schema.execute(db, schema.TAKE_OVER)
             for revision, dialect, endpoint, spec in db.execute(_SPECS).fetchall():
                 packed.learn(db, revision, packed.content(spec, envelope(dialect, endpoint)))

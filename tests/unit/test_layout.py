@@ -94,6 +94,8 @@ def found(**parts: object) -> dict[str, object]:
         "oldest_pending_seconds": 93_000,
         "cost": {"paid": "12345.678901"},
         "waits": [],
+        "purged": 12_345,
+        "to_be_purged": 1,
         "failures": [],
         "dead_deliveries": [],
     }

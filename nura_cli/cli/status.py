@@ -60,7 +60,9 @@ def command(
         files.write("--prometheus", prometheus, text, begins="# HELP nura_", mode=0o666)
     if not (session.json or prometheus or html):
         with output():
-            for line in _lines(report.result, layout.of_output(), every=bool(only or session.verbose)):
+            for line in _lines(
+                report.result, layout.of_output(), every=bool(only or session.verbose), sizes=bool(session.verbose)
+            ):
                 print(line)
     session.finish(report, code=EX_PARTIAL if exit_code and report.result["attention"] else None)
 
@@ -124,18 +126,19 @@ _BATCHES_SHOWN = 10
 """Beyond so many, batches are a line a workload."""
 
 
-def _lines(found: Mapping[str, Any], screen: Screen, *, every: bool) -> Iterator[str]:
+def _lines(found: Mapping[str, Any], screen: Screen, *, every: bool, sizes: bool = False) -> Iterator[str]:
     """Yield the lines for a person; words from outside are shown as they are, never read as markup.
 
     Args:
         every: whether each batch and all that needs a person is shown.
+        sizes: whether it is said what lies on the disk, however little that is.
     """
     yield from _needs(found["attention"], screen, every=every)
     yield from _workloads(found["workloads"], screen)
     batches = found["batches"]
     if batches:
         yield from _batches(batches, screen) if every or len(batches) <= _BATCHES_SHOWN else _folded(batches, screen)
-    for line, style in _details(found, every=every):
+    for line, style in _details(found, sizes=sizes):
         yield screen.styled(screen.wrapped(line, "  "), style)
     yield screen.wrapped(_money(found), "  ")
 
@@ -152,14 +155,14 @@ def _needs(needs: list[dict[str, Any]], screen: Screen, *, every: bool) -> Itera
         yield ""
 
 
-def _details(found: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, str]]:
+def _details(found: Mapping[str, Any], *, sizes: bool) -> Iterator[tuple[str, str]]:
     """Yield one line after the other about stages, the disk, deliveries, pauses, holds, copies and failures, each with its style."""
     for name, stage in found["stages"].items():
         ended = "still running, or was stopped" if stage["exit_code"] is None else f"exit code {stage['exit_code']}"
         message = f": {plain(stage['message'])}" if stage["message"] else ""
         yield f"{name}: last run {stage['started_at']}, {ended}{message}", "red" if stage["exit_code"] else ""
     disk = found["disk"]
-    if every or disk["state_bytes"] + disk["wal_bytes"] + disk["spool_bytes"] >= _LARGE_BYTES:
+    if sizes or disk["state_bytes"] + disk["wal_bytes"] + disk["spool_bytes"] >= _LARGE_BYTES:
         yield (
             f"on the disk: state file {_megabytes(disk['state_bytes'])}, its log {_megabytes(disk['wal_bytes'])},"
             f" spool {_megabytes(disk['spool_bytes'])}",

@@ -95,7 +95,8 @@ def _held(state: State, config: Config | None, providers: Collection[str]) -> li
     """Return the providers whose lists may not show what was sent to them since a copy was made."""
     if config is None:
         return sorted({*providers, *backups.providers(state.db)})
-    return sorted(name for name, one in config.providers.items() if not (_marks(one.dialect) and at_home(one)))
+    shown = {name for name, one in config.providers.items() if _marks(one.dialect) and at_home(one)}
+    return sorted({*config.providers, *backups.providers(state.db)} - shown)
 
 
 def _marks(dialect: str) -> bool:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager, suppress
@@ -419,14 +420,32 @@ def run(
 
 
 def _take_block(reader: Reader, intake: "_Intake", source: Input, block: lines.Block) -> None:
-    """Take the lines of a block; a :class:`Line` is made of one that is odd only."""
-    for number, data in enumerate(block.lines, block.number):
+    """Take the lines of a block; a :class:`Line` is made of one that is odd only.
+
+    Told to stop half-way, the rest is taken first: a pipe gives what it gave only once.
+    """
+    left = deque(block.lines)
+    try:
+        _take_lines(reader, intake, source, block.number, left)
+    except Exception:
+        raise
+    except BaseException:
+        _take_lines(reader, intake, source, block.number + len(block.lines) - len(left), left)
+        raise
+
+
+def _take_lines(reader: Reader, intake: "_Intake", source: Input, number: int, left: deque[bytes]) -> None:
+    """Take the lines that are left, the first of which has this number; one leaves when it has been taken."""
+    while left:
+        data = left[0]
         read = reader.good(data)
         if read is not None:
             intake.take(Numbered(source, number, read))
-            continue
-        for line in lines.of_block(number, data, reader.limit):
-            _take_line(reader, intake, source, line)
+        else:
+            for line in lines.of_block(number, data, reader.limit):
+                _take_line(reader, intake, source, line)
+        left.popleft()
+        number += 1
 
 
 def _take_line(reader: Reader, intake: "_Intake", source: Input, line: lines.Line) -> None:

@@ -18,7 +18,7 @@ from functools import cache
 from typing import NamedTuple
 
 from nura_cli.state.connection import Connection
-from nura_cli.state.schema import SHUT_OUT
+from nura_cli.state.schema import shut_out
 
 HASH_BYTES = 16
 """How long the hash of a key is."""
@@ -55,7 +55,7 @@ def know(db: Connection, secret: bytes, *, keeps_text: bool) -> None:
 def hash_of(db: Connection, workload: int, key: str) -> bytes:
     """Return the hash of a workload's key (in its text form), :data:`HASH_BYTES` long."""
     hasher = db.key_hasher(workload).copy()
-    hasher.update(key.encode())
+    hasher.update(key.encode(errors="surrogatepass"))  # none that is kept has one
     return hasher.digest()
 
 
@@ -185,7 +185,7 @@ def forget(db: Connection, workload: int, key: str, task_id: int, *, again: bool
     ).rowcount:
         db.execute("INSERT INTO hashes (level, hash, task_id, digest) VALUES (0, ?, ?, x'')", (hashed, task_id))
         db.execute("UPDATE levels SET n = n + 1 WHERE level = 0")
-        db.execute(SHUT_OUT)
+        shut_out(db)
         return
     db.execute(
         f"UPDATE hashes SET digest = x'' WHERE level IN ({_ANY_LEVEL}) AND hash = ? AND task_id = ?", (hashed, task_id)

@@ -688,6 +688,16 @@ STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)
 VERSION = len(STEPS)
 SHUT_OUT = "UPDATE meta SET value = '7' WHERE name = 'oldest_version' AND CAST(value AS INTEGER) < 7"
 """Closes a file to the releases before version 7, which know of no hashes."""
+CLOSE = f"""
+{SHUT_OUT};
+-- Who opened the file before, in an earlier release, knows no such function: none of its stages begins any more, and it writes neither
+-- a key that stands among the hashes, nor an answer.
+CREATE TRIGGER IF NOT EXISTS runs_begin BEFORE INSERT ON runs WHEN key_text('0') IS NULL BEGIN SELECT 1; END;
+CREATE TRIGGER IF NOT EXISTS runs_begin_again BEFORE UPDATE ON runs WHEN key_text('0') IS NULL BEGIN SELECT 1; END;
+CREATE TRIGGER IF NOT EXISTS keys_come BEFORE INSERT ON keys WHEN key_text('0') IS NULL BEGIN SELECT 1; END;
+CREATE TRIGGER IF NOT EXISTS answers_come BEFORE INSERT ON answers WHEN key_text('0') IS NULL BEGIN SELECT 1; END;
+"""
+"""Closes a file that an earlier release may have open at this moment, too."""
 _LAYOUT = f"""
 -- How the file keeps what it keeps: keys as hashes, answers packed. Without it, it is an earlier one, which older releases go on with.
 INSERT INTO meta (name, value) VALUES ('layout', '2');
@@ -700,10 +710,7 @@ DROP INDEX answers_finished;
 """What makes a file that has had all migrations one of the layout that new files have."""
 TAKE_OVER = f"""
 {_LAYOUT}
--- What an earlier release has open must not take in a key again that stands among the hashes by now.
-CREATE TRIGGER keys_closed BEFORE INSERT ON keys BEGIN
-    SELECT RAISE(ABORT, 'the file is in a newer layout by now: run the newer nura');
-END;
+{CLOSE}
 INSERT INTO moments (at, seq)
     WITH RECURSIVE found (at) AS (SELECT min(finished_at) FROM answers
         UNION ALL SELECT (SELECT min(finished_at) FROM answers WHERE finished_at > at) FROM found WHERE at IS NOT NULL)
@@ -728,6 +735,11 @@ def migrate(db: sqlite3.Connection, state_id: str) -> None:
     migrations.apply(sqlite_utils.Database(db))
     if new:
         execute(db, NEW_LAYOUT)
+
+
+def shut_out(db: sqlite3.Connection) -> None:
+    """Close a file to the releases before version 7, to those that have it open, too, within the caller's transaction."""
+    execute(db, CLOSE)
 
 
 def execute(db: sqlite3.Connection, script: str) -> None:

@@ -92,7 +92,12 @@ def test_bytes_a_task(tmp_path: Path) -> None:
             pass
         left = taken(state) - empty
     figures = {"given": given / n, "with answers": answered / n, "compacted": packed / n, "without both": left / n}
-    say("bytes a task of news", "with answers under 700, without records and answers under 200", does="nothing", **figures)
+    say(
+        "bytes a task of news",
+        "with answers under 700, without records and answers under 200",
+        does="nothing",
+        **figures,
+    )
     say("compacting, µs a task", "-", CPU=packing / n * 1e6)
 
 

@@ -133,6 +133,12 @@ def test_only_what_shows_our_marks_at_home_is_not_held_in_a_copy(openai_spool: S
     }
     spool.write_config()
     assert spool.backup().result["held"] == ["elsewhere", "main"]
+    spool.fill(1)
+    spool.dispatch()
+    spool.workloads["echo"]["provider"] = "home"
+    del spool.providers["main"]  # and it may come back
+    spool.write_config()
+    assert spool.backup().result["held"] == ["elsewhere", "main"]
 
 
 def test_where_the_configuration_cannot_be_used_there_is_a_backup_all_the_same_and_all_is_held(

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import json
 import random
 import shutil
@@ -22,6 +23,7 @@ from nura_cli.errors import InputError
 from nura_cli.pipeline import enqueue, lines
 from nura_cli.pipeline.lines import Line
 from nura_cli.state import State
+from tests.conftest import Spool
 
 LIMIT = 400
 RECORDS = [
@@ -206,3 +208,26 @@ def test_the_key_of_a_text_is_its_json(text: str, prefix: str) -> None:
         assert lines.key_of(text, prefix) == (msgspec.json.encode(prefix + text).decode(), prefix + text)
         return
     assert not text or lines._CONTROL.search(text)
+
+
+class Told(BaseException):
+    """Somebody told the process to stop."""
+
+
+@pytest.mark.parametrize("at", [1, 100, 1999])
+def test_told_to_stop_within_a_block_what_was_read_is_stored_first(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    spool, good, calls = openai_spool, enqueue.Reader.good, itertools.count(1)
+
+    def stopped(reader: enqueue.Reader, data: bytes) -> Any:
+        if next(calls) == at:
+            raise Told
+        return good(reader, data)
+
+    monkeypatch.setattr(enqueue.Reader, "good", stopped)
+    given = io.BytesIO(b"".join(b'{"id":%d,"text":"x"}\n' % i for i in range(2000)))
+    config = configuration.load(spool.path)
+    with State(spool.state_path, spool.clock) as state, pytest.raises(Told):
+        enqueue.run(state, config.workloads["echo"], dialect("openai"), [enqueue.Source("-", given)])
+    assert spool.counts()["pending"] == 2000

@@ -178,7 +178,7 @@ def test_an_earlier_release_is_shut_out_of_what_was_taken_over_and_of_no_other(k
         oldest = int(state.db.execute("SELECT value FROM meta WHERE name = 'oldest_version'").fetchone()[0])
     assert (oldest < 7) is (layout == "earlier")
     if layout == "taken over":
-        with closing(sqlite3.connect(kept.state_path)) as db, pytest.raises(sqlite3.IntegrityError, match="newer nura"):
+        with closing(sqlite3.connect(kept.state_path)) as db, pytest.raises(sqlite3.OperationalError, match="key_text"):
             db.execute("INSERT INTO keys VALUES (1, '7', 9, x'00')")
 
 
@@ -315,3 +315,33 @@ def test_a_release_without_this_layout_refuses_a_new_file(openai_spool: Spool, m
     with pytest.raises(StateNewer, match="written by a newer nura") as refused:
         State(openai_spool.state_path, newer=True)
     assert refused.value.exit_code == 78
+
+
+CLOSED_TO_OTHERS = (
+    "INSERT INTO runs (stage, started_at, pid) VALUES ('poll', 1, 1) ON CONFLICT DO UPDATE SET pid = 1",
+    "UPDATE runs SET pid = 1",
+    "INSERT INTO keys (workload_id, key, task_id, digest) VALUES (1, 'new', 1, x'')",
+    "INSERT INTO answers (task_id, status, finished_at, attempts) VALUES (1, 'cancelled', 1, 1)",
+)
+
+
+@pytest.mark.parametrize("how", ["taken over", "forgotten"])
+def test_who_has_the_file_open_in_an_earlier_release_begins_no_stage_and_takes_in_nothing_any_more(
+    before: Spool, how: str
+) -> None:
+    before.fill(2)
+    with closing(sqlite3.connect(before.state_path, isolation_level=None)) as old:
+        for statement in CLOSED_TO_OTHERS[:3]:
+            old.execute("BEGIN")
+            old.execute(statement)
+            old.execute("ROLLBACK")
+        if how == "taken over":
+            convert(before)
+        else:
+            before.purge("1")
+        for statement in CLOSED_TO_OTHERS:
+            with pytest.raises(sqlite3.OperationalError, match="no such function"):
+                old.execute(statement)
+    before.fill(3)
+    before.settle()
+    before.check()

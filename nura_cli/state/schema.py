@@ -10,8 +10,10 @@ sqlite-utils runs the migrations, and is imported only when one is due (``PRAGMA
 """
 
 import sqlite3
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -726,8 +728,7 @@ def migrate(db: sqlite3.Connection, state_id: str) -> None:
     sqlite-utils reads before it writes, and a transaction that begins by reading is refused at once where another process
     writes meanwhile, however long it would wait.
     """
-    import sqlite_utils
-
+    sqlite_utils = _sqlite_utils()
     new = not db.execute("PRAGMA user_version").fetchone()[0]
     migrations = sqlite_utils.Migrations("nura")
     for number, script in enumerate(STEPS, 1):
@@ -735,6 +736,21 @@ def migrate(db: sqlite3.Connection, state_id: str) -> None:
     migrations.apply(sqlite_utils.Database(db))
     if new:
         execute(db, NEW_LAYOUT)
+
+
+def _sqlite_utils() -> Any:
+    """Return the module sqlite_utils, without pandas and numpy, which it would import where they are installed: most of a second and
+    of 100 MB, on the first run of every installation that has them. Who imports it afterwards gets one of its own.
+    """
+    if "sqlite_utils" in sys.modules:
+        return sys.modules["sqlite_utils"]
+    heavy = [name for name in ("pandas", "numpy") if name not in sys.modules]
+    sys.modules |= dict.fromkeys(heavy)  # type: ignore[arg-type]  # None says that there is no such module
+    try:
+        return import_module("sqlite_utils")
+    finally:
+        for name in [*heavy, *(one for one in sys.modules if one.partition(".")[0] == "sqlite_utils")]:
+            del sys.modules[name]
 
 
 def shut_out(db: sqlite3.Connection) -> None:

@@ -119,8 +119,6 @@ class Source:
         """Return why nothing of the input can be used, and what to type; None where it looks as it should."""
         workload = f"--csv {self.workload}" if self.csv else self.workload
         command = Command(self.name, workload, *filter(None, (given.tool,)))
-        if given.why:
-            return f"is {given.why}; or {command.through()}"
         return binary(given.head, command, "CSV") if self.csv else guess(given.head, command)
 
     def place(self, line: Line) -> str:

@@ -35,8 +35,6 @@ def read(stream: BinaryIO, name: str) -> Sample:
         UsageError: there is nothing in it that could be a record.
     """
     given = unpacked(stream)
-    if given.why:
-        raise UsageError(f"{name}: is compressed by {given.why}")
     first = given.head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if first == b"[":
         raise UsageError(f"{name}: is a JSON array", hint=f"write its elements one on each line: jq -c '.[]' {name}")

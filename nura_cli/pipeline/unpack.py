@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
+from nura_cli.state.packed import zstandard
+
 HEAD_BYTES = 1 << 16
 """How much of an input is looked at before its first line is read."""
 PATIENCE_SECONDS = 1.0
@@ -33,13 +35,11 @@ class Unpacked(NamedTuple):
         head: its first bytes, at most :data:`HEAD_BYTES`; they come out of the stream again.
         stream: all of it.
         tool: the command that decompresses such a file; empty where it is not compressed.
-        why: why it cannot be decompressed here; its bytes are then as they came.
     """
 
     head: bytes
     stream: BinaryIO
     tool: str = ""
-    why: str | None = None
 
 
 class Waiting:
@@ -82,26 +82,12 @@ def unpacked(stream: BinaryIO, idle: Callable[[], None] = lambda: None) -> Unpac
         inner: Any = gzip.GzipFile(fileobj=whole)
         return Unpacked(*_peeked(inner, (EOFError, gzip.BadGzipFile, zlib.error)), "zcat")
     if head.startswith((_ZSTD, *_SKIPPABLE)):
-        zstd = _zstd()
-        if zstd is None:
-            return Unpacked(head, whole, "zstdcat", "zstd, which this Python cannot read: pip install 'nura[zstd]'")
+        zstd = zstandard()
         return Unpacked(*_peeked(zstd.ZstdFile(whole), (EOFError, zstd.ZstdError)), "zstdcat")
     if start is not None:  # read by itself it is read faster
         stream.seek(start)
         return Unpacked(head, stream)
     return Unpacked(head, whole)
-
-
-def _zstd() -> Any:
-    """Return the module that reads zstd: Python's own from 3.14 on, or its backport; None where there is none."""
-    import importlib
-
-    for name in ("compression.zstd", "backports.zstd"):
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    return None
 
 
 def _peeked(stream: Any, damage: tuple[type[Exception], ...], waiting: Waiting | None = None) -> tuple[bytes, BinaryIO]:

@@ -123,14 +123,14 @@ class Dictionary:
 
     def __init__(self, number: int, content: bytes | None) -> None:
         self.head = _PACKED + number.to_bytes(_ID_BYTES, "big")
-        self._content = _zstd().ZstdDict(content, is_raw=True) if content and len(content) >= _LEAST else None
+        self._content = zstandard().ZstdDict(content, is_raw=True) if content and len(content) >= _LEAST else None
         self._ready = dict[int, Any]()
 
     def compressor(self, level: int) -> Any:
         """Return a compressor of a level."""
         if level not in self._ready:
             content = self._content and self._content.as_digested_dict
-            self._ready[level] = _zstd().ZstdCompressor(level=level, zstd_dict=content)
+            self._ready[level] = zstandard().ZstdCompressor(level=level, zstd_dict=content)
         return self._ready[level]
 
     def unpack(self, value: bytes) -> bytes:
@@ -138,7 +138,7 @@ class Dictionary:
         most = _announced(value)
         if most is None:
             raise _damaged()
-        zstd = _zstd()
+        zstd = zstandard()
         frame = zstd.ZstdDecompressor(zstd_dict=self._content)
         try:
             found = frame.decompress(memoryview(value)[_HEAD:], max_length=most)
@@ -151,7 +151,7 @@ class Dictionary:
 
 def _announced(value: bytes) -> int | None:
     """Return how many bytes the head of a packed value says are in it; None where that is damaged."""
-    zstd = _zstd()
+    zstd = zstandard()
     try:
         found = zstd.get_frame_info(memoryview(value)[_HEAD:]).decompressed_size
     except zstd.ZstdError:
@@ -186,7 +186,7 @@ def _damaged() -> sqlite3.DatabaseError:
 
 
 @cache
-def _zstd() -> Any:
+def zstandard() -> Any:
     """Return the module that knows zstd: Python's own from 3.14 on. Imported where something is packed, and not before."""
     try:
         return import_module("compression.zstd")

@@ -22,7 +22,6 @@ import pytest
 
 from nura_cli.delivery.forms import NoForm, encode, plain
 from nura_cli.errors import InputError
-from nura_cli.pipeline import unpack
 from nura_cli.pipeline.enqueue import Objects, Source
 from nura_cli.pipeline.keys import Keys
 from nura_cli.pipeline.lines import Line
@@ -196,15 +195,6 @@ def test_a_line_that_unpacks_without_end_is_bounded(pack: Any) -> None:
         tracemalloc.stop()
     assert (first.data, len(bomb.data), last.data) == (b'{"id": 1}', 100_000, b'{"id": 2}')
     assert "longer than the 100,000 bytes" in str(bomb.fault)
-
-
-def test_without_a_module_for_zstd_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "_zstd", lambda: None)
-    [line] = read(b"\x28\xb5\x2f\xfd data", "f.zst")
-    assert (line.fault, line.whole) == (
-        "is zstd, which this Python cannot read: pip install 'nura[zstd]'; or zstdcat f.zst | nura enqueue w",
-        True,
-    )
 
 
 def test_a_stream_that_gives_little_at_a_time_is_read_whole() -> None:

@@ -38,7 +38,7 @@ from nura_cli import scrub
 from nura_cli.config_file import Marks, beside, digest_of, dotted, duration, problems_in, read_yaml
 from nura_cli.dialects import vendors
 from nura_cli.errors import ConfigError, ConfigProblem, UsageError
-from nura_cli.states import EventType
+from nura_cli.states import EventType, is_about_task
 
 if TYPE_CHECKING:
     from nura_cli.dialects.base import Dialect
@@ -893,11 +893,17 @@ def _delivery_rules(options: Mapping[str, Any], databases: Mapping[str, Any]) ->
             if receiver in notified and receiver != (None, None):
                 yield ("events", n), "is a receiver that stands above already: give it all its types there"
             notified.append(receiver)
-    if options.get("retention") is not None and not (options.get("write_back") or events):
+    if options.get("retention") is not None and not (options.get("write_back") or _tells_of_tasks(events)):
         yield (
             ("retention",),
-            "is for a workload with write_back or events; else nobody knows what was read: nura purge --older-than",
+            "is for a workload with write_back or task.* events; else nobody knows what was read: nura purge --older-than",
         )
+
+
+def _tells_of_tasks(events: Any) -> bool:
+    """Return whether one of these receivers, as they were given, gets events about single tasks."""
+    types = [one.get("types") for one in (events if isinstance(events, list) else ()) if isinstance(one, dict)]
+    return any(isinstance(kind, str) and is_about_task(kind) for its in types if isinstance(its, list) for kind in its)
 
 
 def _record_rules(options: Mapping[str, Any]) -> Found:

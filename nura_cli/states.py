@@ -102,6 +102,11 @@ class EventType(StrEnum):
     BATCH_FAILED = "batch.failed"  # it was refused, is surely absent, or its results are lost
 
 
+def is_about_task(event: str) -> bool:
+    """Return whether a type of events tells of single tasks."""
+    return event.startswith("task.")
+
+
 class ErrorKind(StrEnum):
     """Why a task has no answer it could keep: the closed list of ``error.kind`` in ``nura results``."""
 

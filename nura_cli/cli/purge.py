@@ -45,7 +45,7 @@ def command(
         int | None,
         typer.Option(
             min=0,
-            help="With that, of a workload that delivers nothing: the seq up to which its answers were read.",
+            help="With that, only answers up to this seq: they were read. Needed of a workload that delivers nothing.",
             metavar="SEQ",
         ),
     ] = None,

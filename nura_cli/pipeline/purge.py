@@ -194,11 +194,11 @@ def plan_old(
     Args:
         workloads: of these; of all, when empty.
         seconds: how old it is at least.
-        read_to: the seq up to which somebody has read the answers of what delivers nothing.
+        read_to: only answers up to this seq, which somebody has read; None: those that were delivered.
         undelivered: whether what is not delivered goes, too.
 
     Raises:
-        UsageError: of a workload that delivers nothing nobody says what was read.
+        UsageError: a workload delivers nothing, and nobody says what of it was read.
     """
     names = list(workloads) or list(purges.workloads(state.db, ()))
     silent = [name for name in names if not retention.delivers(config.workloads.get(name))]
@@ -208,12 +208,7 @@ def plan_old(
             hint="--read-to SEQ says up to which seq of nura results, --undelivered that all may go",
         )
     before = state.clock() - seconds
-    ages = [
-        Age(name, before, purges.last_seq(state.db) if read_to is None else read_to, undelivered)
-        if name in silent
-        else Age(name, before, undelivered=undelivered)
-        for name in names
-    ]
+    ages = [Age(name, before, read_to, undelivered) for name in names]
     job = Aged(state=state, config=config, ages=ages)
     job.tasks.update({age.workload: n for age in ages if (n := retention.count(state, age))})
     return job

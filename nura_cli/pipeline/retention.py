@@ -1,7 +1,7 @@
 """What is old is dropped: records and answers of what is settled and delivered, in bounded pages.
 
-For nura purge --older-than, and for reconcile, where a workload says ``retention``. What waits to be delivered stays, and what was
-given up; so does whatever is under way. The keys' digests stay: a line that comes in again is still a duplicate. Each page is one
+For nura purge --older-than, and for reconcile, where a workload says ``retention``. What nobody was told of stays, be it that it waits,
+was given up, or that nothing was to be told of it; so does whatever is under way. The keys' digests stay: a line that comes in again is still a duplicate. Each page is one
 transaction that looks anew at what it drops; killed in between, the next run goes on.
 """
 
@@ -11,13 +11,13 @@ from typing import NamedTuple
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.pipeline import forgetting
 from nura_cli.state import Connection, State, purges
+from nura_cli.states import is_about_task
 
 PAGE = 2000
 """Answers that are looked at in one transaction."""
 PAGES_A_RUN = 20
 """Pages that reconcile looks at for one workload in one run."""
 _DAY = 86400
-_ANY = 2**63 - 1
 
 
 class Age(NamedTuple):
@@ -25,19 +25,23 @@ class Age(NamedTuple):
 
     Attributes:
         before: when it was settled at the latest, unix seconds.
-        read_to: only answers up to this seq.
+        read_to: only answers up to this seq, which somebody has read; None: only what was delivered.
         undelivered: what waits to be delivered, or was given up, goes, too.
     """
 
     workload: str
     before: int
-    read_to: int = _ANY
+    read_to: int | None = None
     undelivered: bool = False
 
 
 def delivers(workload: WorkloadConfig | None) -> bool:
-    """Return whether a workload's answers go anywhere by themselves: then nura knows when nobody needs them any more."""
-    return workload is not None and (workload.write_back is not None or bool(workload.events))
+    """Return whether a workload's answers go anywhere by themselves, into rows or with events about tasks: then nura knows of each of
+    them whether somebody got it.
+    """
+    return workload is not None and (
+        workload.write_back is not None or any(is_about_task(kind) for event in workload.events for kind in event.types)
+    )
 
 
 def count(state: State, age: Age) -> int:
@@ -81,7 +85,7 @@ def drop(db: Connection, age: Age, after: int) -> Dropped:
         after: the seq up to which was looked before.
     """
     page = _page(db, age, after)
-    ids = [*page.ids, *purges.superseded_by(db, page.ids)] if page.ids else []
+    ids = list(dict.fromkeys([*page.ids, *purges.superseded_by(db, page.ids)])) if page.ids else []
     found = purges.wipe(db, ids) if ids else {}
     return Dropped(sum(found.values()), page.upto, page.more)
 

@@ -48,7 +48,9 @@ _OVER = (
     " FROM deliveries d LEFT JOIN tasks t ON t.id = d.task_id LEFT JOIN answers a ON a.task_id = d.task_id"
     " LEFT JOIN batches b ON b.id = d.batch_id WHERE d.id IN ({}) ORDER BY d.id"
 )
-_ENDED = "(status = 'dead' OR status = 'done' AND outcome NOT IN ('superseded', 'retried', 'dropped'))"
+MADE = "status = 'done' AND outcome NOT IN ('superseded', 'retried', 'dropped')"
+"""As SQL: a delivery was made, and not closed because somebody, or another answer, put an end to it."""
+_ENDED = f"(status = 'dead' OR {MADE})"
 _OF_KEYS = f"task_id IN (SELECT c.task_id FROM {keys.CHOSEN} c WHERE c.workload_id = (SELECT id FROM workloads WHERE name = :workload))"
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from nura_cli.state import answers, batches, keys, suspects
+from nura_cli.state import answers, batches, keys, over, suspects
 from nura_cli.state.batches import Batch
 from nura_cli.state.connection import Connection
 from nura_cli.states import ErrorKind, TaskStatus
@@ -327,6 +327,8 @@ def were_in(db: Connection, batch_id: int, ids: Iterable[int]) -> bool:
 
 # --- by age
 
+_ANY = 2**63 - 1
+
 
 class Page(NamedTuple):
     """A page of answers that were looked at: those that may be dropped, up to which seq, and whether there is more to look at."""
@@ -336,38 +338,43 @@ class Page(NamedTuple):
     more: bool
 
 
-def old(db: Connection, workload: str, before: int, *, after: int, read_to: int, undelivered: bool, limit: int) -> Page:
+_WAITS = (
+    " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id AND d.status = 'pending')"
+    " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id AND d.status <> 'pending' AND d.status = 'dead')"
+)
+_TOLD = (
+    " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id AND d.seq = a.seq AND d.status <> 'pending'"
+    f" AND (t.superseded_by IS NOT NULL OR d.{over.MADE}))"
+)
+
+
+def old(
+    db: Connection, workload: str, before: int, *, after: int, read_to: int | None, undelivered: bool, limit: int
+) -> Page:
     """Look at the next answers, by seq, for those of a workload that were settled before a unix second and may be dropped.
 
-    Those that wait to be delivered, or were given up, stay; and what a re-run that is under way may fall back to, what is to be
-    forgotten by its key, and whatever is of a batch that is not final.
+    An answer that nobody was told of stays, unless somebody has read it; so do those that wait to be delivered, or were given up; and
+    what a re-run that is under way may fall back to, what is to be forgotten by its key, and whatever is of a batch that is not final.
 
     Args:
         after: the seq of the last one that was looked at.
-        read_to: only answers up to this seq.
+        read_to: only answers up to this seq, up to which somebody has read them; None: all of them, and nobody has.
         undelivered: whether what is not delivered goes, too.
     """
     rows = db.execute(
         "SELECT a.seq, a.finished_at FROM answers a WHERE a.seq > ? AND a.seq <= ? ORDER BY a.seq LIMIT ?",
-        (after, read_to, limit),
+        (after, _ANY if read_to is None else read_to, limit),
     ).fetchall()
     upto = max((seq for seq, at in rows if at < before), default=None)
     if upto is None:
         return Page([], after, more=False)  # what was settled later has a higher seq
-    waits = (
-        ""
-        if undelivered
-        else (
-            " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id AND d.status = 'pending')"
-            " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id AND d.status <> 'pending' AND d.status = 'dead')"
-        )
-    )
+    needed = "" if undelivered else _WAITS if read_to is not None else f"{_WAITS}{_TOLD}"
     found = db.execute(
         "SELECT t.id FROM answers a CROSS JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id"
         " JOIN workloads w ON w.id = l.workload_id WHERE a.seq > ? AND a.seq <= ? AND a.finished_at < ? AND w.name = ?"
         " AND t.status NOT IN ('pending', 'submitted') AND t.id NOT IN (SELECT task_id FROM purges)"
         f" AND NOT {_BUSY} AND NOT EXISTS (SELECT 1 FROM tasks n WHERE n.retry_of = t.id AND n.status IN ('pending', 'submitted'))"
-        f"{waits} ORDER BY a.seq",
+        f"{needed} ORDER BY a.seq",
         (after, upto, before, workload),
     ).fetchall()
     return Page([row[0] for row in found], upto, more=len(rows) == limit and upto == rows[-1][0])
@@ -384,11 +391,6 @@ def superseded_by(db: Connection, ids: Sequence[int]) -> list[int]:
         (json.dumps(list(ids)),),
     )
     return [row[0] for row in rows]
-
-
-def last_seq(db: Connection) -> int:
-    """Return the highest seq that an answer has."""
-    return int(db.execute("SELECT coalesce(max(seq), 0) FROM answers").fetchone()[0])
 
 
 def drop_events_of_batches(db: Connection, workload: str, before: int) -> int:

@@ -428,6 +428,63 @@ def test_what_is_not_delivered_stays_unless_that_is_said(openai_spool: Spool, ap
     spool.check()
 
 
+def test_what_nobody_was_told_of_stays(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    """A failed task of a workload that writes rows of completed ones alone."""
+    spool = openai_spool
+    spool.set(prompt="{{ 100 // n }} {{ text }}")
+    spool.enqueue(*({"id": n, "n": n, "text": f"record number {n}"} for n in range(6)))
+    spool.settle()
+    spool.clock.advance(2 * DAY)
+    assert spool.purge_old(seconds=DAY).result["purged"] == 5
+    (left,) = spool.results()
+    assert (left["key"], left["status"]) == (0, "failed")
+    assert spool.purge_old(seconds=DAY, read_to=left["seq"] - 1).result["purged"] == 0
+    assert spool.purge_old(seconds=DAY, read_to=left["seq"]).result["purged"] == 1
+    spool.check()
+
+
+def test_answers_from_before_there_was_a_delivery_stay(openai_spool: Spool, request: pytest.FixtureRequest) -> None:
+    spool = openai_spool
+    old(spool, 3)
+    request.getfixturevalue("app")  # from now on, rows are written
+    spool.set(retention="1d")
+    for _ in range(3):
+        spool.reconcile()
+        spool.clock.advance(DAY)
+    assert spool.purge_old(seconds=DAY).result["purged"] == 0
+    assert len(spool.results()) == 3
+
+
+def test_what_a_person_closed_undelivered_stays(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    away(spool, app)
+    spool.set(write_back=None, events=[{"types": ["task.failed"], "command": ["/bin/cat"]}])
+    assert spool.redeliver(drop=True).result["rows"]["dropped"] == 3
+    assert spool.purge_old(seconds=DAY).result["purged"] == 0
+    assert len(spool.results()) == 3
+
+
+def test_an_answer_that_another_took_the_place_of_counts_as_over(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    away(spool, app)
+    spool.enqueue({"id": 0, "text": "record number 0 anew"}, replace=True)
+    assert spool.purge_old(seconds=DAY).result["purged"] == 1
+    spool.check()
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+def test_what_was_read_bounds_what_is_dropped_of_every_workload(
+    openai_spool: Spool,
+    app: App,  # noqa: F811
+    of_all: bool,
+) -> None:
+    spool = openai_spool
+    old(spool, 5)
+    read = spool.results()[1]["seq"]
+    assert spool.purge_old(*(() if of_all else ("echo",)), seconds=DAY, read_to=read).result["purged"] == 2
+    assert len(spool.results()) == 3
+
+
 def test_of_what_delivers_nothing_somebody_says_what_was_read(spool: Spool) -> None:
     old(spool)
     with pytest.raises(UsageError, match="echo: delivers nothing"):
@@ -503,11 +560,28 @@ def test_retention_goes_by_what_is_delivered_and_looks_again_the_next_day(openai
     assert app.run("SELECT count(*) FROM articles WHERE summary IS NOT NULL") == [(3,)]
 
 
-def test_retention_without_a_delivery_is_refused(spool: Spool) -> None:
-    spool.set(retention="90d")
+@pytest.mark.parametrize("types", [None, ["batch.completed", "batch.failed"]])
+def test_retention_without_a_delivery_is_refused(spool: Spool, types: list[str] | None) -> None:
+    spool.set(retention="90d", events=[{"types": types, "command": ["/bin/cat"]}] if types else [])
+    assert not loads(spool)
+    spool.set(events=[{"types": [*(types or ()), "task.completed"], "command": ["/bin/cat"]}])
+    assert loads(spool)
+
+
+def loads(spool: Spool) -> bool:
+    """Return whether the configuration loads; else it is retention that is refused."""
     done = Command(spool.folder, spool.clock(), "reconcile").end()
-    assert done.code == 78
-    assert "retention" in done.out
+    assert done.code in (0, 78), done
+    assert ("retention" in done.out) is (done.code == 78)
+    return done.code == 0
+
+
+def test_a_workload_that_tells_of_batches_alone_delivers_nothing(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.set(events=[{"types": ["batch.completed"], "command": ["/bin/cat"]}])
+    old(spool, 3)
+    with pytest.raises(UsageError, match="echo: delivers nothing"):
+        spool.purge_old("echo", seconds=DAY)
 
 
 def test_the_command_drops_by_age(spool: Spool) -> None:

@@ -93,9 +93,11 @@ def drop(db: Connection, age: Age, after: int) -> Dropped:
 def keep(state: State, config: Config) -> int:
     """Drop what is older than the ``retention`` of each workload that has one, for a run of reconcile; return how many tasks.
 
-    Once a day it begins at the oldest answer; it looks at no more than :data:`PAGES_A_RUN` pages of answers a run.
+    It looks at no more than :data:`PAGES_A_RUN` pages of answers a run, and goes on where the last run ended. The day after it has
+    reached the end it begins anew at the oldest answer that is left.
     """
     now, total = state.clock(), 0
+    purges.erase(state.db)
     for workload in config.workloads.values():
         if workload.retention is not None:
             total += _keep(state, Age(workload.name, now - workload.retention), now // _DAY)
@@ -105,19 +107,21 @@ def keep(state: State, config: Config) -> int:
 
 
 def _keep(state: State, age: Age, today: int) -> int:
-    after, day = purges.place(state.db, age.workload)
-    after, total = (after if day == today else 0), 0
+    place = purges.place(state.db, age.workload)
+    after, total, more = (place[0] if place[1] in (0, today) else 0), 0, True
     for _ in range(PAGES_A_RUN):
         page = _page(state.db, age, after)
-        if not (page.ids or page.more):
+        if page.ids:
+            with state.transaction() as db:
+                found = drop(db, age, after)
+            total += found.tasks
+            state.yield_to_writers()
+        after, more = (found.upto, found.more) if page.ids else (page.upto, page.more)
+        if not more:
             break
-        purges.erase(state.db)
+    ended = 0 if more else today
+    if (after, ended) != place:
         with state.transaction() as db:
-            found = drop(db, age, after)
-            purges.note_place(db, age.workload, found.upto, today)
             purges.drop_events_of_batches(db, age.workload, age.before)
-        total, after = total + found.tasks, found.upto
-        if not found.more:
-            break
-        state.yield_to_writers()
+            purges.note_place(db, age.workload, after, ended)
     return total

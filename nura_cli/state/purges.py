@@ -365,9 +365,12 @@ def old(
         "SELECT a.seq, a.finished_at FROM answers a WHERE a.seq > ? AND a.seq <= ? ORDER BY a.seq LIMIT ?",
         (after, _ANY if read_to is None else read_to, limit),
     ).fetchall()
-    upto = max((seq for seq, at in rows if at < before), default=None)
-    if upto is None:
-        return Page([], after, more=False)  # what was settled later has a higher seq
+    aged = [seq for seq, at in rows if at < before]
+    last = rows[-1][0] if rows else after
+    more = len(rows) == limit and (last in aged[-1:] or _older_beyond(db, last, before))
+    upto = last if more else max(aged, default=after)
+    if not aged:
+        return Page([], upto, more)
     needed = "" if undelivered else _WAITS if read_to is not None else f"{_WAITS}{_TOLD}"
     found = db.execute(
         "SELECT t.id FROM answers a CROSS JOIN tasks t ON t.id = a.task_id JOIN lanes l ON l.id = t.lane_id"
@@ -377,7 +380,14 @@ def old(
         f"{needed} ORDER BY a.seq",
         (after, upto, before, workload),
     ).fetchall()
-    return Page([row[0] for row in found], upto, more=len(rows) == limit and upto == rows[-1][0])
+    return Page([row[0] for row in found], upto, more)
+
+
+def _older_beyond(db: Connection, seq: int, before: int) -> bool:
+    """Return whether answers beyond a seq were settled before a unix second: those up to there bear the time of a clock that was ahead."""
+    table, column = ("answers", "finished_at") if db.keeps_text else ("moments", "at")
+    query = f"SELECT 1 FROM {table} WHERE {column} < ? AND +seq > ? LIMIT 1"  # by its index on the time
+    return db.execute(query, (before, seq)).fetchone() is not None
 
 
 def superseded_by(db: Connection, ids: Sequence[int]) -> list[int]:
@@ -403,14 +413,16 @@ def drop_events_of_batches(db: Connection, workload: str, before: int) -> int:
 
 
 def place(db: Connection, workload: str) -> tuple[int, int]:
-    """Return up to which seq a workload's answers were looked at to be dropped by their age, and on which day that began."""
+    """Return up to which seq a workload's answers were looked at to be dropped by their age, and on which day their end was reached: 0
+    while it is not.
+    """
     row = db.execute("SELECT value FROM meta WHERE name = ?", (f"retention:{workload}",)).fetchone()
     seq, _, day = (row[0] if row else "0 0").partition(" ")
     return int(seq), int(day)
 
 
 def note_place(db: Connection, workload: str, seq: int, day: int) -> None:
-    """Note up to which seq a workload's answers were looked at, and on which day that began."""
+    """Note up to which seq a workload's answers were looked at, and on which day their end was reached, 0 while it is not."""
     db.execute(
         "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         (f"retention:{workload}", f"{seq} {day}"),

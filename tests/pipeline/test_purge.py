@@ -545,6 +545,58 @@ def test_retention_lets_reconcile_drop_what_is_old_in_pages(
     spool.check()
 
 
+def test_retention_gets_to_the_end_however_much_is_kept(
+    openai_spool: Spool,
+    app: App,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It goes on where it ended, the next day, too."""
+    monkeypatch.setattr(retention, "PAGE", 2)
+    monkeypatch.setattr(retention, "PAGES_A_RUN", 1)
+    spool = openai_spool
+    spool.set("kept")
+    spool.fill(9, "kept")
+    spool.settle()
+    spool.set(retention="1d")
+    old(spool, 3)
+    for _ in range(6):
+        spool.clock.advance(DAY)
+        spool.reconcile()
+    assert spool.results(workloads=["echo"]) == []
+    assert len(spool.results()) == 9
+    spool.set("kept", write_back=spool.workloads["echo"]["write_back"], retention="1d")
+    for _ in range(8):
+        spool.clock.advance(DAY)
+        spool.reconcile()
+    assert len(spool.results()) == 9  # nobody was told of them
+
+
+@LAYOUTS
+def test_answers_of_a_clock_that_was_ahead_hold_up_no_others(
+    openai_spool: Spool,
+    app: App,  # noqa: F811
+    layout: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "PAGE", 2)
+    spool = openai_spool
+    in_layout(spool, layout)
+    spool.fill(2)
+    spool.dispatch()
+    spool.poll()
+    right = spool.clock.time
+    spool.clock.time = right + 400 * DAY
+    spool.reconcile()
+    spool.clock.time = right
+    spool.fill(5)
+    spool.settle()
+    spool.clock.advance(2 * DAY)
+    assert spool.purge_old(seconds=DAY).result["purged"] == 3
+    assert [one["key"] for one in spool.results()] == [0, 1]
+    spool.clock.advance(400 * DAY)
+    assert spool.purge_old(seconds=DAY).result["purged"] == 2
+
+
 def test_retention_goes_by_what_is_delivered_and_looks_again_the_next_day(openai_spool: Spool, app: App) -> None:  # noqa: F811
     spool = openai_spool
     spool.set(retention="1d")

@@ -234,9 +234,7 @@ def run_old(job: Aged) -> Report:
     for age in job.ages:
         for found in _dropped(state, age):
             job.tasks[age.workload] += found
-    while compact.shrink(state):
-        state.yield_to_writers()
-    emptied = purges.empty_wal(state.db, forgetting.WAL_SECONDS)
+    emptied = retention.leave_no_rest(state)
     if not emptied:
         job.note(_not_emptied(state))
     return report_old(job, emptied=emptied)

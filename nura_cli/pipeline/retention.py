@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from nura_cli.config import Config, WorkloadConfig
 from nura_cli.pipeline import forgetting
-from nura_cli.state import Connection, State, purges
+from nura_cli.state import Connection, State, compact, purges
 from nura_cli.states import is_about_task
 
 PAGE = 2000
@@ -102,8 +102,18 @@ def keep(state: State, config: Config) -> int:
         if workload.retention is not None:
             total += _keep(state, Age(workload.name, now - workload.retention), now // _DAY)
     if total:
-        purges.empty_wal(state.db, forgetting.WAL_SECONDS)
+        leave_no_rest(state)
     return total
+
+
+def leave_no_rest(state: State) -> bool:
+    """Leave nothing of what was dropped in the spool and in the file's WAL, and give the room back to the disk, in chunks that let others
+    write; return False where readers keep the WAL from being emptied.
+    """
+    forgetting.sweep(state)
+    while compact.shrink(state):
+        state.yield_to_writers()
+    return purges.empty_wal(state.db, forgetting.WAL_SECONDS)
 
 
 def _keep(state: State, age: Age, today: int) -> int:

@@ -416,6 +416,30 @@ def test_what_is_delivered_and_old_is_dropped(openai_spool: Spool, app: App) -> 
     spool.check()
 
 
+@pytest.mark.parametrize("by_retention", [False, True])
+def test_what_the_spool_still_has_of_what_is_dropped_goes_too(
+    openai_spool: Spool,
+    app: App,  # noqa: F811
+    by_retention: bool,
+) -> None:
+    spool = openai_spool
+    if by_retention:
+        spool.set(retention="1d")
+    old(spool, 3)
+    with State(spool.state_path, spool.clock) as state:
+        (tag,) = state.db.execute("SELECT tag FROM batches").fetchone()
+        left = (
+            state.results / f"{tag}.0.jsonl"
+        )  # as a reconcile that was killed, or a poll that came late, would leave it
+        left.write_text("record number 1")
+    if by_retention:
+        spool.reconcile()
+    else:
+        spool.purge_old(seconds=DAY)
+    assert spool.results() == []
+    assert not left.exists()
+
+
 def test_what_is_not_delivered_stays_unless_that_is_said(openai_spool: Spool, app: App) -> None:  # noqa: F811
     spool = openai_spool
     away(spool, app)
@@ -666,6 +690,20 @@ def filled(spool: Spool, layout: str) -> int:
 def test_a_new_file_shrinks_by_itself(openai_spool: Spool) -> None:
     assert openai_spool.state_path.stat().st_size < filled(openai_spool, "newer") / 2
     openai_spool.check()
+
+
+def test_a_new_file_shrinks_by_retention(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.set(retention="1d")
+    spool.enqueue(*({"id": n, "text": f"record number {n} " + f"{n:07} " * 1000} for n in range(200)))
+    spool.settle()
+    with State(spool.state_path, spool.clock):
+        pass  # the last one out writes the WAL into the file
+    before = spool.state_path.stat().st_size
+    spool.clock.advance(2 * DAY)
+    spool.reconcile()
+    assert spool.status()["workloads"]["echo"]["purged"] == 200
+    assert spool.state_path.stat().st_size < before / 2
 
 
 def test_an_earlier_file_shrinks_once_it_is_compacted(openai_spool: Spool) -> None:

@@ -143,7 +143,7 @@ def run(state: State, config: Config) -> Report:
                 _count_orphan(job, orphan)
     delivered = deliver.run(state, config)
     forgetting.carry_out(state)
-    retention.keep(state, config)
+    retention.keep(job)
     return _report(job, delivered)
 
 

@@ -8,15 +8,28 @@ transaction that looks anew at what it drops; killed in between, the next run go
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nura_cli.config import Config, WorkloadConfig
+from nura_cli.clock import span, stamp
+from nura_cli.config import WorkloadConfig
+from nura_cli.errors import EX_OK, ProblemKind
 from nura_cli.pipeline import forgetting
+from nura_cli.pipeline.report import Problem
+from nura_cli.pipeline.run import Run
 from nura_cli.state import Connection, State, compact, purges
+from nura_cli.state.purges import Seen
 from nura_cli.states import is_about_task
 
 PAGE = 2000
 """Answers that are looked at in one transaction."""
 PAGES_A_RUN = 20
 """Pages that reconcile looks at for one workload in one run."""
+LONGEST_PAUSE = 26 * 3600
+"""Seconds between two runs after which the clock is still believed: cron runs daily, at least."""
+AGREED = 22 * 3600
+"""Seconds after which a clock that has leapt, and goes on from there, is believed."""
+LONGEST_DOUBT = 32 * 86400
+"""Seconds between two runs after which it has leapt again instead."""
+_NOTED = 3600
+"""Seconds after which the time that a clock shows is noted anew."""
 _DAY = 86400
 
 
@@ -90,17 +103,49 @@ def drop(db: Connection, age: Age, after: int) -> Dropped:
     return Dropped(sum(found.values()), page.upto, page.more)
 
 
-def keep(state: State, config: Config) -> int:
+def believed(before: Seen, now: int) -> Seen:
+    """Decide whether the clock is believed, so that nothing is dropped for years that did not pass; it is where ``doubted`` is 0.
+
+    It is believed as long as it goes on, and from one run to another that is about a day later, or up to a month: who was switched
+    off for long drops nothing for a day, and neither does who has just begun.
+
+    Args:
+        before: what was known of it.
+        now: the time that it shows, unix seconds.
+    """
+    goes_on = before.known and now <= before.known + LONGEST_PAUSE
+    agrees = before.doubted and before.doubted + AGREED <= now <= before.doubted + LONGEST_DOUBT
+    if goes_on or agrees:
+        return Seen(now)
+    return before if before.doubted <= now < before.doubted + AGREED else Seen(before.known, now)
+
+
+def _is_right(job: Run, now: int) -> bool:
+    """Return whether the clock is believed; say so where it is not any more."""
+    before = purges.seen(job.state.db)
+    found = believed(before, now)
+    if found != before and (found.doubted or before.doubted or abs(found.known - before.known) >= _NOTED):
+        with job.state.transaction() as db:
+            purges.note_seen(db, found)
+    if found.doubted and found.known:
+        text = f"nothing is dropped for its age: the clock shows {stamp(now)}, {span(now - found.known)} after what it showed before"
+        hint = "where that is right, it goes on within a day or two by itself"
+        job.note(Problem(ProblemKind.STATE, text, EX_OK, hint, about="retention", stays=True))
+    return not found.doubted
+
+
+def keep(job: Run) -> int:
     """Drop what is older than the ``retention`` of each workload that has one, for a run of reconcile; return how many tasks.
 
     It looks at no more than :data:`PAGES_A_RUN` pages of answers a run, and goes on where the last run ended. The day after it has
-    reached the end it begins anew at the oldest answer that is left.
+    reached the end it begins anew at the oldest answer that is left. A clock that has leapt is not believed at once; that is said.
     """
-    now, total = state.clock(), 0
+    state, now = job.state, job.clock()
+    kept = {one.name: one.retention for one in job.config.workloads.values() if one.retention is not None}
+    if not kept or not _is_right(job, now):
+        return 0
     purges.erase(state.db)
-    for workload in config.workloads.values():
-        if workload.retention is not None:
-            total += _keep(state, Age(workload.name, now - workload.retention), now // _DAY)
+    total = sum(_keep(state, Age(name, now - seconds), now // _DAY) for name, seconds in kept.items())
     if total:
         leave_no_rest(state)
     return total

@@ -429,6 +429,30 @@ def note_place(db: Connection, workload: str, seq: int, day: int) -> None:
     )
 
 
+class Seen(NamedTuple):
+    """What is known of the clock by which answers are dropped for their age; unix seconds, 0 for none.
+
+    Attributes:
+        known: the last time that was believed.
+        doubted: since when, by the clock itself, it shows a time that is not.
+    """
+
+    known: int = 0
+    doubted: int = 0
+
+
+def seen(db: Connection) -> Seen:
+    """Return what is known of the clock by which answers are dropped."""
+    row = db.execute("SELECT value FROM meta WHERE name = 'retention_clock'").fetchone()
+    return Seen(*map(int, row[0].split())) if row else Seen()
+
+
+def note_seen(db: Connection, found: Seen) -> None:
+    """Note what is known of the clock by which answers are dropped."""
+    value = f"{found.known} {found.doubted}"
+    db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('retention_clock', ?)", (value,))
+
+
 # --- the file itself
 
 

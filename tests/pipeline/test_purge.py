@@ -15,6 +15,7 @@ import pytest
 from nura_cli.errors import StateError, UsageError
 from nura_cli.pipeline import forgetting, purge, retention
 from nura_cli.state import State
+from nura_cli.state.purges import Seen
 from nura_cli.states import TaskStatus
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
@@ -583,7 +584,7 @@ def test_retention_gets_to_the_end_however_much_is_kept(
     spool.settle()
     spool.set(retention="1d")
     old(spool, 3)
-    for _ in range(6):
+    for _ in range(8):
         spool.clock.advance(DAY)
         spool.reconcile()
     assert spool.results(workloads=["echo"]) == []
@@ -619,6 +620,50 @@ def test_answers_of_a_clock_that_was_ahead_hold_up_no_others(
     assert [one["key"] for one in spool.results()] == [0, 1]
     spool.clock.advance(400 * DAY)
     assert spool.purge_old(seconds=DAY).result["purged"] == 2
+
+
+def test_a_clock_that_leaps_drops_nothing_until_it_is_seen_to_be_right(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.set(retention="90d")
+    spool.fill(3)
+    spool.settle()
+    for _ in range(2):
+        spool.clock.advance(DAY)
+        assert spool.reconcile().problems == []
+    right = spool.clock.time
+    for leap in (3650, 400, 3650):
+        spool.clock.time = right + leap * DAY
+        report = spool.reconcile()
+        assert report.exit_code == 0
+        assert "clock" in report.problems[0].message
+        spool.clock.advance(HOUR)
+        spool.reconcile()
+    spool.clock.time = right + HOUR
+    assert spool.reconcile().problems == []
+    assert len(spool.results()) == 3
+    spool.clock.advance(100 * DAY)  # it was switched off meanwhile
+    assert len(spool.reconcile().problems) == 1
+    spool.clock.advance(DAY)
+    assert spool.reconcile().problems == []
+    assert spool.results() == []
+
+
+@pytest.mark.parametrize(
+    ("before", "days", "after"),
+    [
+        (Seen(), 100, Seen(0, 100 * DAY)),
+        (Seen(0, 100 * DAY), 100.5, Seen(0, 100 * DAY)),
+        (Seen(0, 100 * DAY), 101, Seen(101 * DAY)),
+        (Seen(0, 100 * DAY), 1000, Seen(0, 1000 * DAY)),
+        (Seen(100 * DAY), 101, Seen(101 * DAY)),
+        (Seen(100 * DAY), 107, Seen(100 * DAY, 107 * DAY)),
+        (Seen(100 * DAY, 107 * DAY), 114, Seen(114 * DAY)),  # cron runs weekly
+        (Seen(100 * DAY, 1000 * DAY), 100.5, Seen(int(100.5 * DAY))),
+        (Seen(1000 * DAY), 100, Seen(100 * DAY)),  # set back: less is old now
+    ],
+)
+def test_a_clock_is_believed_while_it_goes_on_and_where_two_runs_agree(before: Seen, days: float, after: Seen) -> None:
+    assert retention.believed(before, int(days * DAY)) == after
 
 
 def test_retention_goes_by_what_is_delivered_and_looks_again_the_next_day(openai_spool: Spool, app: App) -> None:  # noqa: F811

@@ -42,7 +42,7 @@ def fate(members: Sequence[Member]) -> Fate:
     """Decide what becomes of a key, by the tasks that stand or stood for it."""
     if any(one.busy for one in members):
         return Fate.LATER
-    return Fate.NOW if any(one.kept for one in members) else Fate.BEFORE
+    return Fate.NOW if any(one.kept or one.known for one in members) else Fate.BEFORE
 
 
 def by_key(members: Iterable[Member]) -> dict[str, list[Member]]:

@@ -77,13 +77,13 @@ _LISTED = (  # hashes one after the other in one value: an array of JSON takes n
     f" AND h.hash = substr(:hashes, n.i * {HASH_BYTES} + 1, {HASH_BYTES})"
 )
 CHOSEN = (
-    "(SELECT workload_id, key, task_id FROM keys"
+    "(SELECT workload_id, key, task_id, digest FROM keys"
     " WHERE workload_id IN (SELECT id FROM workloads) AND key IN (SELECT value FROM json_each(:keys))"
-    " UNION ALL SELECT u.id, j.value, h.task_id FROM workloads u CROSS JOIN json_each(:keys) j CROSS JOIN hashes h"
+    " UNION ALL SELECT u.id, j.value, h.task_id, h.digest FROM workloads u CROSS JOIN json_each(:keys) j CROSS JOIN hashes h"
     f" ON h.level IN ({_ANY_LEVEL}) AND h.hash = key_hash(u.id, j.value)"
     " WHERE NOT EXISTS (SELECT 1 FROM records r WHERE r.task_id = h.task_id AND key_text(r.key) <> j.value))"
 )
-"""As SQL: rows (workload_id, key, task_id) of the keys in ``:keys``, a JSON array of their text forms, in any workload."""
+"""As SQL: rows (workload_id, key, task_id, digest) of the keys in ``:keys``, a JSON array of their text forms, in any workload."""
 
 
 def find(db: Connection, workload: int, keys: Iterable[str]) -> dict[str, Standing]:

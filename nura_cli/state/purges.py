@@ -34,6 +34,7 @@ class Member(NamedTuple):
         kept: it has a record.
         again: as it was wished; False where nobody wished it forgotten.
         retry_of: the completed task that it runs again.
+        known: it stands for the key, and the key's own text or the digest of its line is still there.
     """
 
     workload_id: int
@@ -46,6 +47,7 @@ class Member(NamedTuple):
     kept: bool
     again: bool = False
     retry_of: int | None = None
+    known: bool = False
 
 
 _BUSY = (
@@ -53,12 +55,13 @@ _BUSY = (
     " WHERE x.task_id = t.id AND y.final_at IS NULL))"
 )
 _FAMILIES = (
-    f"WITH RECURSIVE family (key, id, stands) AS (SELECT c.key, c.task_id, 1 FROM {keys.CHOSEN} c WHERE c.workload_id = :workload"
-    " UNION SELECT f.key, t.id, 0 FROM family f CROSS JOIN tasks t ON t.superseded_by = f.id"
-    " UNION SELECT f.key, t.id, 0 FROM family f CROSS JOIN tasks t ON t.retry_of = f.id)"
+    "WITH RECURSIVE family (key, id, stands, known) AS ("
+    f"SELECT c.key, c.task_id, 1, c.digest <> x'' FROM {keys.CHOSEN} c WHERE c.workload_id = :workload"
+    " UNION SELECT f.key, t.id, 0, 0 FROM family f CROSS JOIN tasks t ON t.superseded_by = f.id"
+    " UNION SELECT f.key, t.id, 0, 0 FROM family f CROSS JOIN tasks t ON t.retry_of = f.id)"
     f" SELECT f.key, t.id, t.lane_id, t.status, max(f.stands), {_BUSY},"
     " EXISTS (SELECT 1 FROM records r WHERE r.task_id = t.id), coalesce((SELECT again FROM purges p WHERE p.task_id = t.id), 0),"
-    " t.retry_of FROM family f CROSS JOIN tasks t ON t.id = f.id GROUP BY f.key, t.id"
+    " t.retry_of, max(f.known) FROM family f CROSS JOIN tasks t ON t.id = f.id GROUP BY f.key, t.id"
 )
 
 
@@ -89,9 +92,20 @@ def due(db: Connection, after: int, limit: int) -> list[Member]:
 
 
 def _member(
-    workload: int, key: str, task: int, queue: int, status: str, stands: int, busy: int, kept: int, again: int, of: Any
+    workload: int,
+    key: str,
+    task: int,
+    queue: int,
+    status: str,
+    stands: int,
+    busy: int,
+    kept: int,
+    again: int,
+    of: Any,
+    known: int = 0,
 ) -> Member:
-    return Member(workload, key, task, queue, TaskStatus(status), bool(stands), bool(busy), bool(kept), bool(again), of)
+    state = TaskStatus(status)
+    return Member(workload, key, task, queue, state, bool(stands), bool(busy), bool(kept), bool(again), of, bool(known))
 
 
 def wished(db: Connection, ids: Iterable[int]) -> set[int]:

@@ -534,6 +534,25 @@ def test_a_line_that_comes_in_again_is_a_duplicate_and_another_one_a_conflict(sp
     spool.check()
 
 
+@LAYOUTS
+def test_a_key_whose_record_went_by_age_is_forgotten_as_others_are(spool: Spool, layout: str) -> None:
+    """Its digest was kept, and in an earlier file its text."""
+    in_layout(spool, layout)
+    person(spool)
+    spool.settle()
+    spool.clock.advance(2 * DAY)
+    spool.purge_old(seconds=DAY, undelivered=True)
+    assert bool(where(spool, KEY)) is (layout == "earlier")
+    command = ("purge", "echo", "--key", KEY)
+    assert "1 key of echo is forgotten" in Command(spool.folder, spool.clock(), *command, "-n").end().out
+    assert Command(spool.folder, spool.clock(), *command).end().code == 2
+    assert spool.purge(KEY).result["purged"] == 1
+    assert where(spool, KEY) == set()
+    assert spool.purge(KEY).result["before"] == 1
+    assert spool.enqueue({"id": KEY, "text": said(TEXT)}).result["duplicates_purged"] == 1
+    spool.check()
+
+
 def test_older_versions_go_with_the_one_that_took_their_place(spool: Spool) -> None:
     spool.enqueue({"id": 1, "text": "record number 1 at first"})
     spool.enqueue({"id": 1, "text": "record number 1 then"}, replace=True)

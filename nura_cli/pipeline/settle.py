@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from nura_cli.errors import EX_PARTIAL, ProblemKind, Rejection
 from nura_cli.pipeline.report import Problem, counted
-from nura_cli.state import Connection, State, answers, batches, outbox, purges, tasks
+from nura_cli.state import Connection, State, answers, batches, outbox, tasks
 from nura_cli.state.answers import Charge, Failure, Open, Settled
 from nura_cli.state.batches import Batch, Orphan
 from nura_cli.state.outbox import Plan
@@ -16,14 +16,8 @@ from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, why: str) -> None:
     """Apply what became of tasks of a batch, and note whom the application is to be told: of those that stand for their keys."""
     answers.settle(db, batch.queue_id, batch.id, settled, why)
-    notified = [(one.task_id, one.to) for one in _told(db, settled)]
+    notified = [(one.task_id, one.to) for one in settled if one.told]
     outbox.add_for_tasks(db, batch.queue_id, batch.id, notified, plan)
-
-
-def _told(db: Connection, settled: Sequence[Settled]) -> list[Settled]:
-    """Return those of which the application is told: not of what is to be forgotten."""
-    forgotten = purges.wished(db, [one.task_id for one in settled])
-    return [one for one in settled if one.told and one.task_id not in forgotten]
 
 
 def fail_tasks(
@@ -236,8 +230,9 @@ def fail_waiting(
     """
     settled = answers.end_waiting(db, queue, TaskStatus.FAILED, ends, why, attempt=attempt)
     told: dict[int, list[tuple[int, TaskStatus]]] = {}
-    for one in _told(db, settled):
-        told.setdefault(ends[one.task_id][0] or outbox.NO_BATCH, []).append((one.task_id, one.to))
+    for one in settled:
+        if one.told:
+            told.setdefault(ends[one.task_id][0] or outbox.NO_BATCH, []).append((one.task_id, one.to))
     for batch_id, notified in told.items():
         outbox.add_for_tasks(db, queue, batch_id, notified, plan)
     return settled

@@ -111,7 +111,8 @@ def add_for_tasks(
     tasks: Iterable[tuple[int, TaskStatus]],
     plan: Plan,
 ) -> None:
-    """Add what the settling of tasks of one queue sets off: their rows, or at once their events.
+    """Add what the settling of tasks of one queue sets off: their rows, or at once their events; nobody is told of what is to be
+    forgotten.
 
     Args:
         batch_id: the batch that settled them, or :data:`NO_BATCH`.
@@ -133,7 +134,7 @@ def add_for_tasks(
     db.executemany(
         "INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, created_at)"
         " SELECT ?1, l.workload_id, ?2, ?3, a.task_id, ?4, a.seq, ?5 FROM answers a JOIN lanes l ON l.id = ?6"
-        " WHERE a.task_id = ?7",
+        " WHERE a.task_id = ?7 AND NOT EXISTS (SELECT 1 FROM purges p WHERE p.task_id = ?7)",
         [*with_row, *without],
     )
 

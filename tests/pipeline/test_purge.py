@@ -231,6 +231,26 @@ def test_what_is_to_be_forgotten_is_not_delivered(openai_spool: Spool, app: App)
     assert where(spool, TEXT) == set()
 
 
+def waits_again(spool: Spool) -> None:
+    """Let a task that was under way wait again, as a batch that is given back does."""
+    with closing(sqlite3.connect(spool.state_path)) as db:
+        db.execute("UPDATE tasks SET status = 'pending', batch_id = NULL")
+        db.execute("UPDATE counts SET n = CASE status WHEN 'pending' THEN 1 ELSE 0 END")
+        db.commit()
+
+
+def test_nobody_is_told_of_a_cancelled_task_that_is_to_be_forgotten(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.set(write_back={**spool.workloads["echo"]["write_back"], "set_cancelled": {"summary": "'gone'"}})
+    spool.control.settings(delay=2 * HOUR)
+    spool.enqueue({"id": 1, "text": TEXT})
+    spool.dispatch()
+    spool.purge("1")
+    waits_again(spool)
+    assert spool.cancel("echo").result["cancelled"] == 1
+    assert spool.rows("SELECT * FROM deliveries") == []
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_failed_sending_of_what_is_to_be_forgotten_is_not_sent_again(spool: Spool, again: bool) -> None:
     spool.control.settings(delay=2 * HOUR)

@@ -109,10 +109,30 @@ def alike_before(db: Connection, of: Revision, here: Rows) -> frozenset[Form]:
     return alike_in(together(here, before, judged, answered=outcomes.ever_answered(db, of))) & here.refused.keys()
 
 
-def unrendered(db: Connection, of: Revision, failed: Sequence[tuple[int, str]], requests: int) -> str | None:
-    """Return in words why the records of a batch cannot be rendered where that is no record's fault, or None.
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[\w.,:/-]*\d[\w.,:/-]*")
+"""What an error quotes as Python writes it, or a figure."""
+
+
+def impersonal(words: str, prompt: str) -> str:
+    """Return an error's words without what they quote of a record: what is not quoted of the prompt itself goes."""
+    return _QUOTED.sub(
+        lambda found: found[0] if found[0].strip("'\"") in {*_OWN, *_NAMES.findall(prompt)} else "…", words
+    )
+
+
+_NAMES = re.compile(r"\w+")
+_OWN = frozenset(f"{kind} object" for kind in ("str", "dict", "list", "int", "float", "bool", "None"))
+"""How Jinja calls a value by its type."""
+
+
+def unrendered(
+    db: Connection, of: Revision, failed: Sequence[tuple[int, str]], requests: int, prompt: str | None
+) -> str | None:
+    """Return in words why the records of a batch cannot be rendered where that is no record's fault, or None. The words stay when a
+    record is forgotten, and so they quote none.
 
     Args:
+        prompt: the template.
         failed: the tasks that cannot be rendered, and why.
         requests: how many could.
     """
@@ -130,7 +150,9 @@ def unrendered(db: Connection, of: Revision, failed: Sequence[tuple[int, str]], 
         return None
     n = sum(form in found for form in forms)
     many = "record" if n == 1 else "records"
-    return f"{n:,} of {here.judged:,} {many} cannot be rendered, all alike, and so none of them failed: {first}"
+    why = impersonal(first, prompt or "")
+    more = "" if why == first else " (nura show KEY tells more)"
+    return f"{n:,} of {here.judged:,} {many} cannot be rendered, all alike, and so none of them failed: {why}{more}"
 
 
 def _since(db: Connection, standing: Standing) -> int:

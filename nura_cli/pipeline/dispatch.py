@@ -297,7 +297,7 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Sen
     with going(f"{batch.workload}: writing batch {batch.id}", tasks.outstanding(job.state.db, batch.id)) as step:
         pieces = load.pieces(_rows(job.state, batch, step), visit.rendering.maker(batch.tag, room.limits))
         sealed = spool.write(request_file(job.state, batch), pieces)
-    if load.failed and _held_unrendered(job, batch, load):
+    if load.failed and _held_unrendered(job, batch, load, visit.rendering.spec.prompt):
         request_file(job.state, batch).unlink(missing_ok=True)
         return Sent.EMPTY
     plan = plans.plan_of(job.config, batch.workload)
@@ -341,11 +341,11 @@ def _write(job: Dispatch, batch: Batch, visit: Visit, room: Room) -> Batch | Sen
     return written
 
 
-def _held_unrendered(job: Dispatch, batch: Batch, load: Load) -> bool:
+def _held_unrendered(job: Dispatch, batch: Batch, load: Load, prompt: str | None) -> bool:
     """Return whether the records of a batch cannot be rendered for what is no record's fault; then the workload is held, and none of
     its tasks fails.
     """
-    reason = blame.unrendered(job.state.db, outcomes.revision_of(batch), load.failed, load.requests)
+    reason = blame.unrendered(job.state.db, outcomes.revision_of(batch), load.failed, load.requests, prompt)
     if reason is None:
         return False
     with job.state.transaction() as db:

@@ -176,7 +176,7 @@ class DryRun(Walk):
         """Return whether dispatch would hold the workload, for records that cannot be rendered alike."""
         name, of = visit.workload.name, self.revision_of(visit)
         self._rendered[of] += load.requests
-        reason = blame.unrendered(self.state.db, of, load.failed, self._rendered[of])
+        reason = blame.unrendered(self.state.db, of, load.failed, self._rendered[of], visit.rendering.spec.prompt)
         if reason is None:
             return False
         self._holds[name] = holding.by_nura(name, reason, self.clock())

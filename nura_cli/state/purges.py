@@ -249,13 +249,14 @@ _TEXTS = {
     "past_runs": ("message",),
     "transitions": ("why",),
     "actions": ("what", "why"),
-    "holds": ("why",),
+    "holds": ("origin", "why"),
     "routes": ("why",),
     "receivers": ("why",),
     "waits": ("words",),
     "batches": ("reason", "held", "missed", "cancel_why", "faults"),
 }
-"""The columns in which nura keeps what it said of a run, a batch or a route, and what others said: some of it may be about one task."""
+"""The columns in which nura keeps what it said of a run, a batch or a route, and what others said: some of it may be about one task.
+Holds whose origins are the same without that are one."""
 
 
 def redact(db: Connection, clean: Callable[[str], str]) -> None:
@@ -264,10 +265,8 @@ def redact(db: Connection, clean: Callable[[str], str]) -> None:
         for column in columns:
             texts = db.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} <> ''").fetchall()
             cleaned = [(_clean(text, clean, column == "faults"), text) for (text,) in texts]
-            db.executemany(
-                f"UPDATE {table} SET {column} = ? WHERE {column} = ?",
-                [(new, old) for new, old in cleaned if new != old],
-            )
+            changed = [(new, old) for new, old in cleaned if new != old]
+            db.executemany(f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {column} = ?", changed)
     said = db.execute("SELECT stage, scope, message FROM troubles").fetchall()
     db.executemany(  # what lasts is said anew
         "DELETE FROM troubles WHERE stage = ? AND scope = ?",

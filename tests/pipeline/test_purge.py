@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from nura_cli.errors import StateError, UsageError
-from nura_cli.pipeline import forgetting, purge, retention
-from nura_cli.state import State
+from nura_cli.pipeline import blame, forgetting, purge, retention
+from nura_cli.state import State, actions
 from nura_cli.state.purges import Seen
 from nura_cli.states import TaskStatus
 from tests.conftest import Spool
@@ -293,6 +293,56 @@ def test_words_about_it_go_too_and_the_log_says_that_it_was_purged(spool: Spool)
     assert where(spool, KEY, TEXT) == set()
     (done,) = spool.rows("SELECT verb, who, what, why FROM actions")
     assert done == ("purge", "tim", "1 key is forgotten", "(purged) asked for it")
+
+
+def test_a_hold_s_words_go_too(openai_spool: Spool) -> None:
+    spool = openai_spool
+    words = f"the user {KEY} wrote '{TEXT}' and that is not allowed"
+    spool.control.fault("rows", status=400, code="bad_thing", message=words, times=-1)
+    spool.enqueue({"id": KEY, "text": said(TEXT)}, *({"id": f"key-{n}", "text": "abc"} for n in range(8)))
+    for _ in range(3):
+        spool.clock.advance(HOUR)
+        spool.round()
+    assert TEXT in spool.rows("SELECT origin FROM holds")[0][0]
+    spool.purge(KEY, *(f"key-{n}" for n in range(8)))
+    assert where(spool, KEY, TEXT) == set()
+    assert len(spool.status()["holds"]) == 1
+
+
+def test_two_holds_that_are_alike_without_what_was_forgotten_are_one(openai_spool: Spool) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    with State(spool.state_path, spool.clock) as state, state.transaction() as db:
+        for origin in (f"refused: {KEY}", "refused: (purged)", "refused: all"):
+            actions.hold(db, actions.Hold("workload", "echo", origin, 0, None, "", None))
+    spool.purge(KEY)
+    assert where(spool, KEY) == set()
+    assert {row[0] for row in spool.rows("SELECT origin FROM holds")} == {"refused: (purged)", "refused: all"}
+
+
+def test_a_hold_quotes_no_record(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.set(prompt="{% set m = {'a': 1} %}{{ m[text] + 1 }}")
+    spool.enqueue(*({"id": f"person-{n}", "text": f"Ann{n} lives in house {n}"} for n in range(8)))
+    spool.dispatch()
+    (held,) = spool.status()["holds"]
+    assert "UndefinedError: 'dict object' has no attribute …" in held["message"]
+    spool.purge("person-0")
+    assert where(spool, "Ann0 lives in house 0", "person-0") == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("UndefinedError: 'nmae' is undefined", "UndefinedError: 'nmae' is undefined"),
+        ("UndefinedError: 'dict object' has no attribute 'Ann'", "UndefinedError: 'dict object' has no attribute …"),
+        ("KeyError: 49151123", "KeyError: …"),
+        ("ValueError: invalid literal: \"Ann's\", 'and \\'so\\' on'", "ValueError: invalid literal: …, …"),
+    ],
+)
+def test_words_of_an_error_are_left_without_what_they_quote_of_a_record(words: str, left: str) -> None:
+    assert blame.impersonal(words, "{{ nmae }}") == left
 
 
 def test_show_results_and_retry_say_that_it_was_purged(spool: Spool) -> None:

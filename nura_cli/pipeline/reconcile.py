@@ -4,8 +4,8 @@ Takes ``completed`` batches and the results that poll left in the spool; leaves 
 another attempt, and the batch ``reconciled``. Lines come in any order; a line is applied only when it bears the batch's
 tag and names a task that belongs to the batch now. One transaction holds a chunk's task changes, answers and outgoing
 deliveries; the last one also makes the batch final, so a crash in between is simply run again. Tasks that a provider named
-when it refused their batch fail once it has taken another one. Then what is due in the outbox is delivered (:mod:`nura_cli.pipeline.deliver`),
-what a person wished forgotten while it was under way is forgotten (:mod:`nura_cli.pipeline.forgetting`), and what is older than its
+when it refused their batch fail once it has taken another one. Then what a person wished forgotten while it was under way is
+forgotten (:mod:`nura_cli.pipeline.forgetting`), what is due in the outbox is delivered (:mod:`nura_cli.pipeline.deliver`), and what is older than its
 workload's ``retention`` is dropped (:mod:`nura_cli.pipeline.retention`).
 
 What can go wrong: a spool file gone or damaged sends its batch back to be fetched again; a line that cannot be read is
@@ -141,8 +141,8 @@ def run(state: State, config: Config) -> Report:
         with job.apart(doing, provider=orphan.provider, batch=orphan.batch_id):
             if orphan.spooled is not None:
                 _count_orphan(job, orphan)
-    delivered = deliver.run(state, config)
     forgetting.carry_out(state)
+    delivered = deliver.run(state, config)
     retention.keep(job)
     return _report(job, delivered)
 

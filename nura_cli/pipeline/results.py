@@ -38,6 +38,9 @@ def unanswered(state: State, chosen: Selection) -> Iterator[InputError]:
         if found.purged:
             yield InputError(f"{found.workload}, key {found.key}: purged: its record and its answer are gone")
             continue
+        if found.wished:
+            yield InputError(f"{found.workload}, key {found.key}: to be purged once nothing of it is under way")
+            continue
         earlier = "; what was answered before is superseded: its record was replaced" if found.superseded else ""
         yield InputError(f"{found.workload}, key {found.key}: {found.status}, no answer yet{earlier}")
 

@@ -47,8 +47,9 @@ class Clauses(NamedTuple):
 
 
 def settled(chosen: Selection) -> Clauses:
-    """Return the clauses by which settled tasks of a selection are read: answers ``a`` of tasks ``t``."""
+    """Return the clauses by which settled tasks of a selection are read: answers ``a`` of tasks ``t``; none of what is to be forgotten."""
     where, values = _of_tasks(chosen)
+    where.append("a.task_id NOT IN (SELECT task_id FROM purges)")
     if chosen.statuses:
         one = len(chosen.statuses) == 1  # by its index such answers come by seq
         where.append("a.status = :statuses" if one else "a.status IN (SELECT value FROM json_each(:statuses))")
@@ -113,20 +114,27 @@ def of_keys(chosen: Selection) -> Clauses:
 
 
 class Unanswered(NamedTuple):
-    """A key (as JSON) that has no answer: the state of its task, whether an earlier answer of it was superseded, or it was purged."""
+    """A key (as JSON) that has no answer: the state of its task, whether an earlier answer of it was superseded, or it was purged, or is
+    to be.
+    """
 
     workload: str
     key: str
     status: str
     superseded: int
     purged: int
+    wished: int
 
 
 def unanswered(db: Connection, workloads: Sequence[str], wanted: Sequence[str]) -> list[Unanswered]:
     """Return which of these keys (in their text form) have no answer in the workloads (in all, when empty)."""
     tables, where, values = of_keys(Selection(workloads, keys=wanted))
     earlier = "SELECT 1 FROM tasks x JOIN answers y ON y.task_id = x.id WHERE x.superseded_by = t.id"
-    query = f"SELECT w.name, {KEY}, t.status, EXISTS ({earlier}), r.task_id IS NULL FROM {tables} WHERE {where} AND a.task_id IS NULL"
+    wished = "t.id IN (SELECT task_id FROM purges)"
+    query = (
+        f"SELECT w.name, {KEY}, t.status, EXISTS ({earlier}), r.task_id IS NULL, {wished} FROM {tables}"
+        f" WHERE {where} AND (a.task_id IS NULL OR {wished})"
+    )
     return [Unanswered(*row) for row in db.execute(query, values)]
 
 

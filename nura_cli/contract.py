@@ -174,7 +174,9 @@ class EnqueuedRecords(EnqueuedCounts):
 
     duplicates_failed: Annotated[int, "duplicates of tasks that failed"]
     duplicates_cancelled: Annotated[int, "duplicates of tasks that are cancelled, and wait for a decision"]
-    duplicates_purged: Annotated[int, "of `duplicates`: keys that were forgotten, and are not sent again by accident"]
+    duplicates_purged: Annotated[
+        int, "of `duplicates`: keys that were forgotten, or are to be, and are not sent again by accident"
+    ]
     enqueued_again: Annotated[int, "of `enqueued`: keys that had been cancelled"]
     hint: Annotated[str | None, "what would have duplicates without an answer tried again"]
 

@@ -37,7 +37,7 @@ from nura_cli.pipeline.numbers import record_of
 from nura_cli.pipeline.render import compiled
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.pipeline.unpack import Damaged, Unpacked, unpacked
-from nura_cli.state import Connection, State, keys, tasks
+from nura_cli.state import Connection, State, keys, purges, tasks
 from nura_cli.state.disk import on_disk
 from nura_cli.states import TaskStatus
 
@@ -496,6 +496,7 @@ class _Intake:
         self._counts = dict.fromkeys(("enqueued", "duplicates", "conflicts", "replaced", "rejected"), 0)
         self._unanswered = {TaskStatus.FAILED: 0, TaskStatus.CANCELLED: 0}
         self._purged = 0
+        self._wished = 0
         self._again = 0
         self._seen = False
         self._said: dict[tuple[str, str], bool] = {}
@@ -581,16 +582,18 @@ class _Intake:
     def _one_by_one(self, db: Connection, workload: int, rows: Sequence[tasks.NewTask]) -> list[tuple[Numbered, bool]]:
         """Take a chunk line by line, some keys of which are known: duplicates, conflicts and replacements; return the conflicts."""
         known = tasks.current(db, workload, [row.key for row in rows])
+        going = purges.going(db, [one.task_id for one in known.values()])
         self._seen = bool(known)
         fresh: dict[str, tasks.NewTask] = {}
         conflicts = []
         done = dict.fromkeys(("enqueued", "duplicates", "replaced"), 0)
-        again = purged = 0
+        again = purged = late = 0
         unanswered = dict.fromkeys(self._unanswered, 0)
         for row, line in zip(rows, self._chunk, strict=True):
             before = known.get(row.key)
             if before is not None and before.digest == row.digest and before.status not in unanswered:
                 done["duplicates"] += 1
+                late += before.task_id in going
                 continue
             here = before or fresh.get(row.key)
             status = TaskStatus(here.status) if isinstance(here, tasks.Current) else TaskStatus.PENDING
@@ -606,7 +609,9 @@ class _Intake:
                 purged += 1
             elif not renewed and _same(db, workload, here, row):
                 done["duplicates"] += 1
-                if status in unanswered and _is_purged(db, here):
+                if isinstance(here, tasks.Current) and here.task_id in going:
+                    late += 1
+                elif status in unanswered and _is_purged(db, here):
                     purged += 1
                 elif status in unanswered:
                     unanswered[status] += 1
@@ -627,6 +632,7 @@ class _Intake:
             self._unanswered[status] += n
         self._again += again
         self._purged += purged
+        self._wished += late
         return conflicts
 
     def report(self) -> Report:
@@ -640,7 +646,7 @@ class _Intake:
             **contract.figures(contract.EnqueuedCounts, self._counts),
             "duplicates_failed": self._unanswered[TaskStatus.FAILED],
             "duplicates_cancelled": self._unanswered[TaskStatus.CANCELLED],
-            "duplicates_purged": self._purged,
+            "duplicates_purged": self._purged + self._wished,
             "enqueued_again": self._again,
             "hint": self._hint(),
         }
@@ -660,14 +666,20 @@ class _Intake:
             if self._purged
             else None
         )
+        late = (
+            f"{counted(self._wished, 'duplicate is', 'duplicates are')} to be purged, and under way still: enqueue"
+            f" {'it' if self._wished == 1 else 'them'} again once nura status shows nothing that is to be purged"
+            if self._wished
+            else None
+        )
         found = {status: n for status, n in self._unanswered.items() if n}
         if not found:
-            return "; ".join(filter(None, (again, purged))) or None
+            return "; ".join(filter(None, (again, purged, late))) or None
         listed = " and ".join(f"{n:,} {status}" for status, n in found.items())
         which = "".join(f" --status {status}" for status in found) if TaskStatus.CANCELLED in found else ""
         duplicates = counted(self._counts["duplicates"], "duplicate")
         unanswered = f"{duplicates}, of which {listed}: nura retry {self._workload}{which}"
-        return "; ".join(filter(None, (again, unanswered, purged)))
+        return "; ".join(filter(None, (again, unanswered, purged, late)))
 
 
 def _is_purged(db: Connection, here: tasks.Current | tasks.NewTask) -> bool:

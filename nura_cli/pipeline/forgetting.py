@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from nura_cli.pipeline import aside
-from nura_cli.state import State, batches, compact, purges
+from nura_cli.state import Connection, State, batches, compact, purges
 from nura_cli.state.disk import on_disk
 from nura_cli.state.purges import Member
 
@@ -99,8 +99,9 @@ def carry_out(state: State) -> int:
             ids = [one.task_id for one in rested]
             purges.leave_nothing(db, ids)
             purges.withdraw(db, rested)
+            standing = _standing(db, rested)
             for again in (False, True):
-                purges.forget_keys(db, [one for one in rested if one.again is again], again=again)
+                purges.forget_keys(db, [one for one in standing if one.again is again], again=again)
             purges.wipe(db, ids)
             purges.leave_traces(db)
         total += len(ids)
@@ -108,6 +109,20 @@ def carry_out(state: State) -> int:
     if purges.has_traces(state.db):  # of those just now, or of a run that was killed or hindered
         tidy(state)
     return total
+
+
+def _standing(db: Connection, rested: Sequence[Member]) -> list[Member]:
+    """Return the tasks that stand for the keys of tasks that are to be forgotten now, each with their wish; what came in since then, and
+    has a record of its own, is another matter.
+    """
+    again = {(one.workload_id, one.key): one.again for one in rested}
+    ids = {one.task_id for one in rested}
+    return [
+        one._replace(again=again[one.workload_id, one.key])
+        for workload in {one.workload_id for one in rested}
+        for one in purges.families(db, workload, [key for of, key in again if of == workload])
+        if one.stands and (one.task_id in ids or not one.kept)
+    ]
 
 
 def tidy(state: State) -> bool:

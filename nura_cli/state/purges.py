@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from nura_cli.state import answers, batches, keys, over, suspects
 from nura_cli.state.batches import Batch
 from nura_cli.state.connection import Connection
+from nura_cli.state.schema import shut_out
 from nura_cli.states import ErrorKind, TaskStatus
 
 
@@ -33,7 +34,6 @@ class Member(NamedTuple):
         busy: it is under way, or a batch that it was in is not final: what came of it may still be needed.
         kept: it has a record.
         again: as it was wished; False where nobody wished it forgotten.
-        retry_of: the completed task that it runs again.
         known: it stands for the key, and the key's own text or the digest of its line is still there.
     """
 
@@ -46,7 +46,6 @@ class Member(NamedTuple):
     busy: bool
     kept: bool
     again: bool = False
-    retry_of: int | None = None
     known: bool = False
 
 
@@ -61,7 +60,7 @@ _FAMILIES = (
     " UNION SELECT f.key, t.id, 0, 0 FROM family f CROSS JOIN tasks t ON t.retry_of = f.id)"
     f" SELECT f.key, t.id, t.lane_id, t.status, max(f.stands), {_BUSY},"
     " EXISTS (SELECT 1 FROM records r WHERE r.task_id = t.id), coalesce((SELECT again FROM purges p WHERE p.task_id = t.id), 0),"
-    " t.retry_of, max(f.known) FROM family f CROSS JOIN tasks t ON t.id = f.id GROUP BY f.key, t.id"
+    " max(f.known) FROM family f CROSS JOIN tasks t ON t.id = f.id GROUP BY f.key, t.id"
 )
 
 
@@ -83,7 +82,7 @@ def families(db: Connection, workload: int, wanted: Sequence[str]) -> list[Membe
 def due(db: Connection, after: int, limit: int) -> list[Member]:
     """Return tasks after an id that a person wished forgotten, and that are not under way any more, by id."""
     rows = db.execute(
-        "SELECT l.workload_id, r.key, t.id, t.lane_id, t.status, 1, 0, 1, p.again, t.retry_of FROM purges p"
+        "SELECT l.workload_id, r.key, t.id, t.lane_id, t.status, 1, 0, 1, p.again FROM purges p"
         " CROSS JOIN tasks t ON t.id = p.task_id CROSS JOIN lanes l ON l.id = t.lane_id CROSS JOIN records r ON r.task_id = t.id"
         f" WHERE p.task_id > ? AND NOT {_BUSY} ORDER BY p.task_id LIMIT ?",
         (after, limit),
@@ -101,11 +100,10 @@ def _member(
     busy: int,
     kept: int,
     again: int,
-    of: Any,
     known: int = 0,
 ) -> Member:
     state = TaskStatus(status)
-    return Member(workload, key, task, queue, state, bool(stands), bool(busy), bool(kept), bool(again), of, bool(known))
+    return Member(workload, key, task, queue, state, bool(stands), bool(busy), bool(kept), bool(again), bool(known))
 
 
 def wished(db: Connection, ids: Iterable[int]) -> set[int]:
@@ -113,6 +111,21 @@ def wished(db: Connection, ids: Iterable[int]) -> set[int]:
     if db.execute("SELECT 1 FROM purges LIMIT 1").fetchone() is None:
         return set()
     query = "SELECT task_id FROM purges WHERE task_id IN (SELECT value FROM json_each(?))"
+    return {row[0] for row in db.execute(query, (json.dumps(list(ids)),))}
+
+
+def going(db: Connection, ids: Iterable[int]) -> set[int]:
+    """Return which of these tasks, that stand for keys, are to be forgotten once nothing of the key is under way, or have lost their
+    record already and wait for that.
+    """
+    if db.execute("SELECT 1 FROM purges LIMIT 1").fetchone() is None:
+        return set()
+    query = (
+        "WITH RECURSIVE above (id) AS (SELECT task_id FROM purges UNION SELECT coalesce(t.superseded_by, t.retry_of) FROM above a"
+        " CROSS JOIN tasks t ON t.id = a.id WHERE coalesce(t.superseded_by, t.retry_of) IS NOT NULL)"
+        " SELECT j.value FROM json_each(?) j WHERE j.value IN (SELECT task_id FROM purges) OR j.value IN (SELECT id FROM above)"
+        " AND NOT EXISTS (SELECT 1 FROM records r WHERE r.task_id = j.value)"
+    )
     return {row[0] for row in db.execute(query, (json.dumps(list(ids)),))}
 
 
@@ -125,7 +138,7 @@ def wishes(db: Connection) -> dict[int, int]:
 def wish(db: Connection, members: Sequence[Member], *, again: bool) -> None:
     """Note that tasks are to be forgotten once they are not under way; ``again``: their keys may then be enqueued again.
 
-    Until then nobody is told of them. Without ``again`` the digests of their lines go at once: whatever comes in under their keys is
+    Until then nobody is told of them; earlier releases, which know of no wish, are shut out. Without ``again`` the digests of their lines go at once: whatever comes in under their keys is
     known as forgotten.
     """
     ids = [one.task_id for one in members]
@@ -133,16 +146,15 @@ def wish(db: Connection, members: Sequence[Member], *, again: bool) -> None:
         "INSERT INTO purges (task_id, again, at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET again = max(again, excluded.again)",
         [(one, again, db.now) for one in ids],
     )
+    if ids:
+        shut_out(db)
     _delete_deliveries(db, ids)
 
 
 def forget_keys(db: Connection, members: Sequence[Member], *, again: bool) -> None:
-    """Drop the text of the keys of tasks, where these stand for them, or what they run again does; with ``again`` all that is known
-    of them.
-    """
+    """Drop the text of the keys that tasks stand for; with ``again`` all that is known of them."""
     for one in members:
-        for task_id in {one.task_id, one.retry_of} - {None}:
-            keys.forget(db, one.workload_id, one.key, int(task_id or 0), again=again)
+        keys.forget(db, one.workload_id, one.key, one.task_id, again=again)
 
 
 def withdraw(db: Connection, members: Sequence[Member]) -> None:
@@ -161,9 +173,11 @@ PURGED = "purged"
 
 def wipe(db: Connection, ids: Sequence[int]) -> dict[int, int]:
     """Drop the records and answers of final tasks, what was said about their attempts and deliveries, and the wish to do so; return by
-    queue how many lost their record.
+    queue how many lost their record. Earlier releases, to which a task without a record is damage, are shut out.
     """
     listed = json.dumps(list(ids))
+    if ids:
+        shut_out(db)
     found: dict[int, int] = dict(
         db.execute(
             "SELECT t.lane_id, count(*) FROM json_each(?) j CROSS JOIN records r ON r.task_id = j.value"

@@ -231,6 +231,100 @@ def test_what_is_to_be_forgotten_is_not_delivered(openai_spool: Spool, app: App)
     assert where(spool, TEXT) == set()
 
 
+@LAYOUTS
+def test_with_allow_again_a_line_comes_in_once_the_old_one_is_at_rest(openai_spool: Spool, layout: str) -> None:
+    spool = openai_spool
+    in_layout(spool, layout)
+    under_way(spool)
+    assert spool.purge(KEY, again=True).result["later"] == 1
+    taken = spool.enqueue({"id": KEY, "text": said(TEXT)}).result
+    assert (taken["enqueued"], taken["duplicates"], taken["duplicates_purged"]) == (0, 1, 1)
+    assert "under way still" in taken["hint"]
+    spool.settle()
+    assert where(spool, KEY) == set()
+    assert spool.enqueue({"id": KEY, "text": said(TEXT)}).result["enqueued"] == 1
+    spool.settle()
+    assert len(spool.results(key=KEY)) == 1
+    spool.check()
+
+
+@LAYOUTS
+@pytest.mark.parametrize("again", [False, True])
+def test_a_key_is_forgotten_though_an_older_version_was_under_way(
+    openai_spool: Spool, layout: str, again: bool
+) -> None:
+    spool = openai_spool
+    in_layout(spool, layout)
+    under_way(spool)
+    spool.enqueue({"id": KEY, "text": said("she moved")}, replace=True)
+    assert spool.purge(KEY, again=again).result["later"] == 1
+    spool.settle()
+    spool.poll()
+    assert where(spool, KEY, TEXT) == set()
+    taken = spool.enqueue({"id": KEY, "text": said("she moved")}).result
+    assert (taken["enqueued"], taken["duplicates_purged"]) == ((1, 0) if again else (0, 1))
+    spool.check()
+
+
+def test_a_line_that_replaced_what_is_to_be_forgotten_stays(openai_spool: Spool) -> None:
+    spool = openai_spool
+    under_way(spool)
+    spool.purge(KEY, again=True)
+    assert spool.enqueue({"id": KEY, "text": said("this is new")}, replace=True).result["replaced"] == 1
+    assert spool.enqueue({"id": KEY, "text": said("this is new")}).result["duplicates_purged"] == 0
+    spool.settle()
+    spool.settle()
+    assert where(spool, TEXT) == set()
+    (answer,) = spool.results(key=KEY)
+    assert "this is new" in json.dumps(answer)
+    spool.check()
+
+
+def test_a_re_run_that_is_to_be_forgotten_lets_its_key_go(openai_spool: Spool) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    spool.set(prompt="Say again: {{ text }}")
+    spool.retry(keys=[KEY], statuses=[TaskStatus.COMPLETED])
+    spool.control.settings(delay=2 * HOUR)
+    spool.dispatch()
+    spool.purge(KEY, again=True)
+    assert spool.enqueue({"id": KEY, "text": said(TEXT)}).result["duplicates_purged"] == 1
+    spool.settle()
+    assert where(spool, KEY, TEXT) == set()
+    assert spool.enqueue({"id": KEY, "text": said(TEXT)}).result["enqueued"] == 1
+
+
+def test_what_is_to_be_forgotten_is_in_no_results(openai_spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = openai_spool
+    under_way(spool)
+    spool.purge(KEY)
+    monkeypatch.setattr(forgetting, "carry_out", lambda state: 0)
+    spool.settle()
+    assert len(spool.results()) == 3
+    assert spool.results(key=KEY) == []
+    found = Command(spool.folder, spool.clock(), "results", "--key", KEY).end()
+    assert "to be purged" in found.out
+
+
+def test_a_wish_and_what_is_dropped_shut_older_releases_out(openai_spool: Spool) -> None:
+    spool = openai_spool
+    in_layout(spool, "earlier")
+    query = "SELECT value FROM meta WHERE name = 'oldest_version'"
+    under_way(spool)
+    assert spool.rows(query) == [("4",)]
+    spool.purge(KEY, again=True)
+    assert spool.rows(query) == [("7",)]
+
+
+def test_dropping_by_age_shuts_older_releases_out(openai_spool: Spool) -> None:
+    spool = openai_spool
+    in_layout(spool, "earlier")
+    old(spool, 2)
+    assert spool.purge_old(seconds=DAY, undelivered=True).result["purged"] == 2
+    assert spool.rows("SELECT value FROM meta WHERE name = 'oldest_version'") == [("7",)]
+
+
 def waits_again(spool: Spool) -> None:
     """Let a task that was under way wait again, as a batch that is given back does."""
     with closing(sqlite3.connect(spool.state_path)) as db:

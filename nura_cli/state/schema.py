@@ -754,8 +754,11 @@ def _sqlite_utils() -> Any:
 
 
 def shut_out(db: sqlite3.Connection) -> None:
-    """Close a file to the releases before version 7, to those that have it open, too, within the caller's transaction."""
-    execute(db, CLOSE)
+    """Close a file to the releases before version 7, where it is open to them, within the caller's transaction; those that have it
+    open now are shut out, too.
+    """
+    if db.execute("SELECT 1 FROM meta WHERE name = 'oldest_version' AND CAST(value AS INTEGER) < 7").fetchone():
+        execute(db, CLOSE)
 
 
 def execute(db: sqlite3.Connection, script: str) -> None:

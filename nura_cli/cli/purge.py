@@ -87,6 +87,11 @@ def _check(
             "what is to be forgotten? Name keys (--key K, --keys-from FILE), or an age (--older-than 90d)",
             hint="-n says what would be done",
         )
+    if by_key and len(asked.workloads) != 1:
+        raise UsageError(
+            "keys are forgotten of one workload at a time, and what is forgotten does not come back: name exactly one",
+            hint="nura purge WORKLOAD --key K",
+        )
     if not by_age and (read_to is not None or undelivered):
         raise UsageError("--read-to and --undelivered go with --older-than")
     if allow_again and not by_key:

@@ -531,6 +531,20 @@ def test_the_command_asks_first_and_needs_keys(spool: Spool) -> None:
     assert where(spool, KEY, TEXT) == set()
 
 
+def test_keys_are_forgotten_of_the_one_workload_that_is_named(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.set("other")
+    spool.fill(2)
+    spool.fill(2, "other")
+    (spool.folder / "gone").write_text("1\n")
+    for workloads in ((), ("echo", "other")):
+        for keys in (("--key", "1"), ("--keys-from", str(spool.folder / "gone"))):
+            refused = Command(spool.folder, spool.clock(), "purge", *workloads, *keys, "--yes").end()
+            assert (refused.code, "exactly one" in refused.out) == (2, True), refused
+    assert Command(spool.folder, spool.clock(), "purge", "echo", "--key", "1", "--yes").end().code == 0
+    assert spool.rows("SELECT count(*) FROM records") == [(3,)]
+
+
 def test_two_at_once_forget_each_key_once(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.fill(500)

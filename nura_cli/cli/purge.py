@@ -147,8 +147,9 @@ def _by_age(
         state, config, asked.workloads, given.seconds, read_to=given.read_to, undelivered=given.undelivered
     )
     words = purge.question_old(job)
+    nothing = f"nothing to drop: nothing {'is so old' if given.undelivered else 'so old was delivered, or read'}"
     if dry_run:
-        answer(session, f"would be: {words}" if words else "nothing is so old")
+        answer(session, f"would be: {words}" if words else nothing)
         return purge.report_old(job)
     if words:
         agree(session, words, yes)
@@ -158,7 +159,7 @@ def _by_age(
         session,
         f"{counted(n, 'task')} lost {'its record and its answer' if n == 1 else 'their records and answers'}"
         if n
-        else "nothing is so old",
+        else nothing,
     )
     return report
 

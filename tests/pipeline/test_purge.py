@@ -906,6 +906,8 @@ def test_the_command_drops_by_age(spool: Spool) -> None:
     old(spool, 2)
     arguments = ("purge", "echo", "--older-than", "1d")
     assert Command(spool.folder, spool.clock(), *arguments, "--yes").end().code == 2
+    unread = Command(spool.folder, spool.clock(), *arguments, "--read-to", "0", "-n").end()
+    assert (unread.code, "nothing so old was delivered, or read" in unread.out) == (0, True), unread
     dry = Command(spool.folder, spool.clock(), *arguments, "--undelivered", "-n").end()
     assert (dry.code, "2 answers of echo are dropped" in dry.out) == (0, True), dry
     done = Command(spool.folder, spool.clock(), *arguments, "--read-to", "2", "--yes").end()

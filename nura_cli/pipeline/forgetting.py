@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from nura_cli.errors import ProblemKind
 from nura_cli.pipeline import aside
+from nura_cli.pipeline.report import Problem
 from nura_cli.state import Connection, State, batches, compact, purges
 from nura_cli.state.disk import on_disk
 from nura_cli.state.purges import Member
@@ -86,12 +88,26 @@ def forget(state: State, workload: int, wanted: Sequence[str], *, again: bool) -
     return Forgotten(fates, left)
 
 
-def carry_out(state: State) -> int:
-    """Forget what a person wished forgotten while it was under way, and is not any more; return how many tasks that were."""
-    total, after = 0, 0
-    purges.erase(state.db)
+class Left(Enum):
+    """Why what was forgotten may still have traces in the file."""
+
+    READERS = "readers"  # somebody reads, and keeps the WAL from being emptied
+    FREE_PAGES = (
+        "free pages"  # there are too many of them to be overwritten at once, and the file cannot give them back
+    )
+
+
+def carry_out(state: State) -> Left | None:
+    """Forget what a person wished forgotten while it was under way, and is not any more; then remove what traces there are, a killed
+    run's among them.
+
+    Returns:
+        As :func:`tidy`.
+    """
+    after = 0
     while found := purges.due(state.db, after, CHUNK_KEYS):
         after = found[-1].task_id
+        purges.erase(state.db)
         _clear_traces(state, found, [one.key for one in found])
         with state.transaction() as db:
             still = {one.task_id for one in purges.due(db, found[0].task_id - 1, CHUNK_KEYS)}
@@ -104,11 +120,11 @@ def carry_out(state: State) -> int:
                 purges.forget_keys(db, [one for one in standing if one.again is again], again=again)
             purges.wipe(db, ids)
             purges.leave_traces(db)
-        total += len(ids)
         state.yield_to_writers()
-    if purges.has_traces(state.db):  # of those just now, or of a run that was killed or hindered
-        tidy(state)
-    return total
+    if not purges.has_traces(state.db):
+        return None
+    purges.erase(state.db)
+    return tidy(state)
 
 
 def _standing(db: Connection, rested: Sequence[Member]) -> list[Member]:
@@ -125,24 +141,40 @@ def _standing(db: Connection, rested: Sequence[Member]) -> list[Member]:
     ]
 
 
-def tidy(state: State) -> bool:
+def tidy(state: State) -> Left | None:
     """Leave nothing of what was forgotten in the spool, on the file's free pages and in its WAL, and give the room back to the disk.
 
     Returns:
-        False where readers keep the WAL from being emptied, or where the file cannot give pages back, and there are too many of them to be
-        overwritten at once.
+        Why something may be left; None where nothing is.
     """
     sweep(state)
     while compact.shrink(state):
         state.yield_to_writers()
     with state.transaction() as db:
         whole = purges.overwrite_free(db, FREE_PAGES)
-    if not (purges.empty_wal(state.db, WAL_SECONDS) and whole):
-        return False
+    if not purges.empty_wal(state.db, WAL_SECONDS):
+        return Left.READERS
+    if not whole:
+        return Left.FREE_PAGES
     if purges.has_traces(state.db):
         with state.transaction() as db:
             purges.no_traces(db)
-    return True
+    return None
+
+
+def untidy(state: State, left: Left, again: str, exit_code: int) -> Problem:
+    """Return as a problem of a run that what was forgotten may still have traces; it lasts.
+
+    Args:
+        again: what removes them once nobody reads any more: for a person.
+    """
+    if left is Left.READERS:
+        text, hint = "in its write-ahead log: another process is reading", again
+    else:
+        text = "on free pages of the file, which are too many to be overwritten at once"
+        hint = "nura purge --compact writes the file anew"
+    text = f"{state.path}: what was deleted may still stand {text}"
+    return Problem(ProblemKind.STATE, text, exit_code, hint, about=f"traces: {left.value}")
 
 
 # --- words and files

@@ -12,15 +12,16 @@ the WAL from being emptied, and that is said. What it cannot reach, it names.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nura_cli import contract, progress
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import EX_PARTIAL, ProblemKind, StateError, UsageError
 from nura_cli.pipeline import forgetting, retention
-from nura_cli.pipeline.forgetting import Fate
+from nura_cli.pipeline.accounts import address
+from nura_cli.pipeline.forgetting import Fate, Left
 from nura_cli.pipeline.report import Problem, Report, counted
 from nura_cli.pipeline.retention import Age
 from nura_cli.pipeline.run import Run
@@ -107,14 +108,14 @@ def run(job: Purge) -> Report:
         _note(job, name, wanted, done.fates)
         state.yield_to_writers()
     state.db.why = why
-    emptied = forgetting.tidy(state)
-    if not emptied:
-        job.note(_not_emptied(state))
+    left = forgetting.tidy(state)
+    if left:
+        job.note(_not_emptied(state, left))
     if at_work:
         names = " and ".join(at_work)
         text = f"{names} {'is' if len(at_work) == 1 else 'are'} at work, and may say at the end what was read before"
         job.note(Problem(ProblemKind.BUSY, text, EX_PARTIAL, "run this again after that", stays=False))
-    return report(job, emptied=emptied)
+    return report(job, emptied=left is None)
 
 
 def _note(job: Purge, name: str, wanted: Sequence[str], fates: Counter[Fate]) -> None:
@@ -130,14 +131,13 @@ def _note(job: Purge, name: str, wanted: Sequence[str], fates: Counter[Fate]) ->
         actions.note(db, "purge", what, n, workload=name)
 
 
-def _not_emptied(state: State) -> Problem:
-    text = f"{state.path}: what was deleted may still stand in its write-ahead log or on free pages: another process is reading"
-    return Problem(ProblemKind.STATE, text, EX_PARTIAL, "run this again once that has ended", stays=False)
+def _not_emptied(state: State, left: Left = Left.READERS) -> Problem:
+    again = "run this again once that has ended"
+    return replace(forgetting.untidy(state, left, again, EX_PARTIAL), stays=False)
 
 
 def report(job: Purge, *, emptied: bool | None = None) -> Report:
     """Return what was done; without ``emptied`` (whether nothing is left in the WAL), what would be."""
-    names = set(job.config.providers)
     result: contract.Purged = {
         "purged": job.total(Fate.NOW),
         "later": job.total(Fate.LATER),
@@ -146,21 +146,26 @@ def report(job: Purge, *, emptied: bool | None = None) -> Report:
         "at_providers": len(purges.left_there(job.state.db)),
         "emptied": bool(emptied),
         "compacted": None,
-        "out_of_reach": out_of_reach(job.state, names),
+        "out_of_reach": out_of_reach(job.state, {name: address(one) for name, one in job.config.providers.items()}),
         "dry_run": emptied is None,
     }
     return Report(result, job.problems, worked=bool(job.fates))
 
 
-def out_of_reach(state: State, providers: Iterable[str]) -> list[str]:
-    """Return what may still hold what was forgotten, in words; ``providers``: the names of those in the configuration."""
+def out_of_reach(state: State, addresses: Mapping[str, str]) -> list[str]:
+    """Return what may still hold what was forgotten, in words; ``addresses``: where the providers in the configuration are."""
     said = [
         f"{one.path}, a copy from before a migration, which reconcile removes in time"
         for one in snapshots.found(state.path)
     ]
     for batch in purges.left_there(state.db):
-        if batch.provider not in set(providers):
+        if batch.provider not in addresses:
             said.append(f"what {batch.provider}, which is not in the configuration, keeps of batch {batch.id}")
+        elif addresses[batch.provider] != batch.address:
+            where = f"{batch.address}, where {batch.provider} is not any more"
+            said.append(f"what {where}, keeps of batch {batch.id}")
+    if compact.due(state):
+        said.append("text that earlier releases replaced in the state file, until nura purge --compact")
     return [
         *said,
         "backups, and files that were enqueued",
@@ -331,9 +336,7 @@ def run_compact(state: State, found: contract.Compacted) -> contract.Compacted:
                 state, lambda done, _: step.to(done), lambda name, endpoint: dialect_of(name).envelope(endpoint)
             )
         compact.vacuum(state)
-    while compact.shrink(state):
-        state.yield_to_writers()
-    purges.empty_wal(state.db, forgetting.WAL_SECONDS)
+    forgetting.tidy(state)
     after = sizes.of(state.path).state
     with state.transaction() as db:
         what = f"the state file is compacted, from {_megabytes(found['before_bytes'])} to {_megabytes(after)}"

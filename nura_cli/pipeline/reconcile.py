@@ -141,7 +141,8 @@ def run(state: State, config: Config) -> Report:
         with job.apart(doing, provider=orphan.provider, batch=orphan.batch_id):
             if orphan.spooled is not None:
                 _count_orphan(job, orphan)
-    forgetting.carry_out(state)
+    if left := forgetting.carry_out(state):
+        job.note(forgetting.untidy(state, left, "the next nura reconcile after that removes it", EX_OK))
     delivered = deliver.run(state, config)
     retention.keep(job)
     return _report(job, delivered)

@@ -299,7 +299,7 @@ def test_what_is_to_be_forgotten_is_in_no_results(openai_spool: Spool, monkeypat
     spool = openai_spool
     under_way(spool)
     spool.purge(KEY)
-    monkeypatch.setattr(forgetting, "carry_out", lambda state: 0)
+    monkeypatch.setattr(forgetting, "carry_out", lambda state: None)
     spool.settle()
     assert len(spool.results()) == 3
     assert spool.results(key=KEY) == []
@@ -487,11 +487,70 @@ def test_what_a_killed_purge_left_is_removed_by_the_next_reconcile(
     with State(spool.state_path, spool.clock) as other:  # nobody is the last one out, who would empty the WAL
         other.db.execute("SELECT 1 FROM meta").fetchone()
         with monkeypatch.context() as patch:
-            patch.setattr(forgetting, "tidy", lambda state: True)
+            patch.setattr(forgetting, "tidy", lambda state: None)
             spool.purge(KEY)
         assert where(spool, TEXT)
         spool.reconcile()
         assert where(spool, KEY, TEXT) == set()
+
+
+def test_reconcile_says_once_that_a_reader_keeps_traces_and_removes_them_later(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "WAL_SECONDS", 0.2)
+    spool = openai_spool
+    under_way(spool)
+    spool.purge(KEY)
+    spool.clock.advance(3 * HOUR)
+    spool.poll()
+    with State(spool.state_path, spool.clock) as reader:
+        reader.db.execute("BEGIN")
+        reader.db.execute("SELECT count(*) FROM records").fetchone()
+        for _ in range(2):
+            report = spool.reconcile()
+            (problem,) = report.problems
+            assert (report.exit_code, problem.lasting, "reading" in problem.message) == (0, True, True)
+        reader.db.execute("COMMIT")
+        assert spool.reconcile().problems == []
+        assert where(spool, KEY, TEXT) == set()
+
+
+@pytest.mark.parametrize("layout", ["earlier"])
+def test_too_many_free_pages_are_told_apart_from_readers(
+    openai_spool: Spool, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = openai_spool
+    in_layout(spool, layout)
+    spool.enqueue(*({"id": n, "text": f"record number {n} " + "x" * 20000} for n in range(100)))
+    spool.settle()
+    spool.clock.advance(2 * DAY)
+    spool.purge_old(seconds=DAY, undelivered=True)
+    monkeypatch.setattr(forgetting, "FREE_PAGES", 10)
+    person(spool)
+    spool.settle()
+    report = spool.purge(KEY)
+    assert (report.exit_code, report.result["emptied"]) == (3, False)
+    assert "free pages" in report.problems[0].message
+    assert "purge --compact" in str(report.problems[0].hint)
+    assert any("purge --compact" in one for one in report.result["out_of_reach"])
+    (problem,) = spool.reconcile().problems
+    assert (problem.exit_code, "free pages" in problem.message) == (0, True)
+    assert Command(spool.folder, spool.clock(), "purge", "--compact", "--yes").end().code == 0
+    assert spool.reconcile().problems == []
+    report = spool.purge(KEY)
+    assert (report.exit_code, report.result["emptied"]) == (0, True)
+    assert not any("purge --compact" in one for one in report.result["out_of_reach"])
+
+
+def test_what_a_provider_keeps_at_another_address_is_out_of_reach(openai_spool: Spool) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    with closing(sqlite3.connect(spool.state_path)) as db:
+        db.execute("UPDATE batches SET address = 'openai https://old.test/v1'")
+        db.commit()
+    found = spool.purge(KEY).result["out_of_reach"]
+    assert "what openai https://old.test/v1, where main is not any more, keeps of batch 1" in found
 
 
 @pytest.mark.parametrize(

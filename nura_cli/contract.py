@@ -587,6 +587,7 @@ class Status(Spent):
     snapshots: Annotated[list[Snapshot], "copies of the state file from before migrations"]
     disk: Annotated[Disk, "the disk that the state file lies on"]
     deliveries: Annotated[dict[str, Deliveries], "by workload: what is not delivered"]
+    purged_at_providers: Annotated[int, "purged batches of which a provider may keep something still"]
     attention: Annotated[list[Need], "what needs a person"]
 
 

@@ -198,5 +198,6 @@ class NeedKind(StrEnum):
     EXTRA_BATCH = "extra_batch"  # it is not known to have ended
     POSSIBLE_COPY = "possible_copy"  # a batch at a provider may be a second sending
     UNCONFIGURED = "unconfigured"  # tasks wait for a workload that is not configured any more
+    PURGE_PENDING = "purge_pending"  # what a person wished forgotten is still under way after long
     DELIVERY_FAILED = "delivery_failed"  # rows or events were given up
     DELIVERY_UNOWNED = "delivery_unowned"  # rows or events wait for what is not configured any more

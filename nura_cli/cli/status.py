@@ -178,6 +178,9 @@ def _details(found: Mapping[str, Any], *, sizes: bool) -> Iterator[tuple[str, st
         for wait in row["waits"]:
             until = f" until {wait['until']}" if wait["until"] else ""
             yield f"{workload}: {wait['tasks']:,} wait{until} ({wait['why']}): {plain(wait['message'])}", ""
+    if found["purged_at_providers"]:
+        n = counted(found["purged_at_providers"], "purged batch", "purged batches")
+        yield f"what providers keep of {n} is still to be deleted there", ""
     for workload, left in found["deliveries"].items():
         waiting = [f"{left[kind]['pending']:,} {kind}" for kind in ("rows", "events") if left[kind]["pending"]]
         if waiting:

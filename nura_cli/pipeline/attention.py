@@ -10,7 +10,7 @@ from nura_cli.clock import rfc3339, span
 from nura_cli.pipeline import holding, plans, symptoms, waiting
 from nura_cli.pipeline.person import Need
 from nura_cli.pipeline.report import counted
-from nura_cli.state import State, actions, batches, disk, outbox, tasks
+from nura_cli.state import State, actions, batches, disk, outbox, purges, tasks
 from nura_cli.state.actions import Hold
 from nura_cli.state.batches import Batch, Orphan, Sighting
 from nura_cli.state.file import foreign
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _LATE = 24 * 3600
 _UNSETTLED = 3600
 """Seconds after which a create that is still not confirmed, or a wish to cancel that is not taken, whatever the cause, needs a person."""
+_UNPURGED = 2 * 86400
+"""Seconds after which what is to be forgotten, and is still under way, needs a person: a batch takes a day."""
 _GOES_ON = 3 * 3600
 """Seconds after which a batch that was wished cancelled, and is not done, needs a person although that was taken."""
 _WARN_BEFORE = 3 * 86400
@@ -73,6 +75,7 @@ def everything(
         *possible_copies(batches.sightings(db), now),
         *symptoms.unconfigured(pending, configured),
         *symptoms.failed_tasks(db),
+        *to_be_purged(purges.oldest_wish(db), now),
         *given_up(left),
         *(() if workloads is None else nobodys(left, workloads)),
     ]
@@ -250,6 +253,25 @@ def _going(batch: Batch, now: int) -> str | None:
 def _marker_account(batch: Batch) -> str:
     account = json.loads(batch.marker or "{}").get("account")
     return f" (sent as {account})" if account else ""
+
+
+def to_be_purged(wishes: tuple[int, int] | None, now: int) -> list[Need]:
+    """Return that tasks are to be forgotten, and have been under way for long, as what needs a person.
+
+    Args:
+        wishes: how many tasks that are, and since when.
+    """
+    if wishes is None or now - wishes[1] < _UNPURGED:
+        return []
+    n, since = wishes
+    return [
+        Need(
+            NeedKind.PURGE_PENDING,
+            f"{counted(n, 'task is', 'tasks are')} to be purged, the first for {span(now - since)} by now, and something of"
+            f" {'it' if n == 1 else 'them'} is under way still",
+            "nura poll -v and nura reconcile -v say what keeps its batch from ending",
+        )
+    ]
 
 
 def given_up(left: Iterable[outbox.Left]) -> list[Need]:

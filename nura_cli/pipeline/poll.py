@@ -15,7 +15,7 @@ Nothing that ended is sent again by itself. It holds the poll lock, and is the o
 import json
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +35,7 @@ from nura_cli.errors import (
     OnHold,
     ProblemKind,
     ProviderError,
+    RateLimited,
     Refused,
     StateError,
     Unreachable,
@@ -44,10 +45,11 @@ from nura_cli.pipeline.accounts import Accounts
 from nura_cli.pipeline.report import Problem, Report, batch_dicts, counted
 from nura_cli.pipeline.run import ProviderRun, about
 from nura_cli.providers.base import Provider
-from nura_cli.state import State, batches, purges, runs, standings, tasks
+from nura_cli.state import State, actions, batches, purges, runs, standings, tasks
 from nura_cli.state.answers import Failure
 from nura_cli.state.batches import Batch, File, Orphan
 from nura_cli.state.file import unforeseen
+from nura_cli.state.purges import AtProvider
 from nura_cli.states import BatchStatus, ErrorKind
 
 ORPHAN_MISSED = waiting.WINDOW_SECONDS + waiting.LOST_AFTER
@@ -825,10 +827,10 @@ def _clean_up(job: Poll) -> None:
     """Delete at each provider what it still keeps of batches that are long final, or were purged: only by ids and tags of this file."""
     for name in job.accounts.names():
         here, after = job.accounts.address(name), job.accounts.cleanup_after(name)
-        purged = [batch for batch in purges.at_provider(job.state.db, name) if batch.address == here]
+        purged = [one for one in purges.at_provider(job.state.db, name) if one.batch.address == here]
+        ids = {one.batch.id for one in purged}
         old = [] if after is None else batches.unclean(job.state.db, name, job.clock() - after)
-        found = {batch.id: batch for batch in [*purged, *old] if batch.address == here}
-        due = [batch for batch in found.values() if batch.cleaned_at is None]
+        due = [batch for batch in old if batch.address == here and batch.id not in ids]
         try:
             if due:
                 _delete(job, job.accounts.provider(name), due)
@@ -838,17 +840,107 @@ def _clean_up(job: Poll) -> None:
             job.fail(error, provider=name)
 
 
-def _end_purges(job: Poll, provider: Provider, purged: Sequence[Batch]) -> None:
-    """Delete at a provider what it keeps of the orphans beside purged batches; note of which batches nothing is left there."""
-    for batch in purged:
-        with job.apart(f"batch {batch.id}, deleting it", ProviderError, **about(batch)):
-            for remote_id in batches.beside(job.state.db, batch.id):
-                with suppress(NotFound):
-                    provider.delete(provider.retrieve(remote_id))
-            with job.state.transaction() as db:
-                found = batches.get(db, batch.id)
-                if found is not None and found.cleaned_at is not None:
-                    purges.nothing_there(db, batch.id)
+LET_GO_AFTER = 7 * 86400
+"""Seconds for which a provider is asked to delete what was purged where it has no way to, or the key may not."""
+
+
+def _end_purges(job: Poll, provider: Provider, purged: Sequence[AtProvider]) -> None:
+    """Delete at a provider whatever it keeps of purged batches and of the orphans beside them; note of which nothing is left there.
+
+    A no that is certain ends it, and stands in the log; one that may be the key's, or the service's, is said while it lasts, and ends
+    it after a week. Where the oldest and the newest are met with such a no, nothing else is tried in this run.
+    """
+    uploads, refused = _uploads_of_purged(job, provider, [one.batch for one in purged])
+    lacking, deleted = 0, False
+    for one in [*purged[:1], *reversed(purged[1:])]:
+        if one.batch.id in refused:
+            continue
+        if lacking > 1 and not deleted:
+            break
+        try:
+            _delete_purged(job, provider, one.batch, uploads)
+        except (ProviderError, KeyRefused) as error:
+            if not _says_no(error):
+                if isinstance(error, KeyRefused) or not error.answered:
+                    raise
+                job.fail(error, **about(one.batch))
+                continue
+            refused[one.batch.id] = error
+            lacking += not _certain(error)
+            continue
+        deleted = True
+        with job.state.transaction() as db:
+            batches.clean(db, one.batch)
+            purges.nothing_there(db, one.batch.id)
+    _say_refused(job, provider, purged, refused)
+
+
+def _delete_purged(job: Poll, provider: Provider, batch: Batch, uploads: Mapping[str, str]) -> None:
+    """Delete at a provider what it keeps of one purged batch, and of the orphans beside it; what is not there is gone."""
+    if batch.cleaned_at is None:
+        with suppress(NotFound):
+            _delete_one(provider, batch, batch.input_file_id or uploads.get(batch.tag))
+    for remote_id in batches.beside(job.state.db, batch.id):
+        with suppress(NotFound):
+            provider.delete(provider.retrieve(remote_id))
+
+
+def _uploads_of_purged(
+    job: Poll, provider: Provider, purged: Sequence[Batch]
+) -> tuple[dict[str, str], dict[int, NuraError]]:
+    """Return uploads without an answer, by tag, and the batches of which nobody can tell, with why: uploads are not listed."""
+    nameless = [one for one in purged if one.cleaned_at is None and _is_nameless(one)]
+    if not (nameless and provider.dialect.uploads):
+        return {}, {}
+    try:
+        return find_uploads(provider, nameless), {}
+    except (ProviderError, KeyRefused) as error:
+        if not _says_no(error):
+            raise
+        return {}, dict.fromkeys((one.id for one in nameless), error)
+
+
+def _says_no(error: NuraError) -> bool:
+    """Return whether a deletion is not only put off."""
+    if isinstance(error, ProviderError):
+        return error.endpoint_may_lack or _certain(error)
+    return isinstance(error, KeyRefused)
+
+
+def _certain(error: NuraError) -> bool:
+    """Return whether a deletion was refused for certain: the same is refused again."""
+    return isinstance(error, Refused) and not isinstance(error, RateLimited) and not error.endpoint_may_lack
+
+
+def _say_refused(job: Poll, provider: Provider, purged: Sequence[AtProvider], refused: Mapping[int, NuraError]) -> None:
+    """Say what a provider does not delete; what it never will is let go, and noted in the log."""
+    lasting = []
+    for one in purged:
+        error = refused.get(one.batch.id)
+        if error is None:
+            continue
+        if not _certain(error) and job.clock() - one.since < LET_GO_AFTER:
+            lasting.append(error)
+            continue
+        text = f"{provider.name} keeps what it has of batch {one.batch.id}, which was purged: {error.message}"
+        with job.state.transaction() as db:
+            if _certain(error):
+                batches.clean(db, one.batch)
+            purges.nothing_there(db, one.batch.id)
+            actions.note(
+                db,
+                "purge",
+                text,
+                one.batch.requests,
+                workload=one.batch.workload,
+                batch_id=one.batch.id,
+                by_itself=True,
+            )
+        hint = "delete it in the provider's console, if that can be done there"
+        job.note(Problem(ProblemKind.REFUSED, text, 0, hint, one.batch.provider, one.batch.workload, one.batch.id))
+    if lasting:
+        hint = "every poll tries it again for a week; then it is let go, and the log says so"
+        _say_left(job, provider, lasting[0], len(lasting), hint)
 
 
 def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
@@ -884,7 +976,7 @@ def _delete(job: Poll, provider: Provider, due: Sequence[Batch]) -> None:
 
 def _uploads_of(job: Poll, provider: Provider, due: Sequence[Batch]) -> tuple[dict[str, str], Sequence[Batch]]:
     """Return uploads without an answer, by tag, and the batches due without those of which nobody can tell: uploads are not listed."""
-    nameless = [batch for batch in due if batch.remote_id is None and batch.input_file_id is None and batch.requests]
+    nameless = [batch for batch in due if _is_nameless(batch)]
     try:
         return find_uploads(provider, nameless) if nameless and provider.dialect.uploads else {}, due
     except ProviderError as error:
@@ -895,7 +987,12 @@ def _uploads_of(job: Poll, provider: Provider, due: Sequence[Batch]) -> tuple[di
         return {}, [batch for batch in due if batch not in nameless]
 
 
-def _say_left(job: Poll, provider: Provider, error: ProviderError, left: int, hint: str | None) -> None:
+def _is_nameless(batch: Batch) -> bool:
+    """Return whether there may be an upload of a batch whose id nobody knows."""
+    return bool(batch.remote_id is None and batch.input_file_id is None and batch.requests)
+
+
+def _say_left(job: Poll, provider: Provider, error: NuraError, left: int, hint: str | None) -> None:
     """Say that a provider has no way to delete what is due: that lasts, and keeps nothing from coming home."""
     text = f"{error.message}; what it keeps of {counted(left, 'batch', 'batches')} is left there"
     job.note(Problem(ProblemKind.PROVIDER, text, 0, hint, provider=provider.name, about="deleting"))

@@ -66,6 +66,7 @@ def run(state: State, configured: Configured, *, only: Sequence[str] = ()) -> Re
         "snapshots": _snapshots(state),
         "disk": {"folder": str(state.path.parent), "free_bytes": free_bytes(state), **_sizes(sizes.of(state.path))},
         "deliveries": {name: deliveries([one for one in left if one.workload == name]) for name in names},
+        "purged_at_providers": purges.count_left_there(state.db),
         "attention": [need.as_dict() for need in needs],
         **_spent(list(totals.values()), unknown.total()),
     }

@@ -324,21 +324,39 @@ def leave_nothing(db: Connection, ids: Sequence[int]) -> int:
     ).rowcount
 
 
-def at_provider(db: Connection, provider: str) -> list[Batch]:
+class AtProvider(NamedTuple):
+    """A batch of which its provider is to keep nothing, and may keep something; since when: it was purged, and final, unix seconds."""
+
+    batch: Batch
+    since: int
+
+
+def at_provider(db: Connection, provider: str) -> list[AtProvider]:
     """Return the final batches of a provider of which it is to keep nothing, and may keep something."""
     rows = db.execute(
-        "SELECT p.batch_id FROM purged_batches p CROSS JOIN batches b ON b.id = p.batch_id WHERE b.provider = ?"
+        "SELECT p.batch_id, max(p.at, b.final_at) FROM purged_batches p CROSS JOIN batches b ON b.id = p.batch_id WHERE b.provider = ?"
         " AND b.final_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM strays s WHERE s.batch_id = b.id AND s.counted_at IS NULL)"
         " ORDER BY p.batch_id",
         (provider,),
     ).fetchall()
-    return [batch for (batch_id,) in rows if (batch := batches.get(db, batch_id)) is not None]
+    return [AtProvider(batch, at) for batch_id, at in rows if (batch := batches.get(db, batch_id)) is not None]
 
 
 def left_there(db: Connection) -> list[Batch]:
     """Return the batches of which a provider is to keep nothing, and may keep something, those under way among them."""
     rows = db.execute("SELECT batch_id FROM purged_batches ORDER BY batch_id").fetchall()
     return [batch for (batch_id,) in rows if (batch := batches.get(db, batch_id)) is not None]
+
+
+def count_left_there(db: Connection) -> int:
+    """Return how many batches that are."""
+    return int(db.execute("SELECT count(*) FROM purged_batches").fetchone()[0])
+
+
+def oldest_wish(db: Connection) -> tuple[int, int] | None:
+    """Return how many tasks are to be forgotten once they are not under way, and since when the first is, unix seconds; None for none."""
+    n, since = db.execute("SELECT count(*), min(at) FROM purges").fetchone()
+    return (n, since) if n else None
 
 
 def nothing_there(db: Connection, batch_id: int) -> None:

@@ -42,8 +42,8 @@ def given(spool: Spool, *records: dict[str, Any]) -> str:
 def test_the_kinds_of_what_needs_a_person_stay() -> None:
     assert " ".join(NeedKind) == (
         "configuration disk foreign_owner no_success oldest_pending enqueue tasks_failed batch_held results_lost batch_late"
-        " results_expire unconfirmed upload_pending not_cancelled held cancelled extra_batch possible_copy unconfigured delivery_failed"
-        " delivery_unowned"
+        " results_expire unconfirmed upload_pending not_cancelled held cancelled extra_batch possible_copy unconfigured purge_pending"
+        " delivery_failed delivery_unowned"
     )
 
 

@@ -373,6 +373,100 @@ def test_what_providers_keep_is_deleted_whatever_is_configured(spool: Spool) -> 
     assert spool.purge(KEY).result["at_providers"] == 0
 
 
+def doubled(spool: Spool) -> None:
+    """Let a batch with a person's record end, and an extra batch beside it."""
+    if spool.protocol == "openai":
+        spool.control.fault("twice", "create")
+    person(spool)
+    spool.dispatch()
+    for _ in range(8):
+        spool.clock.advance(HOUR)
+        spool.poll()
+        spool.reconcile()
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+@pytest.mark.parametrize("twice", [False, True])
+def test_where_nothing_can_be_deleted_that_is_said_for_a_week(openai_spool: Spool, status: int, twice: bool) -> None:
+    spool = openai_spool
+    if twice:
+        doubled(spool)
+    else:
+        person(spool)
+        spool.settle()
+    spool.purge(KEY)
+    spool.control.fault("status", "delete", status=status, times=-1)
+    for _ in range(3):
+        spool.clock.advance(HOUR)
+        report = spool.poll()
+        (said_so,) = report.problems
+        assert (report.exit_code, said_so.lasting) == (0, True)
+        assert "1 batch is left there" in said_so.message
+        assert spool.status()["purged_at_providers"] == 1
+    spool.clock.advance(7 * DAY)
+    report = spool.poll()
+    assert (report.exit_code, len(report.problems)) == (0, 1)
+    assert spool.status()["purged_at_providers"] == 0
+    ((who, what),) = spool.rows("SELECT who, what FROM actions WHERE batch_id = 1")
+    assert (who, "main keeps what it has of batch 1, which was purged" in what) == ("", True)
+    assert spool.poll().problems == []
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_is_refused_for_certain_is_let_go_and_noted(openai_spool: Spool, twice: bool) -> None:
+    spool = openai_spool
+    if twice:
+        doubled(spool)
+    else:
+        person(spool)
+        spool.settle()
+    spool.purge(KEY)
+    spool.control.fault("status", "delete", status=400, times=-1)
+    report = spool.poll()
+    (said_so,) = report.problems
+    assert (report.exit_code, said_so.lasting) == (0, False)
+    assert "main keeps what it has of batch 1" in said_so.message
+    assert spool.status()["purged_at_providers"] == 0
+    assert spool.rows("SELECT count(*) FROM actions WHERE batch_id = 1") == [(1,)]
+    assert spool.poll().problems == []
+
+
+def test_what_is_gone_at_a_provider_is_no_problem(spool: Spool) -> None:
+    person(spool)
+    spool.settle()
+    spool.purge(KEY)
+    spool.control.fault("status", "delete", status=404, times=-1)
+    assert spool.poll().problems == []
+    assert spool.status()["purged_at_providers"] == 0
+
+
+def test_a_provider_that_is_down_is_asked_again(openai_spool: Spool) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    spool.purge(KEY)
+    fault = spool.control.fault("status", "delete", status=500, times=-1)
+    assert spool.poll().exit_code != 0
+    spool.control.clear(fault)
+    assert spool.status()["purged_at_providers"] == 1
+    assert spool.poll().exit_code == 0
+    assert spool.status()["purged_at_providers"] == 0
+
+
+def test_a_wish_that_waits_for_long_needs_a_person(openai_spool: Spool) -> None:
+    spool = openai_spool
+    under_way(spool)
+    spool.purge(KEY)
+    spool.clock.advance(DAY)
+    kinds = [need["kind"] for need in spool.status()["attention"]]
+    assert "purge_pending" not in kinds
+    spool.clock.advance(DAY)
+    (need,) = [need for need in spool.status()["attention"] if need["kind"] == "purge_pending"]
+    assert need["message"].startswith("1 task is to be purged")
+    spool.settle()
+    assert "purge_pending" not in [need["kind"] for need in spool.status()["attention"]]
+
+
 def test_words_about_it_go_too_and_the_log_says_that_it_was_purged(spool: Spool) -> None:
     person(spool)
     words = f"the record of {KEY} says {TEXT}"

@@ -110,6 +110,7 @@ def found(**parts: object) -> dict[str, object]:
         "paused": [],
         "holds": [],
         "snapshots": [],
+        "purged_at_providers": 0,
         "attention": [],
         "disk": {"state_bytes": 4096, "wal_bytes": 0, "spool_bytes": 0},
         "usage": usage,

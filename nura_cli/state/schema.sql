@@ -5,7 +5,8 @@
 
 -- What there is one of: state_id, known to the provider as metadata; oldest_version, the oldest version of this schema whose
 -- enqueue, results and status may use the file; listed:ADDRESS, a batch of ours that the list there has shown; digests of options
--- that were found right.
+-- that were found right; secret, under which keys are hashed; layout, 2 where keys are hashes and answers packed; how far retention and
+-- packing have come, and the clock that retention believes.
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -26,7 +26,7 @@ from tests.end_to_end.test_command_line import NURA
 from tests.end_to_end.test_kills import RECORDS, STAGES, SWEEP, WHOLE, environment, fresh, prepared, recovered
 from tests.pipeline.forks import completed
 
-pytestmark = pytest.mark.timeout(7200 if WHOLE else 300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(7200 if WHOLE else 300)]
 FAILURES = {
     "pwrite64": ("ENOSPC",),
     "write": ("ENOSPC",),

@@ -13,7 +13,8 @@ from nura_cli.state.answers import Failure
 from nura_cli.states import Blame, ErrorKind, Excuse
 from tests.conftest import Spool
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 WRONG = "Unsupported parameter: 'max_tokens' is not supported with this model."
 
 

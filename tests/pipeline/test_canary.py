@@ -25,7 +25,8 @@ from tests.conftest import OPENAI_FIRST, Spool
 from tests.pipeline.forks import Command
 from tests.pipeline.test_dry_run import agreed
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 HOUR = 3600
 BROKEN = {
     "type": "object",

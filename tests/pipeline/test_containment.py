@@ -20,7 +20,8 @@ from nura_cli.state.connection import LONGEST_BACKOFF
 from tests.conftest import OPENAI_FIRST, START, Spool
 from tests.pipeline.forks import Command, Ended
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 
 BATCHES = 100
 

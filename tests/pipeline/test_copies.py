@@ -13,6 +13,8 @@ from nura_cli.pipeline import dispatch
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
+pytestmark = pytest.mark.long
+
 QUARTER = 15 * 60 + 1
 HOUR = 3600
 

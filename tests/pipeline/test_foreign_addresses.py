@@ -8,6 +8,8 @@ import pytest
 from nura_cli.sandbox import Sandbox
 from tests.conftest import PROTOCOLS, Spool
 
+pytestmark = pytest.mark.long
+
 QUARTER = 15 * 60 + 1
 NO_LISTS = ("batches", "value", "object", "error", "no_ids")
 

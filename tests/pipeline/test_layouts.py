@@ -16,6 +16,8 @@ from nura_cli.states import TaskStatus
 from tests.conftest import START, Spool
 from tests.layouts import LAYOUTS, make_earlier
 
+pytestmark = pytest.mark.long
+
 
 def envelope(dialect: str, endpoint: str) -> bytes:
     """Return a response without anything answered."""

@@ -14,7 +14,8 @@ from nura_cli.providers import anthropic as claude
 from nura_cli.providers import openai
 from tests.conftest import Spool
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 
 QUARTER = 15 * 60 + 1
 HOUR = 3600

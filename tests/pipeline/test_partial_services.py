@@ -15,7 +15,8 @@ from nura_cli.providers import wire
 from nura_cli.sandbox import Sandbox
 from tests.conftest import Spool
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 QUARTER = 15 * 60 + 1
 HOUR = 3600
 DAY = 24 * HOUR

@@ -21,7 +21,8 @@ from tests.conftest import Spool
 from tests.pipeline.forks import Command
 from tests.pipeline.test_delivery import App, app  # noqa: F401 - the fixture app
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 HOUR = 3600
 DAY = 24 * HOUR
 LAYOUTS = pytest.mark.parametrize("layout", ["newer", "earlier"])

@@ -9,7 +9,7 @@ import pytest
 from nura_cli.sandbox import Sandbox
 from tests.conftest import Spool
 
-pytestmark = pytest.mark.usefixtures("hurried")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("hurried")]
 TICK = 15 * 60
 HOUR = 3600
 DAY = 86400

@@ -16,6 +16,8 @@ from tests.conftest import Spool, cron_environment
 from tests.databases import KINDS, Database, opened
 from tests.pipeline.forks import completed
 
+pytestmark = pytest.mark.long
+
 WRITE_BACK = {"database": "app", "table": "t", "where": {"id": "key"}, "set": {"a": "text"}}
 LEDGER = {**WRITE_BACK, "ledger": "log"}
 EACH_DATABASE = pytest.mark.parametrize("app", KINDS, indirect=True)

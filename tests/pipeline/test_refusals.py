@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import Spool
 from tests.pipeline.test_recovery import creates
 
+pytestmark = pytest.mark.long
+
 
 def crash(*arguments: Any, **options: Any) -> Any:
     """End a run as a kill would."""

@@ -11,6 +11,8 @@ from nura_cli.state import State
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
+pytestmark = pytest.mark.long
+
 ODD = {"code": "odd_trouble", "message": "nobody knows this word"}
 HOUR = 3600
 

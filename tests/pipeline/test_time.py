@@ -16,7 +16,8 @@ from nura_cli.state.connection import LONGEST_BACKOFF
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 
 HOUR = 3600
 DAY = 24 * HOUR

@@ -12,6 +12,8 @@ from nura_cli.providers.openai import OpenAIProvider
 from nura_cli.sandbox import Sandbox
 from tests.conftest import Spool
 
+pytestmark = pytest.mark.long
+
 QUARTER = 15 * 60
 HOUR = 3600
 DAY = 24 * HOUR

@@ -1,5 +1,6 @@
 /*
- * What enqueue costs where nothing is checked: lines into the tables of a state file that nura has made, by SQLite alone.
+ * What enqueue costs where nothing is checked: lines into the tables of a state file that nura has made, by SQLite alone. Keys go
+ * in as text, as files of the earlier layout have them: in their order, which is cheaper than hashes in levels.
  *
  * Usage: enqueue STATE LINES NAME [MEMBER]
  *

@@ -19,6 +19,8 @@ from nura_cli.state import State, locks
 from tests.conftest import cron_environment
 from tests.pipeline.forks import completed
 
+pytestmark = pytest.mark.long
+
 NURA = Path(sys.executable).with_name("nura")
 CONFIG = """\
 state: nura.db

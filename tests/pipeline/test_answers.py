@@ -17,7 +17,8 @@ from nura_cli.state import State
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 
 N = 5
 STRICT = {

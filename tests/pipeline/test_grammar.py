@@ -13,6 +13,8 @@ from nura_cli.states import TaskStatus
 from tests.conftest import START, Spool
 from tests.pipeline.forks import Command, Ended
 
+pytestmark = pytest.mark.long
+
 
 def results(spool: Spool, *arguments: str) -> Ended:
     """Run ``nura results`` as a process."""

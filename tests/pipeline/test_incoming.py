@@ -29,6 +29,8 @@ from nura_cli.state import State, tasks
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
+pytestmark = pytest.mark.long
+
 
 def said(spool: Spool, code: int, *arguments: str) -> str:
     """Run a command as cron would; return what it said, once it ended as expected."""

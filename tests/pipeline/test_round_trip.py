@@ -8,6 +8,8 @@ import pytest
 from tests.conftest import Spool
 from tests.databases import KINDS, Database, opened
 
+pytestmark = pytest.mark.long
+
 TABLE = """CREATE TABLE t (tenant VARCHAR(20), id {key}, title TEXT, updated_at {time}, score {float}, flag BOOLEAN,
  price NUMERIC(30,12), meta JSON, summary TEXT, PRIMARY KEY (tenant, id))"""
 TYPES = {

@@ -19,7 +19,8 @@ from nura_cli.state import State
 from tests.conftest import Spool
 from tests.pipeline.forks import Command
 
-SECOND_PROTOCOL_IS_LONG = True
+pytestmark = pytest.mark.long
+
 
 KEY = 'nura-test/9f8e7d6c5b4a"3210'
 COMMAND = [sys.executable, "-c", "open('asked', 'a').write('.'); print(open('secret').read())"]

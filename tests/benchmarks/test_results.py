@@ -58,6 +58,7 @@ def fill(state: State, n: int) -> None:
             " SELECT i, 1, 'completed', i / 2000, 1, CAST(? AS BLOB) FROM s",
             (body,),
         )
+        db.execute("INSERT INTO moments (at, seq) SELECT finished_at, min(seq) FROM answers GROUP BY 1")
 
 
 def test_results(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from nura_cli.state import State, tasks
-from tests.benchmarks.conftest import Ran, nura, run, say, scaled, tell
+from tests.benchmarks.conftest import nura, run, say, scaled, tell
 
 CONFIG = {
     "providers": {"box": {"kind": "sandbox"}},
@@ -58,21 +57,6 @@ KINDS = {
 }
 
 
-class Spent(NamedTuple):
-    """A process that ended, and the CPU seconds (user and system) that it took."""
-
-    ran: Ran
-    cpu: float
-
-
-def spent(work: Callable[[], Ran]) -> Spent:
-    """Run a process to its end and measure its CPU, too."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ran = work()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Spent(ran, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-
-
 @pytest.fixture
 def reference(tmp_path: Path) -> Path | None:
     """The program in C, built; None where there is no compiler, or no SQLite for it."""
@@ -107,16 +91,16 @@ def test_enqueue(folder: Path, reference: Path | None, name: str) -> None:
     with (folder / "in.jsonl").open("w") as file:
         file.writelines(kind.line(i) + "\n" for i in range(n))
     new_state(folder / "nura.db")
-    first = spent(lambda: nura("enqueue", kind.workload, "in.jsonl", cwd=folder))
-    again = spent(lambda: nura("enqueue", kind.workload, "in.jsonl", cwd=folder))
+    first = nura("enqueue", kind.workload, "in.jsonl", cwd=folder)
+    again = nura("enqueue", kind.workload, "in.jsonl", cwd=folder)
     with State(folder / "nura.db") as state:
         assert sum(tasks.counts(state.db).values()) == n
     (folder / "nura.db").unlink()
-    memory = f"peak {first.ran.peak_mb:.0f} and {again.ran.peak_mb:.0f} MB (at most 110)"
+    memory = f"peak {first.peak_mb:.0f} and {again.peak_mb:.0f} MB (at most 110)"
     tell(f"enqueue {n:,} {name} again, CPU against the first time", again.cpu, first.cpu, "at most 1.0", memory)
     if reference is not None:
         new_state(folder / "bare.db")
-        bare = spent(lambda: run(reference, "bare.db", "in.jsonl", *kind.names, cwd=folder))
+        bare = run(reference, "bare.db", "in.jsonl", *kind.names, cwd=folder)
         with State(folder / "bare.db") as state:
             assert sum(tasks.counts(state.db).values()) == n
         (folder / "bare.db").unlink()
@@ -129,4 +113,4 @@ def test_enqueue(folder: Path, reference: Path | None, name: str) -> None:
         )
     utils = Path(sys.executable).with_name("sqlite-utils")
     other = run(utils, "insert", "other.db", "rows", "in.jsonl", "--nl", cwd=folder)
-    tell(f"sqlite-utils insert --nl of {n:,} {name}, against enqueue", other.seconds, first.ran.seconds, "at least 2")
+    tell(f"sqlite-utils insert --nl of {n:,} {name}, against enqueue", other.seconds, first.seconds, "at least 2")

@@ -1,28 +1,13 @@
 """Speed and memory of the stages, each against a bare loop that does the same with nothing checked."""
 
-import json
 import subprocess
 import time
 from pathlib import Path
 
-from nura_cli import config as configuration
 from nura_cli.sandbox import Sandbox
 from nura_cli.state import State, batches, tasks
 from tests.benchmarks.conftest import scaled, tell
-
-CONFIG = {
-    "providers": {"box": {"kind": "sandbox"}},
-    "workloads": {
-        "records": {"provider": "box", "model": "gpt-4.1-mini", "prompt": "Repeat: {{ text }}"},
-        "raw": {"provider": "box"},
-    },
-}
-
-
-def write_config(folder: Path) -> configuration.Config:
-    """Write the configuration of the benchmarks."""
-    (folder / "nura.yaml").write_text(json.dumps(CONFIG))
-    return configuration.load(folder / "nura.yaml")
+from tests.benchmarks.test_dispatch import write_ready
 
 
 def fill_by_sql(state: State, n: int) -> None:
@@ -62,16 +47,6 @@ def test_claim(tmp_path: Path) -> None:
         small,
         "at most 1.5",
     )
-
-
-def write_ready(path: Path, n: int) -> None:
-    """Write n ready lines of 1 KB."""
-    with path.open("w") as file:
-        for i in range(n):
-            text = f"{i} " + "lorem ipsum dolor sit amet " * 32
-            body = {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": text}]}
-            line = {"custom_id": f"r{i}", "method": "POST", "url": "/v1/chat/completions", "body": body}
-            file.write(json.dumps(line) + "\n")
 
 
 def test_sandbox_takes_a_large_batch_without_keeping_it(tmp_path: Path) -> None:

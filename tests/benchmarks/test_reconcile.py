@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from nura_cli import config as configuration
 from nura_cli.pipeline import dispatch, poll, spool
 from nura_cli.pipeline.accounts import Accounts
 from nura_cli.state import State, batches
-from tests.benchmarks.conftest import nura, say, scaled, tell
+from tests.benchmarks.conftest import nura, run, say, scaled, tell
 
 CONFIG = {
     "providers": {"box": {"kind": "sandbox"}},
@@ -45,15 +43,6 @@ for name in sys.argv[2:]:
             db.execute("COMMIT")
 """
 """Decodes each line and its usage, and writes the same tables: the triggers of the ledger keep its sums here, too."""
-
-
-def cpu(*arguments: str | Path, cwd: Path) -> float:
-    """Run a process to its end and return the CPU seconds that it took, of the user's and of the system's."""
-    process = subprocess.Popen([str(argument) for argument in arguments], cwd=cwd, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, arguments
-    return used.ru_utime + used.ru_stime
 
 
 def settled(folder: Path, n: int) -> list[Path]:
@@ -91,10 +80,10 @@ def test_reconcile(tmp_path: Path) -> None:
     n = scaled(100_000)
     files = settled(tmp_path, n)
     copied(tmp_path / "nura.db", tmp_path / "bare.db")
-    bare = cpu(sys.executable, "-c", SETTLE, tmp_path / "bare.db", *files, cwd=tmp_path)
+    bare = run(sys.executable, "-c", SETTLE, tmp_path / "bare.db", *files, cwd=tmp_path).cpu
     copied(tmp_path / "nura.db", tmp_path / "again.db")
-    nothing = cpu(Path(sys.executable).with_name("nura"), "status", "--json", cwd=tmp_path)
-    ours = cpu(Path(sys.executable).with_name("nura"), "reconcile", "--json", cwd=tmp_path)
+    nothing = run(Path(sys.executable).with_name("nura"), "status", "--json", cwd=tmp_path).cpu
+    ours = run(Path(sys.executable).with_name("nura"), "reconcile", "--json", cwd=tmp_path).cpu
     with State(tmp_path / "nura.db") as state:
         (done,) = state.db.execute("SELECT count(*) FROM tasks WHERE status = 'completed'").fetchone()
         (attempts,) = state.db.execute("SELECT sum(attempts) FROM spending").fetchone()

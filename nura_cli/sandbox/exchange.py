@@ -35,6 +35,7 @@ class SendFile(NamedTuple):
 
     path: Path
     kind: str
+    status: int = 200
 
 
 Reply = Json | Html | SendFile

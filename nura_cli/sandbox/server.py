@@ -245,17 +245,27 @@ class _Handler(BaseHTTPRequestHandler):
         arrivals = [store.arrived(api.PROTOCOL) for _ in range(request.executions)] if name == "create" else []
         self._request_id = f"req_{secrets.token_hex(12)}"
         self._account = ""
-        outcome, status = "dropped", None
-        try:
+        with self._logged(number):
             reply = self._reply_to(api, request, name, struck, number)
             if isinstance(reply, Json):
                 reply = self._shown(name, reply, arrivals, struck)
             reply = self._late(api, reply, struck, number)
+            store.outcome(number, "answered", reply.status)
             with self._dripping(faults.of(struck, "drip")):
-                outcome, status = "answered", self._deliver(reply, struck)
-        finally:
+                self._deliver(reply, struck)
+
+    @contextmanager
+    def _logged(self, number: int) -> Iterator[None]:
+        """Log an exchange that breaks off as dropped.
+
+        That one is answered is logged before its answer goes out: whoever has read an answer finds it in the log.
+        """
+        try:
+            yield
+        except BaseException:
             if not self.server.stopping.is_set():
-                store.outcome(number, outcome, status)
+                self.server.store.outcome(number, "dropped")
+            raise
 
     def _from_store(self, request: Request) -> None:
         """Serve results from where a download was led to: another host refuses a key, as signed addresses do."""
@@ -271,7 +281,9 @@ class _Handler(BaseHTTPRequestHandler):
             reply = self._led_elsewhere(path, elsewhere)
         else:
             reply = SendFile(path, "application/octet-stream")
-        store.outcome(number, "answered", self._deliver(reply, []))
+        with self._logged(number):
+            store.outcome(number, "answered", reply.status)
+            self._deliver(reply, [])
 
     def _led_elsewhere(self, path: Path, elsewhere: Fault) -> Failure:
         """Return what leads a download to where its results are stored."""
@@ -375,23 +387,20 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Dropped
         store.outcome(number, "open")
 
-    def _deliver(self, reply: Reply | Failure, struck: list[Fault]) -> int:
-        """Send a reply; return its status."""
+    def _deliver(self, reply: Reply | Failure, struck: list[Fault]) -> None:
+        """Send a reply."""
         if isinstance(reply, Failure):
             body = oddities.echoed(reply.body, self.server.store.echo())
             if isinstance(body, dict) and "request_id" in body:
                 body = {**body, "request_id": self._request_id}
             data = json.dumps(body).encode() if isinstance(body, dict) else body if isinstance(body, bytes) else b""
             self._send(reply.status, data, reply.kind, reply.headers)
-            return reply.status
-        if isinstance(reply, SendFile):
+        elif isinstance(reply, SendFile):
             self._send_file(reply, faults.of(struck, "truncate"), faults.of(struck, "framing"))
-            return 200
-        if isinstance(reply, Json):
+        elif isinstance(reply, Json):
             self._send(reply.status, json.dumps(reply.body).encode(), "application/json", {})
         else:
             self._send(reply.status, reply.body, "text/html; charset=utf-8", {})
-        return reply.status
 
     _anthropic = False
     _request_id = ""

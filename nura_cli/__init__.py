@@ -16,14 +16,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from nura_cli.contract import Enqueued, Result
-
 if TYPE_CHECKING:
     from nura_cli.config import Config
+    from nura_cli.contract import Enqueued, Result
     from nura_cli.state.selection import Selection
 
 __version__ = "0.1.0"
 __all__ = ["Enqueued", "Result", "__version__", "enqueue", "results"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a type of what these functions return; the command needs none of them."""
+    if name not in ("Enqueued", "Result"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nura_cli import contract
+
+    return getattr(contract, name)
 
 
 def enqueue(
@@ -33,7 +41,7 @@ def enqueue(
     config: str | os.PathLike[str] | None = None,
     replace: bool = False,
     key_prefix: str = "",
-) -> Enqueued:
+) -> "Enqueued":
     """Put records into the spool, like ``nura enqueue``.
 
     They are read as they are asked for, and committed in chunks: what was counted is in the spool, whatever happens next.
@@ -75,7 +83,7 @@ def enqueue(
             )
     except stage.GiverFailed as failed:
         raise failed.error from None
-    return cast(Enqueued, {**report.result, "errors": [found.as_dict() for found in report.problems]})
+    return cast("Enqueued", {**report.result, "errors": [found.as_dict() for found in report.problems]})
 
 
 def results(
@@ -85,7 +93,7 @@ def results(
     since: datetime | None = None,
     after: int = 0,
     config: str | os.PathLike[str] | None = None,
-) -> Iterator[Result]:
+) -> "Iterator[Result]":
     """Return an iterator over answers, oldest settling first, like ``nura results``.
 
     They are read in pages, as they are asked for and by the thread that asks: memory stays flat, and a slow reader holds up
@@ -120,7 +128,7 @@ def results(
     return _read(_loaded(config), chosen, after)
 
 
-def _read(loaded: "Config", chosen: "Selection", after: int) -> Iterator[Result]:
+def _read(loaded: "Config", chosen: "Selection", after: int) -> "Iterator[Result]":
     import msgspec
 
     from nura_cli.pipeline import results as stage

@@ -56,6 +56,8 @@ ROOM = 2 * 1024**3
 # A loaded machine fails no test, and a green tree stays green: examples that nobody has seen belong to the soak.
 settings.register_profile("nura", deadline=None, derandomize="NURA_WALK" not in os.environ)
 settings.load_profile("nura")
+# The processes that tests start keep what Python compiled: else each of the hundreds would compile nura anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

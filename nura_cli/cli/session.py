@@ -16,12 +16,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from nura_cli import __version__, clock, config_file, contract, logs, scrub
+from nura_cli import __version__, clock, config_file, logs, scrub
 from nura_cli.errors import EX_UNEXPECTED, NuraError, OutputLost, StateError
 from nura_cli.pipeline.report import Problem, Report, problem
 from nura_cli.state import State, disk
 
 if TYPE_CHECKING:
+    from nura_cli import contract
     from nura_cli.config import Config
 
 _COMMON = "Common options"
@@ -132,7 +133,7 @@ class Session:
         self,
         report: Report,
         *,
-        skipped: contract.Skipped | None = None,
+        skipped: "contract.Skipped | None" = None,
         printed: list[Problem] | None = None,
         code: int | None = None,
     ) -> None:
@@ -153,7 +154,7 @@ class Session:
             raise typer.Exit(code)
 
 
-def document(report: Report, skipped: contract.Skipped | None) -> dict[str, Any]:
+def document(report: Report, skipped: "contract.Skipped | None") -> dict[str, Any]:
     """Return a report as ``--json`` gives it; ``skipped`` says why there was no run."""
     errors = [found.as_dict() for found in report.problems]
     common: contract.StageEnvelope = {"exit_code": report.exit_code, "skipped": skipped, "errors": errors}

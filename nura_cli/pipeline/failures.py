@@ -5,12 +5,14 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from nura_cli import contract
 from nura_cli.state import Connection, failures
 from nura_cli.state.failures import Said
 from nura_cli.state.outbox import Left
+
+if TYPE_CHECKING:
+    from nura_cli import contract
 
 LOOKED_AT = 1000
 """Of each kind and code: how many of the newest are asked for their words."""
@@ -57,7 +59,7 @@ def grouped(said: Sequence[Said], n: int) -> list[Group]:
     return [*groups, Group(left, None, None)] if left > 0 else groups
 
 
-def of_tasks(db: Connection, workloads: Iterable[str]) -> dict[str, list[contract.FailureGroup]]:
+def of_tasks(db: Connection, workloads: Iterable[str]) -> "dict[str, list[contract.FailureGroup]]":
     """Return, for each of these workloads, what its failed tasks failed for."""
     found: dict[str, list[contract.FailureGroup]] = {name: [] for name in workloads}
     for one in failures.failed(db):
@@ -69,7 +71,7 @@ def of_tasks(db: Connection, workloads: Iterable[str]) -> dict[str, list[contrac
 
 def of_deliveries(
     db: Connection, workloads: Iterable[str], left: Iterable[Left]
-) -> dict[str, list[contract.DeadGroup]]:
+) -> "dict[str, list[contract.DeadGroup]]":
     """Return, for each of these workloads, why its deliveries were given up."""
     found: dict[str, list[contract.DeadGroup]] = {name: [] for name in workloads}
     for one in left:
@@ -79,12 +81,12 @@ def of_deliveries(
     return {name: _largest(entries, {"kind": None, **_REST}) for name, entries in found.items()}
 
 
-def _group(group: Group) -> contract.Group:
+def _group(group: Group) -> "contract.Group":
     return {"message": group.words, "n": group.n, "key": group.key and json.loads(group.key)}
 
 
-_REST: contract.Group = {"message": None, "n": 0, "key": None}
-_Entry = TypeVar("_Entry", bound=contract.Group)
+_REST: "contract.Group" = {"message": None, "n": 0, "key": None}
+_Entry = TypeVar("_Entry", bound="contract.Group")
 
 
 def _largest(entries: list[_Entry], other: _Entry) -> list[_Entry]:

@@ -4,12 +4,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.errors import ConfigError, NuraError
 from nura_cli.pipeline.report import Problem, problem
+
+if TYPE_CHECKING:
+    from nura_cli import contract
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -31,7 +33,7 @@ class Finding(NamedTuple):
     problem: Problem | None = None
     where: str | None = None
 
-    def as_dict(self) -> contract.Check:
+    def as_dict(self) -> "contract.Check":
         """Return the entry of ``checks`` in ``--json``."""
         return {"level": self.level, "part": self.part, "message": self.message, "hint": self.hint}
 

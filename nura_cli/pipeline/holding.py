@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nura_cli import contract
 from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import EX_OK, EX_PARTIAL, ProblemKind, UsageError
 from nura_cli.pipeline.report import Problem
@@ -18,6 +17,7 @@ from nura_cli.state.actions import Hold, Scope
 from nura_cli.state.standings import Held
 
 if TYPE_CHECKING:
+    from nura_cli import contract
     from nura_cli.config import Config
 
 
@@ -76,7 +76,7 @@ def onset(hold: Hold) -> Problem:
     return replace(problem(hold), exit_code=EX_PARTIAL)
 
 
-def as_dict(hold: Hold) -> contract.Hold:
+def as_dict(hold: Hold) -> "contract.Hold":
     """Return a hold as every command's ``--json`` shows it; ``origin`` is null for a person's."""
     return {
         "scope": hold.scope,

@@ -1,9 +1,12 @@
 """One thing that needs a person, whatever it is: the entry of ``attention`` in ``--json``, and a line of ``nura status``."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from nura_cli import contract, scrub
+from nura_cli import scrub
 from nura_cli.states import NeedKind
+
+if TYPE_CHECKING:
+    from nura_cli import contract
 
 
 class Need(NamedTuple):
@@ -16,7 +19,7 @@ class Need(NamedTuple):
     provider: str | None = None
     workload: str | None = None
 
-    def as_dict(self) -> contract.Need:
+    def as_dict(self) -> "contract.Need":
         """Return the entry of ``attention`` in ``--json``."""
         return {
             "kind": str(self.kind),

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
-from nura_cli import contract, scrub
+from nura_cli import scrub
 from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import EX_OK, EX_PARTIAL, EX_TEMPFAIL, EX_UNEXPECTED, Decided, NuraError, ProblemKind
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state.batches import Batch
+
+if TYPE_CHECKING:
+    from nura_cli import contract
 
 _OUTAGES = frozenset({ProblemKind.UNREACHABLE, ProblemKind.RATE_LIMITED})
 _LASTING = _OUTAGES | {
@@ -77,7 +80,7 @@ class Problem:
         """The message and the hint on one line."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
-    def as_dict(self) -> contract.Error:
+    def as_dict(self) -> "contract.Error":
         """Return the entry of ``errors`` in ``--json``."""
         return {
             "kind": str(self.kind),
@@ -205,7 +208,7 @@ def counted(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def batch_dict(batch: Batch) -> contract.Batch:
+def batch_dict(batch: Batch) -> "contract.Batch":
     """Return a batch in the one shape that every command's ``--json`` gives it."""
     return {
         "id": batch.id,
@@ -219,7 +222,7 @@ def batch_dict(batch: Batch) -> contract.Batch:
         "remote_status": batch.remote_status,
         "requests": batch.requests,
         "bytes": batch.bytes,
-        "basis": cast(contract.Basis | None, batch.basis),
+        "basis": cast("contract.Basis | None", batch.basis),
         "estimated_cost": decimal_dollars(batch.expected_cost),
         "completed": batch.completed,
         "failed": batch.failed,
@@ -230,6 +233,6 @@ def batch_dict(batch: Batch) -> contract.Batch:
     }
 
 
-def batch_dicts(batches: Sequence[Batch]) -> list[contract.Batch]:
+def batch_dicts(batches: Sequence[Batch]) -> "list[contract.Batch]":
     """Return several batches in that shape."""
     return [batch_dict(batch) for batch in batches]

@@ -6,8 +6,8 @@ failures, never at all tasks, and is right while other stages run. It needs no k
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
-from nura_cli import contract
 from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import UsageError
 from nura_cli.pipeline import attention, backoff, failures, holding
@@ -18,6 +18,9 @@ from nura_cli.state import State, actions, answers, batches, outbox, purges, run
 from nura_cli.state.answers import Totals
 from nura_cli.state.batches import Batch
 from nura_cli.states import TaskStatus
+
+if TYPE_CHECKING:
+    from nura_cli import contract
 
 _NOTHING = Totals(0, 0, 0, 0, 0, 0)
 
@@ -73,7 +76,7 @@ def run(state: State, configured: Configured, *, only: Sequence[str] = ()) -> Re
     return Report(result, worked=True)
 
 
-def _sizes(found: sizes.Sizes) -> contract.Sizes:
+def _sizes(found: sizes.Sizes) -> "contract.Sizes":
     return {"state_bytes": found.state, "wal_bytes": found.wal, "spool_bytes": found.spool}
 
 
@@ -91,7 +94,7 @@ def _workload(
     counts: Mapping[tuple[int, TaskStatus, bool], int],
     totals: Mapping[int, Totals],
     unknown: Counter[int],
-) -> contract.WorkloadFigures:
+) -> "contract.WorkloadFigures":
     """Return what stands of a workload, whose queues are ``ids``."""
     return {
         "tasks": _tasks({key: n for key, n in counts.items() if key[0] in ids}),
@@ -99,7 +102,7 @@ def _workload(
     }
 
 
-def deliveries(left: Iterable[outbox.Left]) -> contract.Deliveries:
+def deliveries(left: Iterable[outbox.Left]) -> "contract.Deliveries":
     """Return how many of a workload's deliveries wait (``pending``), and how many were refused for good."""
     found = Counter[tuple[str, bool]]()
     for one in left:
@@ -110,7 +113,7 @@ def deliveries(left: Iterable[outbox.Left]) -> contract.Deliveries:
     }
 
 
-def _wait(found: waits.Waits) -> contract.WaitFound:
+def _wait(found: waits.Waits) -> "contract.WaitFound":
     return {
         "model": found.model or None,
         "tasks": found.n,
@@ -121,12 +124,12 @@ def _wait(found: waits.Waits) -> contract.WaitFound:
     }
 
 
-def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> contract.TaskCounts:
+def _tasks(counts: Mapping[tuple[int, TaskStatus, bool], int]) -> "contract.TaskCounts":
     """Add counts up by state; what is superseded counts as that alone."""
     found = Counter[str]()
     for (_, status, superseded), n in counts.items():
         found["superseded" if superseded else str(status)] += n
-    return contract.figures(contract.TaskCounts, found)
+    return cast("contract.TaskCounts", {name: found[name] for name in (*map(str, TaskStatus), "superseded")})
 
 
 def _unknown_costs(state: State, under_way: Iterable[Batch]) -> Counter[int]:
@@ -138,7 +141,7 @@ def _unknown_costs(state: State, under_way: Iterable[Batch]) -> Counter[int]:
     return found
 
 
-def _spent(rows: list[Totals], unknown: int) -> contract.Spent:
+def _spent(rows: list[Totals], unknown: int) -> "contract.Spent":
     total = Totals(*(sum(column) for column in zip(*rows, strict=True))) if rows else _NOTHING
     return {
         "usage": {
@@ -156,7 +159,7 @@ def _spent(rows: list[Totals], unknown: int) -> contract.Spent:
     }
 
 
-def _stages(state: State) -> dict[str, contract.LastRun]:
+def _stages(state: State) -> "dict[str, contract.LastRun]":
     return {
         stage: {
             "started_at": stamp(run.started_at),
@@ -168,7 +171,7 @@ def _stages(state: State) -> dict[str, contract.LastRun]:
     }
 
 
-def _snapshots(state: State) -> list[contract.Snapshot]:
+def _snapshots(state: State) -> "list[contract.Snapshot]":
     """Return the copies from before migrations that lie beside the state file."""
     return [
         {
@@ -182,7 +185,7 @@ def _snapshots(state: State) -> list[contract.Snapshot]:
     ]
 
 
-def _paused(state: State, now: int) -> list[contract.Pause]:
+def _paused(state: State, now: int) -> "list[contract.Pause]":
     routes: list[contract.Pause] = [
         {
             "provider": route.provider,

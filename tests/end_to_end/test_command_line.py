@@ -311,7 +311,16 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
         ),
         (
             ["status", "--json"],
-            ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec"],
+            [
+                "openai",
+                "anthropic",
+                "sqlite_utils",
+                "genai_prices",
+                "rich.table",
+                "jinja2",
+                "msgspec",
+                "nura_cli.contract",
+            ],
         ),
     ):
         code = (
@@ -323,6 +332,12 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
             capture_output=True, cwd=folder, env={**os.environ}, timeout=60, check=False,
         )  # fmt: skip
         assert done.stderr.strip() == b"[]", arguments
+
+
+def test_it_is_a_program_of_pythons_too(folder: Path) -> None:
+    command = [sys.executable, "-m", "nura_cli", "status", "--json"]
+    done = subprocess.run(command, capture_output=True, cwd=folder, timeout=60, check=True)
+    assert json.loads(done.stdout)["command"] == "status"
 
 
 def test_the_sandbox_serves_any_client(tmp_path: Path) -> None:

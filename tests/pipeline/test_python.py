@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import nura_cli
+from nura_cli import contract
 from nura_cli.errors import ConfigError, InputError, UsageError
 from tests.conftest import Spool
 
@@ -172,6 +173,13 @@ def test_importing_it_costs_next_to_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(json.loads(done.stdout.replace("'", '"')))
     assert not loaded & {"openai", "anthropic", "pydantic", "sqlite3", "sqlalchemy", "typer", "yaml", "jinja2"}
+
+
+def test_the_types_of_what_it_returns_can_be_had_of_it() -> None:
+    assert nura_cli.Enqueued is contract.Enqueued
+    assert nura_cli.Result is contract.Result
+    with pytest.raises(AttributeError, match="no attribute 'Answers'"):
+        nura_cli.Answers  # noqa: B018 - that it is asked for is the test
 
 
 # --- the vendor's lines

@@ -18,6 +18,7 @@ EACH_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.rel
 
 LAYERS = {
     "__init__": {"contract", "pipeline", "dialects", "state", "states", "config", "config_file", "clock"},
+    "__main__": {"cli"},
     "progress": set[str](),
     "reference": {"clock", "config", "contract", "dialects", "environment", "errors", "states"},
     "cli": {

@@ -22,8 +22,10 @@ PAGE = 2000
 """Answers that are looked at in one transaction."""
 PAGES_A_RUN = 20
 """Pages that reconcile looks at for one workload in one run."""
-LONGEST_PAUSE = 26 * 3600
-"""Seconds between two runs after which the clock is still believed: cron runs daily, at least."""
+LONGEST_PAUSE = 200 * 86400
+"""Seconds between two runs after which the clock is still believed: a machine may be off for months; a clock that is wrong (an empty
+battery, a mistyped year) is ahead by years.
+"""
 AGREED = 22 * 3600
 """Seconds after which a clock that has leapt, and goes on from there, is believed."""
 LONGEST_DOUBT = 32 * 86400
@@ -106,8 +108,8 @@ def drop(db: Connection, age: Age, after: int) -> Dropped:
 def believed(before: Seen, now: int) -> Seen:
     """Decide whether the clock is believed, so that nothing is dropped for years that did not pass; it is where ``doubted`` is 0.
 
-    It is believed as long as it goes on, and from one run to another that is about a day later, or up to a month: who was switched
-    off for long drops nothing for a day, and neither does who has just begun.
+    It is believed as long as it goes on, and from one run to another that is about a day later, or up to a month: after a longer
+    pause nothing is dropped for a day, and neither is from a file of a release that noted no time.
 
     Args:
         before: what was known of it.
@@ -120,16 +122,18 @@ def believed(before: Seen, now: int) -> Seen:
     return before if before.doubted <= now < before.doubted + AGREED else Seen(before.known, now)
 
 
-def _is_right(job: Run, now: int) -> bool:
-    """Return whether the clock is believed; say so where it is not any more."""
+def _is_right(job: Run, now: int, *, told: bool) -> bool:
+    """Return whether the clock is believed; where it is not any more, say so, if that is to be ``told``."""
     before = purges.seen(job.state.db)
     found = believed(before, now)
     if found != before and (found.doubted or before.doubted or abs(found.known - before.known) >= _NOTED):
         with job.state.transaction() as db:
             purges.note_seen(db, found)
-    if found.doubted and found.known:
+    if told and found.doubted and found.known:
         text = f"nothing is dropped for its age: the clock shows {stamp(now)}, {span(now - found.known)} after what it showed before"
-        hint = "where that is right, it goes on within a day or two by itself"
+        hint = (
+            "where that is right, it goes on within a day or two by itself, and nura purge --older-than does it at once"
+        )
         job.note(Problem(ProblemKind.STATE, text, EX_OK, hint, about="retention", stays=True))
     return not found.doubted
 
@@ -142,7 +146,7 @@ def keep(job: Run) -> int:
     """
     state, now = job.state, job.clock()
     kept = {one.name: one.retention for one in job.config.workloads.values() if one.retention is not None}
-    if not kept or not _is_right(job, now):
+    if not _is_right(job, now, told=bool(kept)) or not kept:
         return 0
     purges.erase(state.db)
     total = sum(_keep(state, Age(name, now - seconds), now // _DAY) for name, seconds in kept.items())

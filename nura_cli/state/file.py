@@ -211,6 +211,10 @@ class State:
                 self._save(version)
             with self.transaction() as db:
                 schema.migrate(db, os.urandom(8).hex())
+                if not version:
+                    from nura_cli.state import purges
+
+                    purges.note_seen(db, purges.Seen(db.now))
 
     def _save(self, version: int) -> None:
         why = snapshots.take(self.db, self.path, version)

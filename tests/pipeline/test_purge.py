@@ -992,7 +992,7 @@ def test_a_clock_that_leaps_drops_nothing_until_it_is_seen_to_be_right(openai_sp
     spool.clock.time = right + HOUR
     assert spool.reconcile().problems == []
     assert len(spool.results()) == 3
-    spool.clock.advance(100 * DAY)  # it was switched off meanwhile
+    spool.clock.advance(300 * DAY)  # it was switched off meanwhile
     assert len(spool.reconcile().problems) == 1
     spool.clock.advance(DAY)
     assert spool.reconcile().problems == []
@@ -1007,8 +1007,9 @@ def test_a_clock_that_leaps_drops_nothing_until_it_is_seen_to_be_right(openai_sp
         (Seen(0, 100 * DAY), 101, Seen(101 * DAY)),
         (Seen(0, 100 * DAY), 1000, Seen(0, 1000 * DAY)),
         (Seen(100 * DAY), 101, Seen(101 * DAY)),
-        (Seen(100 * DAY), 107, Seen(100 * DAY, 107 * DAY)),
-        (Seen(100 * DAY, 107 * DAY), 114, Seen(114 * DAY)),  # cron runs weekly
+        (Seen(100 * DAY), 300, Seen(300 * DAY)),
+        (Seen(100 * DAY), 301, Seen(100 * DAY, 301 * DAY)),
+        (Seen(100 * DAY, 301 * DAY), 308, Seen(308 * DAY)),  # cron runs weekly
         (Seen(100 * DAY, 1000 * DAY), 100.5, Seen(int(100.5 * DAY))),
         (Seen(1000 * DAY), 100, Seen(100 * DAY)),  # set back: less is old now
     ],
@@ -1030,6 +1031,42 @@ def test_retention_goes_by_what_is_delivered_and_looks_again_the_next_day(openai
     spool.reconcile()
     assert spool.results() == []
     assert app.run("SELECT count(*) FROM articles WHERE summary IS NOT NULL") == [(3,)]
+
+
+def test_retention_begins_with_the_file(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.set(retention="90d")
+    spool.fill(3)
+    spool.settle()
+    spool.clock.advance(91 * DAY)
+    assert spool.reconcile().problems == []
+    assert spool.results() == []
+
+
+def test_retention_that_is_set_later_believes_the_clock_that_was_seen_to_go_on(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.fill(3)
+    spool.settle()
+    for _ in range(4):
+        spool.clock.advance(DAY)
+        assert spool.reconcile().problems == []
+    assert len(spool.results()) == 3
+    spool.set(retention="2d")
+    assert spool.reconcile().problems == []
+    assert spool.results() == []
+
+
+def test_a_clock_that_leaps_is_told_of_where_something_is_to_be_dropped(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.fill(3)
+    spool.settle()
+    spool.clock.advance(400 * DAY)
+    assert spool.reconcile().problems == []
+    spool.set(retention="90d")
+    assert [problem.hint for problem in spool.reconcile().problems] == [
+        "where that is right, it goes on within a day or two by itself, and nura purge --older-than does it at once"
+    ]
+    assert len(spool.results()) == 3
 
 
 @pytest.mark.parametrize("types", [None, ["batch.completed", "batch.failed"]])

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nura_cli.state import batches, keys, log, outbox, packed, selection, suspects, tasks
+from nura_cli.state import batches, keys, log, outbox, packed, rows, selection, suspects, tasks
 from nura_cli.state import pages as paging
 from nura_cli.state.connection import Connection
+from nura_cli.state.spending import Sums, add_of_batch
 from nura_cli.states import Blame, ErrorKind, Excuse, TaskStatus
 
 _LARGEST = 2**63 - 1
@@ -135,8 +136,10 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     _mark_overtaken(db, queue, [s.task_id for s in again if s.superseded])
     note_moment(db)
     pack = packed.packer(db, batch_id)
-    _settle_answered(db, batch_id, [s for s in settled if s.failure is None], pack)
-    _settle_failed(db, batch_id, [s for s in settled if s.failure is not None], pack)
+    answers, failed = [s for s in settled if s.failure is None], [s for s in settled if s.failure is not None]
+    of_answers = _summed([s.charge for s in answers])
+    _settle_answered(db, batch_id, answers, of_answers, pack)
+    _settle_failed(db, batch_id, failed, pack)
     moved = Counter([(s.to, s.superseded) for s in settled])
     answered = sum(n for (to, _), n in moved.items() if to is TaskStatus.COMPLETED)
     cancelled = sum([s.told for s in settled if s.to is TaskStatus.CANCELLED])
@@ -148,31 +151,43 @@ def settle(db: Connection, queue: int, batch_id: int, settled: Sequence[Settled]
     for (to, superseded), n in moved.items():
         tasks.add_to_counts(db, {(queue, TaskStatus.SUBMITTED, superseded): -n, (queue, to, superseded): n})
         log.task(db, queue, batch_id, TaskStatus.SUBMITTED, to, n, why)
-    add_totals(db, queue, [s.charge for s in settled])
+    _add_totals(db, queue, of_answers.plus(_summed([s.charge for s in failed])))
     suspects.clear(db, [s.task_id for s in settled])
     for to in (TaskStatus.FAILED, TaskStatus.CANCELLED):
         fall_back(db, queue, to, [s.task_id for s in again if s.falls_back and s.to is to])
     _take_places(db, [(s.retry_of, s.task_id) for s in again if s.retry_of is not None and s.told])
 
 
-def _settle_answered(db: Connection, batch_id: int, settled: Sequence[Settled], pack: packed.Packer) -> None:
-    """Move tasks that were answered, with their attempts and answers: nearly all that are ever settled, so all of them at once."""
+def _settle_answered(
+    db: Connection, batch_id: int, settled: Sequence[Settled], sums: Sums, pack: packed.Packer
+) -> None:
+    """Move tasks that were answered, with their attempts and answers: nearly all that are ever settled, so all of them at once.
+
+    Args:
+        sums: of their charges.
+    """
     if not settled:
         return
-    at = db.now
+    alike = (batch_id, db.now)
     move = tasks.moving(
         TaskStatus.SUBMITTED, TaskStatus.COMPLETED, "batch_id = NULL", "attempts = attempts + 1", "not_before = 0"
     )
     ids = json.dumps([s.task_id for s in settled])
     db.execute(f"{move} AND +batch_id = ? AND id IN (SELECT value FROM json_each(?))", (batch_id, ids))
-    db.executemany(
-        f"INSERT INTO attempts (task_id, batch_id, at, outcome, {CHARGED}) VALUES (?, ?, ?, 'answered', ?, ?, ?, ?, ?, ?)",
-        [(s.task_id, batch_id, at, *s.charge) for s in settled],
+    rows.insert(
+        db,
+        f"INSERT INTO attempts (batch_id, at, outcome, summed, task_id, {CHARGED})",
+        "(?1, ?2, 'answered', 1, ?, ?, ?, ?, ?, ?, ?)",
+        [(s.task_id, *s.charge) for s in settled],
+        alike,
     )
-    db.executemany(
-        "INSERT OR REPLACE INTO answers (task_id, batch_id, status, finished_at, attempts, body)"
-        " VALUES (?, ?, 'completed', ?, ?, ?)",
-        [(s.task_id, batch_id, at, s.attempts, pack(s.body)) for s in settled],
+    add_of_batch(db, batch_id, sums)
+    rows.insert(
+        db,
+        "INSERT OR REPLACE INTO answers (batch_id, finished_at, status, task_id, attempts, body)",
+        "(?1, ?2, 'completed', ?, ?, ?)",
+        [(s.task_id, s.attempts, pack(s.body)) for s in settled],
+        alike,
     )
 
 
@@ -433,20 +448,37 @@ class Totals(NamedTuple):
 _TOTALS = ", ".join(Totals._fields)
 
 
-def add_totals(db: Connection, queue: int, charge: Sequence[Charge]) -> None:
-    """Add what attempts used and cost to the queue's totals; an attempt without a price counts as unpriced.
+def add_totals(db: Connection, queue: int, charges: Sequence[Charge]) -> None:
+    """Add what attempts used and cost to the queue's totals; an attempt without a price counts as unpriced."""
+    _add_totals(db, queue, _summed(charges))
 
-    Added up here: SQLite would make a sum past 64 bits a fraction, which its column refuses. There the total stays.
-    """
-    given, cached, said, cost, list_cost, _ = zip(*charge, strict=True) if charge else ((),) * len(Charge._fields)
-    paid, listed = sum(filter(None, cost)), sum(filter(None, list_cost))
-    added = Totals(sum(given), sum(cached), sum(said), paid, listed, cost.count(None))
+
+def _add_totals(db: Connection, queue: int, sums: Sums) -> None:
+    added = [getattr(sums, column) for column in Totals._fields]
     before = db.execute(f"SELECT {_TOTALS} FROM totals WHERE lane_id = ?", (queue,)).fetchone() or [0] * len(added)
     now = [min(old + new, _LARGEST) for old, new in zip(before, added, strict=True)]
     changes = ", ".join(f"{column} = excluded.{column}" for column in Totals._fields)
     db.execute(
         f"INSERT INTO totals (lane_id, {_TOTALS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {changes}",
         (queue, *now),
+    )
+
+
+def _summed(charges: Sequence[Charge]) -> Sums:
+    """Return the sums of charges, all of them of answers.
+
+    Added up here: SQLite would make a sum past 64 bits a fraction, which its columns refuse. There it stays at the largest.
+    """
+    given, cached, said, cost, list_cost, written = zip(*charges, strict=True) if charges else ((),) * 6
+    return Sums(
+        attempts=len(charges),
+        input_tokens=sum(given),
+        cached_input_tokens=sum(cached),
+        cache_write_tokens=sum(written),
+        output_tokens=sum(said),
+        cost=min(sum(filter(None, cost)), _LARGEST),
+        list_cost=min(sum(filter(None, list_cost)), _LARGEST),
+        unpriced=cost.count(None),
     )
 
 

@@ -466,20 +466,29 @@ CREATE INDEX tasks_tried ON tasks (lane_id, attempts) WHERE status = 'pending' A
 ALTER TABLE answers ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
 """
 
-_SUMMED = """day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
+SUMMED = """day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
         output_tokens, cost, list_cost, unpriced"""
-_ADD = """ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, unanswered = unanswered + excluded.unanswered,
+ADD = """ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, unanswered = unanswered + excluded.unanswered,
         input_tokens = CAST(input_tokens + excluded.input_tokens AS INTEGER),
         cached_input_tokens = CAST(cached_input_tokens + excluded.cached_input_tokens AS INTEGER),
         cache_write_tokens = CAST(cache_write_tokens + excluded.cache_write_tokens AS INTEGER),
         output_tokens = CAST(output_tokens + excluded.output_tokens AS INTEGER),
         cost = CAST(cost + excluded.cost AS INTEGER), list_cost = CAST(list_cost + excluded.list_cost AS INTEGER),
         unpriced = unpriced + excluded.unpriced"""
+"""The columns of ``spending``, and how to add to the sums that stand there."""
 _CHANGE = """(new.outcome <> 'answered') - (old.outcome <> 'answered'),
         new.input_tokens - old.input_tokens, new.cached_input_tokens - old.cached_input_tokens,
         new.cache_write_tokens - old.cache_write_tokens, new.output_tokens - old.output_tokens,
         coalesce(new.cost, 0) - coalesce(old.cost, 0), coalesce(new.list_cost, 0) - coalesce(old.list_cost, 0),
         (new.cost IS NULL) - (old.cost IS NULL)"""
+_ENTER = f"""BEGIN
+    INSERT INTO spending ({SUMMED})
+    SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 1, new.outcome <> 'answered', new.input_tokens,
+        new.cached_input_tokens, new.cache_write_tokens, new.output_tokens, coalesce(new.cost, 0), coalesce(new.list_cost, 0),
+        new.cost IS NULL
+    FROM batches b WHERE b.id = new.batch_id AND b.sent_at IS NOT NULL
+    {ADD};
+END;"""
 
 SIXTH = (
     """
@@ -595,14 +604,7 @@ INSERT INTO spending (@SUMMED@)
     FROM attempts a CROSS JOIN batches b ON b.id = a.batch_id WHERE b.sent_at IS NOT NULL AND a.outcome <> 'render'
     @ADD@;
 
-CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.outcome <> 'render' BEGIN
-    INSERT INTO spending (@SUMMED@)
-    SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 1, new.outcome <> 'answered', new.input_tokens,
-        new.cached_input_tokens, new.cache_write_tokens, new.output_tokens, coalesce(new.cost, 0), coalesce(new.list_cost, 0),
-        new.cost IS NULL
-    FROM batches b WHERE b.id = new.batch_id AND b.sent_at IS NOT NULL
-    @ADD@;
-END;
+CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.outcome <> 'render' @ENTER@
 
 CREATE TRIGGER attempts_corrected AFTER UPDATE ON attempts WHEN new.outcome <> 'render' BEGIN
     INSERT INTO spending (@SUMMED@)
@@ -622,12 +624,13 @@ CREATE TRIGGER trials_ended AFTER UPDATE ON trials BEGIN
     INSERT INTO spending (@SUMMED@) VALUES (new.at - new.at % 86400, new.lane_id, new.provider, new.model, 0, @CHANGE@)
     @ADD@;
 END;
-""".replace("@SUMMED@", _SUMMED)
-    .replace("@ADD@", _ADD)
+""".replace("@ENTER@", _ENTER)
+    .replace("@SUMMED@", SUMMED)
+    .replace("@ADD@", ADD)
     .replace("@CHANGE@", _CHANGE)
 )
 
-SEVENTH = """
+SEVENTH = f"""
 -- Which task stands for a key now, by the hash of workload and key, which only who has the file's secret (meta) can tell. It may
 -- stand in any level. digest: of the line; empty where the key was forgotten. Files of an earlier layout have "keys".
 CREATE TABLE hashes (
@@ -683,6 +686,11 @@ CREATE TABLE purged_batches (
     at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX deliveries_told ON deliveries (done_at) WHERE task_id IS NULL AND status = 'done';
+
+-- summed: whoever entered it has added it to "spending", with others at once; what earlier releases enter the trigger adds.
+ALTER TABLE attempts ADD COLUMN summed INTEGER NOT NULL DEFAULT 0;
+DROP TRIGGER attempts_entered;
+CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.summed = 0 AND new.outcome <> 'render' {_ENTER}
 """
 
 STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)

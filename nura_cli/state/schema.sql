@@ -210,7 +210,7 @@ CREATE INDEX answers_batch ON answers (batch_id);
 -- Append-only: one row for each time a task was answered for (or not) by a batch; money in pico-dollars (1e-12 USD),
 -- NULL where the model has no known price. stray: the remote id of a double, whose answers were billed and not used. code, said:
 -- the provider's, of an attempt without an answer; param: which part of the request it refused. excused: why it counts as no
--- attempt of the task.
+-- attempt of the task. summed: whoever entered it has added it to "spending"; else the trigger does.
 CREATE TABLE attempts (
     task_id INTEGER NOT NULL,
     batch_id INTEGER NOT NULL,
@@ -228,6 +228,7 @@ CREATE TABLE attempts (
     param TEXT,
     excused TEXT,
     cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+    summed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (task_id, batch_id, stray)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_batch ON attempts (batch_id);
@@ -275,7 +276,7 @@ CREATE TABLE spending (
     PRIMARY KEY (day, lane_id, provider, model)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.outcome <> 'render' BEGIN
+CREATE TRIGGER attempts_entered AFTER INSERT ON attempts WHEN new.summed = 0 AND new.outcome <> 'render' BEGIN
     INSERT INTO spending (day, lane_id, provider, model, attempts, unanswered, input_tokens, cached_input_tokens, cache_write_tokens,
         output_tokens, cost, list_cost, unpriced)
     SELECT b.sent_at - b.sent_at % 86400, b.lane_id, b.provider, b.model, 1, new.outcome <> 'answered', new.input_tokens,

@@ -422,6 +422,65 @@ def test_settling_keeps_answers_attempts_and_totals(state: State) -> None:
     counted(state)
 
 
+def sent(state: State, tag: str, at: int | None) -> batches.Batch:
+    """Make a batch of all that waits, sent at a time."""
+    found = batch(state, tag, limit=1000)
+    with state.transaction() as db:
+        db.execute("UPDATE batches SET sent_at = ? WHERE id = ?", (at, found.id))
+    return found
+
+
+MANY = 250
+"""More tasks than one statement takes, and no multiple of that."""
+PAST = NOW - NOW % 86400
+
+
+@pytest.mark.parametrize("priced", [True, False])
+def test_the_sums_of_a_chunk_are_those_of_its_attempts(state: State, priced: bool) -> None:
+    """Answers are summed at once, all else one by one: refused, unrendered, cancelled, tried again, late, of a second sending."""
+    ids = add(state, *map(str, range(MANY)))
+    claimed = sent(state, "one", PAST - 1)
+    kinds = (ErrorKind.PROVIDER_ERROR, ErrorKind.REFUSED, ErrorKind.RENDER, ErrorKind.CANCELLED, ErrorKind.LOST)
+    ends = (TaskStatus.PENDING, TaskStatus.FAILED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.PENDING)
+    dear = 10**9 if priced else None
+    charges = [Charge(n, n // 3, n % 7, dear and n * dear, dear and 2 * n * dear, n % 5) for n in ids]
+    settled = [
+        Settled(n, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", charge)
+        if n % 3
+        else Settled(n, False, ends[n % 5], 1, 0, Failure(kinds[n % 5], "m"), None, charge)
+        for n, charge in zip(ids, charges, strict=True)
+    ]
+    settled[0] = settled[0]._replace(charge=Charge(cost=None, list_cost=None))
+    settle(state, claimed, *settled[:230])
+    settle(state, claimed, *settled[230:])
+    with state.transaction() as db:
+        answers.late(db, 1, claimed.id, [(n, Charge(n, 0, 1, 5, 10)) for n in ids[::4]], "copy", same=False)
+        answers.late(db, 1, claimed.id, [(n, Charge(n, 0, 1, 5, 10)) for n in ids])
+        answers.unknown(db, 1, claimed.id, "another", same=False)
+    again = sent(state, "two", PAST)
+    waiting = list(answers.unaccounted(state.db, again.id, MANY))
+    settle(state, again, *(Settled(n, False, TaskStatus.COMPLETED, 2, 0, None, b"{}", Charge(1)) for n in waiting))
+    assert {day for day, *_ in state.db.execute(KEPT)} == {PAST - 86400, PAST}
+    assert state.db.execute(KEPT).fetchall() == state.db.execute(LEDGER).fetchall()
+    counted(state)
+
+
+def test_what_was_never_sent_is_not_summed_and_past_64_bits_a_sum_stays_at_the_largest(state: State) -> None:
+    ids = add(state, *map(str, range(MANY)))
+    claimed = sent(state, "one", None)
+    dear = [Settled(n, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Charge(1, 0, 1, 2**61, 2**62)) for n in ids]
+    settle(state, claimed, *dear[:1])
+    assert state.db.execute(KEPT).fetchall() == []
+    with state.transaction() as db:
+        db.execute("UPDATE batches SET sent_at = ? WHERE id = ?", (NOW, claimed.id))
+    settle(state, claimed, *dear[1:2])
+    assert state.db.execute("SELECT attempts, cost, list_cost FROM spending").fetchall() == [(1, 2**61, 2**62)]
+    settle(state, claimed, *dear[2:])
+    most = 2**63 - 1
+    assert state.db.execute("SELECT attempts, cost, list_cost FROM spending").fetchall() == [(MANY - 1, most, most)]
+    assert answers.totals(state.db)[1] == (MANY, 0, MANY, most, most, 0)
+
+
 def test_late_lines_are_billed_once(state: State) -> None:
     (one,) = add(state, "a")
     claimed = batch(state)

@@ -366,15 +366,19 @@ _MOST_TOKENS = 10**8
 
 
 def _sound(usage: Usage) -> bool:
-    """Whether the figures can be priced: all that is billed is among them, and none is negative, absurd, or more than its whole."""
-    return (
+    """Whether the figures can be priced: all that is billed is among them, and none is negative, absurd, or more than its whole.
+
+    Every answer is looked at so: most used text alone.
+    """
+    given, cached, written, said, *more = usage
+    if cached < 0 or written < 0 or not cached + written <= given < _MOST_TOKENS or not 0 <= said < _MOST_TOKENS:
+        return False
+    return not any(more) or (
         not usage.beyond
-        and min(usage) >= 0
-        and max(usage) < _MOST_TOKENS
-        and usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens
-        and usage.cache_write_1h_tokens <= usage.cache_write_tokens
-        and usage.input_image_tokens <= usage.input_tokens
-        and usage.output_image_tokens <= usage.output_tokens
+        and min(more) >= 0
+        and usage.cache_write_1h_tokens <= written
+        and usage.input_image_tokens <= given
+        and usage.output_image_tokens <= said
         and max(usage.web_searches, usage.file_searches) < 10**6
     )
 

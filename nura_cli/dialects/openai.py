@@ -190,8 +190,32 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
     completion_tokens_details: _Output = _Output()
 
 
-class _PlainChat(_Chat, kw_only=True):
+_Nothing = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
+
+
+class _PlainMessage(msgspec.Struct):
+    content: str
+    refusal: None = None
+    tool_calls: _Nothing = None
+    function_call: None = None
+    audio: None = None
+    images: _Nothing = None
+    annotations: _Nothing = None
+    executed_tools: _Nothing = None
+
+
+class _PlainChoice(msgspec.Struct):
+    message: _PlainMessage
+    finish_reason: str | None = None
+
+
+class _PlainChat(msgspec.Struct):
+    """Nearly every chat: a text, and nothing beside it."""
+
+    choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1)]
     usage: _PlainUsage
+    model: str | None = None
+    service_tier: str | None = None
 
 
 _decode_ready = msgspec.json.Decoder(_ReadyLine).decode
@@ -341,6 +365,8 @@ class OpenAIDialect:
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
         """Read a response body of any of the endpoints."""
+        if endpoint.endswith("/completions") and (plain := _plain_answer(body)) is not None:
+            return plain
         try:
             if endpoint.endswith("/responses"):
                 return _from_responses(reading.members(reading.document(body)))
@@ -397,6 +423,20 @@ def _plain_result(line: bytes) -> ResultLine | None:
     if status not in _ANSWERED or not body.startswith(b"{") or b'"error"' in body:
         return None
     return ResultLine(found.custom_id, body, None, status)
+
+
+def _plain_answer(body: bytes) -> Answer | None:
+    """Return what a chat says that is a text and nothing beside it, and used what its figures tell; None of any other."""
+    try:
+        found = _decode_plain_chat(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+    used, model, choice = _plain_usage(found.usage), found.model, found.choices[0]
+    if used is None or found.service_tier in _DEARER_TIERS or (model is not None and _SEARCHES in model):
+        return None
+    why = choice.finish_reason
+    truncated, refusal, unfinished = reading.close(why)
+    return Answer(choice.message.content, None, why, truncated, refusal, used, model, False, unfinished, True)
 
 
 def _http_status(value: Any) -> int | None:
@@ -609,6 +649,8 @@ _FREE_ACTIONS = ("open_page", "find_in_page")
 """What a call of web search does that is no search: "search actions incur a tool call cost" (Web search guide)."""
 _DEARER_TIERS = ("priority", "fast", "ultrafast", "scale")
 """Processing with rates of its own (pricing page). Any other word comes with a batch's answer, too, and says nothing."""
+_SEARCHES = "-search-"
+"""Stands in the names of models that search the web (pricing page)."""
 _SERVICES_FIGURES = frozenset(("citation_tokens", "num_sources_used", "num_server_side_tools_used"))
 """What compatible services count and bill beside the tokens (Perplexity, xAI)."""
 
@@ -629,11 +671,6 @@ def _usage(found: Any, *, tier: Any = None, tools: _Tools = _Tools(), output: bo
         tier: the ``service_tier`` that it names.
         output: whether an answer without a count of its output leaves something untold.
     """
-    if type(found) is _PlainUsage:
-        used = _plain_usage(found)
-        if used is not None:
-            return used._replace(beyond=True) if tier in _DEARER_TIERS or tools.others else used
-        found = msgspec.to_builtins(found)
     told = reading.Figures(found)
     given, said = told.of("prompt_tokens", "input_tokens"), told.of("completion_tokens", "output_tokens")
     if not told.sound or not told.given("prompt_tokens", "input_tokens"):
@@ -711,15 +748,11 @@ def _searched(found: _Chat, message: _Message) -> bool:
     cited = bool(message.annotations) and any(
         note.get("type") == "url_citation" for note in _objects(message.annotations)
     )
-    return cited or "-search-" in (found.model or "") or bool(message.executed_tools)
+    return cited or _SEARCHES in (found.model or "") or bool(message.executed_tools)
 
 
 def _chat(body: bytes) -> _Chat:
     """Return a chat completion; member by member, where one of them is of an odd type."""
-    try:
-        return _decode_plain_chat(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        pass
     try:
         return _decode_chat(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):

@@ -44,6 +44,54 @@ def test_usage_is_read_the_same_with_a_figure_beside_it_that_says_nothing(usage:
     assert plain.text == "Yes."
 
 
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, "", "No.", 1, 0, True, [], ["x"], {}, {"id": "a"}, [{"type": "text", "text": "T"}]]
+)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.just("assistant")},
+    optional={
+        "content": st.sampled_from(["Yes.", "", "Yes.\n"]) | ODD,
+        "refusal": ODD,
+        "tool_calls": ODD | st.just([{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+        "function_call": ODD,
+        "audio": ODD | st.just({"transcript": "Aloud."}),
+        "images": ODD,
+        "annotations": ODD | st.just([{"type": "url_citation"}]),
+        "executed_tools": ODD,
+        "others": ODD,
+    },
+)
+CHOICE = st.fixed_dictionaries(
+    {},
+    optional={
+        "message": MESSAGE | ODD,
+        "text": ODD,
+        "finish_reason": st.sampled_from(["stop", "length", "content_filter", "SAFETY", "error", "tool_calls"]) | ODD,
+    },
+)
+SAID = {"prompt_tokens": 8, "completion_tokens": 5}
+
+
+@given(
+    choices=st.lists(CHOICE, max_size=2) | ODD,
+    model=st.sampled_from(["gpt-4.1-mini", "gpt-4o-mini-search-preview", "gpt-4o-search-preview", None, 1]),
+    tier=st.sampled_from(["default", "flex", "priority", None, 1]),
+)
+def test_a_chat_is_read_the_same_with_a_figure_beside_it_that_says_nothing(choices: Any, model: Any, tier: Any) -> None:
+    plain, long = (
+        OPENAI.answer(CHAT, body(usage, choices=choices, model=model, service_tier=tier))
+        for usage in (SAID, {**SAID, "note": None})
+    )
+    assert plain == long
+
+
+@given(message=MESSAGE, why=st.sampled_from(["stop", "length", "content_filter", None]))
+def test_a_message_is_read_the_same_with_a_figure_beside_it_that_says_nothing(message: Any, why: Any) -> None:
+    choices = [{"index": 0, "message": message, "finish_reason": why}]
+    plain, long = (OPENAI.answer(CHAT, body(usage, choices=choices)) for usage in (SAID, {**SAID, "note": None}))
+    assert plain == long
+
+
 def line(response: Any, error: str, start: bytes = b"") -> bytes:
     """Return a line of results; ``error`` is JSON."""
     return start + b'{"custom_id": "t-1", "response": %b, "error": %b}' % (

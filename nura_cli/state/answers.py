@@ -101,19 +101,19 @@ _PENDING = TaskStatus.PENDING
 # A re-run of what was replaced is superseded, whether or not that was noted (an earlier release's enqueue does not).
 _OPEN = (
     "SELECT t.id, t.attempts, coalesce(t.superseded_by, o.superseded_by) IS NOT NULL, t.retry_of FROM tasks t"
-    " LEFT JOIN tasks o ON o.id = t.retry_of WHERE t.batch_id = ? AND t.status = 'submitted' AND"
+    " LEFT JOIN tasks o ON o.id = t.retry_of WHERE t.status = 'submitted' AND"
 )
 
 
 def open_tasks(db: Connection, batch_id: int, ids: Sequence[int]) -> dict[int, Open]:
     """Return which of these tasks belong to the batch now, unsettled."""
-    query = f"{_OPEN} t.id IN (SELECT value FROM json_each(?))"
+    query = f"{_OPEN} +t.batch_id = ? AND t.id IN (SELECT value FROM json_each(?))"  # the index would be looked at, too
     return _opened(db.execute(query, (batch_id, json.dumps(ids))))
 
 
 def unaccounted(db: Connection, batch_id: int, limit: int, after: int = 0) -> dict[int, Open]:
     """Return up to ``limit`` tasks the batch has not accounted for, by id, after ``after``."""
-    return _opened(db.execute(f"{_OPEN} t.id > ? ORDER BY t.id LIMIT ?", (batch_id, after, limit)))
+    return _opened(db.execute(f"{_OPEN} t.batch_id = ? AND t.id > ? ORDER BY t.id LIMIT ?", (batch_id, after, limit)))
 
 
 def _opened(rows: Iterable[tuple[int, int, int, int | None]]) -> dict[int, Open]:

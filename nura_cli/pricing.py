@@ -217,9 +217,10 @@ class Prices:
         tier = tiers[0]
         if usage.input_tokens <= tier.above:
             tier = next(tier for tier in tiers if usage.input_tokens > tier.above)
-        if not any(usage[len(_TEXT) :]):
-            text = usage[: len(_TEXT)]
-            return Cost(round(tier.batch.text(*text)), round(tier.listed.text(*text)))
+        given, cached, written, said, *more = usage
+        if not any(more):
+            batch, full = tier.batch, tier.listed
+            return Cost(round(batch.text(given, cached, written, said)), round(full.text(given, cached, written, said)))
         paid, listed = tier.batch.cost(usage), tier.listed.cost(usage)
         return None if paid is None or listed is None else Cost(paid, listed)
 

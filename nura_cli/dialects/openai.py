@@ -128,12 +128,12 @@ class _ResultLine(msgspec.Struct):
     error: Any = None
 
 
-class _PlainResponse(msgspec.Struct):
+class _PlainResponse(msgspec.Struct, gc=False):
     status_code: int
     body: msgspec.Raw
 
 
-class _PlainLine(msgspec.Struct):
+class _PlainLine(msgspec.Struct, gc=False):
     """The line of nearly every answer: it tells of no error."""
 
     custom_id: str
@@ -168,19 +168,19 @@ class _Chat(msgspec.Struct):
 _Figure = Annotated[int, msgspec.Meta(ge=0, lt=reading.MOST_TOKENS)]
 
 
-class _Input(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class _Input(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     cached_tokens: _Figure = 0
     audio_tokens: Literal[0] = 0
 
 
-class _Output(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class _Output(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     reasoning_tokens: _Figure = 0
     audio_tokens: Literal[0] = 0
     accepted_prediction_tokens: _Figure = 0
     rejected_prediction_tokens: _Figure = 0
 
 
-class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
+class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The usage of nearly every chat: no figure that is not known here, and none that is odd."""
 
     prompt_tokens: _Figure
@@ -193,7 +193,7 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
 _Nothing = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
 
 
-class _PlainMessage(msgspec.Struct):
+class _PlainMessage(msgspec.Struct, gc=False):
     content: str
     refusal: None = None
     tool_calls: _Nothing = None
@@ -204,12 +204,12 @@ class _PlainMessage(msgspec.Struct):
     executed_tools: _Nothing = None
 
 
-class _PlainChoice(msgspec.Struct):
+class _PlainChoice(msgspec.Struct, gc=False):
     message: _PlainMessage
     finish_reason: str | None = None
 
 
-class _PlainChat(msgspec.Struct):
+class _PlainChat(msgspec.Struct, gc=False):
     """Nearly every chat: a text, and nothing beside it."""
 
     choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1)]

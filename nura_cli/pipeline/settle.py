@@ -16,7 +16,7 @@ from nura_cli.states import BatchStatus, ErrorKind, EventType, TaskStatus
 def settle_tasks(db: Connection, batch: Batch, settled: Sequence[Settled], plan: Plan, why: str) -> None:
     """Apply what became of tasks of a batch, and note whom the application is to be told: of those that stand for their keys."""
     answers.settle(db, batch.queue_id, batch.id, settled, why)
-    notified = [(one.task_id, one.to) for one in settled if one.told]
+    notified = ((one.task_id, one.to) for one in settled if one.told)
     outbox.add_for_tasks(db, batch.queue_id, batch.id, notified, plan)
 
 

@@ -198,15 +198,17 @@ def _settle_failed(db: Connection, batch_id: int, settled: Sequence[Settled], pa
         rows = [(s.attempts, s.not_before, s.task_id, batch_id) for s in settled if s.to is to]
         db.executemany(f"{move} AND id = ? AND batch_id = ?", rows)
     _enter(db, [(batch_id, s) for s in settled])
-    db.executemany(_ANSWER, [_answer(batch_id, db.now, s, pack) for s in settled if s.to is not TaskStatus.PENDING])
+    _enter_answers(db, [(batch_id, s) for s in settled if s.to is not TaskStatus.PENDING], pack)
 
 
 def _enter(db: Connection, ended: Iterable[tuple[int | None, Settled]]) -> None:
     """Enter attempts into the ledger, each with the batch that it was."""
-    db.executemany(
-        f"INSERT INTO attempts (task_id, batch_id, at, outcome, code, said, param, excused, {CHARGED})"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(s.task_id, batch_id, db.now, *_outcome(s.failure), s.excused, *s.charge) for batch_id, s in ended],
+    rows.insert(
+        db,
+        f"INSERT INTO attempts (at, batch_id, task_id, outcome, code, said, param, excused, {CHARGED})",
+        "(?1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(batch_id, s.task_id, *_outcome(s.failure), s.excused, *s.charge) for batch_id, s in ended],
+        (db.now,),
     )
 
 
@@ -247,15 +249,21 @@ def _outcome(failure: Failure | None) -> tuple[str, str | None, str | None, str 
     return failure.kind, failure.code, failure.message, failure.param
 
 
-_ANSWER = (
-    "INSERT OR REPLACE INTO answers (task_id, batch_id, status, finished_at, attempts, error_kind, error_code,"
-    " http_status, error_message, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-
-
-def _answer(batch_id: int | None, at: int, s: Settled, pack: packed.Packer = lambda body: body) -> tuple[object, ...]:
-    kind, message, code, http_status = s.failure[:4] if s.failure else (None, None, None, None)
-    return (s.task_id, batch_id, s.to, at, s.attempts, kind, code, http_status, message, pack(s.body))
+def _enter_answers(
+    db: Connection, ended: Iterable[tuple[int | None, Settled]], pack: packed.Packer = lambda body: body
+) -> None:
+    """Enter what became of tasks that are final, each with its batch, for readers."""
+    rows.insert(
+        db,
+        "INSERT OR REPLACE INTO answers (finished_at, task_id, batch_id, status, attempts, error_kind, error_message,"
+        " error_code, http_status, body)",
+        "(?1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (s.task_id, batch_id, s.to, s.attempts, *(s.failure[:4] if s.failure else (None,) * 4), pack(s.body))
+            for batch_id, s in ended
+        ],
+        (db.now,),
+    )
 
 
 def note_moment(db: Connection) -> None:
@@ -312,7 +320,7 @@ def end_waiting(
         Settled(task_id, False, to, n, 0, ends[task_id][1], None, Charge(), retry_of) for task_id, n, retry_of in gone
     ]
     note_moment(db)
-    db.executemany(_ANSWER, [_answer(ends[one.task_id][0], db.now, one) for one in settled])
+    _enter_answers(db, [(ends[one.task_id][0], one) for one in settled])
     if attempt:
         _enter(db, [(ends[one.task_id][0], one) for one in settled])
     if settled:

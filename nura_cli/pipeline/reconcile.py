@@ -15,7 +15,6 @@ reconcile lock and never talks to a provider; it reads the providers' keys only 
 """
 
 import contextlib
-import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,8 +68,6 @@ from nura_cli.states import BatchStatus, Blame, ErrorKind, EventType, Excuse, Ta
 CHUNK_LINES = 2000
 CHUNK_BYTES = 8 * 1024 * 1024
 _DEFAULT_ATTEMPTS = 3
-_COLLECTED_AFTER = 100_000
-"""Objects: more than a chunk's lines have at once."""
 
 
 class Expired(NamedTuple):
@@ -131,7 +128,7 @@ def run(state: State, config: Config) -> Report:
     snapshots.sweep(state.path, state.clock())
     job = Reconcile(state=state, config=config)
     waiting = batches.under_way(state.db, BatchStatus.COMPLETED)
-    with _few_collections(), progress.going("settling answers", sum(batch.requests for batch in waiting)) as step:
+    with progress.going("settling answers", sum(batch.requests for batch in waiting)) as step:
         for batch in waiting:
             with job.apart(f"batch {batch.id}", **about(batch)):
                 _reconcile(job, batch, step)
@@ -146,17 +143,6 @@ def run(state: State, config: Config) -> Report:
     delivered = deliver.run(state, config)
     retention.keep(job)
     return _report(job, delivered)
-
-
-@contextlib.contextmanager
-def _few_collections() -> Iterator[None]:
-    """Look for cycles once in many chunks: a line makes some tuples and none of them, and its chunk lets them all go."""
-    before = gc.get_threshold()
-    gc.set_threshold(_COLLECTED_AFTER, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _report(job: Reconcile, delivered: deliver.Deliveries) -> Report:

@@ -163,15 +163,16 @@ def judge(db: Connection, batch: Batch, rule: CanaryConfig, rows: Rows) -> tuple
         return verdict, None
     kinds = Counter({kind: n for kind, n in ended.items() if kind != ANSWERED})
     tasks_of = {**{one.outcome: one.task_id for one in settled}, **rows.first}
-    key = canaries.key(db, tasks_of[kinds.most_common(1)[0][0]])
-    reason = _words(batch, kinds, ended.total(), key)
+    example = tasks_of[kinds.most_common(1)[0][0]]
+    which = f"--batch {batch.id}" if example is None else failures.argument(canaries.key(db, example))
+    reason = _words(batch, kinds, ended.total(), which)
     return verdict, holding.hold_by_itself(db, batch.workload, batch.revision, Held.CANARY, reason)
 
 
-def _words(batch: Batch, kinds: Counter[str], n: int, key: object) -> str:
+def _words(batch: Batch, kinds: Counter[str], n: int, which: str) -> str:
     """Return why a revision did not pass, and where to look. What a model said is no part of it."""
     listed = ", ".join(f"{kind} {m:,}" for kind, m in kinds.most_common())
     are = "is" if kinds.total() == 1 else "are"
-    look = f"nura show {shlex.quote(batch.workload)} {failures.argument(key)}"
+    look = f"nura show {shlex.quote(batch.workload)} {which}"
     of = f"{kinds.total():,} of its first {counted(n, 'answer')}" if n > 1 else "its first answer"
     return f"{of} under revision {batch.revision} {are} of no use ({listed}), so nothing more of it is sent; see {look}"

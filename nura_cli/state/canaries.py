@@ -16,11 +16,11 @@ class UnderWay(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Attempts of canaries that ended alike: how, how many there are, and the task of one."""
+    """Attempts of canaries that ended alike: how, how many there are, and the task of one; None where all were purged."""
 
     outcome: str
     n: int
-    task_id: int
+    task_id: int | None
 
 
 _CANARY = "b.canary = 1 AND b.revision = :revision AND b.workload = :workload AND b.address = :address"
@@ -43,7 +43,8 @@ def ended(db: Connection, of: Revision, outcomes: Collection[str]) -> list[Ended
         outcomes: those that count. What was the account's trouble, or ran out of time, does not.
     """
     rows = db.execute(
-        "SELECT a.outcome, count(*), min(a.task_id) FROM batches b CROSS JOIN attempts a ON a.batch_id = b.id"
+        "SELECT a.outcome, count(*), min(r.task_id) FROM batches b CROSS JOIN attempts a ON a.batch_id = b.id"
+        " LEFT JOIN records r ON r.task_id = a.task_id"
         f" WHERE {_CANARY} AND (b.final_at IS NOT NULL OR b.id = :batch_id) AND a.stray = '' AND a.late = 0"
         " AND a.outcome IN (SELECT value FROM json_each(:outcomes)) AND coalesce(a.excused, '') NOT IN ('account', 'expired')"
         " GROUP BY 1",

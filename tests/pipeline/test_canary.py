@@ -121,6 +121,25 @@ def test_the_hold_has_counts_and_a_key_to_look_at_and_nothing_of_an_answer(spool
     assert (attempt["outcome"], attempt["excused"]) == ("invalid_output", "canary")
 
 
+def test_a_revision_fails_though_all_that_failed_by_it_was_purged(openai_spool: Spool) -> None:
+    spool = openai_spool
+    careful(spool)
+    useless(spool, "bad")
+    spool.enqueue(*(record(n, "bad") for n in range(5)))
+    spool.dispatch()
+    spool.enqueue(*(record(n, "good") for n in range(5, 11)))
+    bring_home(spool)
+    assert spool.counts()["pending"] == 11
+    spool.purge(*map(str, range(5)))
+    for _ in range(2):
+        spool.clock.advance(7 * 3600)
+        spool.round()
+    assert (spool.counts()["completed"], spool.counts()["pending"]) == (6, 0)
+    (reason,) = holds(spool)
+    assert reason.endswith("see nura show echo --batch 2")
+    spool.check()
+
+
 def test_good_answers_of_a_canary_that_fails_are_kept_and_told(spool: Spool) -> None:
     told = spool.folder / "told"
     careful(spool)

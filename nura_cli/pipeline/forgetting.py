@@ -234,10 +234,13 @@ def _spaced(text: str) -> str:
 def drop_set_aside(state: State, ids: set[int]) -> None:
     """Delete the lines that are set aside and name these tasks; those that name nobody, too, of batches that they were in."""
     for path in list(state.aside.iterdir()):
-        if path.suffix == ".part":
+        if path.suffix == ".part" or path.is_symlink() or not path.is_file():
             continue
         with on_disk(path):
-            names = _names(path)
+            try:
+                names = _names(path)
+            except FileNotFoundError:  # another run has forgotten the same meanwhile
+                continue
         tasks = {int(number) for name in names if (number := name.rpartition("-")[2]).isdecimal()}
         if tasks & ids or (not names and _of_tag(state, path, ids)):
             path.unlink(missing_ok=True)

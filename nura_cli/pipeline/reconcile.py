@@ -25,7 +25,7 @@ from nura_cli import contract, progress
 from nura_cli.config import Config
 from nura_cli.dialects.base import Dialect, Ending, ResultLine, Spec, rejections
 from nura_cli.dialects.vendors import dialect as dialect_of
-from nura_cli.errors import EX_OK, EX_PARTIAL, ConfigError, ProblemKind
+from nura_cli.errors import EX_OK, EX_PARTIAL, ConfigError, ProblemKind, StateError
 from nura_cli.pipeline import (
     aside,
     attention,
@@ -138,8 +138,9 @@ def run(state: State, config: Config) -> Report:
         with job.apart(doing, provider=orphan.provider, batch=orphan.batch_id):
             if orphan.spooled is not None:
                 _count_orphan(job, orphan)
-    if left := forgetting.carry_out(state):
-        job.note(forgetting.untidy(state, left, "the next nura reconcile after that removes it", EX_OK))
+    with job.apart("what is to be forgotten", StateError):
+        if left := forgetting.carry_out(state):
+            job.note(forgetting.untidy(state, left, "the next nura reconcile after that removes it", EX_OK))
     delivered = deliver.run(state, config)
     retention.keep(job)
     return _report(job, delivered)

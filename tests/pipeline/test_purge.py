@@ -557,6 +557,63 @@ def test_show_results_and_retry_say_that_it_was_purged(spool: Spool) -> None:
     assert spool.results(key=KEY) == []
 
 
+def test_what_lies_aside_and_is_no_file_of_nura_s_stops_nothing(openai_spool: Spool, app: App) -> None:  # noqa: F811
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.enqueue({"id": 1, "text": TEXT}, {"id": 2, "text": "record number 2"})
+    spool.dispatch()
+    spool.purge("1")
+    with State(spool.state_path) as state:
+        (state.aside / "folder").mkdir()
+        (state.aside / "link").symlink_to("nowhere")
+    spool.settle()
+    assert where(spool, TEXT) == set()
+    assert spool.rows("SELECT task_id, status FROM deliveries") == [(2, "done")]
+
+
+def test_two_that_forget_the_same_at_once_meet_no_file_that_is_gone(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    with State(spool.state_path) as state:
+        (state.aside / "line").write_text('{"custom_id": "tag-4"}')
+    look = forgetting._names
+
+    def late(path: Path) -> list[str]:
+        path.unlink()
+        return look(path)
+
+    monkeypatch.setattr(forgetting, "_names", late)
+    assert spool.purge(KEY).exit_code == 0
+
+
+def test_where_nothing_can_be_forgotten_now_deliveries_are_made_all_the_same(
+    openai_spool: Spool,
+    app: App,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spool = openai_spool
+    spool.control.settings(delay=2 * HOUR)
+    spool.enqueue({"id": 1, "text": TEXT}, {"id": 2, "text": "record number 2"})
+    spool.dispatch()
+    spool.purge("1")
+    spool.clock.advance(3 * HOUR)
+    spool.poll()
+
+    def full(state: State) -> None:
+        raise StateError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "tidy", full)
+        report = spool.reconcile()
+    assert (report.exit_code, [one.message for one in report.problems]) == (3, ["the disk is full"])
+    assert spool.rows("SELECT task_id, status FROM deliveries") == [(2, "done")]
+    assert spool.reconcile().problems == []
+    assert where(spool, TEXT) == set()
+
+
 def test_a_reader_that_stays_is_told_of(openai_spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetting, "WAL_SECONDS", 0.2)
     spool = openai_spool

@@ -1,6 +1,5 @@
 """nura purge."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -106,17 +105,16 @@ def _compact(session: Session, state: "State", before: Report | None, dry_run: b
     from nura_cli.pipeline import purge
 
     found = purge.plan_compact(state)
+    problems: list[Problem] = []
     words = purge.question_compact(found, str(state.path))
     if dry_run:
         answer(session, f"would be: {words}" if words else "would be: free pages are given back to the disk")
     else:
         if words:
             agree(session, words, yes)
-        found = purge.run_compact(state, found)
+        found, problems = purge.run_compact(state, found)
         answer(session, f"compacted: from {found['before_bytes']:,} to {found['after_bytes']:,} bytes")
-    if before is None:
-        return purge.report_compact(found, dry_run=dry_run)
-    return replace(before, result={**before.result, "compacted": found})
+    return purge.report_compact(found, problems, dry_run=dry_run, before=before)
 
 
 class _Old(NamedTuple):

@@ -29,7 +29,7 @@ CHUNK_KEYS = 200
 WAL_SECONDS = 5.0
 """How long readers are waited for before the WAL is left as it is."""
 FREE_PAGES = 4096
-"""Free pages of the file that are overwritten at once: 64 MB."""
+"""Free pages of the file that are overwritten at once, and pages of a file that is written anew at once: 64 MB."""
 
 
 class Fate(Enum):
@@ -142,16 +142,19 @@ def _standing(db: Connection, rested: Sequence[Member]) -> list[Member]:
 
 
 def tidy(state: State) -> Left | None:
-    """Leave nothing of what was forgotten in the spool, on the file's free pages and in its WAL, and give the room back to the disk.
+    """Leave nothing of what was forgotten in the spool, in the file and in its WAL, and give the room back to the disk. A large file is
+    not written anew: its free pages are overwritten.
 
     Returns:
-        Why something may be left; None where nothing is.
+        Why something may be left; None where nothing is, but for what SQLite moved in a large file (:func:`compact.is_moved`).
     """
     sweep(state)
-    while compact.shrink(state):
-        state.yield_to_writers()
-    with state.transaction() as db:
-        whole = purges.overwrite_free(db, FREE_PAGES)
+    whole = compact.rewrite(state, FREE_PAGES)
+    if not whole:
+        while compact.shrink(state):
+            state.yield_to_writers()
+        with state.transaction() as db:
+            whole = purges.overwrite_free(db, FREE_PAGES)
     if not purges.empty_wal(state.db, WAL_SECONDS):
         return Left.READERS
     if not whole:

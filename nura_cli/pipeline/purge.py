@@ -164,8 +164,8 @@ def out_of_reach(state: State, addresses: Mapping[str, str]) -> list[str]:
         elif addresses[batch.provider] != batch.address:
             where = f"{batch.address}, where {batch.provider} is not any more"
             said.append(f"what {where}, keeps of batch {batch.id}")
-    if compact.due(state):
-        said.append("text that earlier releases replaced in the state file, until nura purge --compact")
+    if compact.is_moved(state):
+        said.append("what was replaced or moved within the state file before, until nura purge --compact")
     return [
         *said,
         "backups, and files that were enqueued",
@@ -284,8 +284,10 @@ _BYTES_A_SECOND = 30_000_000
 
 
 def plan_compact(state: State) -> contract.Compacted:
-    """Return what compacting the file takes; where it has the newer layout already, only its free pages are given back."""
-    size, due = sizes.of(state.path).state, compact.due(state)
+    """Return what compacting the file takes; where it has the newer layout already, and nothing of what was forgotten may be left in it,
+    only its free pages are given back.
+    """
+    size, due = sizes.of(state.path).state, compact.due(state) or compact.is_moved(state)
     return {
         "before_bytes": size,
         "after_bytes": None,
@@ -308,7 +310,7 @@ def _megabytes(n: int) -> str:
     return f"{n / 1e6:,.1f} MB"
 
 
-def run_compact(state: State, found: contract.Compacted) -> contract.Compacted:
+def run_compact(state: State, found: contract.Compacted) -> tuple[contract.Compacted, list[Problem]]:
     """Bring the file into the newer layout where it has an earlier one, and give back what it does not need.
 
     Killed half-way it is a right file, and the next run goes on.
@@ -317,7 +319,7 @@ def run_compact(state: State, found: contract.Compacted) -> contract.Compacted:
         found: as :func:`plan_compact` gives it.
 
     Returns:
-        The same, with the size after it.
+        The same, with the size after it; and that the file is not yet what it will be, where others read.
 
     Raises:
         StateError: there is not disk enough; or another process is in the way.
@@ -336,25 +338,31 @@ def run_compact(state: State, found: contract.Compacted) -> contract.Compacted:
                 state, lambda done, _: step.to(done), lambda name, endpoint: dialect_of(name).envelope(endpoint)
             )
         compact.vacuum(state)
-    forgetting.tidy(state)
+    left = forgetting.tidy(state)
     after = sizes.of(state.path).state
     with state.transaction() as db:
         what = f"the state file is compacted, from {_megabytes(found['before_bytes'])} to {_megabytes(after)}"
         actions.note(db, "purge", what, 0)
-    return {**found, "after_bytes": after}
+    return {**found, "after_bytes": after}, [_not_emptied(state, left)] if left else []
 
 
-def report_compact(found: contract.Compacted, *, dry_run: bool) -> Report:
-    """Return what came of compacting alone."""
+def report_compact(
+    found: contract.Compacted, problems: Sequence[Problem], *, dry_run: bool, before: Report | None
+) -> Report:
+    """Return what came of compacting, by itself or after what came ``before``, whose traces it removed, or met again."""
+    if before is not None:
+        kept = [one for one in before.problems if not (one.about or "").startswith("traces: ")]
+        changed = {"compacted": found, "emptied": not dry_run and not problems}
+        return replace(before, result={**before.result, **changed}, problems=[*kept, *problems])
     result: contract.Purged = {
         "purged": 0,
         "later": 0,
         "before": 0,
         "workloads": {},
         "at_providers": 0,
-        "emptied": not dry_run,
+        "emptied": not dry_run and not problems,
         "compacted": found,
         "out_of_reach": [],
         "dry_run": dry_run,
     }
-    return Report(result, worked=not dry_run)
+    return Report(result, list(problems), worked=not dry_run)

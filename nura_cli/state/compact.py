@@ -162,17 +162,56 @@ def vacuum(state: State) -> None:
     Raises:
         StateError: the disk is full; or what else goes wrong with the file.
     """
+    _rewrite(state, f"PRAGMA auto_vacuum = {schema.INCREMENTAL}")
+
+
+def rewrite(state: State, most: int) -> bool:
+    """Write a file anew as it is, if it has no more than ``most`` pages; return False where it has more, and note that.
+
+    Nothing is left in it then of what was deleted: SQLite overwrites a row where it is deleted, but not where it stood before it was
+    moved, as rows are when others beside them go.
+
+    Raises:
+        StateError: as of :func:`vacuum`.
+    """
+    if _pragma(state.db, "page_count") <= most:
+        _rewrite(state)
+        return True
+    with state.transaction() as db:
+        db.execute(
+            "INSERT INTO meta (name, value) VALUES ('moved', '1')"
+            " ON CONFLICT DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)"
+        )
+    return False
+
+
+def is_moved(state: State) -> bool:
+    """Return whether something was forgotten since the file was written anew, and may stand where SQLite moved it from."""
+    return _moved(state.db) is not None
+
+
+def _moved(db: Connection) -> str | None:
+    row = db.execute("SELECT value FROM meta WHERE name = 'moved'").fetchone()
+    return str(row[0]) if row else None
+
+
+def _rewrite(state: State, *before: str) -> None:
     db, folder = state.db, str(state.path.parent).replace("'", "''")
+    moved = _moved(db)
     with explained(state.path):
         db.execute("PRAGMA temp_store = file")  # beside the file, where the room was looked for
         db.execute(f"PRAGMA temp_store_directory = '{folder}'")
         try:
-            db.execute(f"PRAGMA auto_vacuum = {schema.INCREMENTAL}")
+            for statement in before:
+                db.execute(statement)
             insist(db, "VACUUM")
         finally:
             db.execute("PRAGMA temp_store_directory = ''")
             db.execute("PRAGMA temp_store = memory")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if moved is not None:
+        with state.transaction() as db:  # unless another process has forgotten something meanwhile
+            db.execute("DELETE FROM meta WHERE name = 'moved' AND value = ?", (moved,))
 
 
 def shrink(state: State, pages: int = PAGES) -> bool:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import random
 import sqlite3
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -156,6 +157,38 @@ def test_what_is_forgotten_among_many_stands_in_no_file(openai_spool: Spool, lay
     words = {word.encode() for n in gone for version in ("at first", "then") for word in unique(version, n)}
     assert remains(spool, words) == set()
     assert len(spool.results()) == 600 - len(gone)
+
+
+def test_what_was_moved_within_the_file_stands_nowhere_either(openai_spool: Spool) -> None:
+    """Rows are moved when others beside them go, and what they leave where they were is overwritten by nobody."""
+    spool = openai_spool
+    order = list(range(600))
+    random.Random(0).shuffle(order)
+    spool.enqueue(*({"id": n, "text": " ".join(unique("once", n)[: 1 + n % 20])} for n in range(600)))
+    for start in range(0, 600, 100):
+        gone = order[start : start + 100]
+        assert spool.purge(*map(str, gone)).result["out_of_reach"][0].startswith("backups")
+        assert remains(spool, {word.encode() for n in gone for word in unique("once", n)[: 1 + n % 20]}) == set()
+
+
+def test_of_a_large_file_it_is_said_that_rows_were_moved_until_it_is_compacted(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = openai_spool
+    monkeypatch.setattr(forgetting, "FREE_PAGES", 10)
+    person(spool)
+    spool.settle()
+    report = spool.purge(KEY)
+    assert (report.exit_code, report.result["emptied"]) == (0, True)
+    assert report.result["out_of_reach"][0].startswith("what was replaced or moved within the state file")
+    with State(spool.state_path, spool.clock) as state:
+        found = purge.plan_compact(state)
+        assert "is written anew" in str(purge.question_compact(found, "nura.db"))
+        monkeypatch.undo()
+        assert purge.run_compact(state, found)[1] == []
+        assert purge.plan_compact(state)["needs_bytes"] == 0
+    assert spool.purge(KEY).result["out_of_reach"][0].startswith("backups")
+    spool.check()
 
 
 def unique(version: str, n: int) -> list[str]:
@@ -677,9 +710,9 @@ def test_too_many_free_pages_are_told_apart_from_readers(
     spool.settle()
     spool.clock.advance(2 * DAY)
     spool.purge_old(seconds=DAY, undelivered=True)
-    monkeypatch.setattr(forgetting, "FREE_PAGES", 10)
     person(spool)
     spool.settle()
+    monkeypatch.setattr(forgetting, "FREE_PAGES", 10)
     report = spool.purge(KEY)
     assert (report.exit_code, report.result["emptied"]) == (3, False)
     assert "free pages" in report.problems[0].message
@@ -689,6 +722,7 @@ def test_too_many_free_pages_are_told_apart_from_readers(
     assert (problem.exit_code, "free pages" in problem.message) == (0, True)
     assert Command(spool.folder, spool.clock(), "purge", "--compact", "--yes").end().code == 0
     assert spool.reconcile().problems == []
+    monkeypatch.undo()
     report = spool.purge(KEY)
     assert (report.exit_code, report.result["emptied"]) == (0, True)
     assert not any("purge --compact" in one for one in report.result["out_of_reach"])
@@ -1214,6 +1248,26 @@ def test_an_earlier_file_shrinks_once_it_is_compacted(openai_spool: Spool) -> No
     spool.settle()
     spool.check()
     assert "compacted" in spool.rows("SELECT what FROM actions ORDER BY id DESC LIMIT 1")[0][0]
+
+
+def test_compacting_says_that_a_reader_keeps_it_from_being_done(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "WAL_SECONDS", 0.2)
+    spool = openai_spool
+    filled(spool, "earlier")
+    with State(spool.state_path, spool.clock) as reader:
+        reader.db.execute("BEGIN")
+        reader.db.execute("SELECT count(*) FROM records").fetchone()
+        done = Command(spool.folder, spool.clock(), "purge", "--compact", "--yes", "--json").end()
+        assert (done.code, json.loads(done.out)["emptied"], "another process is reading" in done.out) == (
+            3,
+            False,
+            True,
+        )
+        reader.db.execute("COMMIT")
+    done = Command(spool.folder, spool.clock(), "purge", "--compact", "--yes", "--json").end()
+    assert (done.code, json.loads(done.out)["emptied"]) == (0, True)
 
 
 def test_compacting_is_refused_where_the_disk_is_too_small(

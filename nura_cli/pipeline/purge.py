@@ -88,6 +88,9 @@ def question(job: Purge) -> str:
             said.append(
                 f"{counted(now + later, 'key')} of {name} {'is' if now + later == 1 else 'are'} forgotten for good{once}"
             )
+        if job.again and fates[Fate.BEFORE]:
+            before = counted(fates[Fate.BEFORE], "key")
+            said.append(f"{before} of {name}, forgotten before, may be enqueued, and paid for, again")
     return "; ".join(said)
 
 

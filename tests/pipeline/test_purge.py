@@ -776,6 +776,19 @@ def test_the_command_asks_first_and_needs_keys(spool: Spool) -> None:
     assert where(spool, KEY, TEXT) == set()
 
 
+def test_that_a_forgotten_key_may_come_again_is_agreed_to_first(openai_spool: Spool) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    spool.purge(KEY)
+    arguments = ("purge", "echo", "--key", KEY, "--allow-again")
+    refused = Command(spool.folder, spool.clock(), *arguments).end()
+    assert (refused.code, "forgotten before, may be enqueued, and paid for, again" in refused.out) == (2, True)
+    assert spool.enqueue({"id": KEY, "text": said(TEXT)}).result["duplicates_purged"] == 1
+    assert Command(spool.folder, spool.clock(), *arguments, "--yes").end().code == 0
+    assert spool.enqueue({"id": KEY, "text": said(TEXT)}).result["enqueued"] == 1
+
+
 def test_keys_are_forgotten_of_the_one_workload_that_is_named(openai_spool: Spool) -> None:
     spool = openai_spool
     spool.set("other")

@@ -848,7 +848,9 @@ class Purged(TypedDict):
     before: Annotated[int, "keys that were forgotten before"]
     workloads: Annotated[dict[str, int], "by workload: of what was purged"]
     at_providers: Annotated[int, "batches of which the next polls have the providers delete what they keep"]
-    emptied: Annotated[bool, "whether nothing is left of it in the write-ahead log and on free pages"]
+    emptied: Annotated[
+        bool, "whether nothing is left of it in the write-ahead log and on free pages; see also `out_of_reach`"
+    ]
     compacted: Annotated[Compacted | None, "what came of `--compact`; null without it"]
     out_of_reach: Annotated[list[str], "what may still hold some of it, in words"]
     dry_run: Annotated[bool, "whether nothing was done"]

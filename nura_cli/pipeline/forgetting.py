@@ -20,6 +20,7 @@ import msgspec
 from nura_cli.errors import ProblemKind
 from nura_cli.pipeline import aside
 from nura_cli.pipeline.report import Problem
+from nura_cli.pipeline.symptoms import free_bytes
 from nura_cli.state import Connection, State, batches, compact, purges
 from nura_cli.state.disk import on_disk
 from nura_cli.state.purges import Member
@@ -142,14 +143,15 @@ def _standing(db: Connection, rested: Sequence[Member]) -> list[Member]:
 
 
 def tidy(state: State) -> Left | None:
-    """Leave nothing of what was forgotten in the spool, in the file and in its WAL, and give the room back to the disk. A large file is
-    not written anew: its free pages are overwritten.
+    """Leave nothing of what was forgotten in the spool, in the file and in its WAL, and give the room back to the disk. A large file, and
+    one that the disk has no room to write anew, has its free pages overwritten.
 
     Returns:
-        Why something may be left; None where nothing is, but for what SQLite moved in a large file (:func:`compact.is_moved`).
+        Why something may be left; None where nothing is, but for what SQLite moved in such a file (:func:`compact.is_moved`).
     """
     sweep(state)
-    whole = compact.rewrite(state, FREE_PAGES)
+    free = free_bytes(state)
+    whole = compact.rewrite(state, FREE_PAGES if free is None or free >= compact.needs(state) else 0)
     if not whole:
         while compact.shrink(state):
             state.yield_to_writers()

@@ -171,11 +171,15 @@ def test_what_was_moved_within_the_file_stands_nowhere_either(openai_spool: Spoo
         assert remains(spool, {word.encode() for n in gone for word in unique("once", n)[: 1 + n % 20]}) == set()
 
 
-def test_of_a_large_file_it_is_said_that_rows_were_moved_until_it_is_compacted(
-    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("why", ["it is large", "the disk is full"])
+def test_of_what_is_not_written_anew_it_is_said_that_rows_were_moved_until_it_is_compacted(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     spool = openai_spool
-    monkeypatch.setattr(forgetting, "FREE_PAGES", 10)
+    if why == "it is large":
+        monkeypatch.setattr(forgetting, "FREE_PAGES", 10)
+    else:
+        monkeypatch.setattr(forgetting, "free_bytes", lambda state: 1000)
     person(spool)
     spool.settle()
     report = spool.purge(KEY)

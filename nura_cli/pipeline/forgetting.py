@@ -149,10 +149,20 @@ def tidy(state: State) -> Left | None:
     Returns:
         Why something may be left; None where nothing is, but for what SQLite moved in such a file (:func:`compact.is_moved`).
     """
-    sweep(state)
     free = free_bytes(state)
-    whole = compact.rewrite(state, FREE_PAGES if free is None or free >= compact.needs(state) else 0)
-    if not whole:
+    anew = compact.rewrite(state, FREE_PAGES if free is None or free >= compact.needs(state) else 0)
+    return leave_nothing(state, anew=anew)
+
+
+def leave_nothing(state: State, *, anew: bool) -> Left | None:
+    """Leave nothing of what was forgotten in the spool, on free pages and in the WAL; ``anew``: the file was just written anew.
+
+    Returns:
+        As :func:`tidy`.
+    """
+    sweep(state)
+    whole = anew
+    if not anew:
         while compact.shrink(state):
             state.yield_to_writers()
         with state.transaction() as db:

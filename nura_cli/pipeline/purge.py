@@ -290,7 +290,8 @@ def plan_compact(state: State) -> contract.Compacted:
     """Return what compacting the file takes; where it has the newer layout already, and nothing of what was forgotten may be left in it,
     only its free pages are given back.
     """
-    size, due = sizes.of(state.path).state, compact.due(state) or compact.is_moved(state)
+    size = sizes.of(state.path).state
+    due = compact.due(state) or compact.is_moved(state) or purges.has_traces(state.db)
     return {
         "before_bytes": size,
         "after_bytes": None,
@@ -341,7 +342,7 @@ def run_compact(state: State, found: contract.Compacted) -> tuple[contract.Compa
                 state, lambda done, _: step.to(done), lambda name, endpoint: dialect_of(name).envelope(endpoint)
             )
         compact.vacuum(state)
-    left = forgetting.tidy(state)
+    left = forgetting.leave_nothing(state, anew=bool(found["needs_bytes"]))
     after = sizes.of(state.path).state
     with state.transaction() as db:
         what = f"the state file is compacted, from {_megabytes(found['before_bytes'])} to {_megabytes(after)}"

@@ -188,9 +188,9 @@ def test_of_what_is_not_written_anew_it_is_said_that_rows_were_moved_until_it_is
     with State(spool.state_path, spool.clock) as state:
         found = purge.plan_compact(state)
         assert "is written anew" in str(purge.question_compact(found, "nura.db"))
-        monkeypatch.undo()
         assert purge.run_compact(state, found)[1] == []
         assert purge.plan_compact(state)["needs_bytes"] == 0
+        monkeypatch.undo()
     assert spool.purge(KEY).result["out_of_reach"][0].startswith("backups")
     spool.check()
 
@@ -681,6 +681,22 @@ def test_what_a_killed_purge_left_is_removed_by_the_next_reconcile(
         assert where(spool, TEXT)
         spool.reconcile()
         assert where(spool, KEY, TEXT) == set()
+
+
+def test_what_a_killed_purge_left_is_removed_by_compacting(
+    openai_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    monkeypatch.setattr(forgetting, "tidy", lambda state: None)
+    spool.purge(KEY)
+    with State(spool.state_path, spool.clock) as state:
+        found = purge.plan_compact(state)
+        assert found["needs_bytes"] > 0
+        assert purge.run_compact(state, found)[1] == []
+        assert purge.plan_compact(state)["needs_bytes"] == 0
+    assert where(spool, KEY, TEXT) == set()
 
 
 def test_reconcile_says_once_that_a_reader_keeps_traces_and_removes_them_later(

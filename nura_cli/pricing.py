@@ -394,6 +394,5 @@ def decimal_dollars(pico: int | None) -> str | None:
     """Return pico-dollars as a plain decimal string of US dollars, at least two places: ``0.00028``; None stays None."""
     if pico is None:
         return None
-    text = f"{Decimal(pico) / PICO:.12f}".rstrip("0")
-    whole, _, fraction = text.partition(".")
-    return f"{whole}.{fraction.ljust(2, '0')}"
+    whole, fraction = divmod(abs(pico), PICO)
+    return f"{'-' if pico < 0 else ''}{whole}.{f'{fraction:012}'.rstrip('0').ljust(2, '0')}"

@@ -25,6 +25,7 @@ from nura_cli.dialects.base import (
     Rejection,
     RemoteBatch,
     ResultLine,
+    Said,
     Spec,
     Upload,
 )
@@ -110,6 +111,10 @@ class AcmeDialect:
         """Read what was said."""
         said = msgspec.json.decode(body)
         return Answer(said["words"], None, "done", False, False, Usage(said["heard"], 0, 0, 10), said["engine"])
+
+    def said(self, endpoint: str) -> Callable[[Any], Said | None]:
+        """Return what leaves every answer to :meth:`answer`."""
+        return lambda found: None
 
     def envelope(self, endpoint: str) -> bytes:
         """Return nothing: what Acme's responses look like is for them to know."""

@@ -416,7 +416,9 @@ class Spool:
         config = configuration.load(self.path)
         chosen = Selection(keys=None if key is None else [key], **options)
         with State(config.state) as state:
-            encoded = [msgspec.json.encode(document) for document in results.stream(state, config, chosen, after=after)]
+            encoded = list(results.lines(state, config, chosen, after=after))
+            made = results.stream(state, config, chosen, after=after)
+            assert encoded == [msgspec.json.encode(document) + b"\n" for document in made]
         found = [json.loads(line) for line in encoded]
         for one in found:
             documents.check(one, contract.Result)

@@ -1,11 +1,10 @@
 """nura results."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from nura_cli.cli import csv_out
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from nura_cli.state import State
     from nura_cli.state.selection import Selection
 
-_FLUSH_BYTES = 1 << 16
+_FLUSH_BYTES = 1 << 18
 _MOST_TOLD = 20
 """Keys without an answer that are told one by one."""
 
@@ -136,8 +135,10 @@ class Printer:
         if self._form != _OURS:
             yield from map(_ended, results.vendor_lines(state, self._form, chosen, after=after))
             return
-        for document in results.stream(state, config, chosen, after=after):
-            yield _ended(msgspec.json.encode(document)) if self._whole else self._picked(document)
+        if self._whole:
+            yield from map(harmless, results.lines(state, config, chosen, after=after))
+            return
+        yield from map(self._picked, results.stream(state, config, chosen, after=after))
 
     def _picked(self, document: "Result") -> bytes:
         from nura_cli.pipeline import columns
@@ -162,15 +163,17 @@ def _ended(line: bytes) -> bytes:
 
 def _print(lines: Iterable[bytes]) -> None:
     """Print lines, many at a time."""
-    out = bytearray()
+    waiting: list[bytes] = []
+    size = 0
     for line in lines:
-        out += line
-        if len(out) >= _FLUSH_BYTES:
-            _put(out)
-            out.clear()
-    _put(out)
+        waiting.append(line)
+        size += len(line)
+        if size >= _FLUSH_BYTES:
+            _put(waiting)
+            waiting, size = [], 0
+    _put(waiting)
 
 
-def _put(lines: bytes | bytearray) -> None:
+def _put(lines: Sequence[bytes]) -> None:
     with output() as out:
-        out.write(lines)
+        out.write(b"".join(lines))

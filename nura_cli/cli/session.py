@@ -213,11 +213,16 @@ def plain(text: str) -> str:
 _HARMFUL = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 """DEL, the C1 controls, the marks, embeddings, overrides and isolates that turn the direction of text (U+061C, U+200E, U+200F,
 U+202A to U+202E, U+2066 to U+2069), and the two line ends that only some readers know (U+2028, U+2029), in UTF-8."""
+_LOOKED_FOR = [re.compile(part) for part in _HARMFUL.pattern.split(b"|")]
+"""Each by itself: what begins with a fixed byte or two is found several times as fast."""
 
 
 def harmless(line: bytes) -> bytes:
     """Return the same JSON document with each character escaped that a terminal, or a reader of lines, would act upon."""
-    if line.isascii() and b"\x7f" not in line:
+    if line.isascii():
+        if 0x7F not in line:
+            return line
+    elif not any(one.search(line) for one in _LOOKED_FOR):
         return line
     return _HARMFUL.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line)
 

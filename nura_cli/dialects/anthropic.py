@@ -23,6 +23,7 @@ from nura_cli.dialects.base import (
     Rejection,
     RemoteBatch,
     ResultLine,
+    Said,
     Spec,
 )
 from nura_cli.errors import InputError
@@ -224,6 +225,10 @@ class AnthropicDialect:
         except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
             return Answer()
 
+    def said(self, endpoint: str) -> Callable[[Any], Said | None]:
+        """Return what reads a message with one text."""
+        return _said
+
     def envelope(self, endpoint: str) -> bytes:
         """Return a response body without anything answered."""
         return _ENVELOPE
@@ -315,6 +320,17 @@ def _message(body: bytes) -> _Message:
         usage=found.get("usage"),
         model=reading.text(found.get("model")),
     )
+
+
+def _said(found: Any) -> Said | None:
+    """Return what a message says in one block of text, with nothing but thoughts beside it."""
+    try:
+        [block] = [block for block in found["content"] if block["type"] != "thinking"]
+        text, kind, why, model = block["text"], block["type"], found["stop_reason"], found["model"]
+    except (LookupError, TypeError, ValueError):
+        return None
+    plain = type(text) is str and type(why) is str and type(model) is str and kind == "text"
+    return (text, why, model) if plain and why and model else None
 
 
 def _block(found: Any) -> _Block:

@@ -136,6 +136,11 @@ class Answer(NamedTuple):
     endings: tuple[str, ...] = ()
 
 
+Said = tuple[str, str, str]
+"""What a model's response of the usual shape says: one text, the vendor's word for why it ended, and the model that answered; neither
+of these is empty."""
+
+
 class Frame(NamedTuple):
     """How requests become one file: ``head + separator.join(requests) + tail``."""
 
@@ -261,6 +266,10 @@ class Dialect(Protocol):
 
     def answer(self, endpoint: str, body: bytes) -> Answer:
         """Read a response body. Never raises for odd shapes: what is not there is None."""
+        ...
+
+    def said(self, endpoint: str) -> Callable[[Any], Said | None]:
+        """Return a function from a response body, decoded, to what :meth:`answer` says of it; None where that takes a longer look."""
         ...
 
     def envelope(self, endpoint: str) -> bytes:

@@ -26,6 +26,7 @@ from nura_cli.dialects.base import (
     Rejection,
     RemoteBatch,
     ResultLine,
+    Said,
     Spec,
 )
 from nura_cli.errors import InputError
@@ -378,6 +379,12 @@ class OpenAIDialect:
             return found._replace(other=_gives(reading.members(reading.document(body))))
         except (msgspec.MsgspecError, RecursionError, AttributeError, TypeError, ValueError):
             return Answer()
+
+    def said(self, endpoint: str) -> Callable[[Any], Said | None]:
+        """Return what reads a chat completion, or a response of one message with one text."""
+        if endpoint.endswith("/embeddings"):
+            return lambda found: None
+        return _said_in_response if endpoint.endswith("/responses") else _said_in_chat
 
     def envelope(self, endpoint: str) -> bytes:
         """Return a response body without anything answered; an OpenAI-compatible service may have a path of its own before it."""
@@ -807,6 +814,32 @@ def _from_chat(found: _Chat) -> Answer:
         unfinished=close.unfinished,
         spoken=bool(found.choices),
     )
+
+
+def _said_in_chat(found: Any) -> Said | None:
+    try:
+        choice, model = found["choices"][0], found["model"]
+        message, why = choice["message"], choice["finish_reason"]
+        text, refusal = message["content"], message.get("refusal")
+    except (LookupError, TypeError, AttributeError):
+        return None
+    plain = type(text) is str and refusal is None and type(why) is str and type(model) is str
+    return (text, why, model) if plain and why and model else None
+
+
+def _said_in_response(found: Any) -> Said | None:
+    """Return what a response says in one message of one text, with nothing but thoughts beside it."""
+    try:
+        items, why, model = found["output"], found["status"], found["model"]
+        [message] = [item for item in items if item["type"] != "reasoning"]
+        [part] = message["content"]
+        text, kinds = part["text"], (message["type"], part["type"])
+        odd = "phase" in message or "refusal" in part or found.get("incomplete_details") is not None
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+    plain = type(items) is list and type(text) is str and type(why) is str and type(model) is str
+    plain = plain and kinds == ("message", "output_text") and not odd
+    return (text, why, model) if plain and why and model else None
 
 
 def _from_responses(found: Mapping[str, Any]) -> Answer:

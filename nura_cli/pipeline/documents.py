@@ -93,10 +93,16 @@ class Documents:
 
     def _record(self, row: Row) -> dict[str, Any]:
         names = self._keep.get(row.workload)
-        if not names:
-            return {}
-        record = msgspec.json.decode(row.line, type=dict[str, msgspec.Raw])
-        return {name: record[name] for name in names if name in record}
+        return kept(row.line, names) if names else {}
+
+
+def kept(line: bytes, names: Sequence[str]) -> dict[str, msgspec.Raw]:
+    """Return the fields of a record (one JSON object) that go with its answer."""
+    record = _fields(line)
+    return {name: record[name] for name in names if name in record}
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def _with_row(document: contract.Answer, found: Unwritten | None) -> contract.Result:

@@ -15,6 +15,7 @@ from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import InputError, UsageError
+from nura_cli.pipeline.composed import Lines
 from nura_cli.pipeline.documents import Documents, error_of, one_line
 from nura_cli.state import State, answers, selection, tasks
 from nura_cli.state.selection import Selection
@@ -30,6 +31,11 @@ def stream(state: State, config: Config, chosen: Selection = _ALL, *, after: int
     documents = Documents(state, config)
     for page in answers.pages(state.db, chosen, after=after, page=_PAGE):
         yield from documents.lines(page)
+
+
+def lines(state: State, config: Config, chosen: Selection = _ALL, *, after: int = 0) -> Iterator[bytes]:
+    """Yield what :func:`stream` does, each document as one line of JSON, with its end; several times as fast."""
+    return Lines(state, config).of(chosen, after)
 
 
 def unanswered(state: State, chosen: Selection) -> Iterator[InputError]:

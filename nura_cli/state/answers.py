@@ -6,6 +6,7 @@ Every writing function runs inside the caller's transaction.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from nura_cli.state import batches, keys, log, outbox, packed, rows, selection, suspects, tasks
@@ -552,18 +553,113 @@ def pages(
         after: only answers with a higher seq.
         page: rows fetched at a time, at most.
     """
-    if chosen.since is not None and chosen.keys is None:
-        first = db.execute(_FIRST if db.keeps_text else _FIRST_MOMENT, (chosen.since,)).fetchone()[0]
-        if first is None:
-            return
-        after = max(after, first - 1)
-    tables, where, values = selection.settled(chosen)
-    query = f"SELECT a.task_id, a.seq FROM {tables} WHERE {where} AND a.seq > :after ORDER BY a.seq LIMIT :page"
-    while found := dict(db.execute(query, {**values, "after": after, "page": page}).fetchall()):
+    for found in _found(db, chosen, _begin(db, chosen, after), page):
         for part in parts(db, list(found)):
             if rows := [row for row in part if row.seq == found[row.task_id]]:  # one that was settled anew comes later
                 yield rows
+
+
+def _begin(db: Connection, chosen: selection.Selection, after: int) -> int:
+    """Return after which seq answers of a selection begin, if not before ``after``."""
+    if chosen.since is None or chosen.keys is not None:
+        return after
+    first = db.execute(_FIRST if db.keeps_text else _FIRST_MOMENT, (chosen.since,)).fetchone()[0]
+    return max(after, _LARGEST if first is None else first - 1)
+
+
+def _found(db: Connection, chosen: selection.Selection, after: int, page: int) -> Iterator[dict[int, int]]:
+    """Yield which answers :func:`pages` is to give, as many at a time: their seqs, in that order, by the ids of their tasks."""
+    tables, where, values = selection.settled(chosen)
+    query = f"SELECT a.task_id, a.seq FROM {tables} WHERE {where} AND a.seq > :after ORDER BY a.seq LIMIT :page"
+    while found := dict(db.execute(query, {**values, "after": after, "page": page}).fetchall()):
+        yield found
         after = max(found.values())
+
+
+Brief = tuple[
+    int,
+    int,
+    bytes,
+    bool,
+    int,
+    int,
+    int,
+    int | None,
+    int | None,
+    int | None,
+    int | None,
+    int | None,
+    bytes | None,
+    bytes | None,
+]
+"""One answer with that alone in which it differs from others of its batch: seq, task, key, whether it is completed, finished_at,
+enqueued_at, attempts, batch; of all billed attempts the input tokens, those that were cached, the output tokens (None where there is
+no attempt) and the cost in pico-dollars (None where one has no price); the record, where it was asked for, and the body.
+
+A plain tuple: hundreds of thousands of them are taken apart one after the other."""
+_BRIEF = (
+    "SELECT a.seq, a.task_id, CAST(r.key AS BLOB), a.status = 'completed', a.finished_at, r.enqueued_at, a.attempts, a.batch_id,"
+    " x.input_tokens, x.cached_input_tokens, x.output_tokens, x.cost, iif(:records, r.line, NULL), a.body FROM"
+)
+_BESIDE = "CROSS JOIN records r ON r.task_id = a.task_id LEFT JOIN attempts x ON x.task_id = a.task_id"
+_PAID = slice(8, 12)
+_LINE_OF_BRIEF, _BODY_OF_BRIEF = 12, 13
+"""Where the sums of an attempt, the record and the body stand in a row of that query."""
+
+
+def briefs(
+    db: Connection, chosen: selection.Selection = _ALL, *, after: int = 0, page: int = 200, records: bool = False
+) -> Iterator[list[Brief]]:
+    """Yield the answers that :func:`pages` gives, in brief, likewise.
+
+    Args:
+        records: whether the records are asked for.
+    """
+    after = _begin(db, chosen, after)
+    if chosen == _ALL._replace(workloads=chosen.workloads, since=chosen.since, until=chosen.until):
+        # Read as they lie there. Any other selection may have to be sorted, which is done by numbers alone.
+        tables, where, values = selection.settled(chosen)
+        query = f"{_BRIEF} {tables} {_BESIDE} WHERE {where} AND a.seq > :after ORDER BY a.seq"
+        while rows := _first_briefs(db, query, {**values, "after": after, "records": records}, page):
+            yield rows
+            after = rows[-1][0]
+        return
+    query = f"{_BRIEF} json_each(:seqs) s CROSS JOIN answers a ON a.seq = s.value {_BESIDE}"
+    for found in _found(db, chosen, after, page):
+        seqs = list(found.values())
+        while rows := _first_briefs(db, query, {"seqs": json.dumps(seqs), "records": records}, page):
+            yield rows
+            seqs = seqs[seqs.index(rows[-1][0]) + 1 :]
+
+
+def _first_briefs(db: Connection, query: str, values: Mapping[str, object], page: int) -> list[Brief]:
+    """Return the first answers of a query, until they fill a page, or are as many. What it gives is attempts, those of one answer
+    side by side.
+    """
+    rows: list[Any] = []
+    size = seq = 0
+    with closing(db.execute(query, values)) as found:
+        for row in found:
+            if row[0] == seq:
+                rows[-1] = _added(rows[-1], row)
+                continue
+            if size >= paging.PAGE_BYTES or len(rows) == page:
+                break
+            seq, line, body = row[0], row[_LINE_OF_BRIEF], row[_BODY_OF_BRIEF]
+            if line is not None:
+                line = packed.unpack(db, line)
+                size += len(line)
+            if body is not None:
+                body = packed.unpack(db, body)
+                size += len(body)
+            rows.append(row if body is row[_BODY_OF_BRIEF] and line is None else (*row[:_LINE_OF_BRIEF], line, body))
+    return rows
+
+
+def _added(row: Any, other: Any) -> Any:
+    """Return an answer with one more of its attempts."""
+    *tokens, cost = [None if None in pair else sum(pair) for pair in zip(row[_PAID], other[_PAID], strict=True)]
+    return (*row[: _PAID.start], *tokens, cost, *row[_PAID.stop :])
 
 
 def parts(db: Connection, ids: Sequence[int]) -> Iterator[list[Row]]:

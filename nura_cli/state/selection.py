@@ -65,7 +65,7 @@ def settled(chosen: Selection) -> Clauses:
     tables = "answers a CROSS JOIN tasks t ON t.id = a.task_id"
     if chosen.keys is not None:
         tables = f"{_BY_KEY} CROSS JOIN answers a ON a.task_id = t.id"
-    return Clauses(f"{tables} {_OWNER}", " AND ".join(where), values)
+    return Clauses(f"{tables} {_OWNER_AFTER}", " AND ".join(where), values)
 
 
 def pending(chosen: Selection) -> Clauses:
@@ -148,6 +148,7 @@ _WAITING_BY_KEY = (
     " ON t.id IN (SELECT c.task_id UNION ALL SELECT x.id FROM tasks x WHERE x.retry_of = c.task_id)"
 )
 _OWNER = "JOIN lanes l ON l.id = t.lane_id JOIN workloads w ON w.id = l.workload_id"
+_OWNER_AFTER = _OWNER.replace("JOIN", "CROSS JOIN")
 
 
 def _of_tasks(chosen: Selection) -> tuple[list[str], dict[str, object]]:

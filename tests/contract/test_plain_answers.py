@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nura_cli.dialects.base import ResultLine
+from nura_cli.dialects.base import Dialect, ResultLine
 from nura_cli.dialects.vendors import dialect
 from nura_cli.states import ErrorKind
 
@@ -141,3 +141,69 @@ def test_a_text_that_is_no_unicode_is_mended_as_in_any_line(text: bytes) -> None
     plain = read(made % (text, b"null"))
     assert plain == read(made % (text, b"{}"))
     assert plain.body is None or plain.body.decode()
+
+
+ANTHROPIC = dialect("anthropic")
+WORDS: st.SearchStrategy[Any] = st.sampled_from(["", "Yes.", "é\x7f\u2028", None, 5, ["x"], {"text": "x"}, True])
+KINDS: st.SearchStrategy[Any] = st.sampled_from(
+    ["text", "output_text", "thinking", "reasoning", "message", "refusal", "tool_use", "function_call", "", None, 1]
+)
+PARTS = st.lists(st.fixed_dictionaries({"type": KINDS, "text": WORDS}, optional={"refusal": WORDS}) | WORDS, max_size=3)
+MESSAGES = st.fixed_dictionaries(
+    {"content": WORDS | PARTS}, optional={"type": KINDS, "refusal": WORDS, "phase": WORDS, "tool_calls": WORDS}
+)
+CHOICES = st.fixed_dictionaries({"message": MESSAGES | WORDS}, optional={"finish_reason": WORDS, "text": WORDS})
+BODIES = st.fixed_dictionaries(
+    {"model": WORDS},
+    optional={
+        "choices": st.lists(CHOICES | WORDS, max_size=2) | WORDS,
+        "output": st.lists(MESSAGES | WORDS, max_size=3) | WORDS,
+        "content": WORDS | PARTS,
+        "status": WORDS,
+        "stop_reason": WORDS,
+        "incomplete_details": WORDS | st.just({"reason": "max_output_tokens"}),
+        "usage": USAGE | FIGURES,
+    },
+)
+USUAL = [
+    (OPENAI, CHAT, {"model": "m", "choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}]}),
+    (
+        OPENAI,
+        "/v1/responses",
+        {
+            "model": "m",
+            "status": "stop",
+            "output": [
+                {"type": "reasoning", "summary": []},
+                {"type": "message", "content": [{"type": "output_text", "text": "Yes."}]},
+            ],
+        },
+    ),
+    (
+        ANTHROPIC,
+        "/v1/messages",
+        {
+            "model": "m",
+            "stop_reason": "stop",
+            "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Yes."}],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("vendor", "endpoint", "body"), USUAL)
+def test_the_usual_answer_is_read_at_once(vendor: Dialect, endpoint: str, body: dict[str, Any]) -> None:
+    assert vendor.said(endpoint)(body) == ("Yes.", "stop", "m")
+    assert vendor.said(endpoint)(body) == _read_with_care(vendor, endpoint, body)
+
+
+@given(body=BODIES | WORDS | st.lists(WORDS))
+def test_what_is_read_at_once_is_what_is_read_with_care(body: Any) -> None:
+    for vendor, endpoint, _ in USUAL:
+        said = vendor.said(endpoint)(body)
+        assert said in (None, _read_with_care(vendor, endpoint, body))
+
+
+def _read_with_care(vendor: Dialect, endpoint: str, body: Any) -> tuple[Any, ...] | None:
+    found = vendor.answer(endpoint, json.dumps(body).encode())
+    return (found.text, found.finish_reason, found.model) if found.value is None and not found.endings else None

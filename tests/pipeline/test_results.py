@@ -5,18 +5,24 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from typing import Any, get_type_hints
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nura_cli.cli import csv_out
+from nura_cli.cli.session import harmless
 from nura_cli.contract import Result
 from nura_cli.delivery.expressions import compiled
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.columns import columns, flat, picked
+from nura_cli.state import State, packed
+from nura_cli.states import TaskStatus
 from tests.conftest import Spool, cron_environment
 from tests.pipeline.forks import completed
 
@@ -223,3 +229,120 @@ def test_a_terminal_gets_no_control_characters_in_csv(openai_spool: Spool) -> No
         shown = os.read(terminal, 1 << 16)
     os.close(terminal)
     assert shown == b"record.text\r\n\\x1b[2J bad\r\n"
+
+
+ODD_TEXTS = (
+    "",
+    "plain",
+    'é "quoted" \\ \x7f \u2028 \u0085 \u200e',
+    "line\none",
+    '{"section":"world"}',
+    '{"section": "é\\u00e9", "n": 1e400}',
+    '{\n  "section": "world"\n}',
+    '```json\n{"section":"world"}\n```',
+    '{"section":"\\ud800"}',
+    ' {"section":"a\\nb"} ',
+    '{"section":"a\\nb"}',
+    "[1,2]",
+    "{not json}",
+)
+
+
+def bodies(protocol: str) -> list[bytes]:
+    """Return response bodies of all kinds, as they may be stored."""
+
+    def made(text: Any, **more: Any) -> dict[str, Any]:
+        if protocol == "anthropic":
+            content = text if isinstance(text, list) else [{"type": "text", "text": text}]
+            return {"model": "claude", "content": content, "stop_reason": "end_turn", **more}
+        choice = {"message": {"content": text, "refusal": None}, "finish_reason": "stop"}
+        return {"model": "gpt", "choices": [choice], **more}
+
+    sound = [json.dumps(made(text), ensure_ascii=short).encode() for text in ODD_TEXTS for short in (True, False)]
+    parts = [{"type": "text", "text": "Well."}, {"type": "text", "text": '{"section":"world"}'}]
+    odd = [
+        made(parts),
+        made(5),
+        made("x", model=None),
+        made("x", model=""),
+        made("x", stop_reason=None, choices=[]),
+        [],
+    ]
+    good = json.dumps(made("x")).encode()
+    return [
+        *sound,
+        *(json.dumps(one).encode() for one in odd),
+        json.dumps(made("x"), indent=1).encode(),
+        good.replace(b'"x"', b'"\\ud800"'),
+        good.replace(b'"x"', b'"\xff"'),
+        good.replace(b"{", b'{"n": ' + b"9" * 5000 + b", ", 1),
+        good.replace(b"{", b'{"deep": ' + b"[" * 5000 + b"]" * 5000 + b", ", 1),
+        json.dumps("no object").encode(),
+        b"no JSON",
+        b"",
+        good + b" " * 3000,
+    ]
+
+
+@pytest.mark.parametrize("schema", [None, SCHEMA], ids=["text", "schema"])
+def test_a_line_that_is_composed_is_what_its_document_would_be(spool: Spool, schema: dict[str, Any] | None) -> None:
+    kinds = bodies(spool.protocol)
+    spool.set(schema=schema, keep=["text", "other", "nothing"], prompt="Which section? world {{ text }}")
+    spool.enqueue(*({"id": n, "text": f"é {n}\u2028", "other": [n, 1.50]} for n in range(len(kinds) + 8)))
+    spool.settle()
+    before = spool.results()
+    assert len(before) == len(kinds) + 8
+    with State(spool.state_path) as state, state.transaction() as db:
+        ids = [row[0] for row in db.execute("SELECT task_id FROM answers ORDER BY seq")]
+        pack = packed.packer_small(db, None)
+        for n, (task_id, body) in enumerate(zip(ids, kinds, strict=False)):
+            value = pack(body) if n % 2 else body
+            db.execute("UPDATE answers SET body = ? WHERE task_id = ?", (value, task_id))
+        one, two, three, four, five, six, seven, *_ = ids[len(kinds) :]
+        attempt = (
+            "INSERT INTO attempts (task_id, batch_id, at, outcome, input_tokens, cost) VALUES (?, 99, 1, 'late', 7, ?)"
+        )
+        db.execute(attempt, (one, 10**12 + 5))
+        db.execute(attempt, (two, None))
+        db.execute("DELETE FROM attempts WHERE task_id = ?", (three,))
+        failed = "UPDATE answers SET status = 'failed', error_kind = 'truncated' WHERE task_id = ?"
+        db.execute(failed, (four,))
+        db.execute("UPDATE answers SET body = NULL WHERE task_id = ?", (five,))
+        db.execute(
+            "INSERT INTO deliveries (kind, workload_id, target, type, task_id, batch_id, seq, created_at)"
+            " SELECT 'row', 1, 'completed', 'task.completed', task_id, batch_id, seq, 1 FROM answers WHERE task_id = ?",
+            (six,),
+        )
+        db.execute("INSERT INTO purges VALUES (?, 0, 1)", (seven,))
+    found = spool.results()  # which compares them
+    assert [one["seq"] for one in found] == [
+        one["seq"] for one in before if one["key"] != before[len(kinds) + 6]["key"]
+    ]
+    by_seq = {one["seq"]: one for one in found}
+    made = [by_seq[one["seq"]] for one in before[len(kinds) : len(kinds) + 6]]
+    pairs = zip(made, before[len(kinds) :], strict=False)
+    assert [one["usage"]["input_tokens"] - old["usage"]["input_tokens"] for one, old in pairs][:2] == [7, 7]
+    assert [one["cost"] for one in made[1:3]] == [None, "0.00"]
+    assert [(one["status"], one["row"]) for one in made[3:]] == [
+        ("failed", None),
+        ("completed", None),
+        ("completed", "waiting"),
+    ]
+    assert spool.results(after=found[-2]["seq"]) == found[-1:]
+    assert spool.results(key=json.dumps(found[3]["key"])) == [found[3]]
+    assert spool.results(statuses=[TaskStatus.FAILED]) == [one for one in found if one["status"] == "failed"]
+    assert spool.results(batch_id=found[0]["batch_id"]) == [
+        one for one in found if one["batch_id"] == found[0]["batch_id"]
+    ]
+
+
+@given(
+    st.text(
+        st.characters(codec="utf-8") | st.sampled_from("\x7f\x80\x9f\u061c\u200e\u2028\u202e\u2066\u2069\u2019é\u00a0")
+    )
+)
+def test_every_harmful_character_of_a_line_is_escaped_and_no_other(text: str) -> None:
+    harmful = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+    line = msgspec.json.encode(text)
+    assert harmless(line).decode() == harmful.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode())
+    assert json.loads(harmless(line)) == text

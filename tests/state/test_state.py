@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from nura_cli.errors import StateCorrupt, StateError, StateForeign, StateNewer
-from nura_cli.state import State, answers, batches, file, keys, locks, outbox, runs, schema, tasks, versions
+from nura_cli.state import State, answers, batches, file, keys, locks, outbox, pages, runs, schema, tasks, versions
 from nura_cli.state.answers import Charge, Failure, Settled
 from nura_cli.state.connection import LONGEST_BACKOFF
 from nura_cli.state.selection import Selection
@@ -504,6 +504,45 @@ def test_reading_pages_by_seq(state: State) -> None:
     assert [[row.seq for row in page] for page in answers.pages(state.db, after=5, page=2)] == [[6, 7]]
     assert list(answers.pages(state.db, Selection(["other"]))) == []
     assert list(answers.pages(state.db, Selection(since=NOW + 1))) == []
+
+
+def test_answers_in_brief_come_as_the_others_do(state: State) -> None:
+    ids = add(state, *"abcdefg")
+    claimed = batch(state)
+    settle(
+        state,
+        claimed,
+        *(Settled(i, False, TaskStatus.COMPLETED, 1, 0, None, b"{}", Charge(5, 1, 2, 10)) for i in reversed(ids)),
+    )
+    with state.transaction() as db:
+        answers.late(db, 1, claimed.id, [(ids[1], Charge(7, 0, 1, 5, 10))], "stray")
+    for chosen in (Selection(), Selection(["w"]), Selection(since=0), Selection(batch_id=claimed.id)):
+        pages = list(answers.briefs(state.db, chosen, page=2, records=True))
+        others = [row for page in answers.pages(state.db, chosen) for row in page]
+        assert [len(page) for page in pages] == [2, 2, 2, 1]
+        rows = [row for page in pages for row in page]
+        assert [(row[0], row[1], row[2].decode(), row[-2], row[-1]) for row in rows] == [
+            (one.seq, one.task_id, one.key, one.line, one.body) for one in others
+        ]
+        assert [row[8:12] for row in rows] == [(5, 1, 2, 10)] * 5 + [(12, 1, 3, 15)] + [(5, 1, 2, 10)]
+    assert [[row[0] for row in page] for page in answers.briefs(state.db, after=5, page=2)] == [[6, 7]]
+    assert list(answers.briefs(state.db, Selection(["other"]))) == []
+    assert list(answers.briefs(state.db, Selection(since=NOW + 1))) == []
+
+
+def test_wide_answers_are_read_a_few_at_a_time_and_never_sorted(state: State) -> None:
+    ids = add(state, *"abcde")
+    body = b'"' + b"x" * (pages.PAGE_BYTES // 2) + b'"'
+    settle(state, batch(state), *(Settled(i, False, TaskStatus.COMPLETED, 1, 0, None, body, Charge()) for i in ids))
+    for chosen in (Selection(), Selection(["w"], since=0, until=NOW * 2), Selection(statuses=[TaskStatus.COMPLETED])):
+        said: list[str] = []
+        state.db.set_trace_callback(said.append)
+        assert [len(page) for page in answers.briefs(state.db, chosen)] == [2, 2, 1]
+        state.db.set_trace_callback(None)
+        wide = [statement for statement in said if "a.body" in statement]
+        plans = [row[3] for one in wide for row in state.db.execute(f"EXPLAIN QUERY PLAN {one}")]
+        assert wide
+        assert not [step for step in plans if "TEMP B-TREE" in step]
 
 
 # --- runs

@@ -115,13 +115,14 @@ class Printer:
 
     def __init__(self, form: str, fields: str | None, as_csv: bool) -> None:
         """Prepare to print. Raises UsageError: ``fields`` cannot be understood."""
-        from nura_cli.pipeline import columns
-
         self.problems = First()
         self._form = form
         self._csv = as_csv
-        self._columns = columns.flat() if fields is None else columns.columns(fields)
         self._whole = fields is None and not as_csv
+        if not self._whole:
+            from nura_cli.pipeline import columns
+
+            self._columns = columns.flat() if fields is None else columns.columns(fields)
 
     def head(self) -> Iterator[bytes]:
         """Yield what stands above all lines."""

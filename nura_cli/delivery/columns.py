@@ -30,7 +30,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import msgspec
 
@@ -66,7 +66,7 @@ def converter(column_type: "ColumnType", dialect: str) -> Convert:
 
     The function raises ValueError, with why, when the value does not fit.
     """
-    return _for_driver(_exact(column_type, dialect), dialect)
+    return _for_driver(_exact(column_type, dialect), column_type, dialect)
 
 
 def key_converter(column_type: "ColumnType", dialect: str) -> Convert:
@@ -77,8 +77,8 @@ def key_converter(column_type: "ColumnType", dialect: str) -> Convert:
     from sqlalchemy import types
 
     if dialect == "sqlite" and isinstance(column_type, types.DateTime | types.Date | types.Time):
-        return _for_driver(_any, dialect)
-    return _for_driver(_exact(column_type, dialect, held=True), dialect)
+        return _for_driver(_any, None, dialect)
+    return _for_driver(_exact(column_type, dialect, held=True), column_type, dialect)
 
 
 def guard_converter(column_type: "ColumnType", dialect: str) -> Convert:
@@ -88,11 +88,15 @@ def guard_converter(column_type: "ColumnType", dialect: str) -> Convert:
     if isinstance(column_type, types.JSON) and dialect != "postgresql":  # their drivers give the document's text
         return _document_text
     if dialect == "sqlite" and not isinstance(column_type, types.String):
-        return _for_driver(_any, dialect)
-    return _for_driver(_exact(column_type, dialect, held=True), dialect)
+        return _for_driver(_any, None, dialect)
+    return _for_driver(_exact(column_type, dialect, held=True), column_type, dialect)
 
 
-def _for_driver(exact: _Exactly, dialect: str) -> Convert:
+def _for_driver(exact: _Exactly, column_type: "ColumnType | None", dialect: str) -> Convert:
+    from sqlalchemy import types
+
+    if isinstance(column_type, types.String) or (isinstance(column_type, types.Integer) and dialect != "postgresql"):
+        return cast("Convert", exact)  # it gives texts, or whole numbers, and nothing else
     if dialect == "postgresql":
         return _as_text(exact)
     return lambda value: _driver_value(exact(value), dialect)
@@ -225,10 +229,10 @@ def _integer_of(bits: int) -> Convert:
     limit = 1 << (bits - 1)
 
     def integer(value: object) -> int:
-        number = value if isinstance(value, int) else _whole(value)
+        number = value if type(value) is int else int(value) if isinstance(value, int) else _whole(value)
         if not -limit <= number < limit:
             raise ValueError(f"{_show(value)} is out of the range of the column ({bits} bits)")
-        return int(number)
+        return number
 
     return integer
 

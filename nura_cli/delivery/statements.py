@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from nura_cli.delivery.columns import Value
 from nura_cli.delivery.database import DatabaseFailure, RowRefused, errors_of, failure_of, transaction_ended, wording
-from nura_cli.delivery.expressions import Document
+from nura_cli.delivery.expressions import Document, plain_document
 from nura_cli.errors import DatabaseDown
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ class Slot(NamedTuple):
     column: str
     take: Callable[[Document], Value | None]
     """Gives the value for an answer document, as the column takes it; raises ValueError where there is none."""
+    field: str | None = None
+    """The one field of the document that it looks at; None where it may look at others, too."""
 
 
 class Slots(NamedTuple):
@@ -170,7 +172,10 @@ class Writer:
         self._looks = doubtful or (bool(slots.guards) and not self._alone)
         self._errors = errors_of(engine)
         self._slots = slots
+        self._key_takes = [slot.take for slot in slots.where]
         self._takes = [slot.take for slot in (*slots.guards, *slots.sets)]
+        fields = dict.fromkeys(slot.field for slot in slots.every)
+        self._fields = None if None in fields else [name for name in fields if name is not None]
         # SQLAlchemy keeps the names of columns for itself, so ours must be none of them.
         prefix = "v"
         while any(column.name.startswith(prefix) for column in table.columns):
@@ -179,19 +184,21 @@ class Writer:
         self._index = prefix + "i"
 
     def row(self, position: int, document: Document) -> Row:
-        """Return the row of an answer document.
+        """Return the row of an answer document, in which there may be JSON as it came.
 
         Raises:
             ValueError: a value is null that must not be, or does not fit its column; says which.
         """
-        key = tuple([slot.take(document) for slot in self._slots.where])
-        return Row(position, self, key, (*key, *[take(document) for take in self._takes]), document.get("delivery_id"))
+        plain = plain_document(document, self._fields)
+        key = tuple([take(plain) for take in self._key_takes])
+        return Row(position, self, key, (*key, *[take(plain) for take in self._takes]), document.get("delivery_id"))
 
     def faults(self, document: Document) -> Iterator[str]:
         """Yield why values of an answer document would not go into the columns that are written, each with its option."""
+        plain = plain_document(document, self._fields)
         for slot in self._slots.sets:
             try:
-                slot.take(document)
+                slot.take(plain)
             except ValueError as error:
                 yield str(error)
 
@@ -254,15 +261,19 @@ class EachRow(Writer):
     def write(self, connection: "Connection", rows: Sequence[Row], tally: Tally) -> Iterator[tuple[Row, RowOutcome]]:
         """Write rows; see :meth:`Writer.write`."""
         # The driver's own cursor: SQLAlchemy's execution costs several times what SQLite's does.
-        update, values = self._update, self._update_values
+        update, values, looks = self._update, self._update_values, self._looks
         with closing(connection.connection.cursor()) as cursor:
+            execute = cursor.execute
             for row in rows:
                 try:
-                    cursor.execute(update, values(row.values))
-                    hit, found = bool(cursor.rowcount), None
-                    if not hit or self._looks:
-                        cursor.execute(self._look, self._look_values(row.values))
-                        found = _found(cursor.fetchone())
+                    execute(update, values(row.values))
+                    hit = bool(cursor.rowcount)
+                    if hit and not looks:
+                        tally.works = True
+                        yield row, WRITTEN
+                        continue
+                    execute(self._look, self._look_values(row.values))
+                    found = _found(cursor.fetchone())
                     tally.works = True
                     yield row, outcome(hit, found, self._alone)
                 except self._errors as error:
@@ -548,10 +559,15 @@ def groups(rows: Sequence[Row]) -> Iterator[tuple[Writer, list[Row]]]:
     keys: set[Values] = set()
     characters = 0
     for row in rows:
-        if row.key in keys or len(keys) == _GROUP_ROWS or characters > _GROUP_CHARACTERS:
+        _, writer, key, values, _ = row
+        if key in keys or len(keys) == _GROUP_ROWS or characters > _GROUP_CHARACTERS:
             yield from waiting.items()
             waiting, keys, characters = {}, set(), 0
-        waiting.setdefault(row.writer, []).append(row)
-        keys.add(row.key)
-        characters += _characters(row)
+        if writer not in waiting:
+            waiting[writer] = []
+        waiting[writer].append(row)
+        keys.add(key)
+        for value in values:
+            if type(value) is str:
+                characters += len(value)
     yield from waiting.items()

@@ -27,7 +27,7 @@ from nura_cli.delivery.database import (
     transaction,
     wording,
 )
-from nura_cli.delivery.expressions import Document, Pick, compiled, like, plain_document
+from nura_cli.delivery.expressions import Document, Pick, compiled, first_field, like
 from nura_cli.delivery.statements import (
     SKIPPED,
     UNCHANGED,
@@ -170,7 +170,7 @@ class WriteBack:
             ConfigError, DatabaseDown: as :meth:`check`.
         """
         writer = self._prepared.writers.get(str(document["status"]))
-        return [] if writer is None else list(writer.faults(plain_document(document)))
+        return [] if writer is None else list(writer.faults(document))
 
     def write(self, documents: Sequence[Document], now: int, *, suspects: bool = False) -> list[RowOutcome]:
         """Write a chunk of answers in one transaction; the documents of one key are written in their order.
@@ -190,15 +190,16 @@ class WriteBack:
         """
         outcomes = [SKIPPED] * len(documents)
         rows: list[Row] = []
+        writers = self._prepared.writers
         for position, document in enumerate(documents):
-            writer = self._prepared.writers.get(str(document["status"]))
+            writer = writers.get(str(document["status"]))
             if writer is not None:
                 try:
-                    rows.append(writer.row(position, plain_document(document)))
+                    rows.append(writer.row(position, document))
                 except ValueError as error:
                     outcomes[position] = RowOutcome("failed", str(error))
-        for row, outcome in self._transact(rows, now, suspects):
-            outcomes[row.position] = outcome
+        for position, outcome in self._transact(rows, now, suspects).items():
+            outcomes[position] = outcome
         return outcomes
 
     def forget(self, deliveries: Sequence[str]) -> None:
@@ -224,28 +225,34 @@ class WriteBack:
         except errors_of(self._engine) as error:
             raise self._as_ours(error, "ledger") from error
 
-    def _transact(self, rows: Sequence[Row], now: int, suspects: bool) -> list[tuple[Row, RowOutcome]]:
-        """Deliver rows in one transaction; one that is refused as a whole is halved until the row is found."""
+    def _transact(self, rows: Sequence[Row], now: int, suspects: bool) -> dict[int, RowOutcome]:
+        """Deliver rows in one transaction, and return what became of each, by its position; one that is refused as a whole is
+        halved until the row is found.
+        """
         if not rows:
-            return []
+            return {}
         reason = ""
         for _ in range(_RACES):
             try:
                 with speaking(self._engine), transaction(self._engine) as connection:
-                    return list(self._deliver(connection, rows, now, suspects))
+                    return {row.position: one for row, one in self._deliver(connection, rows, now, suspects)}
             except _Raced as race:
                 reason = f"the ledger takes no entry: {race}"
             except RowRefused as error:
                 reason = str(error)
                 break
         if len(rows) == 1:
-            return [(rows[0], RowOutcome("refused", reason))]
+            return {rows[0].position: RowOutcome("refused", reason)}
         middle = len(rows) // 2
-        return self._transact(rows[:middle], now, suspects) + self._transact(rows[middle:], now, suspects)
+        return self._transact(rows[:middle], now, suspects) | self._transact(rows[middle:], now, suspects)
 
     def _deliver(
         self, connection: "Connection", rows: Sequence[Row], now: int, suspects: bool
     ) -> Iterator[tuple[Row, RowOutcome]]:
+        if self._ledger is None:
+            for writer, group in groups(rows):
+                yield from writer.write(connection, group, Tally(works=suspects))
+            return
         known = self._known(connection, [row.delivery for row in rows])
         yield from ((row, UNCHANGED) for row in rows if row.delivery in known)
         done: list[Row] = []
@@ -380,7 +387,7 @@ class WriteBack:
                 problems.append((place, "the database computes this column itself"))
             elif column is not None:
                 null = {"where": False, "only_if": True}.get(option, name in self._nullable)
-                yield Slot(name, self._take(place, expression, pick, column, null))
+                yield Slot(name, self._take(place, expression, pick, column, null), first_field(expression))
 
     def _take(
         self, place: str, expression: str, pick: Pick, column: "Column[object]", null: bool

@@ -14,7 +14,7 @@ from nura_cli.delivery.database import exact
 if TYPE_CHECKING:
     from jmespath.visitor import _TreeNode as Node
 
-_EXACTLY = msgspec.json.Decoder(float_hook=exact)
+_exactly = msgspec.json.Decoder(float_hook=exact).decode
 Document = Mapping[str, object]
 """An answer document: the fields of a line of ``nura results``, by name."""
 Pick = Callable[[Document], object]
@@ -44,26 +44,23 @@ def plain_document(document: Document, fields: Collection[str] | None = None) ->
         ValueError: the JSON is nested too deeply, or has a number of more digits than anything holds.
     """
     try:
-        return {
-            name: _decoded(one) if type(one := document[name]) in _AS_IT_CAME else one
-            for name in (document if fields is None else fields)
-            if name in document
-        }
+        return {name: _decoded(document[name]) for name in (document if fields is None else fields) if name in document}
     except RecursionError:
         raise ValueError("the answer is nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise ValueError(f"the answer cannot be read: {error}") from None
 
 
-_AS_IT_CAME = (msgspec.Raw, dict)
+_Raw = msgspec.Raw
 
 
 def _decoded(value: object) -> object:
-    if isinstance(value, dict):  # a record, field by field
-        if msgspec.Raw not in map(type, value.values()):
-            return value
-        return {name: _EXACTLY.decode(one) if isinstance(one, msgspec.Raw) else one for name, one in value.items()}
-    return _EXACTLY.decode(value) if isinstance(value, msgspec.Raw) else value
+    kind = type(value)
+    if kind is _Raw:
+        return _exactly(value)  # type: ignore[arg-type]  # which mypy does not see from its type
+    if kind is dict and _Raw in map(type, value.values()):  # type: ignore[attr-defined]  # a record, field by field
+        return {name: _exactly(one) if type(one) is _Raw else one for name, one in value.items()}  # type: ignore[attr-defined]
+    return value
 
 
 def _with_doubles(value: object) -> object:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nura_cli.cli import csv_out
 from nura_cli.cli.session import harmless
 from nura_cli.contract import Result
-from nura_cli.delivery.expressions import compiled
+from nura_cli.delivery.expressions import compiled, first_field, plain_document
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.columns import columns, flat, picked
 from nura_cli.state import State, packed
@@ -123,6 +123,33 @@ def test_an_answer_that_is_nested_too_deeply_is_no_value_of_an_expression() -> N
         deep = [deep]
     with pytest.raises(ValueError, match="nested too deeply"):
         compiled("response.choices[0].index")({"response": {"choices": deep}})
+
+
+@pytest.mark.parametrize(
+    ("expression", "field"),
+    [
+        ("key", "key"),
+        ("record.a.b", "record"),
+        ("*", None),
+        ("keys(@)", None),
+        ("@", None),
+        ("json[0]", None),
+        ("a || b", None),
+    ],
+)
+def test_what_is_no_path_may_look_at_any_field(expression: str, field: str | None) -> None:
+    assert first_field(expression) == field
+
+
+def test_of_a_document_the_fields_that_are_asked_for_are_read() -> None:
+    document = {
+        "key": msgspec.Raw(b"1"),
+        "record": {"a": msgspec.Raw(b"[2]"), "b": 3},
+        "response": msgspec.Raw(b"{no JSON"),
+    }
+    assert plain_document(document, ["record", "key", "json"]) == {"record": {"a": [2], "b": 3}, "key": 1}
+    with pytest.raises(ValueError, match="cannot be read"):
+        plain_document(document)
 
 
 def test_a_bad_list_ends_the_command_with_2(filled: Spool) -> None:

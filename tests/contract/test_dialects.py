@@ -1,7 +1,6 @@
 """One suite for the dialects, and each vendor's own shapes."""
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -1246,12 +1245,11 @@ def test_an_answered_request_without_a_body_to_read_is_kept(dialect: Dialect, bo
         b'"custom_id"' + b" " * 500_000 + b":",
     ],
 )
+@pytest.mark.timeout(60)  # a way that goes back over what it has read takes minutes
 def test_no_line_takes_long_to_be_found_unreadable(dialect: Dialect, hostile: bytes) -> None:
-    began = time.process_time()
     with pytest.raises(reading.Illegible):
         dialect.result(hostile)
     assert reading.bare(hostile) is not None
-    assert time.process_time() - began < 2
 
 
 @BOTH
@@ -1494,11 +1492,10 @@ def test_a_document_is_read_whatever_is_around_it_and_in_its_strings(text: str, 
 
 
 @pytest.mark.parametrize("text", ['"' + '\\"' * 500_000, "```" * 300_000, '"\n' * 500_000, "\ufeff" * 300_000 + '"'])
+@pytest.mark.timeout(60)
 def test_no_text_takes_long_to_be_found_no_document(text: str) -> None:
-    began = time.process_time()
     reading.document_in(Answer(text=text, endings=(text, text)))
-    reading.endings([None, *["x"] * 300_000, *[None] * 300_000])
-    assert time.process_time() - began < 4
+    assert reading.endings([None, *["x"] * 300_000, *[None] * 300_000])
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/images/generations", "/v1/moderations", "/v1/rerank", "/v1/some/thing/new"])

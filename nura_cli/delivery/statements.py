@@ -559,7 +559,7 @@ def groups(rows: Sequence[Row]) -> Iterator[tuple[Writer, list[Row]]]:
     keys: set[Values] = set()
     characters = 0
     for row in rows:
-        _, writer, key, values, _ = row
+        writer, key = row.writer, row.key
         if key in keys or len(keys) == _GROUP_ROWS or characters > _GROUP_CHARACTERS:
             yield from waiting.items()
             waiting, keys, characters = {}, set(), 0
@@ -567,7 +567,5 @@ def groups(rows: Sequence[Row]) -> Iterator[tuple[Writer, list[Row]]]:
             waiting[writer] = []
         waiting[writer].append(row)
         keys.add(key)
-        for value in values:
-            if type(value) is str:
-                characters += len(value)
+        characters += _characters(row)
     yield from waiting.items()

@@ -249,10 +249,6 @@ class WriteBack:
     def _deliver(
         self, connection: "Connection", rows: Sequence[Row], now: int, suspects: bool
     ) -> Iterator[tuple[Row, RowOutcome]]:
-        if self._ledger is None:
-            for writer, group in groups(rows):
-                yield from writer.write(connection, group, Tally(works=suspects))
-            return
         known = self._known(connection, [row.delivery for row in rows])
         yield from ((row, UNCHANGED) for row in rows if row.delivery in known)
         done: list[Row] = []

@@ -26,6 +26,7 @@ _FROM_THEIR_FIRST = {
     *("projection", "value_projection", "filter_projection"),
 }
 _PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
+_BRACED = re.compile(r"\{\{\s*(.+?)\s*\}\}")
 
 
 def like(name: str, known: Collection[str]) -> str:
@@ -87,6 +88,8 @@ def compiled(expression: str, known: Collection[str] = FIELDS) -> Pick:
         parsed = jmespath.compile(expression)
     except JMESPathError as error:
         why = " ".join(str(error).split()).split(", for expression")[0]
+        if braced := _BRACED.search(expression):
+            why = f"an expression is no template, so write {braced[1]} without braces"
         raise ValueError(f"is not JMESPath: {why}") from None
     for problem in _mistyped(parsed.parsed, known):
         raise ValueError(problem)

@@ -623,6 +623,7 @@ def test_a_number_that_nothing_holds_fails_alone(table: Database) -> None:
             "write_back.set.a: txt begins at txt, and an answer has no such field, did you mean text",
         ),
         ({"set_": {"a": "json.[["}}, "write_back.set.a: json.[[ is not JMESPath"),
+        ({"set_": {"a": "{{ text }}"}}, "is not JMESPath: an expression is no template, so write text without braces"),
         ({"set_": {"a": "&text"}}, "write_back.set.a: &text has an expression (&) where a value is meant"),
         ({"set_": {"a": "shout(text)"}}, "calls shout(), and JMESPath has no such function"),
         ({"nullable": ["b"]}, "write_back.nullable: b is not set"),

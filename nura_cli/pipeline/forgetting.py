@@ -7,10 +7,8 @@ first, the record that names the key last, in one transaction with the key's own
 """
 
 import hashlib
-import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +16,10 @@ from typing import NamedTuple
 import msgspec
 
 from nura_cli.errors import ProblemKind
-from nura_cli.pipeline import aside
+from nura_cli.pipeline import aside, quotes
 from nura_cli.pipeline.report import Problem
 from nura_cli.pipeline.symptoms import free_bytes
-from nura_cli.state import Connection, State, batches, compact, purges
+from nura_cli.state import Connection, State, batches, compact, purges, tasks
 from nura_cli.state.disk import on_disk
 from nura_cli.state.purges import Member
 
@@ -198,52 +196,24 @@ def untidy(state: State, left: Left, again: str, exit_code: int) -> Problem:
 def _clear_traces(state: State, members: Sequence[Member], keys: Iterable[str]) -> None:
     """Take out of what nura said, and out of what is set aside, whatever is about tasks at rest, or names their keys."""
     ids = [one.task_id for one in members]
-    clean = cleaner(keys, purges.words(state.db, ids))
+    words = purges.words(state.db, ids) | _quoted(state, ids)
+    clean = quotes.cleaner(keys, words)
     with state.transaction() as db:
         purges.redact(db, clean)
     drop_set_aside(state, set(ids))
 
 
-GONE = "(purged)"
-_SHORT = 6
-"""Keys that are shorter stand in many words: they are looked for only where they are named as keys."""
-_LEAST = 8
-"""What was said in fewer characters quotes nothing."""
+def _quoted(state: State, ids: Sequence[int]) -> set[str]:
+    """Return what refusals of whole batches quote of tasks: nobody knows which of the requests such words are about."""
+    texts, found = sorted(purges.refusals(state.db, ids)), set[str]()
+    for start in range(0, len(texts), _TEXTS):
+        records = (line for _, line in tasks.lines(state.db, ids))
+        found |= quotes.of(texts[start : start + _TEXTS], records)
+    return found
 
 
-def cleaner(keys: Iterable[str], words: Iterable[str]) -> Callable[[str], str]:
-    """Return what takes keys (in their text form), and words that were said about their tasks, out of a text."""
-    patterns = [_spaced(one) for one in words if len(one) >= _LEAST]
-    for key in keys:
-        patterns += _patterns(key)
-    if not patterns:
-        return str
-    found = re.compile("|".join(sorted(patterns, key=len, reverse=True)))
-    return lambda text: found.sub(GONE, text)
-
-
-def _patterns(key: str) -> list[str]:
-    """Return as regular expressions how a key may stand in words."""
-    if not key.startswith("\x1e"):
-        return [_named(form) for form in _forms(key)]
-    parts = json.loads(key[1:])
-    whole = r"\[\s*" + r"\s*,\s*".join('"?' + _spaced(str(one)) + '"?' for one in parts) + r"\s*\]"
-    return [whole, *(_named(form) for one in parts if len(one) >= _SHORT for form in _forms(one))]
-
-
-def _forms(key: str) -> set[str]:
-    return {key, json.dumps(key, ensure_ascii=False)[1:-1], json.dumps(key)[1:-1]}
-
-
-def _named(form: str) -> str:
-    if len(form) < _SHORT:
-        return rf'(?:(?<=key )|(?<=")){re.escape(form)}(?!\w)'
-    return rf"(?<!\w){_spaced(form)}(?!\w)"
-
-
-def _spaced(text: str) -> str:
-    """Return the pattern of a text, however its white space came out."""
-    return r"\s+".join(map(re.escape, text.split())) if text.split() else re.escape(text)
+_TEXTS = 200
+"""Refusals that are compared with records at once."""
 
 
 def drop_set_aside(state: State, ids: set[int]) -> None:

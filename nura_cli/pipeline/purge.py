@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from nura_cli import contract, progress
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import EX_PARTIAL, ProblemKind, StateError, UsageError
-from nura_cli.pipeline import forgetting, retention
+from nura_cli.pipeline import forgetting, quotes, retention
 from nura_cli.pipeline.accounts import address
 from nura_cli.pipeline.forgetting import Fate, Left
 from nura_cli.pipeline.report import Problem, Report, counted
@@ -128,7 +128,7 @@ def _note(job: Purge, name: str, wanted: Sequence[str], fates: Counter[Fate]) ->
         return
     with job.state.transaction() as db:
         if db.why is not None:
-            db.why = forgetting.cleaner(wanted, ())(db.why)
+            db.why = quotes.cleaner(wanted, ())(db.why)
         later = f", {fates[Fate.LATER]:,} of them once nothing is under way" if fates[Fate.LATER] else ""
         what = f"{counted(n, 'key')} {'is' if n == 1 else 'are'} forgotten{later}"
         actions.note(db, "purge", what, n, workload=name)

@@ -258,6 +258,16 @@ def words(db: Connection, ids: Sequence[int]) -> set[str]:
     return {row[0] for row in found if row[0]}
 
 
+def refusals(db: Connection, ids: Sequence[int]) -> set[str]:
+    """Return why batches of these tasks' queues failed as a whole."""
+    rows = db.execute(
+        "SELECT DISTINCT b.reason FROM batches b WHERE b.status = 'failed' AND b.reason <> ''"
+        " AND b.lane_id IN (SELECT lane_id FROM tasks WHERE id IN (SELECT value FROM json_each(?)))",
+        (json.dumps(list(ids)),),
+    )
+    return {row[0] for row in rows}
+
+
 _TEXTS = {
     "runs": ("message",),
     "past_runs": ("message",),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nura_cli.errors import StateError, UsageError
-from nura_cli.pipeline import blame, forgetting, purge, retention
+from nura_cli.pipeline import blame, forgetting, purge, quotes, retention
 from nura_cli.state import State, actions
 from nura_cli.state.purges import Seen
 from nura_cli.states import TaskStatus
@@ -535,6 +535,56 @@ def test_a_hold_s_words_go_too(openai_spool: Spool) -> None:
     assert len(spool.status()["holds"]) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"a message says '{TEXT}', which is not allowed today",
+        f"record number {KEY} and Ann lives in the third … was cut",
+        "Ann  lives in the third\nhouse: is not allowed in the house of others",
+    ],
+)
+def test_what_a_batch_was_refused_for_quotes_it_no_more(openai_spool: Spool, words: str) -> None:
+    """Nobody knows which of a refused batch's requests its words are about."""
+    spool = openai_spool
+    spool.control.fault("refuse", code="bad_thing", message=words)
+    person(spool)
+    spool.settle()
+    spool.clock.advance(HOUR)
+    spool.settle()
+    assert spool.counts()["completed"] == 4
+    assert spool.rows("SELECT reason FROM batches WHERE reason LIKE '%Ann%'")
+    spool.purge(KEY)
+    assert where(spool, KEY, TEXT, "Ann lives in the third", " ".join(words.split()), "third\nhouse") == set()
+    (reason,) = spool.rows("SELECT reason FROM batches WHERE reason <> ''")
+    assert "(purged)" in reason[0]
+    spool.check()
+
+
+@pytest.mark.parametrize(
+    ("texts", "record", "found"),
+    [
+        (["it says 'a line of sixteen' there"], {"a": "not a line of sixteen, b"}, {"a line of sixteen"}),
+        (["a line of sixteen"], {"a": ["b", {"c": "a line  of\tsixteen"}]}, {"a line of sixteen"}),
+        (["fifteen letters"], {"a": "fifteen letters and more"}, set()),
+        (["call 4915112345 or 49151 now"], {"a": 4915112345, "b": 49151}, {"4915112345"}),
+        (["mail to a@mail.test"], {"a": "a@mail.test", "b": "to"}, {"a@mail.test"}),
+        (["one quote is 0123456789abcdef, another ghijklmnopqrstuv"], {"a": "0123456789abcdefghijklmnopqrstuv"},
+         {"0123456789abcdef", "ghijklmnopqrstuv"}),
+        (["nothing of it"], {"a": "b" * 100_000, "c": None, "d": True, "e": 1.5}, set()),
+        ([], {"a": "a line of sixteen"}, set()),
+    ],
+)  # fmt: skip
+def test_pieces_of_a_record_are_found_in_words(texts: list[str], record: dict[str, Any], found: set[str]) -> None:
+    assert quotes.of(texts, [json.dumps(record).encode()]) == found
+
+
+@pytest.mark.parametrize(
+    "record", [b'{"a": ' * 2000 + b'"a line of sixteen"' + b"}" * 2000, b"no JSON, a line of sixteen"]
+)
+def test_quotes_of_a_record_that_cannot_be_read_are_found(record: bytes) -> None:
+    assert quotes.of(["it says a line of sixteen"], [record]) == {"a line of sixteen"}
+
+
 def test_two_holds_that_are_alike_without_what_was_forgotten_are_one(openai_spool: Spool) -> None:
     spool = openai_spool
     person(spool)
@@ -769,11 +819,11 @@ def test_what_a_provider_keeps_at_another_address_is_out_of_reach(openai_spool: 
     ],
 )
 def test_a_short_key_is_found_only_where_it_is_named(text: str, left: str) -> None:
-    assert forgetting.cleaner(["17"], ())(text) == left
+    assert quotes.cleaner(["17"], ())(text) == left
 
 
 def test_a_composite_key_is_found_in_words() -> None:
-    clean = forgetting.cleaner(['\x1e["acme","ann@mail.test"]'], ())
+    clean = quotes.cleaner(['\x1e["acme","ann@mail.test"]'], ())
     assert clean('key ["acme", "ann@mail.test"]: gone; ann@mail.test left') == "key (purged): gone; (purged) left"
 
 

@@ -88,7 +88,7 @@ def run(state: State, folder: Path, config: Config | None, providers: Collection
         "lacks": lacks,
         "held": held,
     }
-    return Report(result, [_lacking(lacks)] if lacks else [], worked=True)
+    return Report(result, [_lacking(backups.spool_of(state.path, "results"), lacks)] if lacks else [], worked=True)
 
 
 def _held(state: State, config: Config | None, providers: Collection[str]) -> list[str]:
@@ -165,11 +165,11 @@ def _pieces(file: BinaryIO, step: progress.Step) -> Iterator[bytes]:
             raise
 
 
-def _lacking(lacks: Collection[str]) -> Problem:
+def _lacking(folder: Path, lacks: Collection[str]) -> Problem:
     n = counted(len(lacks), "file of results is", "files of results are")
     return Problem(
         ProblemKind.SPOOL,
-        f"{n} gone or damaged in the spool, and not in the backup: {', '.join(lacks)}",
+        f"{n} gone from {folder} or damaged there, and not in the backup: {', '.join(lacks)}",
         EX_PARTIAL,
         hint="reconcile finds that out, and the next poll fetches them again; then make another one",
     )

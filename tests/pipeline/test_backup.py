@@ -211,7 +211,7 @@ def test_results_that_are_gone_or_damaged_in_the_spool_are_said_and_fetched_agai
     path.unlink() if harm == "gone" else path.write_bytes(b"{" + path.read_bytes()[1:-1] + b"x")
     report = spool.backup()
     assert (report.exit_code, report.result["results"], report.result["lacks"]) == (3, 0, [path.name])
-    assert "gone or damaged" in report.problems[0].message
+    assert f"gone from {path.parent} or damaged there" in report.problems[0].message
     assert files(report.result["path"]) == ["nura.db"]
     spool.restore(report.result["path"])
     spool.settle()

@@ -314,7 +314,7 @@ def end_waiting(
     """
     gone = db.execute(
         f"{tasks.moving(TaskStatus.PENDING, to, f'attempts = attempts + {attempt:d}')} AND superseded_by IS NULL"
-        " AND lane_id = ? AND id IN (SELECT value FROM json_each(?)) RETURNING id, attempts, retry_of",
+        f" AND {tasks.OF_QUEUE} AND id IN (SELECT value FROM json_each(?)) RETURNING id, attempts, retry_of",
         (queue, json.dumps(list(ends))),
     ).fetchall()
     settled = [

@@ -84,7 +84,7 @@ def clear_ended(db: Connection) -> None:
     """Let the tasks go that are final: an earlier release, which may use this file, replaces tasks and knows of no suspects."""
     db.execute(
         "DELETE FROM suspects WHERE task_id NOT IN"
-        " (SELECT t.id FROM tasks t JOIN suspects s ON s.task_id = t.id WHERE t.status IN ('pending', 'submitted'))"
+        " (SELECT t.id FROM suspects s CROSS JOIN tasks t ON t.id = s.task_id WHERE t.status IN ('pending', 'submitted'))"
     )
 
 
@@ -109,7 +109,7 @@ def due(db: Connection, queue: int, revision: str, last_id: int, limit: int) -> 
     this one. Those named by the provider go last. Only what was refused under this revision, up to the task ``last_id``.
     """
     rows = db.execute(
-        "SELECT s.task_id, s.how, s.batch_id, b.requests FROM suspects s JOIN tasks t ON t.id = s.task_id"
+        "SELECT s.task_id, s.how, s.batch_id, b.requests FROM suspects s CROSS JOIN tasks t ON t.id = s.task_id"
         " JOIN batches b ON b.id = s.batch_id WHERE s.lane_id = ? AND t.status = 'pending' AND b.revision = ?"
         " AND (t.not_before <= ? OR t.not_before > ?) AND t.id <= ?"
         " ORDER BY CASE s.how WHEN 'among' THEN 0 WHEN 'alone' THEN 1 ELSE 2 END, s.since, s.batch_id, s.task_id LIMIT ?",
@@ -121,7 +121,7 @@ def due(db: Connection, queue: int, revision: str, last_id: int, limit: int) -> 
 def under_way(db: Connection, queue: int) -> bool:
     """Return whether a suspect of a queue is in a batch again."""
     row = db.execute(
-        "SELECT 1 FROM suspects s JOIN tasks t ON t.id = s.task_id WHERE s.lane_id = ? AND t.status = 'submitted' LIMIT 1",
+        "SELECT 1 FROM suspects s CROSS JOIN tasks t ON t.id = s.task_id WHERE s.lane_id = ? AND t.status = 'submitted' LIMIT 1",
         (queue,),
     ).fetchone()
     return row is not None
@@ -151,7 +151,7 @@ def convicted(db: Connection) -> list[int]:
 def named(db: Connection, batch_id: int) -> list[Suspect]:
     """Return the tasks that were named with the refusal of a batch, and wait."""
     rows = db.execute(
-        f"SELECT {', '.join(f's.{name}' for name in _SUSPECT.split(', '))} FROM suspects s JOIN tasks t ON t.id = s.task_id"
+        f"SELECT {', '.join(f's.{name}' for name in _SUSPECT.split(', '))} FROM suspects s CROSS JOIN tasks t ON t.id = s.task_id"
         " WHERE s.how = 'named' AND s.batch_id = ? AND t.status = 'pending' ORDER BY s.task_id",
         (batch_id,),
     )

@@ -134,6 +134,10 @@ def moving(old: TaskStatus, new: TaskStatus, *changes: str) -> str:
     return f"UPDATE tasks SET {assignments} WHERE status = '{old}'"
 
 
+OF_QUEUE = "+lane_id = ?"
+"""Narrows tasks that are named by their ids, and are found by these: not by the index of all that waits in the queue."""
+
+
 def replace(db: Connection, workload: int, task: NewTask, old: int) -> None:
     """Insert a task for a key that another task stands for; the old one is superseded, and with it one that runs it again."""
     new = next_id(db)
@@ -347,7 +351,7 @@ def claim_suspects(db: Connection, queue: int, batch_id: int, ids: Sequence[int]
     """Move these tasks of a queue into a batch of their own, those that still wait; return how many."""
     _let_go(db, queue)
     move = moving(TaskStatus.PENDING, TaskStatus.SUBMITTED, "batch_id = ?")
-    query = f"{move} AND lane_id = ? AND id IN (SELECT value FROM json_each(?))"
+    query = f"{move} AND {OF_QUEUE} AND id IN (SELECT value FROM json_each(?))"
     total = db.execute(query, (batch_id, queue, json.dumps(list(ids)))).rowcount
     _claimed(db, queue, batch_id, total, "claimed apart: they may be to blame for a refused batch")
     return total
@@ -377,7 +381,7 @@ def _let_forgotten_go(db: Connection, queue: int) -> None:
     """Send nothing again that is to be forgotten; a re-run gives its place back to what it ran again."""
     move = moving(TaskStatus.PENDING, TaskStatus.CANCELLED)
     gone = db.execute(
-        f"{move} AND lane_id = ? AND id IN (SELECT task_id FROM purges) RETURNING id, retry_of IS NOT NULL", (queue,)
+        f"{move} AND {OF_QUEUE} AND id IN (SELECT task_id FROM purges) RETURNING id, retry_of IS NOT NULL", (queue,)
     ).fetchall()
     if not gone:
         return

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nura_cli import errors
+from nura_cli.cli.defaults import TakesDefaults
 
 EVERY = (errors.EX_OK, errors.EX_UNEXPECTED, errors.EX_USAGE, errors.EX_INTERRUPTED, errors.EX_TERMINATED)
 """The exit codes that every command can have."""
@@ -55,7 +56,7 @@ Row = tuple[str, str]
 Section = tuple[str, Sequence[Row]]
 
 
-class Command(TyperCommand):
+class Command(TakesDefaults, TyperCommand):
     """A command, whose help has examples and exit codes."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -68,7 +69,7 @@ class Command(TyperCommand):
         formatter.write("\n".join(["", _heading("Examples"), *_examples(module.EXAMPLES)]) + "\n")
 
 
-class Group(TyperGroup):
+class Group(TakesDefaults, TyperGroup):
     """The whole command line: its commands by panel."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

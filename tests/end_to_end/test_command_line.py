@@ -303,7 +303,10 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
     nura("enqueue", "echo", cwd=folder, given=b'{"id": 1, "text": "x"}\n')
     for arguments, banned in (
         (["enqueue", "echo"], ["openai", "anthropic", "sqlite_utils", "genai_prices"]),
-        (["log"], ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec"]),
+        (
+            ["log"],
+            ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec", "pydantic"],
+        ),
         (["help", "fields"], ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich", "jinja2", "sqlalchemy"]),
         (
             ["cost"],
@@ -320,6 +323,7 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
                 "jinja2",
                 "msgspec",
                 "nura_cli.contract",
+                "pydantic",
             ],
         ),
     ):

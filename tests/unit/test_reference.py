@@ -137,6 +137,31 @@ def test_examples_are_understood_as_they_stand(name: str) -> None:
         GROUP.commands[name].make_context(name, arguments, parent=above, resilient_parsing=False)
 
 
+@pytest.mark.parametrize("name", ["nura", *COMMANDS])
+def test_a_default_is_what_typer_would_make_of_it(name: str) -> None:
+    """For it is not asked (:mod:`nura_cli.cli.defaults`)."""
+    command = GROUP if name == "nura" else GROUP.commands[name]
+    context = typer.Context(command, info_name=name)
+    for one in command.get_params(context):
+        if not one.required and one.callback is None:
+            made = type(one).process_value(one, context, one.default)
+            assert made == one.default or (made == () and one.default is None), one.name
+            assert type(made) is type(one.default) or one.default is None, one.name
+
+
+def test_what_is_typed_is_converted_and_refused_as_ever() -> None:
+    def parameters(*arguments: str) -> dict[str, Any]:
+        found: dict[str, Any] = (
+            GROUP.commands["log"].make_context("log", [*arguments], parent=typer.Context(GROUP)).params
+        )
+        return found
+
+    assert (parameters()["batch"], parameters("--batch", "7")["batch"]) == (None, 7)
+    assert (parameters()["config"], parameters("-c", "x.yaml")["config"]) == (None, Path("x.yaml"))
+    with pytest.raises(typer.BadParameter):
+        parameters("--batch", "many")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_option_is_described_and_has_a_name_for_its_value(name: str) -> None:
     for one in GROUP.commands[name].params:

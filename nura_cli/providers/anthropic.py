@@ -11,6 +11,8 @@ from nura_cli.providers import sparse, wire
 from nura_cli.providers.base import Account, Download
 
 _PATH = "/v1/messages/batches"
+_UNCALLED = ("anthropic.lib._tracing:finish_api_call_span", "anthropic.lib._tracing:get")
+"""Functions for spans of OpenTelemetry, of which there are none here: they would import the types of all requests and answers."""
 
 
 class AnthropicProvider:
@@ -26,13 +28,15 @@ class AnthropicProvider:
             ConfigError: the key cannot be read.
         """
         self.name, self.own, self._on_close = account.name, account.own, account.on_close
-        options = wire.sdk_options(account)
-        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults, options["http_client"])
-        with sparse.importing("anthropic"), wire.without_environment("ANTHROPIC_"):
-            import anthropic
+        with sparse.importing("anthropic", uncalled=_UNCALLED):
+            options = wire.sdk_options(account)
+            with wire.without_environment("ANTHROPIC_"):
+                import anthropic
+                from anthropic.resources.messages import Batches
 
-            self._client = anthropic.Anthropic(**options)
-        self._batches = self._client.messages.batches.with_raw_response
+                self._client = anthropic.Anthropic(**options)
+        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults, options["http_client"])
+        self._batches = Batches(self._client).with_raw_response  # client.messages.batches, without what streams need
 
     def close(self) -> None:
         """Close connections, and the embedded server, if there is one."""

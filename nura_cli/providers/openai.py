@@ -26,13 +26,14 @@ class OpenAIProvider:
             ConfigError: the key cannot be read.
         """
         self.name, self.own, self._on_close = account.name, account.own, account.on_close
-        options, config = wire.sdk_options(account), account.config
-        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults, options["http_client"])
         self._processed: set[str] = set()
-        with sparse.importing("openai"), wire.without_environment("OPENAI_"):
-            import openai
+        with sparse.importing("openai"):
+            options, config = wire.sdk_options(account), account.config
+            with wire.without_environment("OPENAI_"):
+                import openai
 
-            self._client = openai.OpenAI(organization=config.organization, project=config.project, **options)
+                self._client = openai.OpenAI(organization=config.organization, project=config.project, **options)
+        self._caller = wire.Caller(account.name, remote_batch, self.dialect.faults, options["http_client"])
         self._batches = self._client.batches.with_raw_response
         self._files = self._client.files.with_raw_response
 

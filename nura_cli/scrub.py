@@ -5,7 +5,6 @@ secret makes it known here; from then on :func:`clean` takes it out of any text,
 An answer is never cleaned: it is the application's, as it came.
 """
 
-import html
 import json
 import re
 from collections.abc import Iterator
@@ -84,12 +83,14 @@ def _within(value: Any) -> Any:
 
 def _forms(secret: str) -> Iterator[str]:
     """Yield the forms in which a secret may come back: plain, for a URL, in JSON, quoted by Python, in HTML."""
+    from html import escape  # with its table of entities, for which a command without secrets need not wait
+
     for plain in dict.fromkeys((secret, unquote(secret))):
         in_urls = [quote(plain, safe=""), quote(plain), quote_plus(plain)]
         yield from (plain, *in_urls, *(re.sub(r"%..", lambda found: found[0].lower(), one) for one in in_urls))
         in_json = json.dumps(plain)[1:-1]
         yield from (in_json, in_json.replace("/", "\\/"), json.dumps(plain, ensure_ascii=False)[1:-1])
-        yield from (repr(plain)[1:-1], html.escape(plain))
+        yield from (repr(plain)[1:-1], escape(plain))
 
 
 def _without_beginning(text: str, secret: str, sure: int) -> str:

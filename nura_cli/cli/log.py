@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nura_cli import contract
 from nura_cli.cli.grammar import moment
 from nura_cli.cli.session import Session, output, plain, with_session
 from nura_cli.clock import span
@@ -17,6 +16,7 @@ from nura_cli.pipeline.report import Report, counted
 from nura_cli.state.history import Acted, Moved, Part, Ran
 
 if TYPE_CHECKING:
+    from nura_cli import contract
     from nura_cli.pipeline.log import Happened
 
 _LAST = "12h"

@@ -9,15 +9,17 @@ What can go wrong: nothing but the state file. It takes no lock, needs no key an
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from nura_cli import contract
 from nura_cli.clock import rfc3339
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.report import Report
 from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, spending
 from nura_cli.state.spending import Estimated, Expected, Spent, Sums
+
+if TYPE_CHECKING:
+    from nura_cli import contract
 
 DAY = 86400
 _END_OF_TIME = 2**62
@@ -112,11 +114,11 @@ def run(state: State, by: Sequence[str], period: Period) -> Report:
     return Report(result, worked=True)
 
 
-def _row(by: Sequence[str], group: Sequence[str], sums: Sums, guessed: Estimated) -> contract.CostRow:
-    return cast(contract.CostRow, dict(zip(by, group, strict=True)) | _figures(sums, guessed))
+def _row(by: Sequence[str], group: Sequence[str], sums: Sums, guessed: Estimated) -> "contract.CostRow":
+    return cast("contract.CostRow", dict(zip(by, group, strict=True)) | _figures(sums, guessed))
 
 
-def _figures(sums: Sums, guessed: Estimated) -> contract.CostFigures:
+def _figures(sums: Sums, guessed: Estimated) -> "contract.CostFigures":
     return {
         "attempts": sums.attempts,
         "unanswered": sums.unanswered,

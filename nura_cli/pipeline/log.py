@@ -9,12 +9,15 @@ What can go wrong: nothing but the state file. It takes no lock, needs no key an
 
 import heapq
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
-from nura_cli import contract
 from nura_cli.clock import rfc3339, stamp
 from nura_cli.errors import UsageError
 from nura_cli.state import State, batches, history, locks, tasks
 from nura_cli.state.history import Acted, Moved, Part, Ran
+
+if TYPE_CHECKING:
+    from nura_cli import contract
 
 Happened = Ran | Acted | Moved
 
@@ -47,7 +50,7 @@ def killed(ran: Ran) -> bool:
     return ran.ended_at is None and not locks.at_work(ran.pid, ran.at)
 
 
-def as_dict(one: Happened) -> contract.LogEntry:
+def as_dict(one: Happened) -> "contract.LogEntry":
     """Return an entry of the log in ``--json``."""
     at = stamp(one.at)
     if isinstance(one, Ran):

@@ -305,12 +305,33 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
         (["enqueue", "echo"], ["openai", "anthropic", "sqlite_utils", "genai_prices"]),
         (
             ["log"],
-            ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec", "pydantic"],
+            [
+                "openai",
+                "anthropic",
+                "sqlite_utils",
+                "genai_prices",
+                "rich.table",
+                "jinja2",
+                "msgspec",
+                "pydantic",
+                "nura_cli.contract",
+            ],
         ),
         (["help", "fields"], ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich", "jinja2", "sqlalchemy"]),
         (
             ["cost"],
-            ["openai", "anthropic", "sqlite_utils", "genai_prices", "rich.table", "jinja2", "msgspec", "sqlalchemy"],
+            [
+                "openai",
+                "anthropic",
+                "sqlite_utils",
+                "genai_prices",
+                "rich.table",
+                "jinja2",
+                "msgspec",
+                "sqlalchemy",
+                "pydantic",
+                "nura_cli.contract",
+            ],
         ),
         (
             ["status", "--json"],
@@ -324,6 +345,7 @@ def test_enqueue_and_status_load_neither_sdks_nor_what_they_do_not_need(folder: 
                 "msgspec",
                 "nura_cli.contract",
                 "pydantic",
+                "html",
             ],
         ),
     ):

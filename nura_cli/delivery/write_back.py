@@ -119,6 +119,13 @@ class WriteBack:
         self._ledger = ledger
         self._path = path
 
+    @cached_property
+    def fields(self) -> frozenset[str] | None:
+        """The fields of a line of ``nura results`` that :meth:`write` looks at; None where it may look at any."""
+        mappings = (self._where, self._only_if, *self._sets.values())
+        found = {first_field(expression) for mapping in mappings for expression in mapping.values()}
+        return None if None in found else frozenset({"status", *filter(None, found)})
+
     def __enter__(self) -> "WriteBack":
         return self
 
@@ -176,7 +183,7 @@ class WriteBack:
         """Write a chunk of answers in one transaction; the documents of one key are written in their order.
 
         Args:
-            documents: with the fields of a line of ``nura results`` (what they hold may be JSON as it came), and with a
+            documents: with :attr:`fields` of a line of ``nura results`` (what they hold may be JSON as it came), and with a
                 ledger ``delivery_id``: a string that stays the same however often this is tried.
             now: unix seconds, for the ledger.
             suspects: these were refused before while others got through: what fails is their own problem again.

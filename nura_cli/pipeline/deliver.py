@@ -265,7 +265,7 @@ class _Rows:
         rows = answers.of_tasks(self._job.state.db, [one.task_id for one in due if one.task_id is not None])
         due = [one for one in due if one.task_id in rows]  # what was forgotten meanwhile is not written
         try:
-            documents = self._documents([rows[one.task_id] for one in due if one.task_id is not None])
+            documents = self._documents(table, [rows[one.task_id] for one in due if one.task_id is not None])
             outcomes = table.write(documents, self._job.clock(), suspects=suspects) if due else []
         except Exception as error:
             if not unforeseen(error):
@@ -279,11 +279,13 @@ class _Rows:
             return
         self._settle(due, documents, outcomes)
 
-    def _documents(self, ordered: Sequence[answers.Row]) -> list[dict[str, Any]]:
-        """Return the documents that the expressions look at, each with the id of its delivery for a ledger."""
+    def _documents(self, table: "WriteBack", ordered: Sequence[answers.Row]) -> list[dict[str, Any]]:
+        """Return the documents, as far as the expressions look at them, with their keys, and the ids of deliveries for a ledger."""
+        made = self._job.documents
+        found = made.of(ordered) if table.fields is None else made.parts(ordered, {"key", *table.fields})
         return [
-            document | {"delivery_id": outbox.uid(row.tag, row.task_id)}
-            for row, document in zip(ordered, self._job.documents.of(ordered), strict=True)
+            {**document, "delivery_id": outbox.uid(row.tag, row.task_id)}
+            for row, document in zip(ordered, found, strict=True)
         ]
 
     def _settle(

@@ -1,7 +1,7 @@
 """The document of an answer: what a line of nura results is made of, and what events carry."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -31,8 +31,17 @@ class Documents:
 
     def of(self, rows: Sequence[Row]) -> list[contract.Answer]:
         """Return the documents of a page of answers."""
-        charge = answers.spending(self._state.db, [row.task_id for row in rows])
-        return [self._document(row, charge.get(row.task_id)) for row in rows]
+        return cast("list[contract.Answer]", self.parts(rows, _FIELDS))
+
+    def parts(self, rows: Sequence[Row], fields: Collection[str]) -> list[dict[str, Any]]:
+        """Return of the documents of a page of answers these fields alone; a name that no field has is no matter."""
+        charged = not _CHARGED.isdisjoint(fields)
+        charges = answers.spending(self._state.db, [row.task_id for row in rows]) if charged else {}
+        made = [(name, make) for name, make in _FIELDS.items() if name in fields]
+        return [
+            {name: make(its) for name, make in made}
+            for its in (self._source(row, charges.get(row.task_id)) for row in rows)
+        ]
 
     def lines(self, rows: Sequence[Row]) -> list[contract.Result]:
         """Return the documents of a page of answers, each with what became of its row: the lines of nura results."""
@@ -43,46 +52,21 @@ class Documents:
     def of_one(self, row: Row, charge: Spending, spec: Spec) -> contract.Answer:
         """Return the document of an answer that no batch gave, to a request that was rendered with ``spec``."""
         self._specs[row.revision or ""] = spec
-        return self._document(row, charge)
+        its = self._source(row, charge)
+        return cast("contract.Answer", {name: make(its) for name, make in _FIELDS.items()})
 
-    def _document(self, row: Row, charge: Spending | None) -> contract.Answer:
+    def _source(self, row: Row, charge: Spending | None) -> "_Source":
         answer = self._answer(row)
-        answered = row.status == "completed"
-        return {
-            "seq": row.seq,
-            "workload": row.workload,
-            "key": msgspec.Raw(row.key.encode()),
-            "status": row.status,
-            "text": answer.text if answered else None,  # of a document, as any reader takes it
-            "json": self._json(row, answer) if answered else None,
-            "response": one_line(row.body) if row.body else None,
-            "finish_reason": answer.finish_reason,
-            "usage": _usage(charge),
-            "cost": decimal_dollars(charge.cost) if charge else "0.00",
-            "error": error_of(row),
-            "model": answer.model or row.model or None,
-            "provider": row.provider,
-            "batch_id": row.batch_id,
-            "revision": row.revision,
-            "attempts": row.attempts,
-            "record": self._record(row),
-            "enqueued_at": stamp(row.enqueued_at),
-            "finished_at": stamp(row.finished_at),
-        }
+        has_schema = answer is not _NOTHING and self._has_schema(row)
+        text = document_in(answer) if has_schema else answer.text
+        return _Source(row, charge, answer, text, has_schema, self._keep.get(row.workload) or ())
 
     def _answer(self, row: Row) -> Answer:
         if row.body is None or row.dialect is None:
             return _NOTHING
         if row.dialect not in self._dialects:
             self._dialects[row.dialect] = dialect_of(row.dialect)
-        answer = self._dialects[row.dialect].answer(row.endpoint or "", row.body)
-        return answer._replace(text=document_in(answer)) if self._has_schema(row) else answer
-
-    def _json(self, row: Row, answer: Answer) -> Any:
-        """Return the answer as a document, where the workload asked for one."""
-        if answer.value is not None:
-            return answer.value
-        return one_line(answer.text.encode()) if answer.text is not None and self._has_schema(row) else None
+        return self._dialects[row.dialect].answer(row.endpoint or "", row.body)
 
     def _has_schema(self, row: Row) -> bool:
         if row.revision is None:
@@ -91,9 +75,56 @@ class Documents:
             self._specs[row.revision] = Spec.stored(batches.spec(self._state.db, row.revision))
         return self._specs[row.revision].answer_schema is not None
 
-    def _record(self, row: Row) -> dict[str, Any]:
-        names = self._keep.get(row.workload)
-        return kept(row.line, names) if names else {}
+
+class _Source(NamedTuple):
+    """What the document of one answer is made of.
+
+    Attributes:
+        charge: what its attempts used; None where none did.
+        text: what its text is; of a document, as any reader takes it.
+        has_schema: its workload asked for a document.
+        keep: the fields of the record that go with it.
+    """
+
+    row: Row
+    charge: Spending | None
+    answer: Answer
+    text: str | None
+    has_schema: bool
+    keep: Sequence[str]
+
+
+_FIELDS: dict[str, Callable[[_Source], Any]] = {
+    "seq": lambda its: its.row.seq,
+    "workload": lambda its: its.row.workload,
+    "key": lambda its: msgspec.Raw(its.row.key.encode()),
+    "status": lambda its: its.row.status,
+    "text": lambda its: its.text if its.row.status == "completed" else None,
+    "json": lambda its: _json(its) if its.row.status == "completed" else None,
+    "response": lambda its: one_line(its.row.body) if its.row.body else None,
+    "finish_reason": lambda its: its.answer.finish_reason,
+    "usage": lambda its: _usage(its.charge),
+    "cost": lambda its: decimal_dollars(its.charge.cost) if its.charge else "0.00",
+    "error": lambda its: error_of(its.row),
+    "model": lambda its: its.answer.model or its.row.model or None,
+    "provider": lambda its: its.row.provider,
+    "batch_id": lambda its: its.row.batch_id,
+    "revision": lambda its: its.row.revision,
+    "attempts": lambda its: its.row.attempts,
+    "record": lambda its: kept(its.row.line, its.keep) if its.keep else {},
+    "enqueued_at": lambda its: stamp(its.row.enqueued_at),
+    "finished_at": lambda its: stamp(its.row.finished_at),
+}
+"""Each field of :class:`nura_cli.contract.Answer`, in the order of a line, and how it is made."""
+_CHARGED = frozenset({"usage", "cost"})
+"""Those that take a look at the attempts."""
+
+
+def _json(its: _Source) -> Any:
+    """Return the answer as a document, where the workload asked for one."""
+    if its.answer.value is not None:
+        return its.answer.value
+    return one_line(its.text.encode()) if its.text is not None and its.has_schema else None
 
 
 def kept(line: bytes, names: Sequence[str]) -> dict[str, msgspec.Raw]:

@@ -1,5 +1,6 @@
 """Answers into the application's table, against a bare ``executemany`` update of the same rows by the same driver."""
 
+import json
 import random
 import sqlite3
 import time
@@ -8,8 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nura_cli import config as configuration
 from nura_cli.delivery.write_back import WriteBack
+from nura_cli.pipeline import deliver
+from nura_cli.pipeline.plans import plan_of
+from nura_cli.state import State, outbox
+from nura_cli.states import TaskStatus
 from tests import postgres
+from tests.benchmarks import test_results
 from tests.benchmarks.conftest import scaled, tell
 
 TABLE = "CREATE TABLE articles (id INTEGER PRIMARY KEY, title TEXT, updated_at TEXT, summary TEXT, label TEXT)"
@@ -34,7 +41,7 @@ def documents(ids: list[int], word: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def deliver(url: str, ids: list[int], word: str) -> float:
+def write(url: str, ids: list[int], word: str) -> float:
     """Write answers for rows, chunk by chunk as the pipeline does, and return the seconds that the writing took."""
     options: dict[str, Any] = {"where": {"id": "key"}, "only_if": {"updated_at": "record.updated_at"}}
     total = 0.0
@@ -66,7 +73,7 @@ def peak(url: str, ids: list[int], word: str) -> float:
     """Return the peak of Python's own memory while answers are written, in MB."""
     tracemalloc.start()
     try:
-        deliver(url, ids, word)
+        write(url, ids, word)
         return tracemalloc.get_traced_memory()[1] / 1e6
     finally:
         tracemalloc.stop()
@@ -96,10 +103,47 @@ def test_sqlite(tmp_path: Path) -> None:
 
     ids, url = keys(rows, n), f"sqlite:///{tmp_path}/app.db"
     bare(ids, "warm-up", update)  # rows grow to the size they will have, for both
-    reference, measured = bare(ids, "their", update), deliver(url, ids, "ours!")
+    reference, measured = bare(ids, "their", update), write(url, ids, "ours!")
     assert db.execute("SELECT count(*) FROM articles WHERE summary LIKE 'ours!%'").fetchone() == (n,)
     report("SQLite", n, url, ids, measured, reference)
     db.close()
+
+
+def test_deliver(tmp_path: Path) -> None:
+    n = scaled(20_000)
+    options = {"database": "app", "table": "articles", "where": {"id": "key"}, "set": {"summary": "text"}}
+    workload = {**test_results.CONFIG["workloads"]["records"], "write_back": options}
+    settings = {
+        **test_results.CONFIG,
+        "workloads": {"records": workload},
+        "databases": {"app": {"url": "sqlite:///app.db"}},
+    }
+    (tmp_path / "nura.yaml").write_text(json.dumps(settings))
+    config = configuration.load(tmp_path / "nura.yaml")
+    db = sqlite3.connect(tmp_path / "app.db")
+    db.execute(TABLE)
+    db.executemany("INSERT INTO articles VALUES (?, ?, NULL, ?, NULL)", ((i, TITLE, "old" * 480) for i in range(n + 1)))
+    db.commit()
+    began = time.process_time()
+    for start in range(1, n + 1, deliver.ROWS):
+        rows = [("word " * 280, i) for i in range(start, min(start + deliver.ROWS, n + 1))]
+        db.executemany("UPDATE articles SET summary = ? WHERE id = ?", rows)
+        db.commit()
+    reference = time.process_time() - began
+    db.execute("UPDATE articles SET summary = ?", ("old" * 480,))
+    db.commit()
+    with State(config.state) as state:
+        test_results.fill(state, n)
+        with state.transaction() as inside:
+            due = [(i, TaskStatus.COMPLETED) for i in range(1, n + 1)]
+            outbox.add_for_tasks(inside, 1, 1, due, plan_of(config, "records"))
+        began = time.process_time()
+        assert deliver.run(state, config).rows == {"written": n, "delayed": 0}
+        measured = time.process_time() - began
+    assert db.execute("SELECT count(*) FROM articles WHERE summary LIKE 'word %'").fetchone() == (n,)
+    db.close()
+    does = "a bare `executemany` of the same rows"
+    tell(f"deliver {n:,} answers from the state file into SQLite, CPU", measured, reference, "at most 10", does=does)
 
 
 def test_postgresql() -> None:
@@ -116,7 +160,7 @@ def test_postgresql() -> None:
 
         ids = keys(rows, n)
         bare(ids, "warm-up", update)
-        reference, measured = bare(ids, "their", update), deliver(url, ids, "ours!")
+        reference, measured = bare(ids, "their", update), write(url, ids, "ours!")
         found = connection.execute("SELECT count(*) FROM articles WHERE summary LIKE 'ours!%'").fetchone()
         assert found == (n,)
         report("PostgreSQL", n, url, ids, measured, reference)

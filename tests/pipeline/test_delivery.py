@@ -11,6 +11,7 @@ import pytest
 
 from nura_cli import contract
 from nura_cli.delivery.events import Command
+from nura_cli.delivery.write_back import WriteBack
 from nura_cli.errors import ConfigError
 from nura_cli.pipeline import deliver, documents
 from nura_cli.pipeline.deliver import MOST_TRIES
@@ -323,6 +324,35 @@ def test_with_a_ledger_each_delivery_happens_exactly_once(ended: Spool, app: App
     assert ended.reconcile().result["rows"]["written"] == 10
     assert app.run("SELECT count(*) FROM effects") == [(10,)]
     assert app.run("SELECT count(*) FROM log") == [(10,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ({"set_": {"a": "text"}}, {"status", "key", "text"}),
+        ({"set_": {"a": "json.a", "b": "json.b.c"}, "only_if": {"c": "record.c"}}, {"status", "key", "json", "record"}),
+        ({"set_": {"a": "text"}, "set_failed": {"b": "error.message"}}, {"status", "key", "text", "error"}),
+        ({"set_": {"a": "text"}, "set_cancelled": {"b": "to_string(error)"}}, None),
+        ({"set_": {"a": "text", "b": "@"}}, None),
+    ],
+    ids=["text", "paths", "failed", "function", "whole"],
+)
+def test_write_back_says_which_fields_of_an_answer_it_looks_at(
+    options: dict[str, Any], fields: set[str] | None
+) -> None:
+    assert WriteBack("sqlite:///nowhere.db", table="t", where={"id": "key"}, **options).fields == fields
+
+
+def test_columns_get_the_same_by_paths_as_by_expressions_over_the_whole_document(openai_spool: Spool, app: App) -> None:
+    by_path = {"summary": "text", "error": "usage.input_tokens"}
+    by_expression = {"summary": "@.text", "error": "@.usage.input_tokens"}
+    for first, chosen in ((0, by_path), (5, by_expression)):
+        openai_spool.set(write_back={**WRITE_BACK, "set": chosen})
+        openai_spool.enqueue(*({"id": first + i, "text": "the same"} for i in range(3)))
+        openai_spool.settle()
+    written = app.run("SELECT summary, error FROM articles WHERE summary IS NOT NULL ORDER BY id")
+    assert len(written) == 6
+    assert len(set(written)) == 1
 
 
 def test_the_document_that_expressions_look_at_is_a_line_of_results(openai_spool: Spool, app: App) -> None:
@@ -803,7 +833,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, keys: set[in
 def test_what_nobody_foresaw_about_one_row_is_reported_and_the_others_are_written(
     ended: Spool, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, documents.Documents, "_document", {7})
+    failing(monkeypatch, documents.Documents, "_source", {7})
     report = ended.reconcile()
     assert report.exit_code == 1
     assert report.result["rows"] == {"written": 9, "skipped": 0, "delayed": 1, "failed": 0}
@@ -823,7 +853,7 @@ def test_what_nobody_foresaw_about_every_row_is_said_once_and_stops_no_other_wor
     ended.enqueue(*({"id": 1000 + i, "text": f"record number {1000 + i}"} for i in range(50)))
     ended.dispatch()
     ended.poll()
-    failing(monkeypatch, documents.Documents, "_document", {*range(100), *range(1000, 2000)})
+    failing(monkeypatch, documents.Documents, "_source", {*range(100), *range(1000, 2000)})
     report = ended.reconcile()
     assert report.exit_code == 1
     assert report.result["rows"]["written"] == 10

@@ -15,13 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nura_cli import config as configuration
 from nura_cli.cli import csv_out
 from nura_cli.cli.session import harmless
-from nura_cli.contract import Result
+from nura_cli.contract import Answer, Result
 from nura_cli.delivery.expressions import compiled, first_field, plain_document
 from nura_cli.errors import UsageError
 from nura_cli.pipeline.columns import columns, flat, picked
-from nura_cli.state import State, packed
+from nura_cli.pipeline.documents import Documents
+from nura_cli.state import State, answers, packed
 from nura_cli.states import TaskStatus
 from tests.conftest import Spool, cron_environment
 from tests.pipeline.forks import completed
@@ -361,6 +363,26 @@ def test_a_line_that_is_composed_is_what_its_document_would_be(spool: Spool, sch
     assert spool.results(batch_id=found[0]["batch_id"]) == [
         one for one in found if one["batch_id"] == found[0]["batch_id"]
     ]
+
+
+@pytest.mark.parametrize("schema", [None, SCHEMA], ids=["text", "schema"])
+def test_a_part_of_a_document_is_what_the_whole_one_has(spool: Spool, schema: dict[str, Any] | None) -> None:
+    kinds = bodies(spool.protocol)
+    spool.set(schema=schema, keep=["text"], prompt="Which section? world {{ text }}")
+    spool.fill(len(kinds) + 3)
+    spool.settle()
+    with State(spool.state_path) as state:
+        with state.transaction() as db:
+            db.executemany("UPDATE answers SET body = ? WHERE seq = ?", zip(kinds, range(1, 1000), strict=False))
+            failed = "UPDATE answers SET status = 'failed', error_kind = 'truncated', body = ? WHERE seq = ?"
+            db.executemany(failed, [(kinds[0], len(kinds) + 1), (None, len(kinds) + 2)])
+        made = Documents(state, configuration.load(spool.path))
+        [rows] = answers.pages(state.db)
+        whole = made.of(rows)
+        assert [list(one) for one in whole] == [list(get_type_hints(Answer))] * len(rows)
+        for names in ({"key"}, {"status", "json"}, *({name} for name in whole[0]), {"response", "unknown"}):
+            wanted = [{name: value for name, value in one.items() if name in names} for one in whole]
+            assert msgspec.json.encode(made.parts(rows, names)) == msgspec.json.encode(wanted)
 
 
 @given(

@@ -1,11 +1,10 @@
 """The document of an answer: what a line of nura results is made of, and what events carry."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
-from nura_cli import contract
 from nura_cli.clock import stamp
 from nura_cli.config import Config
 from nura_cli.dialects.base import Answer, Dialect, Spec
@@ -16,6 +15,9 @@ from nura_cli.pricing import decimal_dollars
 from nura_cli.state import State, answers, batches, outbox
 from nura_cli.state.answers import Row, Spending
 from nura_cli.state.outbox import Unwritten
+
+if TYPE_CHECKING:
+    from nura_cli import contract
 
 _NOTHING = Answer()
 
@@ -29,7 +31,7 @@ class Documents:
         self._specs: dict[str, Spec] = {}
         self._dialects: dict[str, Dialect] = {}
 
-    def of(self, rows: Sequence[Row]) -> list[contract.Answer]:
+    def of(self, rows: Sequence[Row]) -> "list[contract.Answer]":
         """Return the documents of a page of answers."""
         return cast("list[contract.Answer]", self.parts(rows, _FIELDS))
 
@@ -43,13 +45,13 @@ class Documents:
             for its in (self._source(row, charges.get(row.task_id)) for row in rows)
         ]
 
-    def lines(self, rows: Sequence[Row]) -> list[contract.Result]:
+    def lines(self, rows: Sequence[Row]) -> "list[contract.Result]":
         """Return the documents of a page of answers, each with what became of its row: the lines of nura results."""
         unwritten = outbox.unwritten(self._state.db, [row.task_id for row in rows])
         pairs = zip(self.of(rows), (unwritten.get(row.task_id) for row in rows), strict=True)
         return [_with_row(document, found) for document, found in pairs]
 
-    def of_one(self, row: Row, charge: Spending, spec: Spec) -> contract.Answer:
+    def of_one(self, row: Row, charge: Spending, spec: Spec) -> "contract.Answer":
         """Return the document of an answer that no batch gave, to a request that was rendered with ``spec``."""
         self._specs[row.revision or ""] = spec
         its = self._source(row, charge)
@@ -136,7 +138,7 @@ def kept(line: bytes, names: Sequence[str]) -> dict[str, msgspec.Raw]:
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def _with_row(document: contract.Answer, found: Unwritten | None) -> contract.Result:
+def _with_row(document: "contract.Answer", found: Unwritten | None) -> "contract.Result":
     if found is None:
         return {**document, "row": None, "row_error": None}
     return {**document, "row": "failed" if found.given_up else "waiting", "row_error": found.said}
@@ -157,7 +159,7 @@ def one_line(document: bytes) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(document, indent=-1) if indented else document)
 
 
-def _usage(charge: Spending | None) -> contract.Tokens:
+def _usage(charge: Spending | None) -> "contract.Tokens":
     """Return what all attempts of a task used, nothing where none did."""
     return {
         "input_tokens": charge.input_tokens if charge else 0,
@@ -166,7 +168,7 @@ def _usage(charge: Spending | None) -> contract.Tokens:
     }
 
 
-def error_of(row: Row) -> contract.Failure | None:
+def error_of(row: Row) -> "contract.Failure | None":
     """Return why a task has no answer, as documents tell it; None where it has one."""
     if row.error_kind is None:
         return None

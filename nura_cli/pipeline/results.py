@@ -8,10 +8,10 @@ while the reader is slow.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from nura_cli import contract
 from nura_cli.config import Config
 from nura_cli.dialects.vendors import dialect as dialect_of
 from nura_cli.errors import InputError, UsageError
@@ -20,13 +20,16 @@ from nura_cli.pipeline.documents import Documents, error_of, one_line
 from nura_cli.state import State, answers, selection, tasks
 from nura_cli.state.selection import Selection
 
+if TYPE_CHECKING:
+    from nura_cli import contract
+
 _PAGE = 200
 
 
 _ALL = Selection()
 
 
-def stream(state: State, config: Config, chosen: Selection = _ALL, *, after: int = 0) -> Iterator[contract.Result]:
+def stream(state: State, config: Config, chosen: Selection = _ALL, *, after: int = 0) -> "Iterator[contract.Result]":
     """Yield the document of each answer that is meant, by seq; a superseded task has none."""
     documents = Documents(state, config)
     for page in answers.pages(state.db, chosen, after=after, page=_PAGE):

@@ -79,12 +79,18 @@ def peak(url: str, ids: list[int], word: str) -> float:
         tracemalloc.stop()
 
 
-def report(name: str, n: int, url: str, ids: list[int], measured: float, reference: float) -> None:
-    """Note the ratio, and that memory does not grow with the number of answers."""
+def compare(name: str, url: str, ids: list[int], update: Callable[[list[tuple[Any, ...]]], None], target: str) -> None:
+    """Note the ratio, of the least of three turns each, and that memory does not grow with the number of answers."""
+    n = len(ids)
+    bare(ids, "warm-up", update)  # rows grow to the size they will have, for both
+    write(url, ids[:1], "begun")  # and both are connected, and have loaded what they need
+    turns = [(bare(ids, f"their{turn}", update), write(url, ids, f"ours!{turn}")) for turn in range(3)]
+    reference, measured = (min(times) for times in zip(*turns, strict=True))
     few, all_of_them = peak(url, ids[: max(1, n // 10)], "a tenth:"), peak(url, ids, "all:")
     tell(
-        f"write back {n:,} answers into {name}", measured, reference, "at most 1.5",
+        f"write back {n:,} answers into {name}", measured, reference, target,
         f"peak {all_of_them:.0f} MB ({few:.0f} MB for a tenth)",
+        does="a bare `executemany` of the same rows",
     )  # fmt: skip
 
 
@@ -102,10 +108,8 @@ def test_sqlite(tmp_path: Path) -> None:
         db.commit()
 
     ids, url = keys(rows, n), f"sqlite:///{tmp_path}/app.db"
-    bare(ids, "warm-up", update)  # rows grow to the size they will have, for both
-    reference, measured = bare(ids, "their", update), write(url, ids, "ours!")
-    assert db.execute("SELECT count(*) FROM articles WHERE summary LIKE 'ours!%'").fetchone() == (n,)
-    report("SQLite", n, url, ids, measured, reference)
+    compare("SQLite", url, ids, update, "at most 1.3")
+    assert db.execute("SELECT count(*) FROM articles WHERE summary LIKE 'all:%'").fetchone() == (n,)
     db.close()
 
 
@@ -143,7 +147,7 @@ def test_deliver(tmp_path: Path) -> None:
     assert db.execute("SELECT count(*) FROM articles WHERE summary LIKE 'word %'").fetchone() == (n,)
     db.close()
     does = "a bare `executemany` of the same rows"
-    tell(f"deliver {n:,} answers from the state file into SQLite, CPU", measured, reference, "at most 10", does=does)
+    tell(f"deliver {n:,} answers from the state file into SQLite, CPU", measured, reference, "no target", does=does)
 
 
 def test_postgresql() -> None:
@@ -159,8 +163,6 @@ def test_postgresql() -> None:
                 cursor.executemany("UPDATE articles SET summary = %s, label = %s WHERE id = %s", values)
 
         ids = keys(rows, n)
-        bare(ids, "warm-up", update)
-        reference, measured = bare(ids, "their", update), write(url, ids, "ours!")
-        found = connection.execute("SELECT count(*) FROM articles WHERE summary LIKE 'ours!%'").fetchone()
+        compare("PostgreSQL", url, ids, update, "at most 1.1")
+        found = connection.execute("SELECT count(*) FROM articles WHERE summary LIKE 'all:%'").fetchone()
         assert found == (n,)
-        report("PostgreSQL", n, url, ids, measured, reference)

@@ -196,19 +196,18 @@ def untidy(state: State, left: Left, again: str, exit_code: int) -> Problem:
 def _clear_traces(state: State, members: Sequence[Member], keys: Iterable[str]) -> None:
     """Take out of what nura said, and out of what is set aside, whatever is about tasks at rest, or names their keys."""
     ids = [one.task_id for one in members]
-    words = purges.words(state.db, ids) | _quoted(state, ids)
-    clean = quotes.cleaner(keys, words)
+    clean = quotes.cleaner(keys, purges.words(state.db, ids), _quoted(state, ids))
     with state.transaction() as db:
         purges.redact(db, clean)
     drop_set_aside(state, set(ids))
 
 
 def _quoted(state: State, ids: Sequence[int]) -> set[str]:
-    """Return what refusals of whole batches quote of tasks: nobody knows which of the requests such words are about."""
-    texts, found = sorted(purges.refusals(state.db, ids)), set[str]()
-    for start in range(0, len(texts), _TEXTS):
+    """Return as patterns what refusals quote of tasks: nobody knows which of a batch's requests such words are about."""
+    refused, found = purges.refusals(state.db, ids), set[str]()
+    for start in range(0, len(refused.texts), _TEXTS):
         records = (line for _, line in tasks.lines(state.db, ids))
-        found |= quotes.of(texts[start : start + _TEXTS], records)
+        found |= quotes.of(refused.texts[start : start + _TEXTS], records, refused.models)
     return found
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,15 +14,30 @@ _LEAST = 8
 """What was said in fewer characters quotes nothing."""
 
 
-def cleaner(keys: Iterable[str], words: Iterable[str]) -> Callable[[str], str]:
-    """Return what takes keys (in their text form), and words that were said about their tasks, out of a text."""
-    patterns = [_spaced(one) for one in words if len(one) >= _LEAST]
+def cleaner(keys: Iterable[str], words: Iterable[str], quoted: Iterable[str] = ()) -> Callable[[str], str]:
+    """Return what takes keys (in their text form), and words that were said about their tasks, out of a text.
+
+    Args:
+        quoted: patterns of what is quoted of their records (:func:`of`).
+    """
+    patterns = [*quoted, *(_spaced(one) for one in words if len(one) >= _LEAST)]
     for key in keys:
         patterns += _patterns(key)
     if not patterns:
         return str
-    found = re.compile("|".join(sorted(patterns, key=len, reverse=True)))
-    return lambda text: found.sub(GONE, text)
+    # Looked for at each place, for where one ends another may have begun.
+    found = re.compile(f"(?=({'|'.join(sorted(patterns, key=len, reverse=True))}))")
+    return lambda text: _without(text, (one.span(1) for one in found.finditer(text)))
+
+
+def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return a text without these pieces of it, which come by where they begin."""
+    left, upto = list[str](), 0
+    for begin, end in spans:
+        if begin > upto or not left:
+            left += text[upto:begin], GONE
+        upto = max(upto, end)
+    return "".join((*left, text[upto:]))
 
 
 def _patterns(key: str) -> list[str]:
@@ -51,49 +66,67 @@ def _spaced(text: str) -> str:
 
 _QUOTE = 16
 """So many characters of a record, or more, are a quote of it wherever they stand."""
+_TELLING = re.compile(r"[^\W\d_a-z]|[ @]|\d{7}")
+"""What a value has that may be a quote as a whole: a capital or a letter of another alphabet, a space, an @, a long number."""
+_IDENTIFIER = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
-def of(texts: Sequence[str], records: Iterable[bytes]) -> set[str]:
-    """Return the longest pieces of texts that stand in one of these records (kept lines) as well: of :data:`_QUOTE` characters or
-    more, or a whole value of it that is not too short. White space counts as one space.
+def of(texts: Sequence[str], records: Iterable[bytes], but: Collection[str] = ()) -> set[str]:
+    """Return as patterns what texts quote of records (kept lines): pieces of :data:`_QUOTE` characters or more, and shorter values
+    as a whole, as they are or as JSON writes them, however their white space came out.
+
+    Args:
+        but: values that tell nothing of a record: its model.
     """
-    said = [" ".join(text.split()) for text in texts]
-    windows = {window for text in said for window in _windows(text)}
-    if not windows:
+    said = [_plain(text) for text in texts]
+    long, short = ({window for text in said for window in _windows(text, size)} for size in (_QUOTE, _LEAST))
+    if not short:
         return set()
     quoted, whole = set[str](), set[str]()
     for record in records:
         for value in _values(record):
-            spaced = " ".join(value.split())
-            quoted |= windows.intersection(_windows(spaced))
-            if _LEAST <= len(spaced) < _QUOTE and any(spaced in text for text in said):
-                whole.add(spaced)
-    named = {one for one in whole for text in said if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text)}
-    return named | {piece for text in said for piece in _pieces(text, quoted)}
+            for form in () if value in but else {_plain(form) for form in _forms(value)}:
+                quoted |= long.intersection(_windows(form, _QUOTE))
+                if _LEAST <= len(form) < _QUOTE and form[:_LEAST] in short and _TELLING.search(form):
+                    whole.add(form)
+    pieces = {piece for text in said for piece in _pieces(text, quoted)}
+    return {_spaced(one) for one in pieces} | {_named(one) for one in whole}
 
 
-def _windows(text: str) -> Iterator[str]:
-    return (text[at : at + _QUOTE] for at in range(len(text) - _QUOTE + 1))
+def _plain(text: str) -> str:
+    """Return a text as vendors' words are kept (:func:`nura_cli.dialects.reading.line`), of any length."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _windows(text: str, size: int) -> Iterator[str]:
+    return (text[at : at + size] for at in range(len(text) - size + 1))
 
 
 def _pieces(text: str, quoted: set[str]) -> Iterator[str]:
-    """Yield the longest pieces of a text all of whose windows are quoted."""
-    begin = None
-    for at, window in enumerate(_windows(text)):
+    """Yield the longest pieces of a text all of whose windows are quoted, from their first word to their last."""
+    begin = end = 0
+    for at, window in enumerate(_windows(text, _QUOTE)):
         if window in quoted:
-            begin = at if begin is None else begin
-        elif begin is not None:
-            yield text[begin : at + _QUOTE - 1].strip()
-            begin = None
-    if begin is not None:
-        yield text[begin:].strip()
+            begin, end = (begin, at + _QUOTE) if at < end else (at, at + _QUOTE)
+        elif at == end - _QUOTE + 1:
+            yield from _trimmed(text[begin:end])
+    if end == len(text):
+        yield from _trimmed(text[begin:])
+
+
+def _trimmed(piece: str) -> Iterator[str]:
+    trimmed = re.sub(r"^\W+|\W+$", "", piece)
+    if len(trimmed) >= _LEAST:
+        yield trimmed
 
 
 def _values(record: bytes) -> Iterator[str]:
-    """Yield the texts and whole numbers in a record, as text; of one that cannot be read all of it."""
+    """Yield the texts and whole numbers in a record, as text, and names in it that are none of a program's; of one that cannot be
+    read all of it.
+    """
     try:
         waiting = [msgspec.json.decode(record)]
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         waiting = [record.decode(errors="replace")]
     while waiting:
         value: Any = waiting.pop()
@@ -101,5 +134,8 @@ def _values(record: bytes) -> Iterator[str]:
             yield value
         elif isinstance(value, int) and not isinstance(value, bool):
             yield str(value)
-        elif isinstance(value, dict | list):
-            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, dict):
+            waiting += (name for name in value if not _IDENTIFIER.fullmatch(name))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value

@@ -7,7 +7,7 @@ recovery go by them. A task that has lost its record is a *purged* one. Every wr
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nura_cli.state import answers, batches, keys, over, suspects
@@ -258,14 +258,34 @@ def words(db: Connection, ids: Sequence[int]) -> set[str]:
     return {row[0] for row in found if row[0]}
 
 
-def refusals(db: Connection, ids: Sequence[int]) -> set[str]:
-    """Return why batches of these tasks' queues failed as a whole."""
+class Refusals(NamedTuple):
+    """Why batches of some queues were refused, each text once, and the models of these batches."""
+
+    texts: list[str]
+    models: set[str]
+
+
+def refusals(db: Connection, ids: Sequence[int]) -> Refusals:
+    """Return why batches of these tasks' queues, and tasks of theirs, were refused."""
     rows = db.execute(
-        "SELECT DISTINCT b.reason FROM batches b WHERE b.status = 'failed' AND b.reason <> ''"
-        " AND b.lane_id IN (SELECT lane_id FROM tasks WHERE id IN (SELECT value FROM json_each(?)))",
-        (json.dumps(list(ids)),),
-    )
-    return {row[0] for row in rows}
+        "SELECT b.reason, b.faults, b.model FROM batches b WHERE b.final_at IS NOT NULL AND (b.reason <> '' OR b.faults IS NOT NULL)"
+        " AND b.lane_id IN (SELECT lane_id FROM tasks WHERE id IN (SELECT value FROM json_each(:ids)))"
+        " UNION SELECT said, NULL, '' FROM suspects"
+        " WHERE lane_id IN (SELECT lane_id FROM tasks WHERE id IN (SELECT value FROM json_each(:ids)))",
+        {"ids": json.dumps(list(ids))},
+    ).fetchall()
+    texts = {reason for reason, *_ in rows if reason}
+    for _, faults, _ in rows:
+        texts |= set(_strings(json.loads(faults))) if faults else set()
+    return Refusals(sorted(texts), {model for *_, model in rows})
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
 
 
 _TEXTS = {
@@ -278,19 +298,24 @@ _TEXTS = {
     "receivers": ("why",),
     "waits": ("words",),
     "batches": ("reason", "held", "missed", "cancel_why", "faults"),
+    "suspects": ("said",),
 }
 """The columns in which nura keeps what it said of a run, a batch or a route, and what others said: some of it may be about one task.
 Holds whose origins are the same without that are one."""
 
 
 def redact(db: Connection, clean: Callable[[str], str]) -> None:
-    """Take out of what was ever said here what ``clean`` takes out of a text."""
+    """Take out of what was ever said here what ``clean`` takes out of a text; not of batches that are not final.
+
+    What these hold may still be decided by; and nothing that is at rest was ever in one.
+    """
     for table, columns in _TEXTS.items():
+        settled = " AND final_at IS NOT NULL" if table == "batches" else ""
         for column in columns:
-            texts = db.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} <> ''").fetchall()
+            texts = db.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} <> ''{settled}").fetchall()
             cleaned = [(_clean(text, clean, column == "faults"), text) for (text,) in texts]
             changed = [(new, old) for new, old in cleaned if new != old]
-            db.executemany(f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {column} = ?", changed)
+            db.executemany(f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {column} = ?{settled}", changed)
     said = db.execute("SELECT stage, scope, message FROM troubles").fetchall()
     db.executemany(  # what lasts is said anew
         "DELETE FROM troubles WHERE stage = ? AND scope = ?",

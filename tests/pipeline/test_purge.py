@@ -539,15 +539,17 @@ def test_a_hold_s_words_go_too(openai_spool: Spool) -> None:
     "words",
     [
         f"a message says '{TEXT}', which is not allowed today",
+        f"{TEXT} is not allowed",
         f"record number {KEY} and Ann lives in the third … was cut",
         "Ann  lives in the third\nhouse: is not allowed in the house of others",
+        f"the key is {KEY} Ann lives in the third house",
     ],
 )
 def test_what_a_batch_was_refused_for_quotes_it_no_more(openai_spool: Spool, words: str) -> None:
     """Nobody knows which of a refused batch's requests its words are about."""
     spool = openai_spool
     spool.control.fault("refuse", code="bad_thing", message=words)
-    person(spool)
+    spool.enqueue(*OTHERS, {"id": KEY, "text": f"record number {KEY}: {TEXT}, record number {KEY} and {TEXT}"})
     spool.settle()
     spool.clock.advance(HOUR)
     spool.settle()
@@ -555,34 +557,106 @@ def test_what_a_batch_was_refused_for_quotes_it_no_more(openai_spool: Spool, wor
     assert spool.rows("SELECT reason FROM batches WHERE reason LIKE '%Ann%'")
     spool.purge(KEY)
     assert where(spool, KEY, TEXT, "Ann lives in the third", " ".join(words.split()), "third\nhouse") == set()
-    (reason,) = spool.rows("SELECT reason FROM batches WHERE reason <> ''")
-    assert "(purged)" in reason[0]
+    ((reason, faults),) = spool.rows("SELECT reason, faults FROM batches WHERE reason <> ''")
+    assert "(purged)" in reason
+    assert "(purged)" in faults
     spool.check()
 
 
+def test_a_refusal_that_is_found_out_while_it_is_to_be_forgotten_quotes_it_no_more(openai_spool: Spool) -> None:
+    spool = openai_spool
+    spool.control.fault("refuse", code="bad_thing", message=f"{TEXT} is not allowed")
+    spool.enqueue(*OTHERS, {"id": KEY, "text": f"record number {KEY}: {TEXT}"})
+    spool.dispatch()
+    spool.poll()
+    spool.purge(KEY)
+    assert spool.status()["workloads"]["echo"]["to_be_purged"] == 1
+    assert where(spool, TEXT)
+    spool.settle()
+    assert where(spool, KEY, TEXT) == set()
+
+
+def test_a_fault_that_is_not_the_first_quotes_it_no_more(openai_spool: Spool) -> None:
+    spool = openai_spool
+    person(spool)
+    spool.settle()
+    faults = [["bad_thing", "something is wrong", None], ["bad_thing", f"the text '{TEXT}' is not allowed", None]]
+    with State(spool.state_path, spool.clock) as state, state.transaction() as db:
+        db.execute("UPDATE batches SET reason = 'bad_thing: something is wrong', faults = ?", (json.dumps(faults),))
+    spool.purge(KEY)
+    assert where(spool, TEXT) == set()
+    assert spool.rows("SELECT reason FROM batches") == [("bad_thing: something is wrong",)]
+
+
+def test_what_a_batch_is_still_to_be_judged_by_stays(openai_spool: Spool) -> None:
+    """A record may hold the very words of a refusal of others, that reconcile is to go by."""
+    spool = openai_spool
+    words = "Enqueued token limit reached for gpt-4.1-mini. Please try again once some batches have been completed."
+    spool.enqueue({"id": KEY, "text": f"record number {KEY} token_limit_exceeded {words}"})
+    spool.settle()
+    spool.control.fault("refuse", code="token_limit_exceeded", message=words)
+    spool.enqueue(*OTHERS)
+    spool.dispatch()
+    spool.poll()
+    before = spool.rows("SELECT faults FROM batches ORDER BY id")
+    assert words in before[-1][0]
+    spool.purge(KEY)
+    assert spool.rows("SELECT faults FROM batches ORDER BY id") == before
+    spool.reconcile()
+    assert spool.rows("SELECT count(*) FROM suspects") == [(0,)]
+
+
 @pytest.mark.parametrize(
-    ("texts", "record", "found"),
+    ("text", "record", "left"),
     [
-        (["it says 'a line of sixteen' there"], {"a": "not a line of sixteen, b"}, {"a line of sixteen"}),
-        (["a line of sixteen"], {"a": ["b", {"c": "a line  of\tsixteen"}]}, {"a line of sixteen"}),
-        (["fifteen letters"], {"a": "fifteen letters and more"}, set()),
-        (["call 4915112345 or 49151 now"], {"a": 4915112345, "b": 49151}, {"4915112345"}),
-        (["mail to a@mail.test"], {"a": "a@mail.test", "b": "to"}, {"a@mail.test"}),
-        (["one quote is 0123456789abcdef, another ghijklmnopqrstuv"], {"a": "0123456789abcdefghijklmnopqrstuv"},
-         {"0123456789abcdef", "ghijklmnopqrstuv"}),
-        (["nothing of it"], {"a": "b" * 100_000, "c": None, "d": True, "e": 1.5}, set()),
-        ([], {"a": "a line of sixteen"}, set()),
+        ("it says 'a line of Sixteen' there", {"a": "not a line of Sixteen, b"}, "it says '(purged)' there"),
+        ("a line  of Sixteen", {"a": ["b", {"c": "a line of\tSixteen"}]}, "(purged)"),
+        ("fifteen letters", {"a": "fifteen letters and more"}, "fifteen letters"),
+        ("call 4915112345 or 49151 now", {"a": 4915112345, "b": 49151}, "call (purged) or 49151 now"),
+        ("mail to a@mail.test", {"a": "a@mail.test", "b": "to"}, "mail to (purged)"),
+        ("a@mail.tests", {"a": "a@mail.test"}, "a@mail.tests"),
+        ("of Katharina, Jürgen H", {"a": "Katharina", "b": "Jürgen H"}, "of (purged), (purged)"),
+        ("one is 0123456789abcdef, another ghijklmnopqrstuv", {"a": "0123456789abcdefghijklmnopqrstuv"},
+         "one is (purged), another (purged)"),
+        ("to Ann Miller street 5, 12345 Town", {"a": "Ann Miller", "b": "Miller street 5, 12345 Town"}, "to (purged)"),
+        ("'J\\u00f6rg M\\u00fc\\u00dfigg\\u00e4nger'", {"a": "Jörg Müßiggänger"}, "'(purged)'"),
+        ("'Ann Lee\\nMain St 5\\n12345 Town'", {"a": "Ann Lee\nMain St 5\n12345 Town"}, "'(purged)'"),
+        ("the Dampf schiff fahrts gesellschaft", {"a": "Dampf\u00adschiff\u00adfahrts\u00adgesellschaft"}, "the (purged)"),
+        ("names ann.miller@mail.test", {"people": {"ann.miller@mail.test": 1}}, "names (purged)"),
+        ("custom_ids of requests, model gpt-4.1-mini-long-name", {"custom_ids": 1, "a": "requests", "model": "gpt-4.1-mini-long-name"},
+         "custom_ids of requests, model gpt-4.1-mini-long-name"),
+        ("nothing of it", {"a": "b" * 100_000, "c": None, "d": True, "e": 1.5}, "nothing of it"),
+        ("", {"a": "a line of sixteen"}, ""),
     ],
 )  # fmt: skip
-def test_pieces_of_a_record_are_found_in_words(texts: list[str], record: dict[str, Any], found: set[str]) -> None:
-    assert quotes.of(texts, [json.dumps(record).encode()]) == found
+def test_what_words_quote_of_a_record_is_taken_out(text: str, record: dict[str, Any], left: str) -> None:
+    found = quotes.of([text], [json.dumps(record).encode()], {"gpt-4.1-mini-long-name"})
+    assert quotes.cleaner((), (), found)(text) == left
+
+
+def test_what_begins_in_another_piece_is_taken_out_to_its_end() -> None:
+    found = quotes.of(
+        ["record 4711-Ann Miller lives at 5 Main Street"], [b'{"a": "4711-Ann Ann Miller lives at 5 Main Street"}']
+    )
+    assert (
+        quotes.cleaner(["4711-Ann"], (), found)("record 4711-Ann Miller lives at 5 Main Street now")
+        == "record (purged) now"
+    )
 
 
 @pytest.mark.parametrize(
-    "record", [b'{"a": ' * 2000 + b'"a line of sixteen"' + b"}" * 2000, b"no JSON, a line of sixteen"]
+    "record",
+    [
+        b'{"a": ' * 2000 + b'"a line of Sixteen"' + b"}" * 2000,
+        b"no JSON, a line of Sixteen",
+        b'{"a": "\xff\xfe", "b": "a line of Sixteen"}',
+        b'{"n": ' + b"9" * 5000 + b', "b": "a line of Sixteen"}',
+    ],
+    ids=["nested", "no JSON", "no UTF-8", "a long number"],
 )
-def test_quotes_of_a_record_that_cannot_be_read_are_found(record: bytes) -> None:
-    assert quotes.of(["it says a line of sixteen"], [record]) == {"a line of sixteen"}
+def test_quotes_of_a_record_that_is_hard_to_read_are_found(record: bytes) -> None:
+    found = quotes.of(["it says a line of Sixteen"], [record])
+    assert quotes.cleaner((), (), found)("it says a line of Sixteen.") == "it says (purged)."
 
 
 def test_two_holds_that_are_alike_without_what_was_forgotten_are_one(openai_spool: Spool) -> None:

@@ -95,10 +95,15 @@ def test_reconcile(tmp_path: Path) -> None:
     assert done == attempts == n
     does = "decodes each line once, and writes the same rows into the same tables, a statement a row"
     tell(f"reconcile {n:,} shuffled results, CPU against a bare settle", ours, bare, "at most 1.3", does=does)
-    say("reconcile, lines per CPU second", "45,000", all=n / ours, without_the_start=n / max(ours - nothing, 0.001))
+    say(
+        "reconcile, lines per CPU second",
+        "at least 45,000",
+        all=n / ours,
+        without_the_start=n / max(ours - nothing, 0.001),
+    )
     folder = tmp_path / "peak"
     folder.mkdir()
     (tmp_path / "again.db").rename(folder / "nura.db")
     (tmp_path / "nura.db.spool").rename(folder / "nura.db.spool")
     (folder / "nura.yaml").write_text(json.dumps(CONFIG))
-    say("reconcile, peak in MB", "120", peak=nura("reconcile", cwd=folder).peak_mb)
+    say("reconcile, peak in MB", "at most 120", peak=nura("reconcile", cwd=folder).peak_mb)

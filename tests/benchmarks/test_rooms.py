@@ -97,7 +97,7 @@ def test_a_full_queue(spool: Spool, tmp_path: Path, share: float, minutes: int) 
     least = math.ceil(total / cap) * minutes * 60
     target = "2, 1.25 x" if share < 0.1 else "1, 1.4 x"
     name = f"cap {share:.0%} of {n:,} items, batches of {minutes} min"
-    say(name, target, refused=refused(spool), time_against_least=took / least)
+    say(name, target, refused=refused(spool), time_against_least=took / least, does="tokens / cap, in batch times")
 
 
 def test_urgent_tasks_behind_many(spool: Spool, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_urgent_tasks_behind_many(spool: Spool, tmp_path: Path) -> None:
         line_of_cron(spool)
         spool.clock.advance(TICK)
     fill(spool, 20, "urgent")
-    say("20 urgent tasks behind the others", "2", batch_times=home(spool, "urgent") / TICK)
+    say("20 urgent tasks behind the others", "at most 2", batch_times=home(spool, "urgent") / TICK)
 
 
 @pytest.mark.parametrize("kind", TEXTS)
@@ -143,4 +143,4 @@ def test_a_broken_schema_with_a_canary(spool: Spool) -> None:
     for _ in range(20):
         spool.round()
         spool.clock.advance(TICK)
-    say("broken schema, canary of 20", "20", billed=spool.control.billing()["requests"])
+    say("broken schema, canary of 20", "at most 20", billed=spool.control.billing()["requests"])

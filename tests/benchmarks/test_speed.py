@@ -46,6 +46,7 @@ def test_claim(tmp_path: Path) -> None:
         large,
         small,
         "at most 1.5",
+        does="the same with a tenth of the tasks",
     )
 
 

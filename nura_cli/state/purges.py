@@ -302,16 +302,17 @@ _TEXTS = {
 }
 """The columns in which nura keeps what it said of a run, a batch or a route, and what others said: some of it may be about one task.
 Holds whose origins are the same without that are one."""
+_JUDGED_BY = {("batches", column) for column in ("reason", "held", "faults")}
+"""Those by which it is decided what becomes of a batch, while it is not final."""
 
 
 def redact(db: Connection, clean: Callable[[str], str]) -> None:
-    """Take out of what was ever said here what ``clean`` takes out of a text; not of batches that are not final.
-
-    What these hold may still be decided by; and nothing that is at rest was ever in one.
+    """Take out of what was ever said here what ``clean`` takes out of a text; not of what a batch is still to be judged by: nothing
+    that is at rest was ever in it.
     """
     for table, columns in _TEXTS.items():
-        settled = " AND final_at IS NOT NULL" if table == "batches" else ""
         for column in columns:
+            settled = " AND final_at IS NOT NULL" if (table, column) in _JUDGED_BY else ""
             texts = db.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} <> ''{settled}").fetchall()
             cleaned = [(_clean(text, clean, column == "faults"), text) for (text,) in texts]
             changed = [(new, old) for new, old in cleaned if new != old]

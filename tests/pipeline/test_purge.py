@@ -600,7 +600,10 @@ def test_what_a_batch_is_still_to_be_judged_by_stays(openai_spool: Spool) -> Non
     spool.poll()
     before = spool.rows("SELECT faults FROM batches ORDER BY id")
     assert words in before[-1][0]
+    with State(spool.state_path, spool.clock) as state, state.transaction() as db:
+        db.execute("UPDATE batches SET cancel_why = ?", (f"{KEY} complained",))
     spool.purge(KEY)
+    assert where(spool, KEY) == set()
     assert spool.rows("SELECT faults FROM batches ORDER BY id") == before
     spool.reconcile()
     assert spool.rows("SELECT count(*) FROM suspects") == [(0,)]

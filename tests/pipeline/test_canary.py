@@ -107,8 +107,8 @@ def test_a_broken_schema_costs_no_more_than_the_canary_and_nothing_fails(spool: 
 
 def test_the_hold_has_counts_and_a_key_to_look_at_and_nothing_of_an_answer(spool: Spool) -> None:
     careful(spool)
-    useless(spool, "bad")
-    spool.enqueue(*({"id": f"it's {n}", "text": f"{'good' if n < 2 else 'bad'} one"} for n in range(40)))
+    useless(spool, "poor")
+    spool.enqueue(*({"id": f"it's {n}", "text": f"{'good' if n < 2 else 'poor'} one"} for n in range(40)))
     spool.round()
     (reason,) = holds(spool)
     ((revision,),) = spool.rows("SELECT DISTINCT revision FROM batches")
@@ -124,8 +124,8 @@ def test_the_hold_has_counts_and_a_key_to_look_at_and_nothing_of_an_answer(spool
 def test_a_revision_fails_though_all_that_failed_by_it_was_purged(openai_spool: Spool) -> None:
     spool = openai_spool
     careful(spool)
-    useless(spool, "bad")
-    spool.enqueue(*(record(n, "bad") for n in range(5)))
+    useless(spool, "poor")
+    spool.enqueue(*(record(n, "poor") for n in range(5)))
     spool.dispatch()
     spool.enqueue(*(record(n, "good") for n in range(5, 11)))
     bring_home(spool)
@@ -144,8 +144,8 @@ def test_good_answers_of_a_canary_that_fails_are_kept_and_told(spool: Spool) -> 
     told = spool.folder / "told"
     careful(spool)
     spool.set(events=[{"types": ["task.completed"], "command": ["tee", "-a", str(told)]}])
-    useless(spool, "bad")
-    spool.enqueue(*(record(n, "bad" if n % 2 else "good") for n in range(40)))
+    useless(spool, "poor")
+    spool.enqueue(*(record(n, "poor" if n % 2 else "good") for n in range(40)))
     spool.round()
     assert len(holds(spool)) == 1
     assert (spool.counts()["completed"], spool.counts()["pending"], spool.counts()["failed"]) == (10, 30, 0)
@@ -156,8 +156,8 @@ def test_good_answers_of_a_canary_that_fails_are_kept_and_told(spool: Spool) -> 
 @pytest.mark.parametrize(("bad", "held"), [(2, False), (3, True)])
 def test_it_is_held_where_more_than_the_share_failed(spool: Spool, bad: int, held: bool) -> None:
     careful(spool, max_failed="10%")
-    useless(spool, "bad")
-    spool.enqueue(*(record(n, "bad" if n < bad else "good") for n in range(30)))
+    useless(spool, "poor")
+    spool.enqueue(*(record(n, "poor" if n < bad else "good") for n in range(30)))
     spool.round()
     assert bool(holds(spool)) is held
     assert passed(spool) is not held
@@ -362,8 +362,8 @@ def test_with_fewer_than_ten_more_are_sent_and_nobody_is_held_yet(spool: Spool) 
 @pytest.mark.parametrize("status", [500, 429])
 def test_a_5xx_and_a_429_say_nothing_of_a_revision(spool: Spool, status: int) -> None:
     careful(spool)
-    spool.enqueue(*(record(n, "bad" if n < 12 else "good") for n in range(60)))
-    spool.control.fault("rows", match="bad", status=status, message="not now", times=1)
+    spool.enqueue(*(record(n, "poor" if n < 12 else "good") for n in range(60)))
+    spool.control.fault("rows", match="poor", status=status, message="not now", times=1)
     spool.round()
     assert (holds(spool), passed(spool)) == ([], 0)
     spool.clock.advance(2 * 3600)
@@ -643,8 +643,8 @@ def test_a_verdict_stands_wherever_the_settling_was_cut_off(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
     careful(spool)
-    useless(spool, "bad")
-    spool.enqueue(*(record(n, "bad" if n < bad else "good") for n in range(60)))
+    useless(spool, "poor")
+    spool.enqueue(*(record(n, "poor" if n < bad else "good") for n in range(60)))
     spool.dispatch()
     spool.poll()
     interrupted(spool, monkeypatch, chunks=2)

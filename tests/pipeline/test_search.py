@@ -329,8 +329,8 @@ def test_of_two_workloads_with_one_spec_each_has_its_own_witness(openai_spool: S
 
 def test_all_lines_that_are_named_are_set_aside_at_once(openai_spool: Spool) -> None:
     spool = openai_spool
-    spool.enqueue(*({"id": n, "text": f"record number {n} {'bad' if n % 4 == 1 else ''}"} for n in range(40)))
-    spool.control.fault("refuse", times=-1, match="bad", line="matches", code="invalid_request", message="it is bad")
+    spool.enqueue(*({"id": n, "text": f"record number {n} {'wrong' if n % 4 == 1 else ''}"} for n in range(40)))
+    spool.control.fault("refuse", times=-1, match="wrong", line="matches", code="invalid_request", message="it is bad")
     rounds(spool, 2)
     assert sizes(spool) == [40, 30]
     failed = spool.results(statuses=["failed"])
@@ -365,8 +365,8 @@ def test_named_ones_fail_as_soon_as_the_rest_was_taken(openai_spool: Spool) -> N
 
 def test_ten_bad_lines_of_which_one_is_named_each_time_all_fail(openai_spool: Spool) -> None:
     spool = openai_spool
-    spool.enqueue(*({"id": n, "text": f"record number {n} {'bad' if n % 3 == 2 else ''}"} for n in range(12)))
-    spool.control.fault("refuse", times=-1, match="bad", line="match", code="invalid_request", message="it is bad")
+    spool.enqueue(*({"id": n, "text": f"record number {n} {'wrong' if n % 3 == 2 else ''}"} for n in range(12)))
+    spool.control.fault("refuse", times=-1, match="wrong", line="match", code="invalid_request", message="it is bad")
     rounds(spool, 5)
     assert sizes(spool) == [12, 11, 10, 9, 8]
     assert (spool.counts()["failed"], spool.counts()["completed"]) == (4, 8)
@@ -385,8 +385,8 @@ def test_what_concerns_the_whole_file_and_is_called_line_1_fails_nobody(openai_s
 
 def test_thirty_bad_lines_of_which_one_is_named_each_time_hold_nobody_up(openai_spool: Spool) -> None:
     spool = openai_spool
-    spool.enqueue(*({"id": n, "text": f"{'bad' if n % 2 else 'good'} record number {n} "} for n in range(60)))
-    spool.control.fault("refuse", times=-1, match="bad record", line="match", **ODD)
+    spool.enqueue(*({"id": n, "text": f"{'wrong' if n % 2 else 'good'} record number {n} "} for n in range(60)))
+    spool.control.fault("refuse", times=-1, match="wrong record", line="match", **ODD)
     rounds(spool, 35)
     assert spool.status()["holds"] == []
     assert (spool.counts()["failed"], spool.counts()["completed"]) == (30, 30)
@@ -422,8 +422,8 @@ def test_where_every_line_is_named_nobody_is(openai_spool: Spool) -> None:
 
 def test_bad_lines_that_stand_in_one_place_after_another_fail_once_they_were_tried_alone(openai_spool: Spool) -> None:
     spool = openai_spool
-    spool.enqueue(*({"id": n, "text": f"record number {n} {'bad' if n < 2 else ''}"} for n in range(8)))
-    spool.control.fault("refuse", times=-1, match="bad", line="match", code="invalid_request", message="it is bad")
+    spool.enqueue(*({"id": n, "text": f"record number {n} {'wrong' if n < 2 else ''}"} for n in range(8)))
+    spool.control.fault("refuse", times=-1, match="wrong", line="match", code="invalid_request", message="it is bad")
     rounds(spool, 5)
     assert sizes(spool) == [8, 7, 6, 1, 1]
     assert (spool.counts()["failed"], spool.counts()["completed"]) == (2, 6)

@@ -98,9 +98,14 @@ THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 Line = TypeVar("Line")
 
 
+def printable(text: str) -> str:
+    """Return a text as one line of printable characters: whatever else is in it, white space among that, is one space."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def line(words: str) -> str:
     """Return a vendor's words as one bounded line of printable characters, without secrets."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in scrub.words(words)).split())
+    plain = printable(scrub.words(words))
     return plain if len(plain) <= _LONGEST_MESSAGE else plain[: _LONGEST_MESSAGE - 1] + "…"
 
 

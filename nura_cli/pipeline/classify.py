@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from nura_cli import schemas, scrub
 from nura_cli.dialects.base import Answer, Dialect, ResultLine, Spec
-from nura_cli.dialects.reading import document_in
+from nura_cli.dialects.reading import document_in, printable
 from nura_cli.dialects.writing import TOKEN_LIMITS
 from nura_cli.pipeline.settle import UNKNOWN
 from nura_cli.pricing import Prices, Usage
@@ -142,5 +142,5 @@ def scrubbed(verdict: Verdict) -> Verdict:
 
 def shorten(text: str) -> str:
     """Return a provider's or a model's words as one line of bounded length, without control characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _MESSAGE_CHARACTERS]).split())
+    line = printable(text[: 4 * _MESSAGE_CHARACTERS])
     return line if len(line) <= _MESSAGE_CHARACTERS else line[: _MESSAGE_CHARACTERS - 1] + "…"

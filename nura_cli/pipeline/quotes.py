@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from nura_cli.dialects.reading import printable
+
 GONE = "(purged)"
 _SHORT = 6
 """Keys that are shorter stand in many words: they are looked for only where they are named as keys."""
@@ -78,24 +80,19 @@ def of(texts: Sequence[str], records: Iterable[bytes], but: Collection[str] = ()
     Args:
         but: values that tell nothing of a record: its model.
     """
-    said = [_plain(text) for text in texts]
+    said = [printable(text) for text in texts]  # as a vendor's words are kept
     long, short = ({window for text in said for window in _windows(text, size)} for size in (_QUOTE, _LEAST))
     if not short:
         return set()
     quoted, whole = set[str](), set[str]()
     for record in records:
         for value in _values(record):
-            for form in () if value in but else {_plain(form) for form in _forms(value)}:
+            for form in () if value in but else {printable(form) for form in _forms(value)}:
                 quoted |= long.intersection(_windows(form, _QUOTE))
                 if _LEAST <= len(form) < _QUOTE and form[:_LEAST] in short and _TELLING.search(form):
                     whole.add(form)
     pieces = {piece for text in said for piece in _pieces(text, quoted)}
     return {_spaced(one) for one in pieces} | {_named(one) for one in whole}
-
-
-def _plain(text: str) -> str:
-    """Return a text as vendors' words are kept (:func:`nura_cli.dialects.reading.line`), of any length."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _windows(text: str, size: int) -> Iterator[str]:
